@@ -1,0 +1,1 @@
+//! The model zoo, workloads, load generator and the benches.

@@ -1,0 +1,1 @@
+//! Settings, registry, engine loop, HTTP and metrics.
