@@ -1,1 +1,21 @@
-//! ONNX in; class, plans and packed weights out; and the reference that defines every operator.
+//! ONNX in; class, plans and packed weights out; and the reference that defines what every operator means.
+//!
+//! ```text
+//!   file ─onnx→ Graph ─class→ Class ─plan→ Plan                 architecture: once per class and free dimensions
+//!                        └──→ Model ─pack→ Packed               weights: once per tenant version
+//! ```
+//! Pure: no device, no threads, no time. Modules are listed in the order in which a model passes through them.
+
+pub mod fold;
+pub mod graph;
+pub mod infer;
+pub mod op;
+pub mod pack;
+pub mod plan;
+pub mod tensor;
+
+pub use graph::Graph;
+pub use op::Op;
+pub use pack::{PackTarget, Packed, SlotLayout, WeightId};
+pub use plan::Plan;
+pub use tensor::Tensor;

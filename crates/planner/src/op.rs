@@ -1,0 +1,284 @@
+//! The operators of a graph, in one spelling: ONNX's newest semantics with every attribute resolved.
+//!
+//! The import maps each ONNX operator of each opset to one of these, or gives the reason why not
+//! (`onnx::table`). Where ONNX moved an attribute to an input over the years (`axes`, `pads`, clip bounds), the
+//! value is an *input* here, as in the newest opset. Meaning: [`crate::reference`]; shapes: [`crate::infer`].
+
+use crate::tensor::Tensor;
+use tessera_core::DType;
+
+/// What a node does. Inputs and outputs are in ONNX's order unless a variant says otherwise.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Op {
+    /// Element by element, one input.
+    Unary(Unary),
+    /// Element by element, two inputs, broadcast as NumPy does.
+    Binary(Binary),
+    /// `(condition, then, else)`, broadcast.
+    Where,
+    /// `(x, low?, high?)`: limits that are scalars.
+    Clip,
+    /// To another element type; float to integer truncates toward zero.
+    Cast(DType),
+
+    /// `(a, b, c?)`: `alpha·a·b + beta·c` with optional transposes of matrices.
+    Gemm {
+        /// Factor of the product.
+        alpha: f32,
+        /// Factor of `c`.
+        beta: f32,
+        /// Whether `a` is used transposed.
+        trans_a: bool,
+        /// Whether `b` is used transposed.
+        trans_b: bool,
+    },
+    /// `(a, b)` with NumPy's rules for vectors and batches.
+    MatMul,
+    /// `(x [n, c, spatial…], w [out, c/groups, kernel…], bias?)`.
+    Conv(Window, /** Groups. */ usize),
+    /// `(x [n, c, spatial…])`: the largest element under the window.
+    MaxPool(Window),
+    /// `(x [n, c, spatial…])`: the mean under the window.
+    AveragePool(Window, /** Whether padding counts in the divisor. */ bool),
+    /// `(x, scale, bias, mean, variance)`, inference mode.
+    BatchNorm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// `(x, scale, bias?)` over the axes from `axis` on. Only the first output of ONNX's three is supported.
+    LayerNorm {
+        /// First normalised axis; may be negative.
+        axis: i64,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Along one axis (the semantics of opset 13 and later; older ones are imported as Reshape–Softmax–Reshape).
+    Softmax {
+        /// The axis; may be negative.
+        axis: i64,
+        /// Whether the logarithm is taken: LogSoftmax.
+        log: bool,
+    },
+    /// `(x [time, batch, in], w, r, bias?, lengths?, h0?, c0?, peephole?)` → `(y [time, dirs, batch, hidden], h, c)`.
+    Lstm(Recurrent),
+    /// `(x, axes?)`.
+    Reduce {
+        /// How elements are combined.
+        kind: Reduction,
+        /// Whether reduced axes stay, with length 1.
+        keep_dims: bool,
+        /// Whether no axes means "reduce nothing" (else: everything).
+        noop_with_empty_axes: bool,
+    },
+
+    /// The shape of the input as i64, from axis `start` to before `end`.
+    Shape {
+        /// First axis; may be negative.
+        start: i64,
+        /// Axis to stop before; `None` is the rank.
+        end: Option<i64>,
+    },
+    /// `(x, shape)`; -1 takes what is left; 0 copies unless `allow_zero`.
+    Reshape {
+        /// Whether a 0 in the shape means a dimension of length 0.
+        allow_zero: bool,
+    },
+    /// To a matrix, the axes before `axis` being its rows.
+    Flatten {
+        /// First axis of the columns; may be negative.
+        axis: i64,
+    },
+    /// `(x, axes?)`.
+    Squeeze,
+    /// `(x, axes)`.
+    Unsqueeze,
+    /// Axes reordered: output axis `i` is input axis `perm[i]`. Empty: all axes reversed.
+    Transpose {
+        /// The permutation.
+        perm: Vec<usize>,
+    },
+    /// Inputs one after the other along `axis`.
+    Concat {
+        /// The axis; may be negative.
+        axis: i64,
+    },
+    /// `(x, sizes?)` → parts. Without sizes: as many equal parts as there are outputs, the last one smaller.
+    Split {
+        /// The axis; may be negative.
+        axis: i64,
+    },
+    /// `(x, starts, ends, axes?, steps?)`.
+    Slice,
+    /// `(x, indices)`: rows of `x` along `axis`; negative indices count from the end.
+    Gather {
+        /// The axis; may be negative.
+        axis: i64,
+    },
+    /// `(x, indices)`: one element per index.
+    GatherElements {
+        /// The axis; may be negative.
+        axis: i64,
+    },
+    /// `(x, shape)`: broadcast both ways.
+    Expand,
+    /// `(shape)`: a tensor filled with the one element of `value`.
+    ConstantOfShape {
+        /// One element.
+        value: Tensor,
+    },
+    /// `(start, limit, step)`.
+    Range,
+    /// `(x, pads, value?, axes?)`.
+    Pad(PadMode),
+}
+
+/// Element-wise functions of one input. Those with parameters carry ONNX's defaults resolved.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[allow(missing_docs)] // each is the ONNX operator of its name
+pub enum Unary {
+    Abs,
+    Ceil,
+    Cos,
+    Erf,
+    Exp,
+    Floor,
+    /// `tanh` says whether the tanh approximation is meant.
+    Gelu {
+        tanh: bool,
+    },
+    Elu {
+        alpha: f32,
+    },
+    HardSigmoid {
+        alpha: f32,
+        beta: f32,
+    },
+    HardSwish,
+    LeakyRelu {
+        alpha: f32,
+    },
+    Log,
+    Mish,
+    Neg,
+    Not,
+    Reciprocal,
+    Relu,
+    Round,
+    Sigmoid,
+    Sign,
+    Sin,
+    /// x·sigmoid(x): SiLU, ONNX's Swish.
+    Silu,
+    Softplus,
+    Softsign,
+    Sqrt,
+    Tanh,
+}
+
+/// Element-wise functions of two inputs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs)] // each is the ONNX operator of its name
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Pow,
+    Min,
+    Max,
+    /// With the sign of the divisor (`fmod` false) or of the dividend (`fmod` true).
+    Mod {
+        fmod: bool,
+    },
+    And,
+    Or,
+    Xor,
+    Equal,
+    Greater,
+    GreaterOrEqual,
+    Less,
+    LessOrEqual,
+}
+
+impl Binary {
+    /// Whether the result is boolean whatever the inputs are.
+    pub const fn is_comparison(self) -> bool {
+        use Binary::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual};
+        matches!(self, Equal | Greater | GreaterOrEqual | Less | LessOrEqual)
+    }
+}
+
+/// How a reduction combines elements.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs)] // each is the ONNX operator of its name
+pub enum Reduction {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    Prod,
+    L1,
+    L2,
+    SumSquare,
+    LogSum,
+    LogSumExp,
+}
+
+/// How a window moves over the spatial axes of a convolution or a pool.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Window {
+    /// Extent of the window, per spatial axis.
+    pub kernel: Vec<usize>,
+    /// Steps between windows.
+    pub strides: Vec<usize>,
+    /// Steps between elements of one window.
+    pub dilations: Vec<usize>,
+    /// What is added around the input.
+    pub padding: Padding,
+    /// Whether a last, partial window counts (pools only).
+    pub ceil_mode: bool,
+}
+
+/// What is added around the input of a window.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Padding {
+    /// So many elements before and after, per spatial axis.
+    Explicit(Vec<(usize, usize)>),
+    /// So that the output has `ceil(input / stride)` elements, the odd one after.
+    SameUpper,
+    /// The same, the odd one before.
+    SameLower,
+}
+
+/// The attributes of LSTM (and later GRU and RNN).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Recurrent {
+    /// Size of the state.
+    pub hidden: usize,
+    /// Which way time runs.
+    pub direction: Direction,
+}
+
+/// Which way time runs in a recurrent layer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Direction {
+    /// First element first.
+    Forward,
+    /// Last element first.
+    Reverse,
+    /// Both, as two layers side by side.
+    Bidirectional,
+}
+
+/// What padding is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PadMode {
+    /// A constant.
+    Constant,
+    /// The input mirrored, without its border element.
+    Reflect,
+    /// The border element.
+    Edge,
+    /// The input from its other end.
+    Wrap,
+}
