@@ -1,1 +1,264 @@
-//! Loads and runs programs: the device trait, the CPU device and the conformance suite.
+//! Loads and runs programs: one trait with CUDA's verbs, the CPU device behind it, and the suite that every device passes.
+//!
+//! ```text
+//!   open ─▶ Device ─ upload(class, packed) ─▶ Slot          weights in, once per tenant version
+//!                  ─ compile(plan, room)   ─▶ ProgramId     architecture in, once per plan and partition
+//!                  ─ submit(Launch)        ─▶ LaunchId      lanes and their inputs; returns at once
+//!                  ─ poll()                ─▶ [Finished]    answers, errors of single requests, times
+//! ```
+//! The caller owns time and order: a device runs what it is handed, in the order in which a partition was handed it, and says when
+//! it is done by calling the [`Wake`] it was opened with. It never decides who runs.
+//!
+//! What every device promises, and the conformance suite checks: an answer depends on the request and its tenant's
+//! weights alone, to the last bit, whatever else is in the launch; a request that fails (an id out of range) fails
+//! alone; memory is accounted to the byte.
+
+pub mod conformance;
+pub mod cpu;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_core::{Bytes, ClassId, LaneSpec, LaunchId, PartitionId, Precision, ProgramId, SlotId};
+use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+
+/// Called by a device, from any thread, when [`Device::poll`] may have something. Must not block.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Something that loads and runs programs.
+///
+/// All methods are called from one engine thread, except [`Device::upload`], which loaders call from theirs. None of
+/// them waits for a launch.
+pub trait Device: Send + Sync + fmt::Debug {
+    /// What it is.
+    fn info(&self) -> DeviceInfo;
+
+    /// What packed weights must look like here. Errors when the device cannot compute in this precision.
+    fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError>;
+
+    /// Copies one tenant version's weights into a slot of its class's slab. Costs one copy; disturbs no launch.
+    /// Errors when the bytes are not the layout's, or do not fit [`DeviceInfo::memory_limit`].
+    /// The slot is given back when the last clone of the answer is dropped, launches in flight holding theirs.
+    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: &Packed) -> Result<Slot, DeviceError>;
+
+    /// Makes a program of a plan for one partition, with room for so many lanes and items. May take long (CUDA compiles
+    /// and captures): never on the serving path. The layout is the one that the plan's weights refer to.
+    fn compile(
+        &self,
+        plan: &Arc<Plan>,
+        layout: &Arc<SlotLayout>,
+        room: Room,
+        partition: PartitionId,
+    ) -> Result<ProgramId, DeviceError>;
+
+    /// Forgets a program and gives its arena back. Launches in flight finish first.
+    fn discard(&self, program: ProgramId);
+
+    /// The shares of the device in space, at least one. Launches of different partitions run at once.
+    fn partitions(&self) -> Vec<PartitionInfo>;
+
+    /// Hands a launch to its program's partition and returns at once. Errors when it does not fit the program's room, names
+    /// no item, or its inputs have the wrong size; nothing has run then.
+    fn submit(&self, launch: Launch) -> Result<(), DeviceError>;
+
+    /// The launches that finished since the last call, in order of completion per partition.
+    fn poll(&self) -> Vec<Finished>;
+
+    /// Bytes in use, exactly.
+    fn memory(&self) -> MemoryUse;
+}
+
+/// What a device is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DeviceInfo {
+    /// As on the command line: `cpu:0`, `cuda:0`.
+    pub name: String,
+    /// For people: the processor's model and its vector instructions, or the card's name.
+    pub description: String,
+    /// What weights and arenas may take together; `None` when only the machine limits it.
+    pub memory_limit: Option<Bytes>,
+}
+
+/// One share of a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionInfo {
+    /// Its name in launches.
+    pub id: PartitionId,
+    /// Cores, or SMs.
+    pub units: usize,
+}
+
+/// How much one launch of a program may carry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Room {
+    /// Lanes.
+    pub lanes: u32,
+    /// Items of all lanes together.
+    pub items: u32,
+}
+
+/// Weights on a device. Clones share one slot; the last one dropped gives it back.
+#[derive(Clone)]
+pub struct Slot {
+    spec: (SlotId, u64),
+    lease: Arc<dyn Send + Sync>,
+}
+
+impl Slot {
+    /// A slot whose bytes live as long as `lease`; for devices. `generation` tells uses of one slot apart.
+    pub fn new(id: SlotId, generation: u64, lease: Arc<dyn Send + Sync>) -> Slot {
+        Slot { spec: (id, generation), lease }
+    }
+
+    /// Which slot of the class.
+    pub fn id(&self) -> SlotId {
+        self.spec.0
+    }
+
+    /// Which use of the slot.
+    pub fn generation(&self) -> u64 {
+        self.spec.1
+    }
+
+    /// This slot's place in a launch that carries `items` items.
+    pub fn lane(&self, items: u32) -> LaneSpec {
+        LaneSpec { slot: self.spec.0, generation: self.spec.1, items }
+    }
+
+    /// How many clones there are: the tenant's own and one per launch in flight.
+    pub fn leases(&self) -> usize {
+        Arc::strong_count(&self.lease)
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.spec.0, self.spec.1)
+    }
+}
+
+/// One launch: lanes of one program.
+#[derive(Debug)]
+pub struct Launch {
+    /// The caller's name for it.
+    pub id: LaunchId,
+    /// What runs.
+    pub program: ProgramId,
+    /// One per tenant place; at most the program's room.
+    pub lanes: Vec<Lane>,
+}
+
+/// One tenant's place in a launch.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its weights, leased until the launch has finished.
+    pub slot: Slot,
+    /// The requests it carries, each with its own answer.
+    pub requests: Vec<LaneRequest>,
+}
+
+/// One request's part of a lane.
+#[derive(Debug)]
+pub struct LaneRequest {
+    /// Items it brings, at least one.
+    pub items: u32,
+    /// One per input of the plan: its items' bytes, dense, row-major, little-endian.
+    pub inputs: Vec<bytes::Bytes>,
+}
+
+/// A launch that is over.
+#[derive(Debug)]
+pub struct Finished {
+    /// Which one.
+    pub id: LaunchId,
+    /// Per lane, per request: one byte string per output of the plan, or why this request failed.
+    pub answers: Vec<Vec<Result<Vec<bytes::Bytes>, RequestError>>>,
+    /// From its first instruction to its last.
+    pub took: Duration,
+}
+
+/// Why one request of a launch failed while others did not.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RequestError {
+    /// An index that the request brought points outside its table.
+    #[error("`{input}` holds {id} at position {position}, but the model has {rows} rows there; send ids from 0 to {}", rows - 1)]
+    IdOutOfRange {
+        /// The input that the ids come from.
+        input: String,
+        /// The id.
+        id: i64,
+        /// Its place among the ids of the request's item.
+        position: usize,
+        /// Rows of the table, at least one.
+        rows: usize,
+    },
+    /// The launch was lost with its device.
+    #[error("the device failed while the request was running: {0}")]
+    DeviceFailed(String),
+}
+
+/// Bytes in use on a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MemoryUse {
+    /// Slots that hold weights.
+    pub weights: Bytes,
+    /// Slab space that no tenant uses now.
+    pub weights_free: Bytes,
+    /// Arenas of programs, constants included.
+    pub arenas: Bytes,
+}
+
+/// Why a device refused.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The device cannot compute like this.
+    #[error("{device} has no {precision}; choose {available}")]
+    NoSuchPrecision {
+        /// The device.
+        device: String,
+        /// What was asked for.
+        precision: Precision,
+        /// What there is.
+        available: String,
+    },
+    /// Memory is short.
+    #[error("{what} needs {need}, {free} is free on {device}; unload tenants or raise `device.memory_limit`")]
+    OutOfMemory {
+        /// What needed it.
+        what: String,
+        /// How much.
+        need: Bytes,
+        /// How much there is.
+        free: Bytes,
+        /// The device.
+        device: String,
+    },
+    /// No such device on this machine, or it cannot be opened.
+    #[error("{device} cannot be opened: {why}")]
+    CannotOpen {
+        /// As on the command line.
+        device: String,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// A launch that does not fit its program. The engine's mistake, not a user's.
+    #[error("{launch} does not fit {program}: {why}")]
+    Misfit {
+        /// The launch.
+        launch: LaunchId,
+        /// The program.
+        program: ProgramId,
+        /// In what.
+        why: String,
+    },
+    /// A step this device has no kernel for.
+    #[error("{device} has no kernel for step `{step}`: {why}")]
+    NoKernel {
+        /// The device.
+        device: String,
+        /// The step's name in the plan.
+        step: String,
+        /// What is missing.
+        why: String,
+    },
+}
