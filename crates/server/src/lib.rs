@@ -1,1 +1,16 @@
 //! Settings, registry, engine loop, HTTP and metrics.
+//!
+//! ```text
+//! bytes ─http─▶ protocol ─▶ InferRequest ─▶ Backend (registry + engine) ─▶ InferResponse ─▶ protocol ─http─▶ bytes
+//!                                │                      │
+//!                                └────── wire: what the caller hears when it cannot be ──────┘
+//! ```
+//!
+//! [`frontend`] is the joint: the wire side turns words into requests and answers into words and decides nothing;
+//! what is behind the [`frontend::Backend`] decides everything and never sees a byte of HTTP.
+
+pub mod frontend;
+pub mod wire;
+
+pub use frontend::{Backend, InferRequest, InferResponse, ModelInfo, TensorIn, TensorInfo, TensorOut};
+pub use wire::Rejection;

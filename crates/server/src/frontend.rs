@@ -1,0 +1,114 @@
+//! The joint between the wire and what is behind it.
+//!
+//! Everything a protocol (HTTP today, gRPC later) may ask for, as types of this crate and one trait. Whoever
+//! implements [`Backend`] owns names, versions, admission and execution; whoever calls it owns bytes on sockets.
+//! Tests put a few lines of arithmetic behind the same trait.
+
+use crate::wire::Rejection;
+use bytes::Bytes;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_core::DType;
+
+/// What the wire side needs from what is behind it.
+pub trait Backend: Send + Sync + 'static {
+    /// Whether the process can do its work at all: false only when a restart is the way out.
+    fn live(&self) -> bool;
+
+    /// Whether every tenant found at start is loaded or has definitely failed, and the engine runs. Says what it
+    /// waits for otherwise, in a sentence for a person.
+    fn ready(&self) -> Result<(), String>;
+
+    /// What a tenant takes and gives. Without a version: the one that would serve a request now.
+    /// Errors with [`Rejection::UnknownModel`] or [`Rejection::UnknownVersion`].
+    fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<ModelInfo>, Rejection>;
+
+    /// Whether a request to this tenant could be admitted now. Unknown names are an error, not `false`.
+    fn model_ready(&self, name: &str, version: Option<u64>) -> Result<bool, Rejection>;
+
+    /// Answers one request. Dropping the future cancels it: a client that hung up costs no launch if its request
+    /// has not been launched yet. The wire side has checked that each input's bytes match its own dtype and shape
+    /// and that no input is named twice; it has not compared them with the model.
+    fn infer(&self, request: InferRequest) -> impl Future<Output = Result<InferResponse, Rejection>> + Send;
+}
+
+/// What a tenant version takes and gives, as shown to its callers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ModelInfo {
+    /// The tenant's name.
+    pub name: String,
+    /// The version described here.
+    pub version: u64,
+    /// Every version that is served, ascending.
+    pub versions: Vec<u64>,
+    /// What must be sent, in the model's order.
+    pub inputs: Vec<TensorInfo>,
+    /// What comes back, in the model's order.
+    pub outputs: Vec<TensorInfo>,
+}
+
+/// One input or output of a model.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TensorInfo {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DType,
+    /// Its shape, outermost first; −1 where any extent is taken.
+    pub dims: Vec<i64>,
+}
+
+/// One request, free of its encoding.
+#[derive(Clone, PartialEq, Debug)]
+pub struct InferRequest {
+    /// The tenant's name.
+    pub model: String,
+    /// The version asked for; `None` lets the registry choose.
+    pub version: Option<u64>,
+    /// How long the caller will wait, when it said so. Replaces the tenant's own SLO for this request.
+    pub timeout: Option<Duration>,
+    /// Triton's priority level, 1 the most urgent, when the caller gave one.
+    pub priority: Option<u64>,
+    /// The tensors sent, in the order of the request.
+    pub inputs: Vec<TensorIn>,
+    /// The outputs wanted, in the order wanted; empty means all, in the model's order.
+    pub outputs: Vec<String>,
+}
+
+/// A tensor sent: `data` is row-major, little endian, exactly `shape`'s elements of `dtype`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TensorIn {
+    /// The name of the model's input.
+    pub name: String,
+    /// Its element type as sent.
+    pub dtype: DType,
+    /// Its shape as sent, outermost first.
+    pub shape: Vec<u64>,
+    /// Its elements. Not aligned to more than a byte.
+    pub data: Bytes,
+}
+
+/// One answer, free of its encoding.
+#[derive(Clone, PartialEq, Debug)]
+pub struct InferResponse {
+    /// Who answered.
+    pub model: String,
+    /// Which version answered.
+    pub version: u64,
+    /// The outputs asked for, in the order asked for.
+    pub outputs: Vec<TensorOut>,
+}
+
+/// A tensor answered: `data` is row-major, little endian, exactly `shape`'s elements of `dtype`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TensorOut {
+    /// The name of the model's output.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DType,
+    /// Its shape, outermost first.
+    pub shape: Vec<u64>,
+    /// Its elements.
+    pub data: Bytes,
+}

@@ -1,0 +1,162 @@
+//! What the caller hears when it cannot have its answer: every reason, its words, and one table of codes.
+//!
+//! A refusal is made where the rule lives (admission, registry, protocol) and travels here unchanged; no protocol
+//! chooses codes by itself. Under overload we say 429 and RESOURCE_EXHAUSTED rather than Triton's 503 and
+//! UNAVAILABLE: common gRPC clients retry UNAVAILABLE by themselves, which would triple the load at the worst time.
+
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a request has no answer. The text is for the person who sent it.
+#[derive(Clone, PartialEq, Debug, Error)]
+pub enum Rejection {
+    /// No tenant has this name.
+    #[error("Request for unknown model: '{model}' is not found")]
+    UnknownModel {
+        /// The name asked for.
+        model: String,
+    },
+    /// The tenant exists, this version of it does not.
+    #[error("Request for unknown model: '{model}' version {version} is not found; served are {served:?}")]
+    UnknownVersion {
+        /// The tenant.
+        model: String,
+        /// The version asked for, as it was written.
+        version: String,
+        /// The versions that are served.
+        served: Vec<u64>,
+    },
+    /// The tenant is known and cannot answer (yet): loading, unloading, or failed to load.
+    #[error("model '{model}' is not ready: {why}")]
+    NotReady {
+        /// The tenant.
+        model: String,
+        /// What it waits for, or what went wrong.
+        why: String,
+    },
+    /// The request contradicts itself or the model: names, datatypes, shapes, counts, indices.
+    #[error("{0}")]
+    Invalid(String),
+    /// The body is larger than the server takes.
+    #[error("request body is larger than {limit} bytes; send less, or raise `max_body_bytes`")]
+    TooLarge {
+        /// The limit, from the settings.
+        limit: u64,
+    },
+    /// The body is encoded in a way that we do not read.
+    #[error("Content-Encoding '{encoding}' is not supported; send the body as it is")]
+    UnsupportedEncoding {
+        /// The encoding named by the request.
+        encoding: String,
+    },
+    /// Understood, and not offered.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A bounded queue is full.
+    #[error("Exceeds maximum queue size: {queue} holds {queued} of {limit} requests; retry later")]
+    QueueFull {
+        /// Whose queue: a tenant's, or the server's.
+        queue: String,
+        /// How many requests it holds.
+        queued: u64,
+        /// Its bound.
+        limit: u64,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// Predicted too late on arrival, and refused before any work.
+    #[error(
+        "model '{model}' would answer in about {predicted:?}, later than the {allowed:?} allowed; \
+         retry later, or raise `timeout` or the tenant's `slo_ms`"
+    )]
+    TooLate {
+        /// The tenant.
+        model: String,
+        /// When the answer would have come.
+        predicted: Duration,
+        /// How long it was allowed to take.
+        allowed: Duration,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// Admitted, and its time ran out in the queue.
+    #[error("Request timeout expired: '{model}' did not start it within {allowed:?}")]
+    Expired {
+        /// The tenant.
+        model: String,
+        /// How long it was allowed to take.
+        allowed: Duration,
+    },
+    /// Cancelled by someone other than the caller: the tenant was unloaded while the request waited.
+    #[error("request was cancelled: {0}")]
+    Cancelled(String),
+    /// The server is going down and takes nothing new.
+    #[error("server is shutting down; send the request elsewhere")]
+    ShuttingDown,
+    /// Our fault. The text names what failed; details are in the log.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// gRPC status codes, by their numbers in the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub enum GrpcCode {
+    /// The request is wrong whatever the state of the server.
+    InvalidArgument = 3,
+    /// It could not be done in time.
+    DeadlineExceeded = 4,
+    /// No such model.
+    NotFound = 5,
+    /// A bound was reached.
+    ResourceExhausted = 8,
+    /// Cancelled behind the caller's back.
+    Aborted = 10,
+    /// Not offered.
+    Unimplemented = 12,
+    /// Our fault.
+    Internal = 13,
+    /// Not now, perhaps later or elsewhere.
+    Unavailable = 14,
+}
+
+/// How a refusal travels: one row of the table below.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wire {
+    /// HTTP status.
+    pub http: u16,
+    /// gRPC status.
+    pub grpc: GrpcCode,
+    /// What the failure is called in metrics: a small closed set.
+    pub outcome: &'static str,
+    /// `Retry-After`, when trying again makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+impl Rejection {
+    /// The one table of refusals.
+    pub fn wire(&self) -> Wire {
+        let soon = Some(Duration::from_secs(1));
+        let (http, grpc, outcome, retry_after) = match self {
+            Rejection::UnknownModel { .. } | Rejection::UnknownVersion { .. } => {
+                (404, GrpcCode::NotFound, "not_found", None)
+            }
+            Rejection::NotReady { .. } => (503, GrpcCode::Unavailable, "not_ready", soon),
+            Rejection::Invalid(_) => (400, GrpcCode::InvalidArgument, "invalid", None),
+            Rejection::TooLarge { .. } => (413, GrpcCode::ResourceExhausted, "too_large", None),
+            Rejection::UnsupportedEncoding { .. } => (400, GrpcCode::Unimplemented, "invalid", None),
+            Rejection::Unsupported(_) => (501, GrpcCode::Unimplemented, "unsupported", None),
+            Rejection::QueueFull { retry_after, .. } => {
+                (429, GrpcCode::ResourceExhausted, "queue_full", Some(*retry_after))
+            }
+            Rejection::TooLate { retry_after, .. } => {
+                (504, GrpcCode::DeadlineExceeded, "too_late", Some(*retry_after))
+            }
+            Rejection::Expired { .. } => (504, GrpcCode::DeadlineExceeded, "expired", None),
+            Rejection::Cancelled(_) => (503, GrpcCode::Aborted, "cancelled", soon),
+            Rejection::ShuttingDown => (503, GrpcCode::Unavailable, "shutting_down", soon),
+            Rejection::Internal(_) => (500, GrpcCode::Internal, "internal", None),
+        };
+        Wire { http, grpc, outcome, retry_after }
+    }
+}
