@@ -6,9 +6,11 @@
 //! ```
 //! Pure: no device, no threads, no time. Modules are listed in the order in which a model passes through them.
 
+pub mod element;
 pub mod fold;
 pub mod graph;
 pub mod infer;
+pub mod interpret;
 pub mod op;
 pub mod pack;
 pub mod plan;

@@ -437,6 +437,9 @@ pub enum Activation {
 }
 
 /// An instruction of an element-wise chain. Registers are numbered by instruction; operands come before.
+///
+/// A register holds bool, u8, i8, i32, i64 or f32 (the planner refuses other types); u8 and i8 are only loaded, compared for equality and cast.
+/// [`crate::element::types`] gives the type of every register. Integers wrap; division by zero gives zero.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum ElementOp {
     /// An element of `inputs[i]`, in that operand's type.
