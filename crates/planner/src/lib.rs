@@ -11,6 +11,7 @@ pub mod fold;
 pub mod graph;
 pub mod infer;
 pub mod interpret;
+pub mod npz;
 pub mod op;
 pub mod pack;
 pub mod plan;

@@ -282,3 +282,118 @@ pub enum PadMode {
     /// The input from its other end.
     Wrap,
 }
+
+impl Op {
+    /// The ONNX operator's name, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Unary(unary) => unary.name(),
+            Op::Binary(binary) => binary.name(),
+            Op::Where => "Where",
+            Op::Clip => "Clip",
+            Op::Cast(_) => "Cast",
+            Op::Gemm { .. } => "Gemm",
+            Op::MatMul => "MatMul",
+            Op::Conv(..) => "Conv",
+            Op::MaxPool(_) => "MaxPool",
+            Op::AveragePool(..) => "AveragePool",
+            Op::BatchNorm { .. } => "BatchNormalization",
+            Op::LayerNorm { .. } => "LayerNormalization",
+            Op::Softmax { log: false, .. } => "Softmax",
+            Op::Softmax { log: true, .. } => "LogSoftmax",
+            Op::Lstm(_) => "LSTM",
+            Op::Reduce { kind, .. } => kind.name(),
+            Op::Shape { .. } => "Shape",
+            Op::Reshape { .. } => "Reshape",
+            Op::Flatten { .. } => "Flatten",
+            Op::Squeeze => "Squeeze",
+            Op::Unsqueeze => "Unsqueeze",
+            Op::Transpose { .. } => "Transpose",
+            Op::Concat { .. } => "Concat",
+            Op::Split { .. } => "Split",
+            Op::Slice => "Slice",
+            Op::Gather { .. } => "Gather",
+            Op::GatherElements { .. } => "GatherElements",
+            Op::Expand => "Expand",
+            Op::ConstantOfShape { .. } => "ConstantOfShape",
+            Op::Range => "Range",
+            Op::Pad(_) => "Pad",
+        }
+    }
+}
+
+impl Unary {
+    /// The ONNX operator's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unary::Abs => "Abs",
+            Unary::Ceil => "Ceil",
+            Unary::Cos => "Cos",
+            Unary::Erf => "Erf",
+            Unary::Exp => "Exp",
+            Unary::Floor => "Floor",
+            Unary::Gelu { .. } => "Gelu",
+            Unary::Elu { .. } => "Elu",
+            Unary::HardSigmoid { .. } => "HardSigmoid",
+            Unary::HardSwish => "HardSwish",
+            Unary::LeakyRelu { .. } => "LeakyRelu",
+            Unary::Log => "Log",
+            Unary::Mish => "Mish",
+            Unary::Neg => "Neg",
+            Unary::Not => "Not",
+            Unary::Reciprocal => "Reciprocal",
+            Unary::Relu => "Relu",
+            Unary::Round => "Round",
+            Unary::Sigmoid => "Sigmoid",
+            Unary::Sign => "Sign",
+            Unary::Sin => "Sin",
+            Unary::Silu => "Swish",
+            Unary::Softplus => "Softplus",
+            Unary::Softsign => "Softsign",
+            Unary::Sqrt => "Sqrt",
+            Unary::Tanh => "Tanh",
+        }
+    }
+}
+
+impl Binary {
+    /// The ONNX operator's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Binary::Add => "Add",
+            Binary::Sub => "Sub",
+            Binary::Mul => "Mul",
+            Binary::Div => "Div",
+            Binary::Pow => "Pow",
+            Binary::Min => "Min",
+            Binary::Max => "Max",
+            Binary::Mod { .. } => "Mod",
+            Binary::And => "And",
+            Binary::Or => "Or",
+            Binary::Xor => "Xor",
+            Binary::Equal => "Equal",
+            Binary::Greater => "Greater",
+            Binary::GreaterOrEqual => "GreaterOrEqual",
+            Binary::Less => "Less",
+            Binary::LessOrEqual => "LessOrEqual",
+        }
+    }
+}
+
+impl Reduction {
+    /// The ONNX operator's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reduction::Sum => "ReduceSum",
+            Reduction::Mean => "ReduceMean",
+            Reduction::Max => "ReduceMax",
+            Reduction::Min => "ReduceMin",
+            Reduction::Prod => "ReduceProd",
+            Reduction::L1 => "ReduceL1",
+            Reduction::L2 => "ReduceL2",
+            Reduction::SumSquare => "ReduceSumSquare",
+            Reduction::LogSum => "ReduceLogSum",
+            Reduction::LogSumExp => "ReduceLogSumExp",
+        }
+    }
+}
