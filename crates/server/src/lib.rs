@@ -10,7 +10,12 @@
 //! what is behind the [`frontend::Backend`] decides everything and never sees a byte of HTTP.
 
 pub mod frontend;
+pub mod log;
+pub mod metrics;
+pub mod settings;
 pub mod wire;
 
 pub use frontend::{Backend, InferRequest, InferResponse, ModelInfo, TensorIn, TensorInfo, TensorOut};
+pub use metrics::Metrics;
+pub use settings::Settings;
 pub use wire::Rejection;

@@ -134,6 +134,21 @@ pub struct Wire {
 }
 
 impl Rejection {
+    /// Every outcome that the table can name.
+    pub const OUTCOMES: [&'static str; 11] = [
+        "not_found",
+        "not_ready",
+        "invalid",
+        "too_large",
+        "unsupported",
+        "queue_full",
+        "too_late",
+        "expired",
+        "cancelled",
+        "shutting_down",
+        "internal",
+    ];
+
     /// The one table of refusals.
     pub fn wire(&self) -> Wire {
         let soon = Some(Duration::from_secs(1));

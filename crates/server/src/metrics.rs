@@ -1,0 +1,308 @@
+//! What the server counts, and its text for Prometheus.
+//!
+//! Series carry a tenant's name only while the registry knows that tenant: a caller cannot make series by asking
+//! for names, and an unloaded tenant's series go with it. Requests for names that nobody has are counted under the
+//! empty name. Mean lanes per launch is `tessera_launch_lanes_sum / tessera_launch_lanes_count`.
+
+use crate::wire::Rejection;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+use tessera_core::{Bytes, Policy};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByTenant {
+    tenant: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByOutcome {
+    tenant: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByPolicy {
+    policy: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByDevice {
+    device: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByQuantile {
+    quantile: &'static str,
+}
+
+/// A tenant's series that every request touches, found once and kept.
+struct TenantSeries {
+    answered: Counter,
+    duration: Histogram,
+    queued: Gauge,
+}
+
+/// Everything counted. Shared by `Arc`; every method may be called from any thread and costs well under a
+/// microsecond, [`Metrics::encode`] excepted.
+pub struct Metrics {
+    registry: Registry,
+    tenants: RwLock<HashMap<String, TenantSeries>>,
+    requests: Family<ByOutcome, Counter>,
+    duration: Family<ByTenant, Histogram>,
+    queued: Family<ByTenant, Gauge>,
+    launches: Family<ByPolicy, Counter>,
+    lanes: Histogram,
+    items: Histogram,
+    launch_duration: Histogram,
+    device_memory: Family<ByDevice, Gauge>,
+    load_failures: Counter,
+    loaded: Gauge,
+    prediction_error: Family<ByQuantile, Gauge<f64, AtomicU64>>,
+    connections: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// 100 µs to 10 s, three to the decade: an SLO is a few milliseconds to a few seconds.
+fn durations() -> Histogram {
+    Histogram::new([1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0])
+}
+
+/// Powers of two, as launches are sized.
+fn powers(most: u32) -> Histogram {
+    Histogram::new((0..=most).map(|power| f64::from(1u32 << power)))
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("tessera"),
+            tenants: RwLock::default(),
+            requests: Family::default(),
+            duration: Family::new_with_constructor(durations),
+            queued: Family::default(),
+            launches: Family::default(),
+            lanes: powers(8),
+            items: powers(10),
+            launch_duration: durations(),
+            device_memory: Family::default(),
+            load_failures: Counter::default(),
+            loaded: Gauge::default(),
+            prediction_error: Family::default(),
+            connections: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("requests", "Inference requests by tenant and outcome", self.requests.clone());
+        r.register_with_unit(
+            "request_duration",
+            "From the request's head to its answer, answered requests only",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+        r.register("queued_requests", "Requests that wait for a launch", self.queued.clone());
+        r.register("launches", "Launches by policy", self.launches.clone());
+        r.register("launch_lanes", "Lanes (places of tenants) in one launch", self.lanes.clone());
+        r.register("launch_items", "Items in one launch, all lanes together", self.items.clone());
+        r.register_with_unit(
+            "launch_duration",
+            "From submission to completion of a launch",
+            Unit::Seconds,
+            self.launch_duration.clone(),
+        );
+        r.register_with_unit(
+            "device_memory",
+            "Memory on a device by what holds it",
+            Unit::Bytes,
+            self.device_memory.clone(),
+        );
+        r.register("model_load_failures", "Models that could not be loaded", self.load_failures.clone());
+        r.register("tenants", "Tenants that are loaded", self.loaded.clone());
+        r.register(
+            "prediction_error_ratio",
+            "Error of predicted launch times, |measured / predicted - 1|, of recent launches",
+            self.prediction_error.clone(),
+        );
+        r.register("http_connections", "Open connections of clients", self.connections.clone());
+    }
+
+    /// A tenant can be asked for: its series begin. Calling again for a new version changes nothing.
+    pub fn tenant_loaded(&self, tenant: &str) {
+        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        tenants.entry(tenant.into()).or_insert_with(|| {
+            let by_tenant = ByTenant { tenant: tenant.into() };
+            TenantSeries {
+                answered: self
+                    .requests
+                    .get_or_create(&ByOutcome { tenant: tenant.into(), outcome: "answered" })
+                    .clone(),
+                duration: self.duration.get_or_create(&by_tenant).clone(),
+                queued: self.queued.get_or_create(&by_tenant).clone(),
+            }
+        });
+        self.loaded.set(i64::try_from(tenants.len()).unwrap_or(i64::MAX));
+    }
+
+    /// A tenant went, with all its versions: its series end.
+    pub fn tenant_unloaded(&self, tenant: &str) {
+        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        if tenants.remove(tenant).is_some() {
+            let by_tenant = ByTenant { tenant: tenant.into() };
+            self.duration.remove(&by_tenant);
+            self.queued.remove(&by_tenant);
+            for outcome in Rejection::OUTCOMES.into_iter().chain(["answered", HUNG_UP]) {
+                self.requests.remove(&ByOutcome { tenant: tenant.into(), outcome });
+            }
+        }
+        self.loaded.set(i64::try_from(tenants.len()).unwrap_or(i64::MAX));
+    }
+
+    /// A request was answered, `took` after its head was read.
+    pub fn answered(&self, tenant: &str, took: Duration) {
+        // Held over the counting, so that a series cannot be made again behind the back of its removal.
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = tenants.get(tenant) {
+            series.answered.inc();
+            series.duration.observe(took.as_secs_f64());
+        }
+    }
+
+    /// A request was refused, or failed.
+    pub fn refused(&self, tenant: &str, why: &Rejection) {
+        self.not_answered(tenant, why.wire().outcome);
+    }
+
+    /// The client went away before its answer.
+    pub fn hung_up(&self, tenant: &str) {
+        self.not_answered(tenant, HUNG_UP);
+    }
+
+    fn not_answered(&self, tenant: &str, outcome: &'static str) {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        let known = if tenants.contains_key(tenant) { tenant } else { "" };
+        self.requests.get_or_create(&ByOutcome { tenant: known.into(), outcome }).inc();
+    }
+
+    /// How many requests of a tenant wait now.
+    pub fn queued(&self, tenant: &str, requests: u64) {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = tenants.get(tenant) {
+            series.queued.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A launch was submitted with so many lanes and items in all.
+    pub fn launched(&self, policy: Policy, lanes: u32, items: u32) {
+        self.launches.get_or_create(&ByPolicy { policy: policy.name() }).inc();
+        self.lanes.observe(f64::from(lanes));
+        self.items.observe(f64::from(items));
+    }
+
+    /// A launch was completed.
+    pub fn launch_finished(&self, took: Duration) {
+        self.launch_duration.observe(took.as_secs_f64());
+    }
+
+    /// Memory on a device now. `kind` is what holds it: `weights`, `arenas`, `free`, …
+    pub fn device_memory(&self, device: &str, kind: &'static str, bytes: Bytes) {
+        let labels = ByDevice { device: device.into(), kind };
+        self.device_memory.get_or_create(&labels).set(i64::try_from(bytes.0).unwrap_or(i64::MAX));
+    }
+
+    /// A model could not be loaded. Which one, and why, is in the log.
+    pub fn load_failed(&self) {
+        self.load_failures.inc();
+    }
+
+    /// How wrong predicted launch times were lately.
+    pub fn prediction_error(&self, median: f64, p99: f64) {
+        self.prediction_error.get_or_create(&ByQuantile { quantile: "0.5" }).set(median);
+        self.prediction_error.get_or_create(&ByQuantile { quantile: "0.99" }).set(p99);
+    }
+
+    /// A client opened a connection.
+    pub fn connected(&self) {
+        self.connections.inc();
+    }
+
+    /// A connection is closed.
+    pub fn disconnected(&self) {
+        self.connections.dec();
+    }
+
+    /// The page that a monitor reads, in the OpenMetrics text format. Walks every series.
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        // Writing to a String fails only when an encoder of a label does, and ours are names and numbers.
+        text::encode(&mut page, &self.registry).expect("labels are plain text");
+        page
+    }
+}
+
+const HUNG_UP: &str = "hung_up";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_of_a_tenant_come_and_go_with_it() {
+        let metrics = Metrics::default();
+        metrics.tenant_loaded("a");
+        metrics.answered("a", Duration::from_millis(3));
+        metrics.refused("a", &Rejection::ShuttingDown);
+        metrics.hung_up("a");
+        metrics.queued("a", 4);
+        let page = metrics.encode();
+        assert!(page.contains("tessera_requests_total{tenant=\"a\",outcome=\"answered\"} 1"), "{page}");
+        assert!(page.contains("tessera_queued_requests{tenant=\"a\"} 4"), "{page}");
+        metrics.tenant_unloaded("a");
+        metrics.answered("a", Duration::from_millis(3));
+        metrics.queued("a", 4);
+        assert!(!metrics.encode().contains("tenant=\"a\""), "{}", metrics.encode());
+    }
+
+    #[test]
+    fn names_that_nobody_has_make_no_series_of_their_own() {
+        let metrics = Metrics::default();
+        for n in 0..100 {
+            let model = format!("guess-{n}");
+            metrics.refused(&model, &Rejection::UnknownModel { model: model.clone() });
+        }
+        let page = metrics.encode();
+        assert!(page.contains("tessera_requests_total{tenant=\"\",outcome=\"not_found\"} 100"), "{page}");
+        assert!(!page.contains("guess"));
+    }
+
+    #[test]
+    fn mean_lanes_per_launch_can_be_read() {
+        let metrics = Metrics::default();
+        metrics.launched(Policy::SpaceTime, 3, 5);
+        metrics.launched(Policy::SpaceTime, 1, 1);
+        let page = metrics.encode();
+        assert!(
+            page.contains("tessera_launch_lanes_sum 4.0") && page.contains("tessera_launch_lanes_count 2")
+        );
+        assert!(page.contains("tessera_launches_total{policy=\"space-time\"} 2"), "{page}");
+    }
+}

@@ -1,0 +1,178 @@
+//! From words to values. Each reader's error says what is allowed; the caller adds key, value and source.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use tessera_core::{Bytes, Policy};
+
+/// Where to run, as the user said it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeviceWord {
+    /// The best there is.
+    Auto,
+    /// The CPU: these cores, or every core when there are none named.
+    Cpu(Vec<u32>),
+}
+
+impl fmt::Display for DeviceWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceWord::Auto => f.write_str("auto"),
+            DeviceWord::Cpu(cores) if cores.is_empty() => f.write_str("cpu"),
+            DeviceWord::Cpu(cores) => {
+                let words: Vec<String> = cores.iter().map(u32::to_string).collect();
+                write!(f, "cpu:{}", words.join("+"))
+            }
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+type Read<T> = Result<T, String>;
+
+/// The one word of a setting that does not repeat.
+fn one(words: &[String]) -> Read<&str> {
+    match words {
+        [word] => Ok(word.trim()),
+        _ => Err("one value".into()),
+    }
+}
+
+fn number<T: FromStr>(words: &[String], allowed: &str) -> Read<T> {
+    one(words)?.parse().map_err(|_| allowed.into())
+}
+
+pub(super) fn folder(words: &[String]) -> Read<PathBuf> {
+    match words {
+        [word] if !word.is_empty() => Ok(PathBuf::from(word)),
+        _ => Err("one folder".into()),
+    }
+}
+
+pub(super) fn devices(words: &[String]) -> Read<Vec<DeviceWord>> {
+    if words.is_empty() {
+        return Err("at least one of auto, cpu, cpu:0-3".into());
+    }
+    words.iter().map(|word| device(word.trim())).collect()
+}
+
+fn device(word: &str) -> Read<DeviceWord> {
+    let allowed = || {
+        "auto, cpu, or cores of the CPU as cpu:0-3 or cpu:0+2 (this build has no other device)".to_string()
+    };
+    let cores = match word.split_once(':') {
+        None if word == "auto" => return Ok(DeviceWord::Auto),
+        None if word == "cpu" => return Ok(DeviceWord::Cpu(Vec::new())),
+        Some(("cpu", cores)) => cores,
+        _ => return Err(allowed()),
+    };
+    // More cores than this is a slip of the keyboard, and would be a slip of memory.
+    const MOST: u32 = 4096;
+    let mut all = Vec::new();
+    for part in cores.split('+') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.parse::<u32>(), last.parse::<u32>()) {
+            (Ok(first), Ok(last)) if first <= last && last < MOST => all.extend(first..=last),
+            _ => return Err(allowed()),
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(DeviceWord::Cpu(all))
+}
+
+pub(super) fn policy(words: &[String]) -> Read<Policy> {
+    number(words, "space-time, space, time or exclusive")
+}
+
+pub(super) fn switch(words: &[String]) -> Read<bool> {
+    match one(words)? {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("on or off".into()),
+    }
+}
+
+pub(super) fn address(words: &[String]) -> Read<IpAddr> {
+    number(words, "an IP address, such as 127.0.0.1, 0.0.0.0 or ::")
+}
+
+pub(super) fn port(words: &[String]) -> Read<u16> {
+    number(words, "a port from 0 to 65535")
+}
+
+pub(super) fn count(words: &[String]) -> Read<NonZeroU32> {
+    number(words, "a whole number from 1 to 4294967295")
+}
+
+pub(super) fn bytes(words: &[String]) -> Read<Bytes> {
+    let word = one(words)?;
+    let (digits, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
+        .into_iter()
+        .find_map(|(unit, shift)| word.strip_suffix(unit).map(|digits| (digits.trim_end(), shift)))
+        .unwrap_or((word, 0));
+    let read = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(1 << shift));
+    read.filter(|&count| count > 0).map(Bytes).ok_or_else(|| "bytes, such as 67108864, 64MiB or 2GiB".into())
+}
+
+/// Ten years: longer is a slip, and later arithmetic on moments stays far from its ends.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn length(words: &[String], unit: fn(u64) -> Duration, allowed: &str) -> Read<Duration> {
+    let read = one(words)?.parse().ok().map(unit);
+    read.filter(|length| *length <= LONGEST).ok_or_else(|| allowed.into())
+}
+
+pub(super) fn seconds(words: &[String]) -> Read<Duration> {
+    length(words, Duration::from_secs, "a whole number of seconds")
+}
+
+pub(super) fn millis(words: &[String]) -> Read<Duration> {
+    let read = length(words, Duration::from_millis, "a whole number of milliseconds, at least 1")?;
+    if read.is_zero() { Err("a whole number of milliseconds, at least 1".into()) } else { Ok(read) }
+}
+
+pub(super) fn micros(words: &[String]) -> Read<Duration> {
+    length(words, Duration::from_micros, "a whole number of microseconds")
+}
+
+pub(super) fn cache(words: &[String]) -> Read<Option<PathBuf>> {
+    Ok(match one(words)? {
+        "" => return Err("a folder, auto or off".into()),
+        "off" => None,
+        "auto" => user_cache(),
+        folder => Some(PathBuf::from(folder)),
+    })
+}
+
+/// `tessera` under the user's cache folder; nothing where there is no such folder (a bare container).
+fn user_cache() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|at| at.join("tessera"))
+}
+
+pub(super) fn log_format(words: &[String]) -> Read<LogFormat> {
+    match one(words)? {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("text or json".into()),
+    }
+}
+
+pub(super) fn level(words: &[String]) -> Read<tracing::Level> {
+    number(words, "error, warn, info, debug or trace")
+}

@@ -1,0 +1,131 @@
+//! The table.
+
+use super::read::{self, DeviceWord, LogFormat};
+use super::source::{Given, SettingsError};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+use tessera_core::{Bytes, Policy};
+
+/// One row: everything about a setting but its type.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// As written in `tessera.toml`.
+    pub key: &'static str,
+    /// What stands for its value in help: `DIR`, `PORT`, `MS`.
+    pub value: &'static str,
+    /// Its default as it would be written; `None` when it must be given.
+    pub default: Option<&'static str>,
+    /// Whether it may be given several times (a list in TOML, commas in the environment).
+    pub repeats: bool,
+    /// One or two sentences for `--help`.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The flag without its dashes: `http-port`.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// The environment variable: `TESSERA_HTTP_PORT`.
+    pub fn variable(&self) -> String {
+        format!("TESSERA_{}", self.key.to_uppercase())
+    }
+}
+
+macro_rules! default_of {
+    (required) => {
+        None
+    };
+    ($default:literal) => {
+        Some($default)
+    };
+}
+
+macro_rules! settings {
+    ($($field:ident: $type:ty = $key:literal, $value:literal, $read:expr, $default:tt, $repeats:literal, $help:literal;)*) => {
+        /// Every setting, read and checked. `Duration` and `Bytes` fields carry their unit in the type; their keys
+        /// carry it in the name.
+        #[derive(Clone, PartialEq, Debug)]
+        pub struct Settings { $(#[doc = $help] pub $field: $type,)* }
+
+        /// Every row, in the order of `--help`.
+        pub static TABLE: &[Setting] = &[$(Setting {
+            key: $key, value: $value, default: default_of!($default), repeats: $repeats, help: $help,
+        },)*];
+
+        pub(super) fn read_all(given: &dyn Fn(&'static str) -> Option<Given>) -> Result<Settings, SettingsError> {
+            let default = |key| TABLE.iter().find(|row| row.key == key).and_then(|row| row.default);
+            Ok(Settings { $($field: {
+                let given = given($key).or_else(|| default($key).map(Given::default_of));
+                let given = given.ok_or(SettingsError::Missing { key: $key })?;
+                let read: fn(&[String]) -> Result<$type, String> = $read;
+                read(&given.words).map_err(|allowed| SettingsError::Value {
+                    key: $key, value: given.words.join(","), source_name: given.source, allowed,
+                })?
+            },)* })
+        }
+    };
+}
+
+settings! {
+    model_repository: PathBuf = "model_repository", "DIR", read::folder, required, false,
+        "Folder of models: DIR/TENANT.onnx, DIR/TENANT/model.onnx or DIR/TENANT/VERSION/model.onnx. It is watched.";
+    devices: Vec<DeviceWord> = "device", "DEVICE", read::devices, "auto", true,
+        "Where to run: auto, cpu, or cpu:0-3 for some cores. May be given several times.";
+    policy: Policy = "policy", "POLICY", read::policy, "space-time", false,
+        "Who runs when: space-time (tenants share launches), space, time or exclusive.";
+    tenant_batching: bool = "tenant_batching", "on|off", read::switch, "on", false,
+        "Whether requests of one tenant may share its place in a launch.";
+    host: IpAddr = "host", "ADDRESS", read::address, "127.0.0.1", false,
+        "Address to listen on. Only this machine can reach the default; 0.0.0.0 is every IPv4 interface.";
+    http_port: u16 = "http_port", "PORT", read::port, "8000", false,
+        "Port of the Open Inference Protocol over HTTP; 0 takes any free one and prints it.";
+    metrics_port: u16 = "metrics_port", "PORT", read::port, "8002", false,
+        "Port of /metrics; 0 takes any free one and prints it.";
+    max_connections: NonZeroU32 = "max_connections", "N", read::count, "4096", false,
+        "Most connections open at once; more wait to be accepted.";
+    max_body: Bytes = "max_body_bytes", "BYTES", read::bytes, "64MiB", false,
+        "Largest request body. KiB, MiB and GiB are understood.";
+    idle_timeout: Duration = "idle_timeout_s", "S", read::seconds, "75", false,
+        "A connection that sends no request head for this long is closed.";
+    shutdown_grace: Duration = "shutdown_grace_s", "S", read::seconds, "30", false,
+        "How long requests in flight may take after SIGTERM before their connections are cut.";
+    poll_interval: Duration = "poll_interval_ms", "MS", read::millis, "500", false,
+        "How often the repository is looked at for tenants that came, changed or went.";
+    loader_threads: NonZeroU32 = "loader_threads", "N", read::count, "2", false,
+        "How many models load at once, beside serving.";
+    max_lanes: NonZeroU32 = "max_lanes", "N", read::count, "32", false,
+        "Most tenants in one launch.";
+    max_items: NonZeroU32 = "max_items", "N", read::count, "128", false,
+        "Most items in one launch, and so the largest batch of one request.";
+    queue_requests: NonZeroU32 = "queue_requests", "N", read::count, "1024", false,
+        "Most requests one tenant may have waiting; more are refused with 429.";
+    queue_bytes: Bytes = "queue_bytes", "BYTES", read::bytes, "256MiB", false,
+        "Most bytes of one tenant's waiting requests; more are refused with 429.";
+    max_wait: Duration = "max_wait_us", "US", read::micros, "0", false,
+        "Longest time a request waits on an idle device for company to share its launch with.";
+    pack_cache: Option<PathBuf> = "pack_cache", "DIR|off", read::cache, "auto", false,
+        "Folder of packed weights, for quick restarts; auto is tessera under the user's cache folder.";
+    pack_cache_budget: Bytes = "pack_cache_bytes", "BYTES", read::bytes, "10GiB", false,
+        "Most bytes kept in the pack cache; the least recently used go first.";
+    max_plans: NonZeroU32 = "max_plans", "N", read::count, "256", false,
+        "Most plans kept, one for each architecture and length seen; the least recently used go first.";
+    log_format: LogFormat = "log_format", "text|json", read::log_format, "text", false,
+        "How log lines look on standard error.";
+    log_level: tracing::Level = "log_level", "LEVEL", read::level, "info", false,
+        "error, warn, info, debug or trace.";
+}
+
+impl Settings {
+    /// The defaults, for tests and for servers inside another program.
+    pub fn for_repository(folder: impl Into<PathBuf>) -> Settings {
+        let folder = folder.into();
+        let given = |key| (key == "model_repository").then(|| Given::default_of(&folder.to_string_lossy()));
+        let mut settings = read_all(&given).expect("every default passes its own reader");
+        settings.model_repository = folder;
+        settings
+    }
+}
