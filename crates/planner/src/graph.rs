@@ -8,6 +8,7 @@
 //! [`Param`] says where its bytes are, and only packing reads them.
 
 use crate::op::Op;
+use crate::source::Stamp;
 use crate::tensor::Tensor;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -115,6 +116,8 @@ pub enum WeightSource {
     File {
         /// The file, resolved and checked to be inside the model's folder.
         path: Arc<PathBuf>,
+        /// The state it was in when the model was imported: a later read of another state is an error.
+        stamp: Stamp,
         /// Where the elements begin.
         offset: u64,
         /// Their number of bytes.

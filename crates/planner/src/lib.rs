@@ -12,12 +12,15 @@ pub mod graph;
 pub mod infer;
 pub mod interpret;
 pub mod npz;
+pub mod onnx;
 pub mod op;
 pub mod pack;
 pub mod plan;
+pub mod source;
 pub mod tensor;
 
 pub use graph::Graph;
+pub use onnx::{ImportError, import};
 pub use op::Op;
 pub use pack::{PackTarget, Packed, SlotLayout, WeightId};
 pub use plan::Plan;

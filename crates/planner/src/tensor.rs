@@ -1,7 +1,7 @@
 //! A tensor in host memory: what files hold, what the reference computes, what plans keep as constants.
 
+use prost::bytes::Bytes;
 use std::fmt;
-use std::sync::Arc;
 use tessera_core::DType;
 
 /// Element type, dimensions and row-major little-endian elements. Cheap to clone: the elements are shared.
@@ -9,7 +9,7 @@ use tessera_core::DType;
 pub struct Tensor {
     dtype: DType,
     dims: Vec<usize>,
-    data: Arc<[u8]>,
+    data: Bytes,
 }
 
 /// The byte count does not match the shape.
@@ -85,7 +85,7 @@ impl Element for bool {
 
 impl Tensor {
     /// A tensor over `data`, row-major and little-endian. Errors when the length is not what the shape asks for.
-    pub fn new(dtype: DType, dims: Vec<usize>, data: impl Into<Arc<[u8]>>) -> Result<Tensor, TensorError> {
+    pub fn new(dtype: DType, dims: Vec<usize>, data: impl Into<Bytes>) -> Result<Tensor, TensorError> {
         let data = data.into();
         match checked_len(dtype, &dims) {
             None => Err(TensorError::Overflows { dtype, dims }),

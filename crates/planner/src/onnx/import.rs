@@ -1,0 +1,479 @@
+//! The walk over a model: what is live, in which order, with which parameters.
+
+use crate::graph::{Dim, Graph, Input, Node, Output, Param, ParamData, ParamId, ValueId};
+use crate::onnx::attributes::Attributes;
+use crate::onnx::data::{self, Loaded, MAX_RANK};
+use crate::onnx::error::{ImportError, Unsupported};
+use crate::onnx::external::External;
+use crate::onnx::order;
+use crate::onnx::proto::tensor_shape_proto::dimension::Value as DimProto;
+use crate::onnx::proto::type_proto::Value as TypeValue;
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::onnx::ranks::{self, Known};
+use crate::onnx::roles;
+use crate::onnx::table::{self, Refusal};
+use crate::op::Op;
+use crate::source::{SourceError, read_file};
+use prost::Message;
+use prost::bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use tessera_core::DType;
+
+/// The oldest operator set that is understood: PyTorch has written newer ones since 2019.
+pub const OLDEST_OPSET: i64 = 9;
+/// The newest operator set whose changes have been read (PyPI `onnx` 1.23).
+pub const NEWEST_OPSET: i64 = 28;
+
+/// Protobuf itself ends there: its lengths are 31 bits. Larger models keep their weights in other files.
+const MAX_FILE: u64 = i32::MAX as u64;
+/// Real models have some thousands. Bounds what a small hostile file can make us hold.
+const MAX_NODES: usize = 200_000;
+
+/// A graph with what only the file knew.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The model.
+    pub graph: Graph,
+    /// For every parameter of the graph that an Identity node made: the initializer's name, while the parameter has the node's.
+    pub origins: Vec<Option<String>>,
+    /// What the file says of each output.
+    pub outputs: Vec<DeclaredOutput>,
+}
+
+/// What a file says of an output. It may know more than shapes tell, or less.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeclaredOutput {
+    /// Its element type, where the file says.
+    pub dtype: Option<DType>,
+    /// Its dimensions, where the file says; `None` inside for those that depend on the request.
+    pub dims: Option<Vec<Option<u64>>>,
+}
+
+/// The graph of the ONNX file at `path`. Reads the file once; external weights are only looked for.
+pub fn import(path: &Path) -> Result<Graph, ImportError> {
+    Ok(import_file(path)?.graph)
+}
+
+/// As [`import`], with what only the file knew.
+pub fn import_file(path: &Path) -> Result<Imported, ImportError> {
+    let real = path.canonicalize().map_err(|source| SourceError::Io { path: path.into(), source })?;
+    import_model(read_file(&real, MAX_FILE)?, External::beside(path, &real))
+}
+
+/// The graph of an ONNX file's bytes; `folder` is where its external data would be.
+pub fn import_bytes(bytes: impl Into<Bytes>, folder: Option<&Path>) -> Result<Imported, ImportError> {
+    let external = folder.map(External::within).transpose()?.unwrap_or_default();
+    import_model(bytes.into(), external)
+}
+
+fn import_model(bytes: Bytes, external: External) -> Result<Imported, ImportError> {
+    if bytes.is_empty() {
+        return Err(ImportError::Empty);
+    }
+    let model = ModelProto::decode(bytes).map_err(|error| ImportError::NotOnnx(error.to_string()))?;
+    let graph = model.graph.as_ref().ok_or_else(|| ImportError::NotOnnx("there is no graph in it".into()))?;
+    let opset = opset(&model)?;
+    for (what, got) in [("nodes", graph.node.len()), ("initializers", graph.initializer.len())] {
+        if got > MAX_NODES {
+            return Err(ImportError::TooMany { what, got, limit: MAX_NODES });
+        }
+    }
+    let functions = model.functions.iter().map(|function| (function.domain(), function.name())).collect();
+    let mut importer = Importer { opset, functions, external, ..Importer::over(graph)? };
+    importer.inputs(graph)?;
+    importer.nodes(graph)?;
+    importer.outputs(graph)?;
+    roles::split(&mut importer.graph, &mut importer.origins)?;
+    Ok(Imported { graph: importer.graph, origins: importer.origins, outputs: importer.declared })
+}
+
+/// The version of ONNX's own operators that the model is written in.
+fn opset(model: &ModelProto) -> Result<i64, ImportError> {
+    const CONVERT: &str = "export it again, or convert it with `onnx.version_converter`";
+    let own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+    let mut versions = model.opset_import.iter().filter(|set| own(set.domain())).map(|set| set.version());
+    let problem = match (versions.next(), versions.next()) {
+        (None, _) => "the model names no opset of ONNX's own operators".to_owned(),
+        (Some(one), Some(two)) if one != two => format!("the model names two opsets, {one} and {two}"),
+        (Some(version), _) if version < OLDEST_OPSET => {
+            format!("the model is written in opset {version}, which is older")
+        }
+        (Some(version), _) if version > NEWEST_OPSET => {
+            format!("the model is written in opset {version}, which is newer")
+        }
+        (Some(version), _) => return Ok(version),
+    };
+    Err(ImportError::Opset { problem, way_out: CONVERT })
+}
+
+/// How messages call a node.
+pub(crate) fn describe(node: &NodeProto) -> String {
+    let made = node.output.iter().find(|name| !name.is_empty());
+    match (node.name(), made) {
+        ("", Some(made)) => format!("{} (making `{made}`)", node.op_type()),
+        (name, _) => format!("{} `{name}`", node.op_type()),
+    }
+}
+
+/// The graph as it grows.
+#[derive(Debug, Default)]
+pub(crate) struct Importer<'m> {
+    pub(crate) opset: i64,
+    functions: HashSet<(&'m str, &'m str)>,
+    external: External,
+    graph: Graph,
+    origins: Vec<Option<String>>,
+    declared: Vec<DeclaredOutput>,
+    /// Initializers that nothing has read yet become parameters when something does.
+    initializers: HashMap<&'m str, &'m TensorProto>,
+    values: HashMap<&'m str, ValueId>,
+    params: HashMap<ValueId, ParamId>,
+    known: Vec<Known>,
+    /// Ranks that the file declares for values on the way; used where operators alone do not tell.
+    declared_ranks: HashMap<&'m str, usize>,
+    /// Names that a live node or the answer reads.
+    read: HashSet<&'m str>,
+}
+
+impl<'m> Importer<'m> {
+    fn over(graph: &'m GraphProto) -> Result<Importer<'m>, ImportError> {
+        if let Some(sparse) = graph.sparse_initializer.first() {
+            let name = sparse.values.as_ref().map(TensorProto::name).unwrap_or_default().to_owned();
+            let problem = "is sparse, which Tessera does not read; export it dense".to_owned();
+            return Err(ImportError::Tensor { name, problem });
+        }
+        let mut initializers = HashMap::new();
+        for tensor in &graph.initializer {
+            let name = tensor.name();
+            if name.is_empty() {
+                let problem = "has no name, so nothing can read it".to_owned();
+                return Err(ImportError::Tensor { name: String::new(), problem });
+            }
+            if initializers.insert(name, tensor).is_some() {
+                let (first, second) = ("an initializer".to_owned(), "another initializer".to_owned());
+                return Err(ImportError::DefinedTwice { value: name.to_owned(), first, second });
+            }
+        }
+        let infos = graph.value_info.iter().chain(&graph.output);
+        let declared_ranks = infos.filter_map(|info| Some((info.name(), shape(info)?.len()))).collect();
+        Ok(Importer { initializers, declared_ranks, ..Importer::default() })
+    }
+
+    fn inputs(&mut self, graph: &'m GraphProto) -> Result<(), ImportError> {
+        for info in &graph.input {
+            let name = info.name();
+            let wrong = |problem: String| ImportError::Input { name: name.to_owned(), problem };
+            if name.is_empty() {
+                return Err(wrong("has no name".into()));
+            }
+            // Before IR version 4 every initializer was listed as an input, too. Requests do not replace weights here.
+            if self.initializers.contains_key(name) {
+                continue;
+            }
+            if self.values.contains_key(name) {
+                return Err(wrong("is listed twice".into()));
+            }
+            let dtype = dtype(info).map_err(&wrong)?;
+            let dims =
+                shape(info).ok_or_else(|| wrong("declares no shape; export the model with one".into()))?;
+            if dims.len() > MAX_RANK {
+                return Err(wrong(format!("has {} dimensions, more than {MAX_RANK}", dims.len())));
+            }
+            let dims: Result<Vec<Dim>, String> =
+                dims.iter().enumerate().map(|(axis, dim)| self.dim(name, axis, *dim)).collect();
+            let dims = dims.map_err(&wrong)?;
+            let fixed = dims.iter().filter_map(|dim| match dim {
+                Dim::Fixed(size) => Some(*size),
+                Dim::Free(_) => None,
+            });
+            if fixed.into_iter().try_fold(1u64, u64::checked_mul).is_none_or(|size| size > 1 << 40) {
+                return Err(wrong("declares a shape that overflows".into()));
+            }
+            let value = self.value(name.to_owned(), Known::rank(dims.len()));
+            self.values.insert(name, value);
+            self.graph.inputs.push(Input { name: name.to_owned(), value, dtype, dims });
+        }
+        Ok(())
+    }
+
+    fn dim(&mut self, input: &str, axis: usize, dim: Option<&'m DimProto>) -> Result<Dim, String> {
+        let free = match dim {
+            Some(DimProto::DimValue(size @ 1..)) => return Ok(Dim::Fixed(*size as u64)),
+            Some(DimProto::DimValue(size)) => return Err(format!("has a dimension of {size} (axis {axis})")),
+            Some(DimProto::DimParam(name)) if !name.is_empty() => name.clone(),
+            // A dimension that the file does not even name is like no other.
+            _ => format!("{input}.{axis}"),
+        };
+        let names = &mut self.graph.free_dims;
+        let index = names.iter().position(|name| *name == free).unwrap_or_else(|| {
+            names.push(free);
+            names.len() - 1
+        });
+        Ok(Dim::Free(index))
+    }
+
+    fn nodes(&mut self, graph: &'m GraphProto) -> Result<(), ImportError> {
+        let inputs: Vec<&str> = graph.input.iter().map(ValueInfoProto::name).collect();
+        let live = order::live(graph, &inputs, &self.initializers)?;
+        let outputs = graph.output.iter().map(ValueInfoProto::name);
+        self.read = live.iter().flat_map(|node| &node.input).map(String::as_str).chain(outputs).collect();
+        let mut refused: Vec<Unsupported> = Vec::new();
+        for node in live {
+            let Err(refusal) = self.node(node) else { continue };
+            let reason = match refusal {
+                Refusal::Unsupported(reason) => reason,
+                Refusal::Invalid(problem) => return Err(ImportError::Node { node: describe(node), problem }),
+                Refusal::Import(error) => return Err(*error),
+            };
+            // Its outputs exist, so that the rest can be looked at, too.
+            for name in node.output.iter().filter(|name| !name.is_empty()) {
+                let value = self.value(name.clone(), Known::default());
+                self.values.insert(name, value);
+            }
+            let op = match node.domain() {
+                "" | "ai.onnx" => node.op_type().to_owned(),
+                domain => format!("{domain}.{}", node.op_type()),
+            };
+            match refused.iter_mut().find(|one| one.op == op && one.reason == reason) {
+                Some(one) => one.count += 1,
+                None => refused.push(Unsupported { op, count: 1, first: describe(node), reason }),
+            }
+        }
+        if refused.is_empty() { Ok(()) } else { Err(ImportError::Unsupported(refused)) }
+    }
+
+    fn node(&mut self, node: &'m NodeProto) -> Result<(), Refusal> {
+        if self.functions.contains(&(node.domain(), node.op_type())) {
+            let reason =
+                "a function of the model itself; inline it with `onnx.inliner.inline_local_functions`";
+            return Err(Refusal::Unsupported(reason.into()));
+        }
+        let row = table::find(node, self.opset)?;
+        let attributes = Attributes::new(node)?;
+        let mut inputs = Vec::with_capacity(node.input.len());
+        for name in &node.input {
+            inputs.push(self.lookup(name)?);
+        }
+        // Trailing inputs that are left out are the same as none.
+        while inputs.last() == Some(&None) {
+            inputs.pop();
+        }
+        table::check(row, &inputs, node)?;
+        (row.make)(&mut table::Site { importer: self, node, attributes: &attributes, inputs: &inputs })?;
+        match attributes.unknown() {
+            Some(name) => Err(Refusal::Invalid(format!(
+                "has an attribute `{name}` that the operator of opset {} does not know",
+                self.opset
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn outputs(&mut self, graph: &'m GraphProto) -> Result<(), ImportError> {
+        if graph.output.is_empty() {
+            return Err(ImportError::NotOnnx("its graph has no outputs".into()));
+        }
+        for info in &graph.output {
+            let name = info.name();
+            let wrong =
+                |problem: &str| ImportError::Output { name: name.to_owned(), problem: problem.into() };
+            if self.graph.outputs.iter().any(|output| output.name == name) {
+                return Err(wrong("is listed twice"));
+            }
+            let value = self.lookup(name)?.ok_or_else(|| wrong("has no name"))?;
+            self.graph.outputs.push(Output { name: name.to_owned(), value });
+            let dims = shape(info).map(|dims| {
+                let size = |dim: &Option<&DimProto>| match dim {
+                    Some(DimProto::DimValue(size @ 1..)) => Some(*size as u64),
+                    _ => None,
+                };
+                dims.iter().map(size).collect()
+            });
+            self.declared.push(DeclaredOutput { dtype: dtype(info).ok(), dims });
+        }
+        Ok(())
+    }
+
+    /// The value of that name, `None` for the empty name.
+    fn lookup(&mut self, name: &'m str) -> Result<Option<ValueId>, ImportError> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        if let Some(&value) = self.values.get(name) {
+            return Ok(Some(value));
+        }
+        let tensor = self.initializers[name];
+        let loaded = data::load(tensor, name, &mut self.external)?;
+        self.param(name.to_owned(), &loaded, None).map(|value| {
+            self.values.insert(name, value);
+            Some(value)
+        })
+    }
+
+    fn value(&mut self, name: String, known: Known) -> ValueId {
+        self.graph.values.push(name);
+        self.known.push(known);
+        ValueId(u32::try_from(self.graph.values.len() - 1).expect("limits keep values few"))
+    }
+
+    fn param(
+        &mut self,
+        name: String,
+        loaded: &Loaded,
+        origin: Option<String>,
+    ) -> Result<ValueId, ImportError> {
+        let data = match loaded.dtype.is_float() {
+            true => ParamData::Weight(loaded.source.clone()),
+            false => ParamData::Literal(loaded.literal(&name)?),
+        };
+        Ok(self.push_param(name, loaded.dtype, loaded.dims.clone(), data, origin))
+    }
+
+    fn push_param(
+        &mut self,
+        name: String,
+        dtype: DType,
+        dims: Vec<usize>,
+        data: ParamData,
+        origin: Option<String>,
+    ) -> ValueId {
+        let value = self.value(name.clone(), Known::dims(&dims));
+        self.params.insert(value, ParamId(self.graph.params.len() as u32));
+        self.graph.params.push(Param { value, name, dtype, dims, data });
+        self.origins.push(origin);
+        value
+    }
+}
+
+/// What converters of [`table`] do to the graph.
+impl<'m> table::Site<'_, 'm> {
+    /// What is known of an input's shape.
+    pub(crate) fn known(&self, input: usize) -> Known {
+        let known =
+            self.inputs.get(input).copied().flatten().map(|value| self.importer.known[value.0 as usize]);
+        known.unwrap_or_default()
+    }
+
+    /// The dimensions of an input that is a parameter.
+    pub(crate) fn param_dims(&self, input: usize) -> Option<Vec<usize>> {
+        let value = self.inputs.get(input).copied().flatten()?;
+        let param = self.importer.params.get(&value)?;
+        Some(self.importer.graph.params[param.0 as usize].dims.clone())
+    }
+
+    /// The one element of an input that is a boolean literal.
+    pub(crate) fn boolean(&self, input: usize) -> Option<bool> {
+        let value = self.inputs.get(input).copied().flatten()?;
+        let param = self.importer.params.get(&value)?;
+        match &self.importer.graph.params[param.0 as usize].data {
+            ParamData::Literal(tensor) => tensor.elements::<bool>()?.first().copied(),
+            ParamData::Weight(_) => None,
+        }
+    }
+
+    /// A literal of this site, as if it were an initializer.
+    pub(crate) fn make_literal(&mut self, what: &str, tensor: crate::tensor::Tensor) -> ValueId {
+        let name = format!("{}:{what}", self.base_name());
+        let (dtype, dims) = (tensor.dtype(), tensor.dims().to_vec());
+        self.importer.push_param(name, dtype, dims, ParamData::Literal(tensor), None)
+    }
+
+    /// A vector of integers as an input.
+    pub(crate) fn integers(&mut self, what: &str, elements: &[i64]) -> ValueId {
+        self.make_literal(what, crate::tensor::Tensor::from_elements(&[elements.len()], elements))
+    }
+
+    fn base_name(&self) -> &'m str {
+        self.node.output.iter().find(|name| !name.is_empty()).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Whether output `index` is read by anybody.
+    pub(crate) fn wants(&self, index: usize) -> bool {
+        let name = self.node.output.get(index);
+        name.is_some_and(|name| !name.is_empty() && self.importer.read.contains(&name[..]))
+    }
+
+    /// A node on the way to the answer; one output.
+    pub(crate) fn inner(&mut self, what: &str, op: Op, inputs: Vec<Option<ValueId>>) -> ValueId {
+        let known = self.infer(&op, &inputs, 1)[0];
+        let value = self.importer.value(format!("{}:{what}", self.base_name()), known);
+        let name = self.node.name().to_owned();
+        self.importer.graph.nodes.push(Node { name, op, inputs, outputs: vec![Some(value)] });
+        value
+    }
+
+    /// The node that makes the outputs, `count` of them; those that nobody reads are left out.
+    pub(crate) fn finish(&mut self, op: Op, inputs: Vec<Option<ValueId>>, count: usize) {
+        let known = self.infer(&op, &inputs, count);
+        let outputs = (0..count).map(|i| {
+            let known = known.get(i).copied().unwrap_or_default();
+            self.wants(i).then(|| self.define(&self.node.output[i], known))
+        });
+        let outputs = outputs.collect();
+        let name = self.node.name().to_owned();
+        self.importer.graph.nodes.push(Node { name, op, inputs, outputs });
+    }
+
+    fn define(&mut self, name: &'m str, mut known: Known) -> ValueId {
+        known.rank = known.rank.or_else(|| self.importer.declared_ranks.get(name).copied());
+        let value = self.importer.value(name.to_owned(), known);
+        self.importer.values.insert(name, value);
+        value
+    }
+
+    fn infer(&self, op: &Op, inputs: &[Option<ValueId>], outputs: usize) -> Vec<Known> {
+        let known: Vec<_> =
+            inputs.iter().map(|value| value.map(|value| self.importer.known[value.0 as usize])).collect();
+        ranks::infer(op, &known, outputs)
+    }
+
+    /// The first output is `value` under another name. A parameter gets a parameter of its own with that name: exporters merge equal
+    /// initializers of a fresh model, and the names that they had before are those of the Identity nodes.
+    pub(crate) fn alias(&mut self, value: ValueId) {
+        let Some(name) = self.node.output.first() else { return };
+        let value = match self.importer.params.get(&value) {
+            None => value,
+            Some(param) => {
+                let Param { name: old, dtype, dims, data, .. } =
+                    self.importer.graph.params[param.0 as usize].clone();
+                let origin = self.importer.origins[param.0 as usize].clone().unwrap_or(old);
+                self.importer.push_param(name.clone(), dtype, dims, data, Some(origin))
+            }
+        };
+        self.importer.values.insert(name, value);
+    }
+
+    /// The first output is this tensor of the file.
+    pub(crate) fn constant(&mut self, loaded: &Loaded) -> Result<(), Refusal> {
+        let Some(name) = self.node.output.first() else { return Ok(()) };
+        let value = self.importer.param(name.clone(), loaded, None)?;
+        self.importer.values.insert(name, value);
+        Ok(())
+    }
+
+    /// A tensor that stands in an attribute.
+    pub(crate) fn load(&mut self, tensor: &TensorProto) -> Result<Loaded, Refusal> {
+        Ok(data::load(tensor, self.base_name(), &mut self.importer.external)?)
+    }
+}
+
+/// The element type of an input or output.
+fn dtype(info: &ValueInfoProto) -> Result<DType, String> {
+    match info.r#type.as_ref().and_then(|proto| proto.value.as_ref()) {
+        Some(TypeValue::TensorType(tensor)) => data::dtype(tensor.elem_type())
+            .map_err(|word| format!("has elements of an unsupported type, {word}")),
+        Some(_) => Err("is not a tensor (a sequence, map, optional or sparse one)".into()),
+        None => Err("declares no type".into()),
+    }
+}
+
+/// The declared dimensions, when it is a tensor that has some.
+fn shape(info: &ValueInfoProto) -> Option<Vec<Option<&DimProto>>> {
+    match info.r#type.as_ref()?.value.as_ref()? {
+        TypeValue::TensorType(tensor) => {
+            Some(tensor.shape.as_ref()?.dim.iter().map(|dim| dim.value.as_ref()).collect())
+        }
+        _ => None,
+    }
+}

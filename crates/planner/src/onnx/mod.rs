@@ -1,0 +1,26 @@
+//! From an ONNX file to a [`Graph`](crate::Graph).
+//!
+//! ```text
+//!   bytes ─proto→ ModelProto ─import→ live nodes in order ─table→ Op, one spelling for all opsets
+//!                                └─data, external→ Param: literals read, weights only pointed at
+//! ```
+//! A file comes from outside and may be anything: every mistake in it is an [`ImportError`] that names the place, and operators that
+//! we lack are listed all at once.
+
+mod attributes;
+mod convert;
+mod data;
+mod error;
+mod external;
+pub mod import;
+#[allow(missing_docs)] // the messages are documented in onnx.proto
+#[allow(clippy::all, unreachable_pub)] // prost's style, not ours
+#[rustfmt::skip] // kept as it was generated
+pub mod proto;
+mod order;
+pub mod ranks;
+pub mod roles;
+mod table;
+
+pub use error::{ImportError, Unsupported};
+pub use import::{import, import_bytes};

@@ -1,0 +1,116 @@
+//! How many dimensions values have, as far as operators alone tell.
+//!
+//! Some old spellings can only be modernised when a rank is known ("all axes from 2 on", a softmax over a matrix). Real
+//! shapes are [`crate::infer`]'s business; this is the little that import needs, and it may say "unknown".
+
+use crate::op::Op;
+
+/// What is known of a value's shape.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Known {
+    /// Its number of dimensions.
+    pub(crate) rank: Option<usize>,
+    /// The length of its only dimension, for values that are shapes or axes.
+    pub(crate) length: Option<usize>,
+}
+
+impl Known {
+    pub(crate) fn rank(rank: usize) -> Known {
+        Known { rank: Some(rank), length: None }
+    }
+
+    pub(crate) fn vector(length: Option<usize>) -> Known {
+        Known { rank: Some(1), length }
+    }
+
+    pub(crate) fn dims(dims: &[usize]) -> Known {
+        match dims {
+            [length] => Known::vector(Some(*length)),
+            _ => Known::rank(dims.len()),
+        }
+    }
+}
+
+/// What is known of the outputs of `op`.
+pub(crate) fn infer(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Known> {
+    let input = |i: usize| inputs.get(i).copied().flatten();
+    let x = input(0).unwrap_or_default();
+    let same_rank = Known { rank: x.rank, length: None };
+    let of_rank = |rank: Option<usize>| Known { rank, length: None };
+    let first = match op {
+        Op::Unary(_) | Op::Clip | Op::Cast(_) => x,
+        Op::Binary(_) | Op::Where => {
+            let ranks: Option<Vec<usize>> = inputs.iter().flatten().map(|known| known.rank).collect();
+            let rank = ranks.and_then(|ranks| ranks.into_iter().max());
+            // Of equal or broadcast vectors, one that is not of length 1 gives the length.
+            let lengths =
+                inputs.iter().flatten().filter(|known| known.rank == Some(1)).map(|known| known.length);
+            let length = lengths.collect::<Option<Vec<_>>>().and_then(|lengths| lengths.into_iter().max());
+            Known { rank, length: length.filter(|_| rank == Some(1)) }
+        }
+        Op::Conv(..)
+        | Op::MaxPool(_)
+        | Op::AveragePool(..)
+        | Op::BatchNorm { .. }
+        | Op::LayerNorm { .. }
+        | Op::Softmax { .. }
+        | Op::Transpose { .. }
+        | Op::Split { .. }
+        | Op::Slice
+        | Op::Pad(_) => same_rank,
+        Op::Gemm { .. } | Op::Flatten { .. } => Known::rank(2),
+        Op::MatMul => of_rank(match (x.rank, input(1).and_then(|b| b.rank)) {
+            (Some(1), Some(1)) => Some(0),
+            (Some(1), Some(b)) => Some(b - 1),
+            (Some(a), Some(1)) => Some(a - 1),
+            (Some(a), Some(b)) => Some(a.max(b)),
+            _ => None,
+        }),
+        Op::Lstm(_) => return [4, 3, 3].map(Known::rank)[..outputs.min(3)].to_vec(),
+        Op::Reduce { keep_dims: true, .. } => same_rank,
+        Op::Reduce { noop_with_empty_axes, .. } => of_rank(match input(1) {
+            None if *noop_with_empty_axes => x.rank,
+            None => Some(0),
+            Some(axes) => x.rank.zip(axes.length).and_then(|(rank, axes)| match axes {
+                // An empty list of axes means what the attribute says.
+                0 => noop_with_empty_axes.then_some(rank),
+                axes => rank.checked_sub(axes),
+            }),
+        }),
+        Op::Shape { start, end } => {
+            let clamp = |at: i64, rank: usize| {
+                let at = if at < 0 { at.saturating_add(rank as i64) } else { at };
+                at.clamp(0, rank as i64) as usize
+            };
+            Known::vector(
+                x.rank
+                    .map(|rank| clamp(end.unwrap_or(rank as i64), rank).saturating_sub(clamp(*start, rank))),
+            )
+        }
+        Op::Reshape { .. } => of_rank(input(1).and_then(|shape| shape.length)),
+        Op::Expand => {
+            of_rank(x.rank.zip(input(1).and_then(|shape| shape.length)).map(|(rank, shape)| rank.max(shape)))
+        }
+        Op::ConstantOfShape { .. } => of_rank(x.length),
+        Op::Squeeze => of_rank(
+            x.rank.zip(input(1).and_then(|axes| axes.length)).and_then(|(rank, axes)| rank.checked_sub(axes)),
+        ),
+        Op::Unsqueeze => {
+            let rank = x.rank.zip(input(1).and_then(|axes| axes.length)).map(|(rank, axes)| rank + axes);
+            Known { rank, length: (x.rank == Some(0) && rank == Some(1)).then_some(1) }
+        }
+        Op::Concat { .. } => {
+            let lengths: Option<usize> =
+                inputs.iter().map(|known| known.and_then(|known| known.length)).sum();
+            Known { rank: x.rank, length: lengths.filter(|_| x.rank == Some(1)) }
+        }
+        Op::Gather { .. } => {
+            let ids = input(1).unwrap_or_default();
+            let rank = x.rank.zip(ids.rank).map(|(x, ids)| (x + ids).saturating_sub(1));
+            Known { rank, length: ids.length.filter(|_| rank == Some(1)) }
+        }
+        Op::GatherElements { .. } => input(1).unwrap_or_default(),
+        Op::Range => Known::vector(None),
+    };
+    vec![first; outputs]
+}

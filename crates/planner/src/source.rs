@@ -1,0 +1,142 @@
+//! Bytes of a user's files, read exactly and once.
+//!
+//! A user may replace, truncate or extend a file while we read it. We never map it (a truncated mapping kills the process) and never
+//! trust a half: a file is recognised by its [`Stamp`], taken when it was first looked at and compared after every read, and a
+//! read brings exactly the bytes asked for or an error.
+
+use crate::graph::WeightSource;
+use crate::tensor::{Tensor, TensorError};
+use prost::bytes::Bytes;
+use std::fs::{File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use tessera_core::DType;
+
+/// What tells one state of a file from another: its length, when it was written and, where the system knows it, which file it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Length in bytes.
+    pub len: u64,
+    /// When it was last written; `None` where the file system does not say.
+    pub modified: Option<SystemTime>,
+    /// Device and inode; `None` where there is no such thing.
+    pub identity: Option<(u64, u64)>,
+}
+
+/// Why bytes of a file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A folder, a pipe, a device.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Larger than we take.
+    #[error("{} has {len} bytes, more than the {limit} that such a file may have", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        len: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// It is not the file it was.
+    #[error("{} changed while it was read; write a new file beside it and rename it into place", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is not as much in it as somebody says.
+    #[error("{} has {len} bytes, but bytes {offset} to {end} of it are asked for", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        len: u64,
+        /// First byte asked for.
+        offset: u64,
+        /// Byte after the last one asked for.
+        end: u64,
+    },
+    /// The bytes are no tensor of that type and shape.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        #[cfg(unix)]
+        let identity = {
+            use std::os::unix::fs::MetadataExt;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        #[cfg(not(unix))]
+        let identity = None;
+        Stamp { len: metadata.len(), modified: metadata.modified().ok(), identity }
+    }
+}
+
+/// The stamp of the file at `path`. Errors when there is none, or something that is not a regular file (opening a pipe would wait for ever).
+pub fn stamp(path: &Path) -> Result<Stamp, SourceError> {
+    let metadata = std::fs::metadata(path).map_err(|source| SourceError::Io { path: path.into(), source })?;
+    match metadata.is_file() {
+        true => Ok(Stamp::of(&metadata)),
+        false => Err(SourceError::NotAFile { path: path.into() }),
+    }
+}
+
+/// All bytes of the file at `path`, at most `limit` of them.
+pub fn read_file(path: &Path, limit: u64) -> Result<Bytes, SourceError> {
+    let stamp = stamp(path)?;
+    if stamp.len > limit {
+        return Err(SourceError::TooLarge { path: path.into(), len: stamp.len, limit });
+    }
+    read_range(path, &stamp, 0, stamp.len)
+}
+
+/// `len` bytes from `offset` on of the file at `path`, which must be as it was when `stamp` was taken, before and after.
+pub fn read_range(path: &Path, stamp: &Stamp, offset: u64, len: u64) -> Result<Bytes, SourceError> {
+    let io = |source| SourceError::Io { path: path.into(), source };
+    let changed = || SourceError::Changed { path: path.into() };
+    match offset.checked_add(len) {
+        Some(end) if end <= stamp.len => {}
+        end => {
+            let end = end.unwrap_or(u64::MAX);
+            return Err(SourceError::Short { path: path.into(), len: stamp.len, offset, end });
+        }
+    }
+    let mut file = File::open(path).map_err(io)?;
+    if Stamp::of(&file.metadata().map_err(io)?) != *stamp {
+        return Err(changed());
+    }
+    let room = usize::try_from(len).map_err(|_| io(io::ErrorKind::OutOfMemory.into()))?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(room).map_err(|_| io(io::ErrorKind::OutOfMemory.into()))?;
+    file.seek(SeekFrom::Start(offset)).map_err(io)?;
+    file.by_ref().take(len).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() != room || Stamp::of(&file.metadata().map_err(io)?) != *stamp {
+        return Err(changed());
+    }
+    Ok(bytes.into())
+}
+
+/// The tensor that `source` points at, of this type and shape: exactly its bytes, read once.
+pub fn read_weight(source: &WeightSource, dtype: DType, dims: &[usize]) -> Result<Tensor, SourceError> {
+    match source {
+        WeightSource::Inline(tensor) => Ok(tensor.clone()),
+        WeightSource::File { path, stamp, offset, len } => {
+            Ok(Tensor::new(dtype, dims.to_vec(), read_range(path, stamp, *offset, *len)?)?)
+        }
+    }
+}
