@@ -143,7 +143,7 @@ fn array(name: &str, bytes: &[u8]) -> Result<Tensor, NpzError> {
     let header = String::from_utf8_lossy(bytes.get(start..end).ok_or_else(short)?).trim().to_owned();
     let (dtype, dims) = described(&header)
         .ok_or_else(|| NpzError::Header { name: name.to_owned(), header: header.clone() })?;
-    Tensor::new(dtype, dims, &bytes[end..])
+    Tensor::new(dtype, dims, bytes[end..].to_vec())
         .map_err(|source| NpzError::Elements { name: name.to_owned(), source })
 }
 
