@@ -1,0 +1,583 @@
+//! What folding makes of small graphs, as text.
+
+#![allow(clippy::unwrap_used)] // the lint spares tests, but not the functions that they share
+
+use tessera_core::DType;
+use tessera_planner::fold::{FoldError, Folded, Role, WeightExpr, fold};
+use tessera_planner::graph::{Dim, Graph, Input, Node, Output, Param, ParamData, ValueId, WeightSource};
+use tessera_planner::op::{Binary, Direction, Op, Padding, Recurrent, Unary, Window};
+use tessera_planner::tensor::Tensor;
+
+const GEMM: Op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+
+/// A graph under construction; values are numbered as they come.
+#[derive(Default)]
+struct Builder(Graph);
+
+impl Builder {
+    fn value(&mut self, name: &str) -> ValueId {
+        self.0.values.push(name.into());
+        ValueId(self.0.values.len() as u32 - 1)
+    }
+
+    fn input(&mut self, name: &str, dims: &[u64]) -> ValueId {
+        let value = self.value(name);
+        let dims = dims.iter().map(|&dim| Dim::Fixed(dim)).collect();
+        self.0.inputs.push(Input { name: name.into(), value, dtype: DType::F32, dims });
+        value
+    }
+
+    fn param(&mut self, name: &str, dtype: DType, dims: &[usize], data: ParamData) -> ValueId {
+        let value = self.value(name);
+        self.0.params.push(Param { value, name: name.into(), dtype, dims: dims.to_vec(), data });
+        value
+    }
+
+    fn weight(&mut self, name: &str, dims: &[usize]) -> ValueId {
+        self.weight_of(DType::F32, name, dims)
+    }
+
+    fn weight_of(&mut self, dtype: DType, name: &str, dims: &[usize]) -> ValueId {
+        let bytes = vec![0u8; dims.iter().product::<usize>() * dtype.size()];
+        let data = WeightSource::Inline(Tensor::new(dtype, dims.to_vec(), bytes).unwrap());
+        self.param(name, dtype, dims, ParamData::Weight(data))
+    }
+
+    fn literal(&mut self, name: &str, tensor: Tensor) -> ValueId {
+        let dims = tensor.dims().to_vec();
+        self.param(name, tensor.dtype(), &dims, ParamData::Literal(tensor))
+    }
+
+    fn integers(&mut self, name: &str, list: &[i64]) -> ValueId {
+        self.literal(name, Tensor::from_elements(&[list.len()], list))
+    }
+
+    fn optional(&mut self, op: Op, inputs: &[Option<ValueId>], outputs: &[&str]) -> Vec<ValueId> {
+        let outputs: Vec<ValueId> = outputs.iter().map(|name| self.value(name)).collect();
+        self.0.nodes.push(Node {
+            name: self.0.values[outputs[0].0 as usize].clone(),
+            op,
+            inputs: inputs.to_vec(),
+            outputs: outputs.iter().copied().map(Some).collect(),
+        });
+        outputs
+    }
+
+    fn node(&mut self, op: Op, inputs: &[ValueId], output: &str) -> ValueId {
+        let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
+        self.optional(op, &inputs, &[output])[0]
+    }
+
+    fn batch_norm(&mut self, x: ValueId, name: &str, channels: usize, output: &str) -> ValueId {
+        let numbers = ["gamma", "beta", "mean", "variance"]
+            .map(|what| self.weight(&format!("{name}.{what}"), &[channels]));
+        let [gamma, beta, mean, variance] = numbers;
+        self.node(Op::BatchNorm { epsilon: 0.5 }, &[x, gamma, beta, mean, variance], output)
+    }
+
+    fn output(&mut self, value: ValueId) {
+        let name = self.0.values[value.0 as usize].clone();
+        self.0.outputs.push(Output { name, value });
+    }
+
+    fn fold(&self) -> Result<Folded, FoldError> {
+        fold(&self.0)
+    }
+
+    /// The folded graph as text, its last value being the output.
+    fn folded(mut self, output: ValueId) -> String {
+        self.output(output);
+        show(&self.0, &self.fold().unwrap())
+    }
+}
+
+fn show(class: &Graph, folded: &Folded) -> String {
+    let graph = &folded.graph;
+    let name = |value: &Option<ValueId>| {
+        let Some(value) = value else { return "-".to_string() };
+        match folded.weights.iter().position(|weight| weight.value == *value) {
+            Some(index) => format!("w{index}"),
+            None => graph.name(*value).to_string(),
+        }
+    };
+    let list = |values: &[Option<ValueId>]| values.iter().map(name).collect::<Vec<_>>().join(", ");
+    let mut text = String::new();
+    for node in &graph.nodes {
+        text += &format!("{} = {}({})\n", list(&node.outputs), op_name(&node.op), list(&node.inputs));
+    }
+    for (index, weight) in folded.weights.iter().enumerate() {
+        let role = match weight.role {
+            Role::Plain => "plain".to_string(),
+            Role::Matrix => "matrix".to_string(),
+            Role::Conv { groups } => format!("conv/{groups}"),
+            Role::Depthwise => "depthwise".to_string(),
+        };
+        text += &format!("w{index} {role} {:?} = {}\n", weight.dims, show_expr(class, &weight.expr));
+    }
+    text
+}
+
+fn op_name(op: &Op) -> String {
+    match op {
+        Op::Unary(function) => format!("{function:?}"),
+        Op::Binary(function) => format!("{function:?}"),
+        Op::Cast(dtype) => format!("Cast[{dtype}]"),
+        Op::Lstm(layer) => format!("Lstm[{:?}]", layer.direction),
+        Op::Concat { axis } => format!("Concat[{axis}]"),
+        Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false } => "Gemm".into(),
+        other => {
+            let debug = format!("{other:?}");
+            debug.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_string()
+        }
+    }
+}
+
+fn show_expr(class: &Graph, expr: &WeightExpr) -> String {
+    match expr {
+        WeightExpr::Param(id) => class.params[id.0 as usize].name.clone(),
+        WeightExpr::Literal(tensor) => match tensor.elements::<i64>() {
+            Some(list) => format!("{list:?}"),
+            None => format!("{:?}", tensor.elements::<f32>().unwrap()),
+        },
+        WeightExpr::Apply { op, inputs, .. } => {
+            let inputs: Vec<String> = inputs
+                .iter()
+                .map(|input| input.as_ref().map_or("-".into(), |input| show_expr(class, input)))
+                .collect();
+            format!("{}({})", op_name(op), inputs.join(", "))
+        }
+    }
+}
+
+fn window(kernel: &[usize]) -> Window {
+    Window {
+        kernel: kernel.to_vec(),
+        strides: vec![1; kernel.len()],
+        dilations: vec![1; kernel.len()],
+        padding: Padding::Explicit(vec![(0, 0); kernel.len()]),
+        ceil_mode: false,
+    }
+}
+
+fn lines(text: &str) -> String {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .fold(String::new(), |all, line| all + line + "\n")
+}
+
+#[test]
+fn a_gemm_of_pytorch_has_its_weight_turned() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 2]);
+    let (w, bias) = (b.weight("w", &[3, 2]), b.weight("b", &[3]));
+    let y = b.node(GEMM, &[x, w, bias], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y = Gemm(x, w0, w1)
+             w0 matrix [2, 3] = Transpose(w)
+             w1 plain [3] = b"
+        )
+    );
+}
+
+#[test]
+fn factors_and_transposes_of_a_gemm_go_into_its_weights() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[2, 4]);
+    let (w, bias) = (b.weight("w", &[2, 3]), b.literal("b", Tensor::from_elements(&[1, 1], &[7f32])));
+    let op = Op::Gemm { alpha: 0.5, beta: 2.0, trans_a: true, trans_b: false };
+    let y = b.node(op, &[x, w, bias], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y.a = Transpose(x)
+             y = Gemm(y.a, w0, w1)
+             w0 matrix [2, 3] = Mul(w, [0.5])
+             w1 plain [3] = Mul(Expand(Reshape([7.0], [1]), [3]), [2.0])"
+        )
+    );
+}
+
+#[test]
+fn a_gemm_bias_that_differs_by_row_is_added_by_a_step_of_its_own() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 2]);
+    let (w, c) = (b.weight("w", &[2, 3]), b.weight("c", &[4, 1]));
+    let y = b.node(Op::Gemm { alpha: 1.0, beta: 3.0, trans_a: false, trans_b: false }, &[x, w, c], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y.product = Gemm(x, w0)
+             y = Add(y.product, w1)
+             w0 matrix [2, 3] = w
+             w1 plain [4, 1] = Mul(c, [3.0])"
+        )
+    );
+}
+
+#[test]
+fn a_gemm_of_two_activations_is_spelled_out() {
+    let mut b = Builder::default();
+    let (x, z, c) = (b.input("x", &[4, 2]), b.input("z", &[3, 2]), b.input("c", &[4, 3]));
+    let op = Op::Gemm { alpha: 0.5, beta: 2.0, trans_a: false, trans_b: true };
+    let y = b.node(op, &[x, z, c], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y.b = Transpose(z)
+             y.product = MatMul(x, y.b)
+             y.scaled = Mul(y.product, factor)
+             y.c = Mul(c, factor)
+             y = Add(y.scaled, y.c)"
+        )
+    );
+}
+
+#[test]
+fn a_product_with_a_weight_and_the_add_after_it_are_a_gemm() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 8, 2]);
+    let (w, bias) = (b.weight("w", &[2, 3]), b.weight("b", &[3]));
+    let product = b.node(Op::MatMul, &[x, w], "product");
+    let y = b.node(Op::Binary(Binary::Add), &[bias, product], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y = Gemm(x, w0, w1)
+             w0 matrix [2, 3] = w
+             w1 plain [3] = b"
+        )
+    );
+}
+
+#[test]
+fn a_learnt_scale_after_a_product_goes_into_its_columns() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 8, 2]);
+    let (w, bias, scale) = (b.weight("w", &[2, 3]), b.weight("b", &[3]), b.weight("s", &[1, 1, 3]));
+    let product = b.node(Op::MatMul, &[x, w], "product");
+    let sum = b.node(Op::Binary(Binary::Add), &[product, bias], "sum");
+    let y = b.node(Op::Binary(Binary::Mul), &[sum, scale], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y = Gemm(x, w0, w1)
+             w0 matrix [2, 3] = Mul(w, Reshape(s, [3]))
+             w1 plain [3] = Mul(b, Reshape(s, [3]))"
+        )
+    );
+}
+
+#[test]
+fn a_product_that_others_read_keeps_its_value() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 8, 2]);
+    let (w, bias) = (b.weight("w", &[2, 3]), b.weight("b", &[3]));
+    let product = b.node(Op::MatMul, &[x, w], "product");
+    let y = b.node(Op::Binary(Binary::Add), &[product, bias], "y");
+    b.output(product);
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "product = Gemm(x, w0)
+             y = Add(product, w1)
+             w0 matrix [2, 3] = w
+             w1 plain [3] = b"
+        )
+    );
+}
+
+#[test]
+fn what_is_added_along_another_axis_is_no_bias() {
+    for dims in [&[8, 1][..], &[8, 3], &[1, 1, 1, 3], &[2]] {
+        let mut b = Builder::default();
+        let x = b.input("x", &[1, 8, 2]);
+        let (w, table) = (b.weight("w", &[2, 3]), b.weight("t", dims));
+        let product = b.node(Op::MatMul, &[x, w], "product");
+        let y = b.node(Op::Binary(Binary::Add), &[product, table], "y");
+        assert!(b.folded(y).starts_with("product = Gemm(x, w0)\ny = Add(product, w1)\n"), "{dims:?}");
+    }
+}
+
+#[test]
+fn an_infinite_factor_stays_outside_the_sum() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 2]);
+    let (w, infinity) = (b.weight("w", &[2, 3]), b.literal("inf", Tensor::scalar(f32::INFINITY)));
+    let product = b.node(Op::MatMul, &[x, w], "product");
+    let y = b.node(Op::Binary(Binary::Mul), &[product, infinity], "y");
+    assert!(b.folded(y).starts_with("product = Gemm(x, w0)\ny = Mul(product, inf)\n"));
+}
+
+#[test]
+fn batch_norm_goes_into_the_convolution_before_it() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 4, 8, 8]);
+    let (w, bias) = (b.weight("w", &[6, 2, 3, 3]), b.weight("b", &[6]));
+    let conv = b.node(Op::Conv(window(&[3, 3]), 2), &[x, w, bias], "conv");
+    let y = b.batch_norm(conv, "bn", 6, "y");
+    let scale = "Div(bn.gamma, Sqrt(Add(bn.variance, [0.5])))";
+    assert_eq!(
+        b.folded(y),
+        lines(&format!(
+            "y = Conv(x, w0, w1)
+             w0 conv/2 [6, 2, 3, 3] = Mul(w, Reshape({scale}, [6, 1, 1, 1]))
+             w1 plain [6] = Add(Mul(b, {scale}), Sub(bn.beta, Mul(bn.mean, {scale})))"
+        ))
+    );
+}
+
+#[test]
+fn batch_norm_goes_into_a_gemm_but_not_into_a_product_whose_second_axis_is_not_its_last() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 2]);
+    let w = b.weight("w", &[2, 3]);
+    let product = b.node(Op::MatMul, &[x, w], "product");
+    let y = b.batch_norm(product, "bn", 3, "y");
+    assert!(b.folded(y).starts_with("y = Gemm(x, w0, w1)\nw0 matrix [2, 3] = Mul(w, Div("));
+
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 3, 2]);
+    let w = b.weight("w", &[2, 3]);
+    let product = b.node(Op::MatMul, &[x, w], "product");
+    let y = b.batch_norm(product, "bn", 3, "y");
+    let text = b.folded(y);
+    assert!(
+        text.starts_with("product = Gemm(x, w0)\ny.scaled = Mul(product, w1)\ny = Add(y.scaled, w2)\n"),
+        "{text}"
+    );
+    assert!(text.contains("w1 plain [3, 1] = Reshape(Div("), "{text}");
+}
+
+#[test]
+fn a_lone_batch_norm_is_a_scale_and_a_shift() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 3, 8, 8]);
+    let y = b.batch_norm(x, "bn", 3, "y");
+    let scale = "Div(bn.gamma, Sqrt(Add(bn.variance, [0.5])))";
+    assert_eq!(
+        b.folded(y),
+        lines(&format!(
+            "y.scaled = Mul(x, w0)
+             y = Add(y.scaled, w1)
+             w0 plain [3, 1, 1] = Reshape({scale}, [3, 1, 1])
+             w1 plain [3, 1, 1] = Reshape(Sub(bn.beta, Mul(bn.mean, {scale})), [3, 1, 1])"
+        ))
+    );
+}
+
+#[test]
+fn a_channel_of_its_own_per_group_is_depthwise() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 6, 8]);
+    let (w, bias) = (b.weight("w", &[6, 1, 3]), b.weight("b", &[1, 6, 1]));
+    let conv = b.node(Op::Conv(window(&[3]), 6), &[x, w], "conv");
+    let y = b.node(Op::Binary(Binary::Add), &[conv, bias], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y = Conv(x, w0, w1)
+             w0 depthwise [6, 1, 3] = w
+             w1 plain [6] = Reshape(b, [6])"
+        )
+    );
+}
+
+#[test]
+fn what_only_depends_on_weights_leaves_the_graph() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[5, 4]);
+    let (packed, shape) = (b.weight("packed", &[24]), b.integers("shape", &[6, -1]));
+    let matrix = b.node(Op::Reshape { allow_zero: false }, &[packed, shape], "matrix");
+    let parts: Vec<Option<ValueId>> = vec![Some(matrix)];
+    let parts = b.optional(Op::Split { axis: 0 }, &parts, &["first", "second"]);
+    let turned = b.node(Op::Transpose { perm: vec![1, 0] }, &[parts[1]], "turned");
+    let y = b.node(Op::MatMul, &[x, turned], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y = Gemm(x, w0)
+             w0 matrix [4, 3] = Transpose(Slice(Reshape(packed, [6, -1]), [3], [6], [0]))"
+        )
+    );
+}
+
+#[test]
+fn what_grows_by_its_operator_stays_a_step() {
+    let mut b = Builder::default();
+    let (token, shape) = (b.weight("token", &[1, 1, 4]), b.integers("shape", &[9, 1, 4]));
+    let y = b.node(Op::Expand, &[token, shape], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y = Expand(w0, shape)
+             w0 plain [1, 1, 4] = token"
+        )
+    );
+}
+
+#[test]
+fn one_weight_under_two_layouts_is_packed_twice() {
+    let mut b = Builder::default();
+    let ids = b.input("ids", &[5]);
+    let table = b.weight("table", &[4, 4]);
+    let rows = b.node(Op::Gather { axis: 0 }, &[table, ids], "rows");
+    let y = b.node(Op::MatMul, &[rows, table], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "rows = Gather(w0, ids)
+             y = Gemm(rows, w1)
+             w0 plain [4, 4] = table
+             w1 matrix [4, 4] = table"
+        )
+    );
+}
+
+#[test]
+fn half_precision_weights_become_singles() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[5, 4]);
+    let w = b.weight_of(DType::BF16, "w", &[3, 4]);
+    let y = b.node(GEMM, &[x, w], "y");
+    assert!(b.folded(y).ends_with("w0 matrix [4, 3] = Transpose(Cast[f32](w))\n"));
+}
+
+#[test]
+fn a_weight_may_be_an_answer() {
+    let mut b = Builder::default();
+    let w = b.weight("w", &[3, 4]);
+    assert_eq!(b.folded(w), "w0 plain [3, 4] = w\n");
+}
+
+#[test]
+fn an_lstm_has_its_weights_turned_and_its_biases_summed() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[5, 1, 3]);
+    let w = [b.weight("w", &[1, 8, 3]), b.weight("r", &[1, 8, 2]), b.weight("b", &[1, 16])];
+    let op = Op::Lstm(Recurrent { hidden: 2, direction: Direction::Reverse });
+    let y = b.node(op, &[x, w[0], w[1], w[2]], "y");
+    assert_eq!(
+        b.folded(y),
+        lines(
+            "y = Lstm[Reverse](x, w0, w1, w2)
+             w0 matrix [3, 8] = Transpose(Reshape(w, [8, 3]))
+             w1 matrix [2, 8] = Transpose(Reshape(r, [8, 2]))
+             w2 plain [8] = Add(Slice(Reshape(b, [16]), [0], [8], [0]), Slice(Reshape(b, [16]), [8], [16], [0]))"
+        )
+    );
+}
+
+#[test]
+fn two_directions_are_two_layers_side_by_side() {
+    let mut b = Builder::default();
+    let (x, h0) = (b.input("x", &[5, 1, 3]), b.input("h0", &[2, 1, 2]));
+    let (w, r) = (b.weight("w", &[2, 8, 3]), b.weight("r", &[2, 8, 2]));
+    let op = Op::Lstm(Recurrent { hidden: 2, direction: Direction::Bidirectional });
+    let inputs = [Some(x), Some(w), Some(r), None, None, Some(h0)];
+    let outputs = b.optional(op, &inputs, &["y", "h"]);
+    b.output(outputs[0]);
+    assert_eq!(
+        b.folded(outputs[1]),
+        lines(
+            "h0.0, h0.1 = Split(h0, sizes)
+             y.0, h.0 = Lstm[Forward](x, w0, w1, -, -, h0.0)
+             y.1, h.1 = Lstm[Reverse](x, w2, w3, -, -, h0.1)
+             y = Concat[1](y.0, y.1)
+             h = Concat[0](h.0, h.1)
+             w0 matrix [3, 8] = Transpose(Reshape(Slice(w, [0], [1], [0]), [8, 3]))
+             w1 matrix [2, 8] = Transpose(Reshape(Slice(r, [0], [1], [0]), [8, 2]))
+             w2 matrix [3, 8] = Transpose(Reshape(Slice(w, [1], [2], [0]), [8, 3]))
+             w3 matrix [2, 8] = Transpose(Reshape(Slice(r, [1], [2], [0]), [8, 2]))"
+        )
+    );
+}
+
+#[test]
+fn what_an_lstm_cannot_do_is_refused_by_name() {
+    for (index, what) in [(4, "lengths of sequences"), (7, "peepholes")] {
+        let mut b = Builder::default();
+        let (x, extra) = (b.input("x", &[5, 1, 3]), b.input("extra", &[1, 6]));
+        let (w, r) = (b.weight("w", &[1, 8, 3]), b.weight("r", &[1, 8, 2]));
+        let mut inputs = vec![Some(x), Some(w), Some(r)];
+        inputs.resize(index, None);
+        inputs.push(Some(extra));
+        let op = Op::Lstm(Recurrent { hidden: 2, direction: Direction::Forward });
+        b.optional(op, &inputs, &["y"]);
+        assert_eq!(b.fold().unwrap_err().to_string(), format!("node `y`: {what} are not supported"));
+    }
+}
+
+#[test]
+fn a_kernel_computed_from_requests_is_refused_by_name() {
+    let mut b = Builder::default();
+    let (x, w) = (b.input("x", &[1, 3, 8, 8]), b.input("w", &[4, 3, 3, 3]));
+    b.node(Op::Conv(window(&[3, 3]), 1), &[x, w], "y");
+    let error = b.fold().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "node `y`: input 1 must be a weight or a constant, but it is computed from what requests bring"
+    );
+}
+
+#[test]
+fn weights_of_the_wrong_shape_are_errors() {
+    let conv = Op::Conv(window(&[3, 3]), 3);
+    let lstm = Op::Lstm(Recurrent { hidden: usize::MAX / 2, direction: Direction::Forward });
+    let cases: [(Op, &[&[usize]]); 6] = [
+        (conv.clone(), &[&[4, 3, 3, 3]]),
+        (conv.clone(), &[&[3]]),
+        (conv, &[&[6, 3, 3, 3], &[5]]),
+        (GEMM, &[&[2]]),
+        (Op::BatchNorm { epsilon: 1e-5 }, &[&[3], &[3], &[2], &[3]]),
+        (lstm, &[&[1, usize::MAX, 0], &[1, usize::MAX, 0]]),
+    ];
+    for (op, dims) in cases {
+        let mut b = Builder::default();
+        let x = b.input("x", &[1, 3, 8, 8]);
+        let mut inputs = vec![x];
+        inputs.extend(dims.iter().enumerate().map(|(index, dims)| {
+            let bytes = Tensor::new(DType::F32, vec![0], vec![]).unwrap();
+            b.param(&format!("w{index}"), DType::F32, dims, ParamData::Weight(WeightSource::Inline(bytes)))
+        }));
+        let name = op_name(&op);
+        b.node(op, &inputs, "y");
+        assert!(matches!(b.fold(), Err(FoldError::Misfit { .. })), "{name} {dims:?}");
+    }
+}
+
+#[test]
+fn an_expression_that_doubles_forty_times_does_not_become_a_tree_of_a_trillion() {
+    let mut b = Builder::default();
+    let mut y = b.weight("w", &[1]);
+    for _ in 0..40 {
+        y = b.node(Op::Binary(Binary::Add), &[y, y], "y");
+    }
+    b.output(y);
+    let folded = b.fold().unwrap();
+    assert!(folded.graph.nodes.len() >= 33);
+}
+
+#[test]
+fn the_rank_of_a_computed_shape_is_known_by_its_length() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 6, 2]);
+    let shape = b.node(Op::Shape { start: 0, end: None }, &[x], "shape");
+    let (zero, first, minus) =
+        (b.integers("zero", &[0]), b.integers("first", &[1]), b.integers("minus", &[-1]));
+    let batch = b.node(Op::Slice, &[shape, zero, first], "batch");
+    let computed = b.node(Op::Concat { axis: 0 }, &[batch, minus], "computed");
+    let flat = b.node(Op::Reshape { allow_zero: false }, &[x, computed], "flat");
+    let y = b.batch_norm(flat, "bn", 12, "y");
+    assert!(b.folded(y).contains("w0 plain [12] = Div("));
+}
+
+#[test]
+fn elements_of_activations_are_left_alone() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 6]);
+    let y = b.node(Op::Unary(Unary::Relu), &[x], "y");
+    assert_eq!(b.folded(y), "y = Relu(x)\n");
+}
