@@ -10,8 +10,11 @@
 //! what is behind the [`frontend::Backend`] decides everything and never sees a byte of HTTP.
 
 pub mod frontend;
+pub mod http;
 pub mod log;
 pub mod metrics;
+pub mod protocol;
+pub mod serve;
 pub mod settings;
 pub mod wire;
 

@@ -1,0 +1,314 @@
+//! The Open Inference Protocol's routes.
+//!
+//! | verb and path | answer |
+//! |---|---|
+//! | GET /v2, /v2/ | name, version, extensions |
+//! | GET /v2/health/live, /v2/health/ready | `{"live":…}`, `{"live":…,"ready":…}`; 503 when not |
+//! | GET /v2/models/M\[/versions/V\] | inputs and outputs |
+//! | GET /v2/models/M\[/versions/V\]/ready | `{"name":M,"ready":true}`; 503 when not, 404 for a stranger |
+//! | POST /v2/models/M\[/versions/V\]/infer | see [`crate::protocol`] |
+//!
+//! Every error is `{"error":"…"}` with the status of [`crate::wire`]. Health answers have bodies because KServe's
+//! client reads them; Triton's reads the status alone. Nothing is decided here.
+
+use crate::frontend::{Backend, ModelInfo, TensorInfo};
+use crate::metrics::Metrics;
+use crate::protocol::{self, JSON_LENGTH_HEADER};
+use crate::wire::Rejection;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What every handler shares.
+struct Front<B> {
+    backend: Arc<B>,
+    metrics: Arc<Metrics>,
+    max_body: u64,
+}
+
+/// The routes over a backend. `max_body` is in bytes.
+pub fn routes<B: Backend>(backend: Arc<B>, metrics: Arc<Metrics>, max_body: u64) -> Router {
+    let front = Arc::new(Front { backend, metrics, max_body });
+    Router::new()
+        .route("/v2", get(server))
+        .route("/v2/", get(server))
+        .route("/v2/health/live", get(live::<B>))
+        .route("/v2/health/ready", get(ready::<B>))
+        .route("/v2/models/{model}", get(model::<B>))
+        .route("/v2/models/{model}/ready", get(model_ready::<B>))
+        .route("/v2/models/{model}/infer", post(infer::<B>))
+        .route("/v2/models/{model}/versions/{version}", get(model::<B>))
+        .route("/v2/models/{model}/versions/{version}/ready", get(model_ready::<B>))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer::<B>))
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found") })
+        .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .with_state(front)
+}
+
+/// The page for monitors.
+pub fn metrics_routes(metrics: Arc<Metrics>) -> Router {
+    let page = move || async move {
+        let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+        answer(StatusCode::OK, kind, metrics.encode())
+    };
+    Router::new()
+        .route("/metrics", get(page))
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found: metrics are at /metrics") })
+}
+
+async fn server() -> Response {
+    ok(&json!({
+        "name": "tessera",
+        "version": env!("CARGO_PKG_VERSION"),
+        "extensions": ["binary_tensor_data", "schedule_policy"],
+    }))
+}
+
+async fn live<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
+    let live = front.backend.live();
+    health(live, &json!({ "live": live }))
+}
+
+async fn ready<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
+    let live = front.backend.live();
+    match front.backend.ready() {
+        Ok(()) if live => health(true, &json!({ "live": true, "ready": true })),
+        Ok(()) => health(false, &json!({ "live": false, "ready": false, "error": "the engine has stopped" })),
+        Err(why) => health(false, &json!({ "live": live, "ready": false, "error": why })),
+    }
+}
+
+type Named = Result<Path<Vec<String>>, PathRejection>;
+
+/// Name and version of a path. A version that is not a number cannot exist, which is what 404 says.
+fn named(path: Named) -> Result<(String, Option<u64>), Rejection> {
+    let Path(parts) = path.map_err(|_| Rejection::Invalid("the path is not UTF-8 once decoded".into()))?;
+    let mut parts = parts.into_iter();
+    let model = parts.next().unwrap_or_default();
+    match parts.next() {
+        None => Ok((model, None)),
+        Some(version) => match version.parse() {
+            Ok(number) if version.bytes().all(|byte| byte.is_ascii_digit()) => Ok((model, Some(number))),
+            _ => Err(Rejection::UnknownVersion { model, version, served: Vec::new() }),
+        },
+    }
+}
+
+async fn model<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
+    let found = named(path).and_then(|(model, version)| front.backend.model(&model, version));
+    match found {
+        Ok(info) => ok(&metadata(&info)),
+        Err(why) => refusal(&why),
+    }
+}
+
+fn metadata(info: &ModelInfo) -> serde_json::Value {
+    let tensors = |all: &[TensorInfo]| -> Vec<serde_json::Value> {
+        let one = |tensor: &TensorInfo| json!({ "name": tensor.name, "datatype": tensor.dtype.protocol_name(), "shape": tensor.dims });
+        all.iter().map(one).collect()
+    };
+    let versions: Vec<String> = info.versions.iter().map(u64::to_string).collect();
+    json!({
+        "name": info.name,
+        "versions": versions,
+        "platform": "onnx_onnxv1",
+        "inputs": tensors(&info.inputs),
+        "outputs": tensors(&info.outputs),
+    })
+}
+
+async fn model_ready<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
+    let found = named(path).and_then(|(model, version)| {
+        let ready = front.backend.model_ready(&model, version)?;
+        Ok((model, ready))
+    });
+    match found {
+        Ok((name, true)) => ok(&json!({ "name": name, "ready": true })),
+        Ok((name, false)) => {
+            health(false, &json!({ "name": name, "ready": false, "error": "Model version not ready" }))
+        }
+        Err(why) => refusal(&why),
+    }
+}
+
+async fn infer<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named, request: Request) -> Response {
+    let started = Instant::now();
+    let (model, version) = match named(path) {
+        Ok(named) => named,
+        Err(why) => {
+            front.metrics.refused("", &why);
+            return refusal(&why);
+        }
+    };
+    // Dropped with the future when the client hangs up, and then the only one to know.
+    let mut waiting = Waiting { front: &front, model: &model, over: false };
+    let answered = front.infer(&model, version, request).await;
+    waiting.over = true;
+    match answered {
+        Ok(response) => {
+            front.metrics.answered(&model, started.elapsed());
+            response
+        }
+        Err(why) => {
+            front.metrics.refused(&model, &why);
+            refusal(&why)
+        }
+    }
+}
+
+struct Waiting<'a, B> {
+    front: &'a Front<B>,
+    model: &'a str,
+    over: bool,
+}
+
+impl<B> Drop for Waiting<'_, B> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.front.metrics.hung_up(self.model);
+        }
+    }
+}
+
+/// A body above this is read by a blocking thread: a megabyte of JSON takes milliseconds, in which every other
+/// connection of this worker would wait. Below, handing over costs more than reading.
+const LARGE_BODY: usize = 256 << 10;
+
+impl<B: Backend> Front<B> {
+    async fn infer(
+        &self,
+        model: &str,
+        version: Option<u64>,
+        request: Request,
+    ) -> Result<Response, Rejection> {
+        let (head, body) = request.into_parts();
+        if let Some(encoding) = head.headers.get(CONTENT_ENCODING).filter(|&value| value != "identity") {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+            return Err(Rejection::UnsupportedEncoding { encoding });
+        }
+        let body = self.read(body).await?;
+        let decoded = if body.len() <= LARGE_BODY {
+            self.decode(model, version, &head.headers, &body)?
+        } else {
+            let (model, headers, backend) = (model.to_owned(), head.headers, Arc::clone(&self.backend));
+            let read =
+                tokio::task::spawn_blocking(move || decode(&*backend, &model, version, &headers, &body));
+            read.await.map_err(|why| Rejection::Internal(format!("reading the request failed: {why}")))??
+        };
+        let answer = self.backend.infer(decoded.request).await?;
+        let encoded = protocol::encode(&answer, decoded.id.as_deref(), &decoded.wanted)?;
+        let mut response = Response::new(Body::from(encoded.body));
+        let headers = response.headers_mut();
+        match encoded.json_length {
+            None => headers.insert(CONTENT_TYPE, JSON),
+            Some(length) => {
+                headers.insert(JSON_LENGTH_HEADER, HeaderValue::from(length));
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
+            }
+        };
+        Ok(response)
+    }
+
+    fn decode(
+        &self,
+        model: &str,
+        version: Option<u64>,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<protocol::Decoded, Rejection> {
+        decode(&*self.backend, model, version, headers, body)
+    }
+
+    /// The whole body as one piece. Pieces are joined as they come: a body sent as a million chunks of a byte takes
+    /// a million bytes, not a million buffers. The usual body is one piece, and is not copied.
+    async fn read(&self, mut body: Body) -> Result<Bytes, Rejection> {
+        use axum::body::HttpBody;
+        let limit = self.max_body;
+        if body.size_hint().lower() > limit {
+            return Err(Rejection::TooLarge { limit });
+        }
+        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|why| Rejection::Invalid(format!("the body could not be read: {why}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let so_far = first.len().max(rest.len());
+            if (so_far + data.len()) as u64 > limit {
+                return Err(Rejection::TooLarge { limit });
+            }
+            if so_far == 0 {
+                first = data;
+                continue;
+            }
+            if rest.is_empty() {
+                // What was announced, as far as that is believable before it has come.
+                let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(1 << 20);
+                rest.reserve(first.len() + data.len() + announced);
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    }
+}
+
+fn decode<B: Backend>(
+    backend: &B,
+    model: &str,
+    version: Option<u64>,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<protocol::Decoded, Rejection> {
+    let json_length = match headers.get(JSON_LENGTH_HEADER).map(HeaderValue::to_str) {
+        None => None,
+        Some(Ok(word)) => Some(word),
+        Some(Err(_)) => {
+            return Err(Rejection::Invalid("Inference-Header-Content-Length is not a number".into()));
+        }
+    };
+    protocol::decode(model, version, json_length, body, || backend.model(model, version))
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+fn answer(status: StatusCode, kind: HeaderValue, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+fn ok(body: &serde_json::Value) -> Response {
+    answer(StatusCode::OK, JSON, body.to_string())
+}
+
+fn health(well: bool, body: &serde_json::Value) -> Response {
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(status, JSON, body.to_string())
+}
+
+fn error(status: StatusCode, text: &str) -> Response {
+    answer(status, JSON, json!({ "error": text }).to_string())
+}
+
+fn refusal(why: &Rejection) -> Response {
+    let wire = why.wire();
+    let status = StatusCode::from_u16(wire.http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = error(status, &why.to_string());
+    if let Some(after) = wire.retry_after {
+        // The header counts whole seconds; zero would invite a storm.
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    response
+}
