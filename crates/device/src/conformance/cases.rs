@@ -1,0 +1,406 @@
+//! The cases: one small plan per kind of step and shape worth a test.
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::sync::Arc;
+use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
+use tessera_planner::op::{Binary, Reduction, Unary};
+use tessera_planner::pack::{Layout, PackTarget, PackedTensor, WeightId};
+use tessera_planner::plan::{
+    Access, Activation, AttentionShape, Buffer, BufferId, ConvShape, ElementOp, Epilogue, LstmShape, Operand, PoolKind,
+    Port, Step, StepKind,
+};
+use tessera_planner::{Packed, Plan, SlotLayout, Tensor};
+
+/// One plan with what is needed to ask it random questions.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What is tested.
+    pub name: String,
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Where its weights lie.
+    pub layout: Arc<SlotLayout>,
+    /// Decides weights and inputs.
+    pub seed: u64,
+    /// Integer inputs are below this; a few are not, where the case is about that.
+    ids: (i64, bool),
+}
+
+impl Case {
+    /// Random weights. Columns beyond a matrix's own are zeros, as packing leaves them.
+    pub fn weights(&self, random: &mut StdRng) -> Packed {
+        let mut bytes = vec![0; self.layout.bytes.0 as usize];
+        for tensor in &self.layout.tensors {
+            for element in 0..tensor.layout.elements() {
+                let padding = match tensor.layout {
+                    Layout::Panels { k, n, width, .. } => {
+                        let in_group = element % (n.div_ceil(width) * k * width);
+                        in_group / (k * width) * width + in_group % width >= n
+                    }
+                    Layout::Plain { .. } => false,
+                };
+                let value: f32 = if padding { 0.0 } else { random.random_range(-1.0..1.0) };
+                bytes[tensor.offset + element * 4..][..4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        Packed { bytes }
+    }
+
+    /// Random inputs of one item.
+    pub fn inputs(&self, random: &mut StdRng) -> Vec<Vec<u8>> {
+        let port = |port: &Port| {
+            let count = port.bytes_per_item() / port.dtype.size();
+            let float = |random: &mut StdRng| random.random_range(-2.0f32..2.0).to_le_bytes();
+            let (below, stray) = self.ids;
+            match port.dtype {
+                DType::F32 => (0..count).flat_map(|_| float(random)).collect(),
+                DType::Bool => (0..count).map(|_| random.random_range(0..2u8)).collect(),
+                _ => (0..count)
+                    .flat_map(|_| {
+                        let astray = stray && random.random_range(0..40) == 0;
+                        let id: i64 = if astray { below } else { random.random_range(-below..below) };
+                        id.to_le_bytes()
+                    })
+                    .collect(),
+            }
+        };
+        self.plan.inputs.iter().map(port).collect()
+    }
+}
+
+/// Puts a plan of one step together.
+struct Builder {
+    buffers: Vec<Buffer>,
+    inputs: Vec<Port>,
+    tensors: Vec<PackedTensor>,
+    constants: Vec<Tensor>,
+    arena: usize,
+    slot: usize,
+}
+
+impl Builder {
+    fn new() -> Builder {
+        Builder { buffers: vec![], inputs: vec![], tensors: vec![], constants: vec![], arena: 0, slot: 0 }
+    }
+
+    fn buffer(&mut self, dtype: DType, elements: usize) -> BufferId {
+        self.buffers.push(Buffer { dtype, elements, offset: self.arena, live: 0..1 });
+        self.arena += (elements * dtype.size()).next_multiple_of(64);
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    fn input(&mut self, dtype: DType, dims: &[usize]) -> Operand {
+        let at = Operand::Buffer(self.buffer(dtype, dims.iter().product()));
+        self.inputs.push(Port { dtype, dims: dims.to_vec(), at });
+        at
+    }
+
+    fn weight(&mut self, layout: Layout) -> WeightId {
+        let bytes = (layout.elements() * 4).next_multiple_of(64);
+        self.tensors.push(PackedTensor { name: format!("w{}", self.tensors.len()), layout, offset: self.slot });
+        self.slot += bytes;
+        WeightId(self.tensors.len() as u32 - 1)
+    }
+
+    fn panels(&mut self, groups: usize, k: usize, n: usize) -> WeightId {
+        self.weight(Layout::Panels { groups, k, n, width: WIDTH })
+    }
+
+    fn plain(&mut self, dims: &[usize]) -> WeightId {
+        self.weight(Layout::Plain { dims: dims.to_vec() })
+    }
+
+    fn case(self, name: String, kind: StepKind, outputs: &[(BufferId, &[usize])]) -> Case {
+        let mut class = [0; 16];
+        class[..8].copy_from_slice(&(name.len() as u64).to_le_bytes());
+        let key = PlanKey { class: ClassId(class), dims: [].into(), precision: Precision::Fp32 };
+        let ports = outputs.iter().map(|(id, dims)| Port {
+            dtype: self.buffers[id.0 as usize].dtype,
+            dims: dims.to_vec(),
+            at: Operand::Buffer(*id),
+        });
+        let plan = Plan {
+            key,
+            batched: true,
+            inputs: self.inputs,
+            outputs: ports.collect(),
+            steps: vec![Step { name: name.clone(), kind, flops: 0 }],
+            buffers: self.buffers,
+            arena_per_item: Bytes(self.arena as u64),
+            constants: self.constants,
+            segments: std::iter::once(0..1).collect(),
+        };
+        let target = PackTarget { device: "cpu", precision: Precision::Fp32, panel_width: WIDTH };
+        let layout = SlotLayout { target, tensors: self.tensors, bytes: Bytes(self.slot as u64) };
+        let seed = name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        Case { name, plan: Arc::new(plan), layout: Arc::new(layout), seed, ids: (50, false) }
+    }
+}
+
+/// Columns of one panel, as the CPU device packs them.
+const WIDTH: usize = crate::cpu::PANEL_WIDTH;
+
+fn dense(operand: Operand, dims: &[usize]) -> Access {
+    let mut strides = vec![1isize; dims.len()];
+    for axis in (1..dims.len()).rev() {
+        strides[axis - 1] = strides[axis] * dims[axis] as isize;
+    }
+    Access { operand, offset: 0, strides }
+}
+
+/// Every case.
+pub fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    for (rows, k, n) in [(1, 1, 1), (1, 64, 10), (5, 300, 33), (17, 64, 128), (3, 700, 65)] {
+        for residual in [false, true] {
+            all.push(gemm(rows, k, n, residual));
+        }
+    }
+    for (size, channels, out, kernel, stride, pad, dilation, groups) in [
+        (7, 3, 5, 3, 1, 1, 1, 1),
+        (9, 8, 40, 3, 2, 1, 1, 1),
+        (8, 6, 8, 3, 1, 2, 2, 2),
+        (10, 4, 12, 1, 1, 0, 1, 1),
+        (11, 40, 8, 3, 1, 1, 1, 1),
+        (6, 16, 16, 1, 2, 0, 1, 1),
+    ] {
+        all.push(conv(size, channels, out, kernel, stride, pad, dilation, groups));
+    }
+    for stride in [1, 2] {
+        all.push(depthwise(stride));
+        all.push(pool(PoolKind::Max, stride));
+        all.push(pool(PoolKind::Average { count_padding: true }, stride));
+        all.push(pool(PoolKind::Average { count_padding: false }, stride));
+    }
+    all.extend([matmul(false), matmul(true), attention(false), attention(true)]);
+    all.extend([layer_norm(), softmax(false), softmax(true), lstm(false), lstm(true), gather(false), gather(true)]);
+    let reductions = [Reduction::Sum, Reduction::Mean, Reduction::Max, Reduction::Min, Reduction::Prod, Reduction::L1, Reduction::L2, Reduction::SumSquare, Reduction::LogSumExp];
+    all.extend(reductions.map(reduce));
+    all.extend([chain(), mask(), transpose(), fill()]);
+    all
+}
+
+fn gemm(rows: usize, k: usize, n: usize, residual: bool) -> Case {
+    let mut b = Builder::new();
+    let x = b.input(DType::F32, &[rows, k]);
+    let other = residual.then(|| b.input(DType::F32, &[rows, n]));
+    let (w, bias) = (b.panels(1, k, n), b.plain(&[n]));
+    let out = b.buffer(DType::F32, rows * n);
+    let activation = if residual { Activation::Unary(Unary::Gelu { tanh: false }) } else { Activation::Clip { low: 0.0, high: 6.0 } };
+    let epilogue = Epilogue { bias: Some(bias), residual: other, activation };
+    let kind = StepKind::Gemm { x: dense(x, &[rows, k]), w, rows, k, n, epilogue, out };
+    b.case(format!("gemm {rows}×{k}×{n}{}", if residual { " with residual" } else { "" }), kind, &[(out, &[rows, n])])
+}
+
+#[allow(clippy::too_many_arguments)] // a row of the table of convolutions
+fn conv(size: usize, channels: usize, out_channels: usize, kernel: usize, stride: usize, pad: usize, dilation: usize, groups: usize) -> Case {
+    let mut b = Builder::new();
+    let width = size + 2; // not square, so that swapped axes show
+    let output = |input: usize| (input + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
+    let shape = ConvShape {
+        input: [size, width],
+        output: [output(size), output(width)],
+        kernel: [kernel; 2],
+        strides: [stride; 2],
+        dilations: [dilation; 2],
+        before: [pad; 2],
+        after: [pad; 2],
+        groups,
+        in_per_group: channels / groups,
+        out_per_group: out_channels / groups,
+    };
+    let x = b.input(DType::F32, &[size, width, channels]);
+    let w = b.panels(groups, kernel * kernel * shape.in_per_group, shape.out_per_group);
+    let bias = b.plain(&[out_channels]);
+    let dims = [shape.output[0], shape.output[1], out_channels];
+    let residual = b.input(DType::F32, &dims);
+    let out = b.buffer(DType::F32, dims.iter().product());
+    let activation = Activation::Clip { low: 0.0, high: f32::INFINITY };
+    let epilogue = Epilogue { bias: Some(bias), residual: Some(residual), activation };
+    let name = format!("conv {channels}→{out_channels} {kernel}×{kernel} stride {stride} dilation {dilation} groups {groups}");
+    b.case(name, StepKind::Conv { x, w, shape, epilogue, out }, &[(out, &dims)])
+}
+
+fn per_channel(stride: usize, channels: usize) -> ConvShape {
+    let output = |input: usize| (input + 2 - 3) / stride + 1;
+    ConvShape {
+        input: [8, 9],
+        output: [output(8), output(9)],
+        kernel: [3; 2],
+        strides: [stride; 2],
+        dilations: [1; 2],
+        before: [1; 2],
+        after: [1; 2],
+        groups: channels,
+        in_per_group: 1,
+        out_per_group: 1,
+    }
+}
+
+fn depthwise(stride: usize) -> Case {
+    let mut b = Builder::new();
+    let shape = per_channel(stride, 35);
+    let x = b.input(DType::F32, &[8, 9, 35]);
+    let (w, bias) = (b.plain(&[9, 35]), b.plain(&[35]));
+    let dims = [shape.output[0], shape.output[1], 35];
+    let out = b.buffer(DType::F32, dims.iter().product());
+    let epilogue = Epilogue { bias: Some(bias), residual: None, activation: Activation::Unary(Unary::HardSwish) };
+    b.case(format!("depthwise stride {stride}"), StepKind::Depthwise { x, w, shape, epilogue, out }, &[(out, &dims)])
+}
+
+fn pool(kind: PoolKind, stride: usize) -> Case {
+    let mut b = Builder::new();
+    let shape = per_channel(stride, 5);
+    let x = b.input(DType::F32, &[8, 9, 5]);
+    let dims = [shape.output[0], shape.output[1], 5];
+    let out = b.buffer(DType::F32, dims.iter().product());
+    b.case(format!("pool {kind:?} stride {stride}"), StepKind::Pool { kind, x, shape, out }, &[(out, &dims)])
+}
+
+fn matmul(transposed: bool) -> Case {
+    let mut b = Builder::new();
+    let (batch, m, n, k) = (3, 5, 34, 300);
+    let a = b.input(DType::F32, &[batch, m, k]);
+    let right = b.input(DType::F32, &[batch, k * n]);
+    let out = b.buffer(DType::F32, batch * m * n);
+    let (row, column) = if transposed { (1, k as isize) } else { (n as isize, 1) };
+    let right = Access { operand: right, offset: 0, strides: vec![(k * n) as isize, row, column] };
+    let kind = StepKind::MatMul { batch: vec![batch], m, n, k, a: dense(a, &[batch, m, k]), b: right, alpha: 0.25, out };
+    b.case(format!("matmul{}", if transposed { " transposed" } else { "" }), kind, &[(out, &[batch, m, n])])
+}
+
+fn attention(masked: bool) -> Case {
+    let mut b = Builder::new();
+    let (heads, tokens, dim) = (2, 9, 8);
+    // q, k and v side by side in one row per token, as a fused projection leaves them.
+    let row = 3 * heads * dim;
+    let qkv = b.input(DType::F32, &[tokens, row]);
+    let part = |number: usize| Access {
+        operand: qkv,
+        offset: number * heads * dim,
+        strides: vec![dim as isize, row as isize, 1],
+    };
+    let mask = masked.then(|| b.input(DType::F32, &[tokens]));
+    let mask = mask.map(|operand| Access { operand, offset: 0, strides: vec![0, 0, 1] });
+    let out = b.buffer(DType::F32, tokens * heads * dim);
+    let shape = AttentionShape { heads, queries: tokens, keys: tokens, head_dim: dim, value_dim: dim, scale: 0.35 };
+    let kind = StepKind::Attention { shape, q: part(0), k: part(1), v: part(2), mask, out, out_strides: [dim, heads * dim] };
+    b.case(format!("attention{}", if masked { " masked" } else { "" }), kind, &[(out, &[tokens, heads * dim])])
+}
+
+fn layer_norm() -> Case {
+    let mut b = Builder::new();
+    let (rows, cols) = (5, 70);
+    let x = b.input(DType::F32, &[rows, cols]);
+    let (scale, bias) = (Operand::Weight(b.plain(&[cols])), Operand::Weight(b.plain(&[cols])));
+    let out = b.buffer(DType::F32, rows * cols);
+    let kind = StepKind::LayerNorm { x, rows, cols, epsilon: 1e-5, scale, bias: Some(bias), out };
+    b.case("layer norm".to_owned(), kind, &[(out, &[rows, cols])])
+}
+
+fn softmax(log: bool) -> Case {
+    let mut b = Builder::new();
+    let (rows, cols) = (4, 37);
+    let x = b.input(DType::F32, &[rows, cols]);
+    let out = b.buffer(DType::F32, rows * cols);
+    let kind = StepKind::Softmax { x, rows, cols, log, out };
+    b.case(format!("softmax{}", if log { " logarithm" } else { "" }), kind, &[(out, &[rows, cols])])
+}
+
+fn lstm(reverse: bool) -> Case {
+    let mut b = Builder::new();
+    let shape = LstmShape { time: 6, input: 11, hidden: 20, reverse };
+    let x = b.input(DType::F32, &[6, 11]);
+    let h0 = b.input(DType::F32, &[20]);
+    let (w, r, bias) = (b.panels(1, 11, 80), b.panels(1, 20, 80), b.plain(&[80]));
+    let (y, h, c) = (b.buffer(DType::F32, 6 * 20), b.buffer(DType::F32, 20), b.buffer(DType::F32, 20));
+    let kind = StepKind::Lstm {
+        shape,
+        x: dense(x, &[6, 11]),
+        w,
+        r,
+        bias: Some(bias),
+        h0: Some(h0),
+        c0: None,
+        y: Some(y),
+        y_offset: 0,
+        y_stride: 20,
+        h: Some(h),
+        c: Some(c),
+    };
+    b.case(format!("lstm{}", if reverse { " reversed" } else { "" }), kind, &[(y, &[6, 20]), (h, &[20]), (c, &[20])])
+}
+
+fn gather(stray: bool) -> Case {
+    let mut b = Builder::new();
+    let ids = b.input(DType::I64, &[6]);
+    let table = Operand::Weight(b.plain(&[50, 9]));
+    let out = b.buffer(DType::F32, 54);
+    let what = "ids".to_owned();
+    let kind = StepKind::Gather { table, ids, outer: 1, rows: 50, row: 9, count: 6, what, out };
+    let mut case = b.case(format!("gather{}", if stray { " with strays" } else { "" }), kind, &[(out, &[6, 9])]);
+    case.ids = (50, stray);
+    case
+}
+
+fn reduce(kind: Reduction) -> Case {
+    let mut b = Builder::new();
+    let x = b.input(DType::F32, &[7, 40, 3]);
+    let out = b.buffer(DType::F32, 21);
+    let x = Access { operand: x, offset: 0, strides: vec![120, 1, 3] };
+    let step = StepKind::Reduce { kind, x, kept: vec![7, 3], reduced: vec![40], out };
+    b.case(format!("reduce {kind:?}"), step, &[(out, &[7, 3])])
+}
+
+fn chain() -> Case {
+    let mut b = Builder::new();
+    let (x, y) = (b.input(DType::F32, &[20, 33]), b.input(DType::F32, &[33]));
+    let out = b.buffer(DType::F32, 660);
+    let inputs = vec![dense(x, &[20, 33]), Access { operand: y, offset: 0, strides: vec![0, 1] }];
+    let program = vec![
+        ElementOp::Load(0),
+        ElementOp::Load(1),
+        ElementOp::Binary(Binary::Mul, 0, 1),
+        ElementOp::Unary(Unary::Sigmoid, 2),
+        ElementOp::Float(0.5),
+        ElementOp::Binary(Binary::Greater, 3, 4),
+        ElementOp::Select(5, 0, 3),
+    ];
+    let kind = StepKind::Elementwise { dims: vec![20, 33], inputs, program, out };
+    b.case("chain of floats".to_owned(), kind, &[(out, &[20, 33])])
+}
+
+fn mask() -> Case {
+    let mut b = Builder::new();
+    let (ids, flags) = (b.input(DType::I64, &[300]), b.input(DType::Bool, &[300]));
+    let out = b.buffer(DType::I32, 300);
+    let program = vec![
+        ElementOp::Load(0),
+        ElementOp::Int(3),
+        ElementOp::Binary(Binary::Mod { fmod: false }, 0, 1),
+        ElementOp::Binary(Binary::Equal, 2, 1),
+        ElementOp::Load(1),
+        ElementOp::Binary(Binary::Or, 3, 4),
+        ElementOp::Select(5, 0, 2),
+        ElementOp::Cast(DType::I32, 6),
+    ];
+    let kind = StepKind::Elementwise { dims: vec![300], inputs: vec![dense(ids, &[300]), dense(flags, &[300])], program, out };
+    b.case("chain of integers".to_owned(), kind, &[(out, &[300])])
+}
+
+fn transpose() -> Case {
+    let mut b = Builder::new();
+    let x = b.input(DType::F32, &[6, 7]);
+    let out = b.buffer(DType::F32, 42);
+    let x = Access { operand: x, offset: 0, strides: vec![1, 7] };
+    let kind = StepKind::Copy { dims: vec![7, 6], x, out, out_offset: 0, out_strides: vec![6, 1] };
+    b.case("copy transposed".to_owned(), kind, &[(out, &[7, 6])])
+}
+
+fn fill() -> Case {
+    let mut b = Builder::new();
+    b.input(DType::F32, &[1]);
+    let out = b.buffer(DType::F32, 13);
+    b.case("fill".to_owned(), StepKind::Fill { value: Tensor::scalar(2.5f32), out }, &[(out, &[13])])
+}

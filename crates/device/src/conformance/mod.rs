@@ -1,0 +1,210 @@
+//! The suite that every device passes: cases × devices, against the plan's own definition.
+//!
+//! A case is a small plan with random weights and inputs. It knows nothing of any device. [`check`] runs it for several lane and
+//! item counts and asks four things: each answer is the interpreter's ([`tessera_planner::interpret`]) within the
+//! tolerance; each answer is the same bits alone and among random neighbours; a NaN in one lane changes no bit of
+//! another; and a request that fails does so alone.
+
+mod cases;
+
+pub use cases::{Case, cases};
+
+use crate::{Device, Finished, Lane, LaneRequest, Launch, RequestError, Room, Slot};
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use tessera_core::{DType, LaunchId, PartitionId, ProgramId};
+use tessera_planner::{Packed, interpret};
+
+/// Largest relative L2 distance between a device's f32 answer and the definition's. Both sum the same products in the same
+/// order; they differ by fused multiply-adds and by the library's functions.
+pub const TOLERANCE: f64 = 1e-5;
+
+/// What one request asks, and what the definition answers.
+struct Question {
+    items: u32,
+    inputs: Vec<Bytes>,
+    answer: Result<Vec<Vec<u8>>, ()>,
+}
+
+/// A device under test.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The device.
+    pub device: &'a dyn Device,
+    /// Rings when the device's wake is called.
+    pub wake: &'a Receiver<()>,
+    /// Where programs run.
+    pub partition: PartitionId,
+}
+
+impl Subject<'_> {
+    fn run(&self, program: ProgramId, lanes: Vec<Lane>) -> Result<Finished, String> {
+        let id = LaunchId(0);
+        self.device.submit(Launch { id, program, lanes }).map_err(|error| error.to_string())?;
+        loop {
+            if let Some(finished) = self.device.poll().pop() {
+                return Ok(finished);
+            }
+            self.wake.recv_timeout(Duration::from_secs(60)).map_err(|_| "no wake within a minute".to_owned())?;
+        }
+    }
+}
+
+/// Checks one case on one device. The error says what differed, and the seed is the case's own.
+pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
+    let mut random = StdRng::seed_from_u64(case.seed);
+    let device = subject.device;
+    let room = Room { lanes: 16, items: 64 };
+    let program = device
+        .compile(&case.plan, &case.layout, room, subject.partition)
+        .map_err(|error| error.to_string())?;
+    let tenants: Vec<(Packed, Slot)> = (0..3)
+        .map(|_| {
+            let packed = case.weights(&mut random);
+            let slot = device.upload(case.plan.key.class, &case.layout, &packed)?;
+            Ok((packed, slot))
+        })
+        .collect::<Result<_, crate::DeviceError>>()
+        .map_err(|error| error.to_string())?;
+    for lane_count in [1, 3, 16] {
+        for items in [1, 2, 7] {
+            let mut lanes = Vec::new();
+            let mut questions = Vec::new();
+            for lane in 0..lane_count {
+                // Few enough items for the room: the first lanes carry more.
+                let counts = if lane == 0 { vec![items, 1] } else { vec![if lane < 4 { items } else { 1 }] };
+                let tenant = random.random_range(0..tenants.len());
+                let asked: Vec<Question> =
+                    counts.iter().map(|&items| question(case, &tenants[tenant].0, items, &mut random)).collect();
+                lanes.push((tenant, asked));
+            }
+            let together = lanes.iter().map(|(tenant, asked)| lane(&tenants[*tenant].1, asked)).collect();
+            let finished = subject.run(program, together)?;
+            for ((tenant, asked), answers) in lanes.into_iter().zip(finished.answers) {
+                for (question, answer) in asked.into_iter().zip(answers) {
+                    questions.push((tenant, question, answer));
+                }
+            }
+            for (tenant, question, answer) in &questions {
+                compare(case, question, answer)?;
+                let one = std::slice::from_ref(question);
+                let alone = subject.run(program, vec![lane(&tenants[*tenant].1, one)])?;
+                if alone.answers[0][0] != *answer {
+                    return Err(format!("{}: alone and among {lane_count} lanes differ in bits", case.name));
+                }
+            }
+        }
+    }
+    poisoned_lane_stays_alone(subject, case, program, &tenants, &mut random)?;
+    device.discard(program);
+    drop(tenants);
+    match device.memory().weights.0 {
+        0 => Ok(()),
+        left => Err(format!("{}: {left} bytes of weights are still accounted for", case.name)),
+    }
+}
+
+fn lane(slot: &Slot, asked: &[Question]) -> Lane {
+    let requests = asked.iter().map(|question| LaneRequest { items: question.items, inputs: question.inputs.clone() });
+    Lane { slot: slot.clone(), requests: requests.collect() }
+}
+
+fn question(case: &Case, weights: &Packed, items: u32, random: &mut StdRng) -> Question {
+    let inputs: Vec<Vec<Vec<u8>>> = (0..items).map(|_| case.inputs(random)).collect();
+    let mut answer: Result<Vec<Vec<u8>>, ()> = Ok(vec![Vec::new(); case.plan.outputs.len()]);
+    for item in &inputs {
+        let slices: Vec<&[u8]> = item.iter().map(Vec::as_slice).collect();
+        let one = interpret::run(&case.plan, &case.layout, weights, &slices);
+        answer = answer.and_then(|mut all| {
+            let one = one.map_err(|_| ())?;
+            all.iter_mut().zip(one).for_each(|(all, one)| all.extend(one));
+            Ok(all)
+        });
+    }
+    let joined = (0..case.plan.inputs.len()).map(|input| inputs.iter().flat_map(|item| item[input].clone()).collect());
+    Question { items, inputs: joined.collect(), answer }
+}
+
+fn compare(case: &Case, question: &Question, answer: &Result<Vec<Bytes>, RequestError>) -> Result<(), String> {
+    let (want, got) = match (&question.answer, answer) {
+        (Err(()), Err(RequestError::IdOutOfRange { .. })) => return Ok(()),
+        (Ok(want), Ok(got)) => (want, got),
+        (want, got) => return Err(format!("{}: {got:?} where the definition says {want:?}", case.name)),
+    };
+    for (port, (want, got)) in case.plan.outputs.iter().zip(want.iter().zip(got)) {
+        if port.dtype != DType::F32 {
+            if want.as_slice() != got.as_ref() {
+                return Err(format!("{}: {} elements differ", case.name, port.dtype));
+            }
+            continue;
+        }
+        let distance = relative_l2(&floats(want), &floats(got));
+        if distance.is_nan() || distance > TOLERANCE {
+            return Err(format!("{}: {distance:e} from the definition, {} items", case.name, question.items));
+        }
+    }
+    Ok(())
+}
+
+/// One lane's inputs are all NaN; its neighbours' answers must not notice.
+fn poisoned_lane_stays_alone(
+    subject: &Subject<'_>,
+    case: &Case,
+    program: ProgramId,
+    tenants: &[(Packed, Slot)],
+    random: &mut StdRng,
+) -> Result<(), String> {
+    let healthy = question(case, &tenants[0].0, 2, random);
+    let mut poisoned = question(case, &tenants[1].0, 2, random);
+    for (port, input) in case.plan.inputs.iter().zip(&mut poisoned.inputs) {
+        if port.dtype == DType::F32 {
+            *input = f32::NAN.to_le_bytes().repeat(input.len() / 4).into();
+        }
+    }
+    let alone = subject.run(program, vec![lane(&tenants[0].1, std::slice::from_ref(&healthy))])?;
+    let lanes = vec![
+        lane(&tenants[1].1, std::slice::from_ref(&poisoned)),
+        lane(&tenants[0].1, std::slice::from_ref(&healthy)),
+    ];
+    let beside = subject.run(program, lanes)?;
+    if alone.answers[0] == beside.answers[1] {
+        Ok(())
+    } else {
+        Err(format!("{}: a NaN in one lane changed another", case.name))
+    }
+}
+
+/// The floats of an answer.
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("a chunk of four"))).collect()
+}
+
+/// ‖got − want‖ / ‖want‖; equal infinities and shared NaNs count as equal.
+pub fn relative_l2(want: &[f32], got: &[f32]) -> f64 {
+    let same = |a: f32, b: f32| a == b || (a.is_nan() && b.is_nan());
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let pairs = want.iter().zip(got);
+    let error: f64 = pairs.map(|(&a, &b)| if same(a, b) { 0.0 } else { square(a - b) }).sum();
+    let size: f64 = want.iter().filter(|x| x.is_finite()).map(|&x| square(x)).sum();
+    if want.len() != got.len() {
+        return f64::NAN;
+    }
+    (error / size.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// Runs every case on a subject and lists what failed, by kind of step.
+pub fn check_all(subject: &Subject<'_>) -> HashMap<String, String> {
+    let failed = cases().into_iter().filter_map(|case| check(subject, &case).err().map(|why| (case.name, why)));
+    failed.collect()
+}
+
+/// For tests: a wake and the bell that it rings.
+pub fn bell() -> (crate::Wake, Receiver<()>) {
+    let (ring, bell) = std::sync::mpsc::channel();
+    (Arc::new(move || drop(ring.send(()))), bell)
+}

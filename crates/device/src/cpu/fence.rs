@@ -1,0 +1,98 @@
+//! The CPU's fence: the one place of this crate where `unsafe` may be said.
+//!
+//! Kernels are plain Rust loops marked `#[inline(always)]`; here they are compiled once per set of vector instructions and the
+//! best set that the processor has is chosen at run time. The loops fix the order of every sum, so the choice decides
+//! speed and, through fused multiply-add, the last bit; on one machine it never changes.
+
+#![allow(unsafe_code)] // calling a function compiled for instructions that were checked to be there
+
+use std::sync::OnceLock;
+
+/// Vector instructions that kernels are compiled for, best last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Isa {
+    /// What every processor of the architecture has.
+    Baseline,
+    /// x86-64 with AVX2 and fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// x86-64 with AVX-512 F, VL and DQ.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// The best set of this processor.
+    pub(crate) fn best() -> Isa {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            #[cfg(target_arch = "x86_64")]
+            {
+                let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+                let wide = is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq");
+                if fma && wide {
+                    return Isa::Avx512;
+                }
+                if fma {
+                    return Isa::Avx2;
+                }
+            }
+            Isa::Baseline
+        })
+    }
+
+    /// Its name for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "AVX2 and FMA",
+            Isa::Baseline if cfg!(target_arch = "aarch64") => "NEON",
+            Isa::Baseline => "no vector instructions beyond the architecture's",
+        }
+    }
+}
+
+/// Whether the baseline has a fused multiply-add in hardware; without one, products are rounded before they are added.
+pub(crate) const BASELINE_FUSES: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
+/// Work that is compiled for every set of instructions. `run` must be `#[inline(always)]` with everything that it calls.
+pub(crate) trait Kernel {
+    /// Does the work. `FUSED` says whether multiply-adds are one instruction here.
+    fn run<const FUSED: bool>(self);
+}
+
+/// Runs a kernel with the best instructions that there are.
+#[inline]
+pub(crate) fn dispatch<K: Kernel>(kernel: K) {
+    match Isa::best() {
+        Isa::Baseline => kernel.run::<BASELINE_FUSES>(),
+        // SAFETY: `Isa::best` returns Avx2 only when the processor reported AVX2 and FMA.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2(kernel) },
+        // SAFETY: `Isa::best` returns Avx512 only when the processor reported every feature named on `avx512`.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512(kernel) },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2<K: Kernel>(kernel: K) {
+    kernel.run::<true>();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
+fn avx512<K: Kernel>(kernel: K) {
+    kernel.run::<true>();
+}
+
+/// `a·b + c`, in one rounding where the processor can.
+#[inline(always)]
+pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}

@@ -1,0 +1,231 @@
+//! The CPU device: the embedded default.
+//!
+//! A launch is cut into runs of a few items of one lane; workers, one per core, take runs and carry them through every step
+//! of the plan in an arena of their own. No two threads touch one value, so there is nothing to wait for inside a launch,
+//! and what an item computes cannot depend on who runs beside it. Partitions are sets of cores with workers of their own.
+//!
+//! Denormal numbers are computed as IEEE says: flushing them would change answers to save time on inputs that hardly occur.
+
+mod arena;
+mod cores;
+mod fence;
+mod program;
+mod slab;
+mod steps;
+mod workers;
+
+pub use cores::{Cores, CoresError};
+
+use crate::{Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Room, Slot, Wake};
+use fence::Isa;
+use program::Program;
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use steps::gemm::WIDTH;
+use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
+use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+use workers::{Outbox, Queue, Running};
+
+/// Columns of one panel of a packed matrix.
+pub const PANEL_WIDTH: usize = WIDTH;
+
+/// Some cores of this machine as a device.
+pub struct CpuDevice {
+    name: String,
+    limit: Option<Bytes>,
+    partitions: Vec<Partition>,
+    programs: RwLock<HashMap<ProgramId, (Arc<Program>, PartitionId)>>,
+    programs_ever: AtomicU64,
+    outbox: Outbox,
+}
+
+struct Partition {
+    info: PartitionInfo,
+    queue: Arc<Queue>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct CpuOptions {
+    /// Which cores.
+    pub cores: Cores,
+    /// In how many partitions; at most one per core.
+    pub partitions: NonZeroUsize,
+    /// What weights may take.
+    pub memory_limit: Option<Bytes>,
+}
+
+impl CpuDevice {
+    /// Starts the workers. Errors when a core does not exist, there are fewer cores than partitions, or threads cannot be started.
+    pub fn open(options: &CpuOptions, wake: Wake) -> Result<CpuDevice, DeviceError> {
+        let name = options.cores.to_string();
+        let cannot = |why: String| DeviceError::CannotOpen { device: name.clone(), why };
+        let cores = options.cores.resolve().map_err(|error| cannot(error.to_string()))?;
+        if cores.len() < options.partitions.get() {
+            let why =
+                format!("{} cores cannot make {} partitions; ask for fewer", cores.len(), options.partitions);
+            return Err(cannot(why));
+        }
+        let outbox = Outbox { finished: Arc::default(), wake, ledger: Arc::default() };
+        let mut partitions = Vec::new();
+        // Core by core in turn, so that partitions differ by one core at most.
+        for number in 0..options.partitions.get() {
+            let mine: Vec<_> = cores.iter().skip(number).step_by(options.partitions.get()).copied().collect();
+            let queue = Arc::new(Queue::default());
+            let info = PartitionInfo { id: PartitionId(number as u64), units: mine.len() };
+            let mut partition = Partition { info, queue, workers: Vec::new() };
+            for (worker, core) in mine.into_iter().enumerate() {
+                let thread = format!("cpu-{number}-{worker}");
+                let started = workers::start(thread, core, partition.queue.clone(), outbox.clone());
+                partition
+                    .workers
+                    .push(started.map_err(|error| cannot(format!("a worker cannot be started: {error}")))?);
+            }
+            partitions.push(partition);
+        }
+        let limit = options.memory_limit;
+        Ok(CpuDevice {
+            name,
+            limit,
+            partitions,
+            programs: RwLock::default(),
+            programs_ever: AtomicU64::new(0),
+            outbox,
+        })
+    }
+
+    fn partition(&self, id: PartitionId) -> Option<&Partition> {
+        self.partitions.iter().find(|partition| partition.info.id == id)
+    }
+}
+
+impl Drop for CpuDevice {
+    /// Finishes what was submitted.
+    fn drop(&mut self) {
+        self.partitions.iter().for_each(|partition| partition.queue.close());
+        for worker in self.partitions.iter_mut().flat_map(|partition| partition.workers.drain(..)) {
+            // A worker catches the panics of kernels; one that died otherwise has nothing left to say.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl fmt::Debug for CpuDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuDevice").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Device for CpuDevice {
+    fn info(&self) -> DeviceInfo {
+        let cores: usize = self.partitions.iter().map(|partition| partition.info.units).sum();
+        let description = format!("{cores} cores, {}", Isa::best().name());
+        DeviceInfo { name: self.name.clone(), description, memory_limit: self.limit }
+    }
+
+    fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {
+        if precision != Precision::Fp32 {
+            let available = "fp32".to_owned();
+            return Err(DeviceError::NoSuchPrecision { device: self.name.clone(), precision, available });
+        }
+        Ok(PackTarget { device: "cpu", precision, panel_width: WIDTH })
+    }
+
+    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: &Packed) -> Result<Slot, DeviceError> {
+        self.outbox.ledger.upload(&self.name, class, layout, packed, self.limit)
+    }
+
+    fn compile(
+        &self,
+        plan: &Arc<Plan>,
+        layout: &Arc<SlotLayout>,
+        room: Room,
+        partition: PartitionId,
+    ) -> Result<ProgramId, DeviceError> {
+        if self.partition(partition).is_none() {
+            let why = format!("it has no {partition}");
+            return Err(DeviceError::CannotOpen { device: self.name.clone(), why });
+        }
+        let program = Arc::new(Program::new(&self.name, plan, layout, room)?);
+        let id = ProgramId(self.programs_ever.fetch_add(1, Ordering::Relaxed));
+        let mut programs = self.programs.write().unwrap_or_else(PoisonError::into_inner);
+        programs.insert(id, (program, partition));
+        Ok(id)
+    }
+
+    fn discard(&self, program: ProgramId) {
+        // Launches in flight hold the program; their workers' arenas stay for the next one.
+        self.programs.write().unwrap_or_else(PoisonError::into_inner).remove(&program);
+    }
+
+    fn partitions(&self) -> Vec<PartitionInfo> {
+        self.partitions.iter().map(|partition| partition.info.clone()).collect()
+    }
+
+    fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
+        let Launch { id, program: program_id, lanes } = launch;
+        let misfit = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
+        let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
+        let (program, partition) =
+            programs.get(&program_id).ok_or_else(|| misfit("there is no such program".to_owned()))?;
+        check(program, &lanes).map_err(misfit)?;
+        let mut leased = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            let weights = self.outbox.ledger.weights_of(program.plan.key.class, &lane.slot);
+            let weights =
+                weights.ok_or_else(|| misfit(format!("{:?} holds no weights of its class", lane.slot)))?;
+            leased.push((lane, weights));
+        }
+        let partition =
+            self.partition(*partition).ok_or_else(|| misfit(format!("there is no {partition}")))?;
+        partition.queue.push(Running::new(id, program.clone(), leased));
+        Ok(())
+    }
+
+    fn poll(&self) -> Vec<Finished> {
+        std::mem::take(&mut self.outbox.finished.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn memory(&self) -> MemoryUse {
+        let ledger = &self.outbox.ledger;
+        let arenas = Bytes(ledger.arenas.load(Ordering::Acquire));
+        MemoryUse { weights: ledger.weights(), weights_free: Bytes::ZERO, arenas }
+    }
+}
+
+/// Why a launch does not fit its program.
+fn check(program: &Program, lanes: &[crate::Lane]) -> Result<(), String> {
+    let Room { lanes: most_lanes, items: most_items } = program.room;
+    if lanes.is_empty() || lanes.len() > most_lanes as usize {
+        return Err(format!("it has {} lanes, the program has room for 1 to {most_lanes}", lanes.len()));
+    }
+    let items: u64 =
+        lanes.iter().flat_map(|lane| &lane.requests).map(|request| u64::from(request.items)).sum();
+    if items > u64::from(most_items) {
+        return Err(format!("it carries {items} items, the program has room for {most_items}"));
+    }
+    for request in lanes.iter().flat_map(|lane| &lane.requests) {
+        if request.items == 0 || request.inputs.len() != program.plan.inputs.len() {
+            return Err(format!(
+                "a request brings {} items and {} inputs",
+                request.items,
+                request.inputs.len()
+            ));
+        }
+        for (port, bytes) in program.plan.inputs.iter().zip(&request.inputs) {
+            let want = port.bytes_per_item() * request.items as usize;
+            if bytes.len() != want {
+                return Err(format!("an input has {} bytes, its items take {want}", bytes.len()));
+            }
+        }
+    }
+    if lanes.iter().any(|lane| lane.requests.is_empty()) {
+        return Err("a lane carries nothing".to_owned());
+    }
+    Ok(())
+}

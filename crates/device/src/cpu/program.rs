@@ -1,0 +1,102 @@
+//! A program: a plan made ready for the CPU, and how one worker runs a run of items through it.
+
+use super::arena::{Arena, Placed};
+use super::slab::Weights;
+use super::steps::{self, Bench, Constant, Scratch};
+use crate::{DeviceError, RequestError, Room};
+use std::sync::Arc;
+use tessera_planner::plan::Operand;
+use tessera_planner::{Plan, SlotLayout};
+
+/// A plan with its constants aligned. Shared by the launches that run it.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) layout: Arc<SlotLayout>,
+    pub(crate) room: Room,
+    constants: Vec<Constant>,
+}
+
+/// What one worker keeps between launches.
+#[derive(Debug, Default)]
+pub(crate) struct Workspace {
+    pub(crate) arena: Arena,
+    scratch: Scratch,
+}
+
+/// What became of a run of items: per output, the items' bytes one after the other; and who failed.
+#[derive(Debug, Default)]
+pub(crate) struct RunOutput {
+    pub(crate) outputs: Vec<Vec<u8>>,
+    pub(crate) failures: Vec<(usize, RequestError)>,
+}
+
+impl Program {
+    /// Checks that there is a kernel for every step.
+    pub(crate) fn new(
+        device: &str,
+        plan: &Arc<Plan>,
+        layout: &Arc<SlotLayout>,
+        room: Room,
+    ) -> Result<Program, DeviceError> {
+        for step in &plan.steps {
+            if let Some(why) = steps::refusal(plan, step) {
+                return Err(DeviceError::NoKernel {
+                    device: device.to_owned(),
+                    step: step.name.clone(),
+                    why,
+                });
+            }
+        }
+        let constants = plan.constants.iter().map(Constant::new).collect();
+        Ok(Program { plan: plan.clone(), layout: layout.clone(), room, constants })
+    }
+
+    /// Runs `items` items of one lane. `inputs[i]` holds the items' bytes of input i.
+    pub(crate) fn run(
+        &self,
+        workspace: &mut Workspace,
+        weights: &Weights,
+        items: usize,
+        inputs: &[Vec<u8>],
+    ) -> RunOutput {
+        let placed = Placed { plan: &self.plan, items };
+        workspace.arena.reserve(placed);
+        for (port, bytes) in self.plan.inputs.iter().zip(inputs) {
+            if let Operand::Buffer(id) = port.at {
+                let words: &mut [u8] = bytemuck::cast_slice_mut(workspace.arena.buffer(placed, id));
+                words[..bytes.len()].copy_from_slice(bytes);
+            }
+        }
+        let mut failures = Vec::new();
+        for step in &self.plan.steps {
+            let mut bench = Bench {
+                plan: &self.plan,
+                layout: &self.layout,
+                weights: &weights.values,
+                constants: &self.constants,
+                items,
+                arena: &mut workspace.arena,
+                scratch: &mut workspace.scratch,
+                failures: &mut failures,
+            };
+            bench.run(step);
+        }
+        let outputs = self.plan.outputs.iter().map(|port| {
+            let bytes = port.bytes_per_item();
+            match port.at {
+                Operand::Buffer(id) => {
+                    let words: &[u8] = bytemuck::cast_slice(workspace.arena.buffer(placed, id));
+                    words[..items * bytes].to_vec()
+                }
+                Operand::Constant(id) => self.constants[id.0 as usize].bytes()[..bytes].repeat(items),
+                Operand::Weight(id) => {
+                    let start = self.layout.tensors[id.0 as usize].offset / size_of::<f32>();
+                    let values = &weights.values[start..start + bytes / size_of::<f32>()];
+                    bytemuck::cast_slice::<f32, u8>(values).repeat(items)
+                }
+            }
+        });
+        RunOutput { outputs: outputs.collect(), failures }
+    }
+}

@@ -1,0 +1,55 @@
+//! Maximum and mean under a window, channels last.
+
+use super::Bench;
+use super::conv::under;
+use tessera_planner::plan::{ConvShape, PoolKind, StepKind};
+
+pub(super) fn pool(bench: &mut Bench<'_>, kind: &StepKind) {
+    let StepKind::Pool { kind, x, shape, out } = kind else { return };
+    let items = bench.items;
+    let (reads, [out], ..) = bench.open([*out]);
+    let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+    let source = reads.source::<f32>(*x);
+    let channels = shape.groups;
+    let per_item = shape.output[0] * shape.output[1] * channels;
+    for item in 0..items {
+        let x = source.at(item);
+        let out = &mut out[item * per_item..(item + 1) * per_item];
+        for (pixel, out) in out.chunks_exact_mut(channels).enumerate() {
+            let (oy, ox) = (pixel / shape.output[1], pixel % shape.output[1]);
+            window(*kind, shape, x, [oy, ox], out);
+        }
+    }
+}
+
+fn window(kind: PoolKind, shape: &ConvShape, x: &[f32], [oy, ox]: [usize; 2], out: &mut [f32]) {
+    let channels = out.len();
+    out.fill(if kind == PoolKind::Max { f32::NEG_INFINITY } else { 0.0 });
+    let mut taps = 0;
+    for ky in 0..shape.kernel[0] {
+        let Some(y) = under(shape, 0, oy, ky) else { continue };
+        for kx in 0..shape.kernel[1] {
+            let Some(x_at) = under(shape, 1, ox, kx) else { continue };
+            taps += 1;
+            let x = &x[(y * shape.input[1] + x_at) * channels..][..channels];
+            match kind {
+                PoolKind::Max => out.iter_mut().zip(x).for_each(|(out, &x)| {
+                    // A NaN under the window is the answer, wherever it is.
+                    *out = if x > *out || x.is_nan() { x } else { *out };
+                }),
+                PoolKind::Average { .. } => out.iter_mut().zip(x).for_each(|(out, x)| *out += x),
+            }
+        }
+    }
+    if let PoolKind::Average { count_padding } = kind {
+        let count = if count_padding { padded(shape, 0, oy) * padded(shape, 1, ox) } else { taps };
+        out.iter_mut().for_each(|out| *out /= count as f32);
+    }
+}
+
+/// How many taps of a window lie in the image or its padding: one that ceil mode lets run over counts only what is there.
+fn padded(shape: &ConvShape, axis: usize, output: usize) -> usize {
+    let end = shape.before[axis] + shape.input[axis] + shape.after[axis];
+    let at = |tap: usize| output * shape.strides[axis] + tap * shape.dilations[axis];
+    (0..shape.kernel[axis]).filter(|&tap| at(tap) < end).count()
+}

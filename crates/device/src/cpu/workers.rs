@@ -1,0 +1,253 @@
+//! The workers of one partition: threads on its cores, a queue of launches in order.
+//!
+//! ```text
+//!   launch ─▶ runs: (lane, some items) (lane, some items) …      a worker takes the next run, runs every step for it
+//! ```
+//! Lanes are spread over cores first, then the items of a lane. A worker that finds no run left in the first launch begins the
+//! second one, so no core waits for another inside a launch. A kernel that panics fails its own launch and nothing else.
+
+use super::program::{Program, Workspace};
+use super::slab::{Ledger, Weights};
+use crate::{Finished, Lane, RequestError, Wake};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tessera_core::LaunchId;
+
+/// Most items of one lane that a worker runs at once: enough to use a panel of weights well while it is in the cache, few
+/// enough that activations stay there too. It changes no bit of any answer.
+const RUN_ITEMS: usize = 8;
+
+/// A launch that was submitted.
+#[derive(Debug)]
+pub(crate) struct Running {
+    id: LaunchId,
+    program: Arc<Program>,
+    lanes: Vec<(Lane, Arc<Weights>)>,
+    /// Lane and items of each run.
+    runs: Vec<(usize, Range<usize>)>,
+    next: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    left: usize,
+    started: Option<Instant>,
+    /// Per lane: per output, all items' bytes.
+    outputs: Vec<Vec<Vec<u8>>>,
+    /// Lane, item, reason.
+    failures: Vec<(usize, usize, RequestError)>,
+    /// A kernel panicked: nobody's answer can be trusted.
+    lost: Option<String>,
+}
+
+impl Running {
+    pub(crate) fn new(id: LaunchId, program: Arc<Program>, lanes: Vec<(Lane, Arc<Weights>)>) -> Running {
+        let mut runs = Vec::new();
+        let mut outputs = Vec::with_capacity(lanes.len());
+        for (number, (lane, _)) in lanes.iter().enumerate() {
+            let items: usize = lane.requests.iter().map(|request| request.items as usize).sum();
+            runs.extend(
+                (0..items).step_by(RUN_ITEMS).map(|first| (number, first..(first + RUN_ITEMS).min(items))),
+            );
+            let ports = program.plan.outputs.iter();
+            outputs.push(ports.map(|port| vec![0; items * port.bytes_per_item()]).collect());
+        }
+        let left = runs.len();
+        let state = State { left, started: None, outputs, failures: Vec::new(), lost: None };
+        Running { id, program, lanes, runs, next: AtomicUsize::new(0), state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one run and says whether it was the last to finish.
+    fn run(&self, number: usize, workspace: &mut Workspace) -> bool {
+        let (lane_number, items) = &self.runs[number];
+        let (lane, weights) = &self.lanes[*lane_number];
+        self.state().started.get_or_insert_with(Instant::now);
+        let inputs = self.inputs(lane, items);
+        let output =
+            catch_unwind(AssertUnwindSafe(|| self.program.run(workspace, weights, items.len(), &inputs)));
+        let mut state = self.state();
+        match output {
+            Ok(output) => {
+                for ((port, from), to) in self
+                    .program
+                    .plan
+                    .outputs
+                    .iter()
+                    .zip(&output.outputs)
+                    .zip(&mut state.outputs[*lane_number])
+                {
+                    let start = items.start * port.bytes_per_item();
+                    to[start..start + from.len()].copy_from_slice(from);
+                }
+                let failures = output.failures.into_iter();
+                state
+                    .failures
+                    .extend(failures.map(|(item, error)| (*lane_number, items.start + item, error)));
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                state.lost = Some(text.unwrap_or_else(|| "a kernel panicked".to_owned()));
+            }
+        }
+        state.left -= 1;
+        state.left == 0
+    }
+
+    /// The bytes of some items of a lane, per input: requests lie one after the other in it.
+    fn inputs(&self, lane: &Lane, items: &Range<usize>) -> Vec<Vec<u8>> {
+        let ports = self.program.plan.inputs.iter().enumerate();
+        let gathered = ports.map(|(input, port)| {
+            let per_item = port.bytes_per_item();
+            let mut bytes = Vec::with_capacity(items.len() * per_item);
+            let mut first = 0;
+            for request in &lane.requests {
+                let end = first + request.items as usize;
+                let (from, to) = (items.start.max(first), items.end.min(end));
+                if from < to {
+                    bytes.extend_from_slice(
+                        &request.inputs[input][(from - first) * per_item..(to - first) * per_item],
+                    );
+                }
+                first = end;
+            }
+            bytes
+        });
+        gathered.collect()
+    }
+
+    /// The launch's answers, once every run is over.
+    fn finish(&self) -> Finished {
+        let mut state = self.state();
+        let took = state.started.map(|started| started.elapsed()).unwrap_or_default();
+        let outputs = std::mem::take(&mut state.outputs);
+        let mut answers = Vec::with_capacity(self.lanes.len());
+        for ((number, (lane, _)), outputs) in self.lanes.iter().enumerate().zip(outputs) {
+            let outputs: Vec<Bytes> = outputs.into_iter().map(Bytes::from).collect();
+            let mut first = 0;
+            let lane_answers = lane.requests.iter().map(|request| {
+                let items = first..first + request.items as usize;
+                first = items.end;
+                if let Some(why) = &state.lost {
+                    return Err(RequestError::DeviceFailed(why.clone()));
+                }
+                let failed =
+                    state.failures.iter().filter(|(lane, item, _)| *lane == number && items.contains(item));
+                match failed.min_by_key(|(_, item, _)| *item) {
+                    Some((_, _, error)) => Err(error.clone()),
+                    None => Ok(self.cut(&outputs, &items)),
+                }
+            });
+            answers.push(lane_answers.collect());
+        }
+        Finished { id: self.id, answers, took }
+    }
+
+    fn cut(&self, outputs: &[Bytes], items: &Range<usize>) -> Vec<Bytes> {
+        let ports = self.program.plan.outputs.iter().zip(outputs);
+        ports
+            .map(|(port, bytes)| {
+                bytes.slice(items.start * port.bytes_per_item()..items.end * port.bytes_per_item())
+            })
+            .collect()
+    }
+}
+
+/// The queue that a partition's workers share.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    launches: VecDeque<Arc<Running>>,
+    closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a launch behind those that wait.
+    pub(crate) fn push(&self, launch: Running) {
+        self.lock().launches.push_back(Arc::new(launch));
+        self.changed.notify_all();
+    }
+
+    /// Lets the workers finish what is queued and end.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The next run: of the first launch that has one left.
+    fn take(&self) -> Option<(Arc<Running>, usize)> {
+        let mut waiting = self.lock();
+        loop {
+            while let Some(launch) = waiting.launches.front() {
+                let number = launch.next.fetch_add(1, Ordering::Relaxed);
+                if number < launch.runs.len() {
+                    return Some((launch.clone(), number));
+                }
+                waiting.launches.pop_front();
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// What workers share with their device.
+#[derive(Clone)]
+pub(crate) struct Outbox {
+    pub(crate) finished: Arc<Mutex<Vec<Finished>>>,
+    pub(crate) wake: Wake,
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+/// Starts a worker, on `core` where the platform lets threads choose.
+pub(crate) fn start(
+    name: String,
+    core: Option<core_affinity::CoreId>,
+    queue: Arc<Queue>,
+    outbox: Outbox,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(core) = core {
+            // Not everywhere possible, and only a matter of speed.
+            core_affinity::set_for_current(core);
+        }
+        let mut workspace = Workspace::default();
+        let mut accounted = 0;
+        while let Some((launch, number)) = queue.take() {
+            let last = launch.run(number, &mut workspace);
+            let bytes = workspace.arena.bytes();
+            outbox.ledger.arenas.fetch_add((bytes - accounted) as u64, Ordering::AcqRel);
+            accounted = bytes;
+            if last {
+                let finished = launch.finish();
+                // The leases go before anyone hears of it: who unloads a tenant then finds its slot free.
+                drop(launch);
+                outbox.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
+                (outbox.wake)();
+            }
+        }
+        outbox.ledger.arenas.fetch_sub(accounted as u64, Ordering::AcqRel);
+    })
+}

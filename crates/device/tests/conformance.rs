@@ -1,0 +1,36 @@
+//! Every case of the suite on the CPU device, on one core and two, in one partition and two.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use tessera_core::PartitionId;
+use tessera_device::conformance::{Subject, bell, check_all};
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+
+fn check(cores: Cores, partitions: usize) {
+    let (wake, bell) = bell();
+    let partitions = NonZeroUsize::new(partitions).unwrap();
+    let device = CpuDevice::open(&CpuOptions { cores, partitions, memory_limit: None }, wake).unwrap();
+    for partition in 0..partitions.get() as u64 {
+        let subject = Subject { device: &device, wake: &bell, partition: PartitionId(partition) };
+        assert_eq!(check_all(&subject), HashMap::new());
+    }
+}
+
+#[test]
+fn the_cpu_device_conforms_on_one_core() {
+    check(Cores::Range(0, 0), 1);
+}
+
+#[test]
+fn the_cpu_device_conforms_on_all_cores() {
+    check(Cores::All, 1);
+}
+
+#[test]
+fn the_cpu_device_conforms_in_two_partitions() {
+    if std::thread::available_parallelism().map_or(1, NonZeroUsize::get) < 2 {
+        eprintln!("skipped: two partitions need two cores");
+        return;
+    }
+    check(Cores::All, 2);
+}
