@@ -7,8 +7,8 @@ use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
 use tessera_planner::op::{Binary, Reduction, Unary};
 use tessera_planner::pack::{Layout, PackTarget, PackedTensor, WeightId};
 use tessera_planner::plan::{
-    Access, Activation, AttentionShape, Buffer, BufferId, ConvShape, ElementOp, Epilogue, LstmShape, Operand, PoolKind,
-    Port, Step, StepKind,
+    Access, Activation, AttentionShape, Buffer, BufferId, ConvShape, ElementOp, Epilogue, LstmShape, Operand,
+    PoolKind, Port, Step, StepKind,
 };
 use tessera_planner::{Packed, Plan, SlotLayout, Tensor};
 
@@ -98,7 +98,11 @@ impl Builder {
 
     fn weight(&mut self, layout: Layout) -> WeightId {
         let bytes = (layout.elements() * 4).next_multiple_of(64);
-        self.tensors.push(PackedTensor { name: format!("w{}", self.tensors.len()), layout, offset: self.slot });
+        self.tensors.push(PackedTensor {
+            name: format!("w{}", self.tensors.len()),
+            layout,
+            offset: self.slot,
+        });
         self.slot += bytes;
         WeightId(self.tensors.len() as u32 - 1)
     }
@@ -174,8 +178,26 @@ pub fn cases() -> Vec<Case> {
         all.push(pool(PoolKind::Average { count_padding: false }, stride));
     }
     all.extend([matmul(false), matmul(true), attention(false), attention(true)]);
-    all.extend([layer_norm(), softmax(false), softmax(true), lstm(false), lstm(true), gather(false), gather(true)]);
-    let reductions = [Reduction::Sum, Reduction::Mean, Reduction::Max, Reduction::Min, Reduction::Prod, Reduction::L1, Reduction::L2, Reduction::SumSquare, Reduction::LogSumExp];
+    all.extend([
+        layer_norm(),
+        softmax(false),
+        softmax(true),
+        lstm(false),
+        lstm(true),
+        gather(false),
+        gather(true),
+    ]);
+    let reductions = [
+        Reduction::Sum,
+        Reduction::Mean,
+        Reduction::Max,
+        Reduction::Min,
+        Reduction::Prod,
+        Reduction::L1,
+        Reduction::L2,
+        Reduction::SumSquare,
+        Reduction::LogSumExp,
+    ];
     all.extend(reductions.map(reduce));
     all.extend([chain(), mask(), transpose(), fill()]);
     all
@@ -187,14 +209,31 @@ fn gemm(rows: usize, k: usize, n: usize, residual: bool) -> Case {
     let other = residual.then(|| b.input(DType::F32, &[rows, n]));
     let (w, bias) = (b.panels(1, k, n), b.plain(&[n]));
     let out = b.buffer(DType::F32, rows * n);
-    let activation = if residual { Activation::Unary(Unary::Gelu { tanh: false }) } else { Activation::Clip { low: 0.0, high: 6.0 } };
+    let activation = if residual {
+        Activation::Unary(Unary::Gelu { tanh: false })
+    } else {
+        Activation::Clip { low: 0.0, high: 6.0 }
+    };
     let epilogue = Epilogue { bias: Some(bias), residual: other, activation };
     let kind = StepKind::Gemm { x: dense(x, &[rows, k]), w, rows, k, n, epilogue, out };
-    b.case(format!("gemm {rows}×{k}×{n}{}", if residual { " with residual" } else { "" }), kind, &[(out, &[rows, n])])
+    b.case(
+        format!("gemm {rows}×{k}×{n}{}", if residual { " with residual" } else { "" }),
+        kind,
+        &[(out, &[rows, n])],
+    )
 }
 
 #[allow(clippy::too_many_arguments)] // a row of the table of convolutions
-fn conv(size: usize, channels: usize, out_channels: usize, kernel: usize, stride: usize, pad: usize, dilation: usize, groups: usize) -> Case {
+fn conv(
+    size: usize,
+    channels: usize,
+    out_channels: usize,
+    kernel: usize,
+    stride: usize,
+    pad: usize,
+    dilation: usize,
+    groups: usize,
+) -> Case {
     let mut b = Builder::new();
     let width = size + 2; // not square, so that swapped axes show
     let output = |input: usize| (input + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
@@ -218,7 +257,9 @@ fn conv(size: usize, channels: usize, out_channels: usize, kernel: usize, stride
     let out = b.buffer(DType::F32, dims.iter().product());
     let activation = Activation::Clip { low: 0.0, high: f32::INFINITY };
     let epilogue = Epilogue { bias: Some(bias), residual: Some(residual), activation };
-    let name = format!("conv {channels}→{out_channels} {kernel}×{kernel} stride {stride} dilation {dilation} groups {groups}");
+    let name = format!(
+        "conv {channels}→{out_channels} {kernel}×{kernel} stride {stride} dilation {dilation} groups {groups}"
+    );
     b.case(name, StepKind::Conv { x, w, shape, epilogue, out }, &[(out, &dims)])
 }
 
@@ -245,8 +286,13 @@ fn depthwise(stride: usize) -> Case {
     let (w, bias) = (b.plain(&[9, 35]), b.plain(&[35]));
     let dims = [shape.output[0], shape.output[1], 35];
     let out = b.buffer(DType::F32, dims.iter().product());
-    let epilogue = Epilogue { bias: Some(bias), residual: None, activation: Activation::Unary(Unary::HardSwish) };
-    b.case(format!("depthwise stride {stride}"), StepKind::Depthwise { x, w, shape, epilogue, out }, &[(out, &dims)])
+    let epilogue =
+        Epilogue { bias: Some(bias), residual: None, activation: Activation::Unary(Unary::HardSwish) };
+    b.case(
+        format!("depthwise stride {stride}"),
+        StepKind::Depthwise { x, w, shape, epilogue, out },
+        &[(out, &dims)],
+    )
 }
 
 fn pool(kind: PoolKind, stride: usize) -> Case {
@@ -266,7 +312,16 @@ fn matmul(transposed: bool) -> Case {
     let out = b.buffer(DType::F32, batch * m * n);
     let (row, column) = if transposed { (1, k as isize) } else { (n as isize, 1) };
     let right = Access { operand: right, offset: 0, strides: vec![(k * n) as isize, row, column] };
-    let kind = StepKind::MatMul { batch: vec![batch], m, n, k, a: dense(a, &[batch, m, k]), b: right, alpha: 0.25, out };
+    let kind = StepKind::MatMul {
+        batch: vec![batch],
+        m,
+        n,
+        k,
+        a: dense(a, &[batch, m, k]),
+        b: right,
+        alpha: 0.25,
+        out,
+    };
     b.case(format!("matmul{}", if transposed { " transposed" } else { "" }), kind, &[(out, &[batch, m, n])])
 }
 
@@ -284,9 +339,22 @@ fn attention(masked: bool) -> Case {
     let mask = masked.then(|| b.input(DType::F32, &[tokens]));
     let mask = mask.map(|operand| Access { operand, offset: 0, strides: vec![0, 0, 1] });
     let out = b.buffer(DType::F32, tokens * heads * dim);
-    let shape = AttentionShape { heads, queries: tokens, keys: tokens, head_dim: dim, value_dim: dim, scale: 0.35 };
-    let kind = StepKind::Attention { shape, q: part(0), k: part(1), v: part(2), mask, out, out_strides: [dim, heads * dim] };
-    b.case(format!("attention{}", if masked { " masked" } else { "" }), kind, &[(out, &[tokens, heads * dim])])
+    let shape =
+        AttentionShape { heads, queries: tokens, keys: tokens, head_dim: dim, value_dim: dim, scale: 0.35 };
+    let kind = StepKind::Attention {
+        shape,
+        q: part(0),
+        k: part(1),
+        v: part(2),
+        mask,
+        out,
+        out_strides: [dim, heads * dim],
+    };
+    b.case(
+        format!("attention{}", if masked { " masked" } else { "" }),
+        kind,
+        &[(out, &[tokens, heads * dim])],
+    )
 }
 
 fn layer_norm() -> Case {
@@ -329,7 +397,11 @@ fn lstm(reverse: bool) -> Case {
         h: Some(h),
         c: Some(c),
     };
-    b.case(format!("lstm{}", if reverse { " reversed" } else { "" }), kind, &[(y, &[6, 20]), (h, &[20]), (c, &[20])])
+    b.case(
+        format!("lstm{}", if reverse { " reversed" } else { "" }),
+        kind,
+        &[(y, &[6, 20]), (h, &[20]), (c, &[20])],
+    )
 }
 
 fn gather(stray: bool) -> Case {
@@ -339,7 +411,8 @@ fn gather(stray: bool) -> Case {
     let out = b.buffer(DType::F32, 54);
     let what = "ids".to_owned();
     let kind = StepKind::Gather { table, ids, outer: 1, rows: 50, row: 9, count: 6, what, out };
-    let mut case = b.case(format!("gather{}", if stray { " with strays" } else { "" }), kind, &[(out, &[6, 9])]);
+    let mut case =
+        b.case(format!("gather{}", if stray { " with strays" } else { "" }), kind, &[(out, &[6, 9])]);
     case.ids = (50, stray);
     case
 }
@@ -385,7 +458,12 @@ fn mask() -> Case {
         ElementOp::Select(5, 0, 2),
         ElementOp::Cast(DType::I32, 6),
     ];
-    let kind = StepKind::Elementwise { dims: vec![300], inputs: vec![dense(ids, &[300]), dense(flags, &[300])], program, out };
+    let kind = StepKind::Elementwise {
+        dims: vec![300],
+        inputs: vec![dense(ids, &[300]), dense(flags, &[300])],
+        program,
+        out,
+    };
     b.case("chain of integers".to_owned(), kind, &[(out, &[300])])
 }
 

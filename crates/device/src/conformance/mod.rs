@@ -50,7 +50,9 @@ impl Subject<'_> {
             if let Some(finished) = self.device.poll().pop() {
                 return Ok(finished);
             }
-            self.wake.recv_timeout(Duration::from_secs(60)).map_err(|_| "no wake within a minute".to_owned())?;
+            self.wake
+                .recv_timeout(Duration::from_secs(60))
+                .map_err(|_| "no wake within a minute".to_owned())?;
         }
     }
 }
@@ -79,8 +81,10 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
                 // Few enough items for the room: the first lanes carry more.
                 let counts = if lane == 0 { vec![items, 1] } else { vec![if lane < 4 { items } else { 1 }] };
                 let tenant = random.random_range(0..tenants.len());
-                let asked: Vec<Question> =
-                    counts.iter().map(|&items| question(case, &tenants[tenant].0, items, &mut random)).collect();
+                let asked: Vec<Question> = counts
+                    .iter()
+                    .map(|&items| question(case, &tenants[tenant].0, items, &mut random))
+                    .collect();
                 lanes.push((tenant, asked));
             }
             let together = lanes.iter().map(|(tenant, asked)| lane(&tenants[*tenant].1, asked)).collect();
@@ -110,7 +114,8 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
 }
 
 fn lane(slot: &Slot, asked: &[Question]) -> Lane {
-    let requests = asked.iter().map(|question| LaneRequest { items: question.items, inputs: question.inputs.clone() });
+    let requests =
+        asked.iter().map(|question| LaneRequest { items: question.items, inputs: question.inputs.clone() });
     Lane { slot: slot.clone(), requests: requests.collect() }
 }
 
@@ -126,11 +131,16 @@ fn question(case: &Case, weights: &Packed, items: u32, random: &mut StdRng) -> Q
             Ok(all)
         });
     }
-    let joined = (0..case.plan.inputs.len()).map(|input| inputs.iter().flat_map(|item| item[input].clone()).collect());
+    let joined =
+        (0..case.plan.inputs.len()).map(|input| inputs.iter().flat_map(|item| item[input].clone()).collect());
     Question { items, inputs: joined.collect(), answer }
 }
 
-fn compare(case: &Case, question: &Question, answer: &Result<Vec<Bytes>, RequestError>) -> Result<(), String> {
+fn compare(
+    case: &Case,
+    question: &Question,
+    answer: &Result<Vec<Bytes>, RequestError>,
+) -> Result<(), String> {
     let (want, got) = match (&question.answer, answer) {
         (Err(()), Err(RequestError::IdOutOfRange { .. })) => return Ok(()),
         (Ok(want), Ok(got)) => (want, got),
@@ -199,7 +209,8 @@ pub fn relative_l2(want: &[f32], got: &[f32]) -> f64 {
 
 /// Runs every case on a subject and lists what failed, by kind of step.
 pub fn check_all(subject: &Subject<'_>) -> HashMap<String, String> {
-    let failed = cases().into_iter().filter_map(|case| check(subject, &case).err().map(|why| (case.name, why)));
+    let failed =
+        cases().into_iter().filter_map(|case| check(subject, &case).err().map(|why| (case.name, why)));
     failed.collect()
 }
 

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tessera_core::LaunchId;
@@ -28,7 +28,8 @@ const RUN_ITEMS: usize = 8;
 pub(crate) struct Running {
     id: LaunchId,
     program: Arc<Program>,
-    lanes: Vec<(Lane, Arc<Weights>)>,
+    /// Emptied when the launch is over, so that its leases end before anyone hears of it.
+    lanes: RwLock<Vec<(Lane, Arc<Weights>)>>,
     /// Lane and items of each run.
     runs: Vec<(usize, Range<usize>)>,
     next: AtomicUsize,
@@ -61,7 +62,14 @@ impl Running {
         }
         let left = runs.len();
         let state = State { left, started: None, outputs, failures: Vec::new(), lost: None };
-        Running { id, program, lanes, runs, next: AtomicUsize::new(0), state: Mutex::new(state) }
+        Running {
+            id,
+            program,
+            lanes: RwLock::new(lanes),
+            runs,
+            next: AtomicUsize::new(0),
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,11 +79,13 @@ impl Running {
     /// Runs one run and says whether it was the last to finish.
     fn run(&self, number: usize, workspace: &mut Workspace) -> bool {
         let (lane_number, items) = &self.runs[number];
-        let (lane, weights) = &self.lanes[*lane_number];
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        let (lane, weights) = &lanes[*lane_number];
         self.state().started.get_or_insert_with(Instant::now);
         let inputs = self.inputs(lane, items);
         let output =
             catch_unwind(AssertUnwindSafe(|| self.program.run(workspace, weights, items.len(), &inputs)));
+        drop(lanes);
         let mut state = self.state();
         match output {
             Ok(output) => {
@@ -132,8 +142,9 @@ impl Running {
         let mut state = self.state();
         let took = state.started.map(|started| started.elapsed()).unwrap_or_default();
         let outputs = std::mem::take(&mut state.outputs);
-        let mut answers = Vec::with_capacity(self.lanes.len());
-        for ((number, (lane, _)), outputs) in self.lanes.iter().enumerate().zip(outputs) {
+        let lanes = std::mem::take(&mut *self.lanes.write().unwrap_or_else(PoisonError::into_inner));
+        let mut answers = Vec::with_capacity(lanes.len());
+        for ((number, (lane, _)), outputs) in lanes.iter().enumerate().zip(outputs) {
             let outputs: Vec<Bytes> = outputs.into_iter().map(Bytes::from).collect();
             let mut first = 0;
             let lane_answers = lane.requests.iter().map(|request| {
@@ -242,8 +253,6 @@ pub(crate) fn start(
             accounted = bytes;
             if last {
                 let finished = launch.finish();
-                // The leases go before anyone hears of it: who unloads a tenant then finds its slot free.
-                drop(launch);
                 outbox.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
                 (outbox.wake)();
             }
