@@ -91,7 +91,7 @@ pub fn decode(
         Some(length) => (body.slice(..length), body.slice(length..)),
         None => (body.clone(), Bytes::new()),
     };
-    let parsed: Body<'_> = serde_json::from_slice(&json).map_err(syntax)?;
+    let parsed: Body<'_> = serde_json::from_slice(&json).map_err(|error| syntax(&error))?;
     let parameters = parsed.parameters.unwrap_or_default();
     if ["sequence_id", "sequence_start", "sequence_end"].iter().any(|name| parameters.asks(name)) {
         return Err(Rejection::Unsupported("sequences are not offered: every request stands alone".into()));
@@ -226,7 +226,7 @@ fn bare_tensor(
     let one = extents(&fixed).ok().and_then(|(_, count)| count.checked_mul(input.dtype.size()));
     let one = one.ok_or_else(|| Rejection::Internal(format!("the shape of '{}' overflows", input.name)))?;
     let free = input.dims.iter().any(|&extent| extent < 0);
-    let times = if one == 0 { 0 } else { body.len() / one };
+    let times = body.len().checked_div(one).unwrap_or(0);
     if times * one != body.len() || times == 0 || (!free && times != 1) {
         return Err(invalid(format_args!(
             "the body has {} bytes; input '{}' of shape {:?} takes {}{one}",
@@ -255,7 +255,7 @@ fn invalid(why: impl Display) -> Rejection {
 }
 
 /// A parser's error may quote what it met, which may be megabytes.
-fn syntax(error: serde_json::Error) -> Rejection {
+fn syntax(error: &serde_json::Error) -> Rejection {
     invalid(format_args!("request is not an inference request in JSON: {}", shown(&error.to_string())))
 }
 

@@ -1,0 +1,378 @@
+//! The wire, over real sockets, with a few lines of arithmetic behind it.
+//!
+//! `add` gives x + y, element by element; `echo` gives x; `slow` answers when it is told to, `full` never. The
+//! client is written by hand on a blocking socket, because most of what it says no decent client would.
+
+// What fails to be as it should, in a test or its helpers, is best told where it was.
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+
+use fake::{Answer, Served, binary_request, head, json_request};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+const ADD: &str = "/v2/models/add/infer";
+
+fn add_body() -> Value {
+    json!({ "id": "7", "inputs": [
+        { "name": "x", "shape": [1, 4], "datatype": "FP32", "data": [[1, 2, 3, 4]] },
+        { "name": "y", "shape": [1, 4], "datatype": "FP32", "data": [0.5, 0.25, 0, -1] },
+    ] })
+}
+
+/// `add_body` with one change.
+fn changed(change: impl FnOnce(&mut Value)) -> String {
+    let mut body = add_body();
+    change(&mut body);
+    body.to_string()
+}
+
+#[test]
+fn health_and_metadata_say_what_two_kinds_of_clients_read() {
+    let served = Served::start();
+    for path in ["/v2", "/v2/"] {
+        let server = served.get(path);
+        assert_eq!((server.status, &server.json()["name"]), (200, &json!("tessera")));
+    }
+    assert_eq!(served.get("/v2/health/live").json(), json!({ "live": true }));
+    assert_eq!(served.get("/v2/health/ready").json(), json!({ "live": true, "ready": true }));
+    assert_eq!(served.get("/v2/models/add/ready").json(), json!({ "name": "add", "ready": true }));
+    assert_eq!(served.get("/v2/models/loading/ready").status, 503);
+    let described = served.get("/v2/models/add/versions/1").json();
+    assert_eq!(described["platform"], "onnx_onnxv1");
+    assert_eq!(described["versions"], json!(["1"]));
+    assert_eq!(described["inputs"][0], json!({ "name": "x", "datatype": "FP32", "shape": [-1, 4] }));
+}
+
+#[test]
+fn a_request_in_json_is_answered_in_json() {
+    let served = Served::start();
+    let answer = served.post(ADD, &add_body().to_string());
+    let expected = json!({ "model_name": "add", "model_version": "1", "id": "7", "outputs": [
+        { "name": "z", "datatype": "FP32", "shape": [1, 4], "data": [1.5, 2.25, 3.0, 3.0] },
+    ] });
+    assert_eq!((answer.status, answer.json()), (200, expected));
+}
+
+#[test]
+fn the_datatype_may_come_after_the_data() {
+    let served = Served::start();
+    let input = |name: &str| format!(r#"{{"data":[1,2,3,4],"datatype":"FP32","shape":[4],"name":"{name}"}}"#);
+    let answer = served.post(ADD, &format!(r#"{{"inputs":[{},{}]}}"#, input("x"), input("y")));
+    assert_eq!(answer.json()["outputs"][0]["data"], json!([2.0, 4.0, 6.0, 8.0]));
+}
+
+#[test]
+fn binary_tensors_travel_both_ways() {
+    let served = Served::start();
+    let answer =
+        served.send(&binary_request(ADD, &[("x", &[1.0, 2.0]), ("y", &[3.0, f32::NAN])], true, None));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let at: usize = answer.header("inference-header-content-length").unwrap().parse().unwrap();
+    let json: Value = serde_json::from_slice(&answer.body[..at]).unwrap();
+    assert_eq!(json["outputs"][0]["parameters"]["binary_data_size"], 8);
+    assert!(json["outputs"][0].get("data").is_none());
+    assert_eq!(answer.body[at..at + 4], 4.0f32.to_le_bytes());
+    assert!(f32::from_le_bytes(answer.body[at + 4..].try_into().unwrap()).is_nan());
+}
+
+#[test]
+fn an_output_chooses_its_form_against_the_default_of_the_request() {
+    let served = Served::start();
+    let body = changed(|body| {
+        body["parameters"] = json!({ "binary_data_output": true });
+        body["outputs"] = json!([{ "name": "z", "parameters": { "binary_data": false } }]);
+    });
+    assert_eq!(served.post(ADD, &body).json()["outputs"][0]["data"][0], 1.5);
+}
+
+#[test]
+fn a_bare_tensor_is_the_one_input_of_its_model() {
+    let served = Served::start();
+    let tensor: Vec<u8> = (0u8..8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
+    let request = [head("/v2/models/echo/infer", tensor.len(), Some("0")), tensor.clone()].concat();
+    let answer = served.send(&request);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.ends_with(&tensor));
+    served.refused(&head("/v2/models/echo/infer", 0, Some("0")), 400, "multiple of 16");
+    served.refused(&head(ADD, 0, Some("0")), 400, "one input");
+}
+
+#[test]
+fn nan_in_a_json_answer_is_an_error_that_names_the_way_out() {
+    let served = Served::start();
+    let request = binary_request(ADD, &[("x", &[f32::NAN]), ("y", &[0.0])], false, None);
+    served.refused(&request, 400, "binary_data_output");
+}
+
+#[test]
+fn names_are_decoded_and_versions_are_numbers() {
+    let served = Served::start();
+    assert_eq!(served.get("/v2/models/a%2Fb%20%C3%BC").json()["name"], "a/b ü");
+    for version in ["x", "-1", "+1", "1.0"] {
+        assert_eq!(served.get(&format!("/v2/models/add/versions/{version}")).status, 404, "{version}");
+    }
+    let body = add_body().to_string();
+    served.refused(&json_request("/v2/models/add/versions/9/infer", &body), 404, "version 9");
+    served.refused(
+        &json_request("/v2/models/nobody/infer", &body),
+        404,
+        "Request for unknown model: 'nobody'",
+    );
+    assert_eq!(served.get("/v2/models/%ff/ready").status, 400);
+}
+
+#[test]
+fn wrong_paths_and_verbs_are_told_in_json() {
+    let served = Served::start();
+    let missing = served.get("/v2/nothing");
+    assert_eq!((missing.status, missing.json()), (404, json!({ "error": "Not Found" })));
+    let wrong_verb = served.get(ADD);
+    assert_eq!((wrong_verb.status, wrong_verb.json()), (405, json!({ "error": "Method Not Allowed" })));
+}
+
+#[test]
+fn a_request_that_does_not_add_up_is_refused_and_the_server_lives() {
+    let served = Served::start();
+    let nested = |depth: usize| {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        format!(r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"FP32","data":{open}1{close}}}]}}"#)
+    };
+    let shape = |shape: Value| changed(|body| body["inputs"][0]["shape"] = shape);
+    let data = |data: Value| changed(|body| body["inputs"][0]["data"] = data);
+    let x = || add_body()["inputs"][0].clone();
+    let without_data = changed(|body| drop(body["inputs"][0].as_object_mut().unwrap().remove("data")));
+    // What is wrong, the body that is so, and a word that the answer must hold.
+    let cases = [
+        ("nothing", String::new(), "JSON"),
+        ("half an object", "{\"inputs\":[".into(), "JSON"),
+        ("not an object", "[]".into(), "JSON"),
+        ("no inputs", "{}".into(), "inputs"),
+        ("a wrong name", changed(|body| body["inputs"][0]["name"] = json!("pixels")), "pixels"),
+        ("a name twice", json!({ "inputs": [x(), x()] }).to_string(), "twice"),
+        ("no such datatype", changed(|body| body["inputs"][0]["datatype"] = json!("FP31")), "FP31"),
+        ("strings", changed(|body| body["inputs"][0]["datatype"] = json!("BYTES")), "BYTES"),
+        ("a shape too large", shape(json!([1, 5])), "5 elements and its data has 4"),
+        ("a shape too small", shape(json!([1, 3])), "3 elements and its data has more"),
+        ("a negative dimension", shape(json!([-1, 4])), "negative"),
+        ("an overflowing shape", shape(json!([1u64 << 62, 4])), "overflows"),
+        ("an overflowing shape with a zero", shape(json!([0, 1u64 << 62, 1u64 << 62])), "overflows"),
+        ("a dimension beyond 63 bits", shape(json!([u64::MAX])), "JSON"),
+        ("a promise of a terabyte", shape(json!([1u64 << 40])), "its data has 4"),
+        ("a fraction as an extent", shape(json!([1.5])), "JSON"),
+        ("many axes", shape(json!(vec![1; 33])), "32"),
+        ("many inputs", json!({ "inputs": vec![x(); 257] }).to_string(), "256"),
+        ("NaN", add_body().to_string().replace("0.25", "NaN"), "JSON"),
+        ("a number too large", data(json!([1e40, 0, 0, 0])), "FP32"),
+        ("text for numbers", data(json!("abc")), "not an array"),
+        ("no data", without_data, "binary_data_size"),
+        (
+            "an output twice",
+            changed(|body| body["outputs"] = json!([{ "name": "z" }, { "name": "z" }])),
+            "twice",
+        ),
+        ("an unknown output", changed(|body| body["outputs"] = json!([{ "name": "wanted" }])), "wanted"),
+        ("a timeout in words", changed(|body| body["parameters"] = json!({ "timeout": "soon" })), "timeout"),
+        ("nesting", nested(101), "nested"),
+        ("deep nesting", nested(250_000), "nested"),
+        ("deep nesting elsewhere", "[".repeat(250_000), "JSON"),
+        ("deep parameters", format!(r#"{{"parameters":{}"#, r#"{"a":"#.repeat(100_000)), "JSON"),
+        ("deep unknown fields", format!(r#"{{"mine":{}"#, "[".repeat(250_000)), "JSON"),
+        (
+            "a megabyte of datatype",
+            changed(|b| b["inputs"][0]["datatype"] = json!("y".repeat(1 << 20))),
+            "yyy",
+        ),
+        ("a megabyte for a number", shape(json!("z".repeat(1 << 20))), "JSON"),
+    ];
+    for (what, body, word) in cases {
+        println!("{what}");
+        let answer = served.refused(&json_request(ADD, &body), 400, word);
+        assert!(answer.body.len() < 2000, "{what}: {} bytes of error", answer.body.len());
+    }
+}
+
+#[test]
+fn sequences_and_shared_memory_are_refused_by_name() {
+    let served = Served::start();
+    let body = changed(|body| body["parameters"] = json!({ "sequence_id": 5 }));
+    served.refused(&json_request(ADD, &body), 501, "sequences");
+    let body = changed(|body| body["inputs"][0]["parameters"] = json!({ "shared_memory_region": "r" }));
+    served.refused(&json_request(ADD, &body), 501, "shared memory");
+}
+
+#[test]
+fn a_wrong_header_length_is_refused_and_the_server_lives() {
+    let served = Served::start();
+    let tensors: [(&str, &[f32]); 2] = [("x", &[1.0, 2.0]), ("y", &[3.0, 4.0])];
+    for wrong in ["99999999999", "99999999999999999999999", "-1", "abc", "", "0x10", "1.0"] {
+        served.refused(
+            &binary_request(ADD, &tensors, true, Some(wrong)),
+            400,
+            "Inference-Header-Content-Length",
+        );
+    }
+    served.refused(&binary_request(ADD, &tensors, true, Some("5")), 400, "JSON");
+}
+
+#[test]
+fn binary_sizes_that_disagree_with_the_body_are_refused() {
+    let served = Served::start();
+    let cases = [
+        (json!(9), 9, "takes 8 bytes"),
+        (json!(u64::MAX), 8, "takes 8 bytes"),
+        (json!(-8), 8, "not negative"),
+        (json!(8), 7, "7 bytes left"),
+        (json!(8), 9, "1 bytes of the body belong to no input"),
+    ];
+    for (size, tensor_bytes, word) in cases {
+        let x = json!({ "name": "x", "shape": [2], "datatype": "FP32", "parameters": { "binary_data_size": size } });
+        let json = json!({ "inputs": [x] }).to_string();
+        let mut request = head(ADD, json.len() + tensor_bytes, Some(&json.len().to_string()));
+        request.extend_from_slice(json.as_bytes());
+        request.resize(request.len() + tensor_bytes, 0);
+        served.refused(&request, 400, word);
+    }
+}
+
+#[test]
+fn a_body_above_the_limit_is_refused_whether_announced_or_not() {
+    let served = Served::start();
+    assert_eq!(served.send(&head(ADD, fake::MOST_BODY + 1, None)).status, 413);
+    let mut chunked =
+        format!("POST {ADD} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+    let chunk = [b"10000\r\n".to_vec(), vec![b' '; 1 << 16], b"\r\n".to_vec()].concat();
+    // One chunk above the limit and no more: what a closing server has not read could hide its answer.
+    chunked.extend(chunk.repeat(fake::MOST_BODY / (1 << 16) + 1));
+    assert_eq!(served.send(&chunked).status, 413);
+    served.is_well();
+}
+
+#[test]
+fn many_tiny_chunks_are_one_body() {
+    let served = Served::start();
+    let mut request =
+        format!("POST {ADD} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+    for byte in add_body().to_string().bytes() {
+        request.extend_from_slice(&[b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    assert_eq!(served.send(&request).status, 200);
+}
+
+#[test]
+fn a_large_body_is_read_aside_and_answered_alike() {
+    let served = Served::start();
+    let many = vec![0.125f32; 100_000];
+    let input = |name: &str| json!({ "name": name, "shape": [100_000], "datatype": "FP32", "data": many });
+    let answer = served.post(ADD, &json!({ "inputs": [input("x"), input("y")] }).to_string());
+    let data = answer.json()["outputs"][0]["data"].as_array().unwrap().clone();
+    assert!(data.len() == 100_000 && data.iter().all(|value| value == 0.25));
+}
+
+#[test]
+fn compressed_bodies_are_refused_by_name() {
+    let served = Served::start();
+    let request =
+        format!("POST {ADD} HTTP/1.1\r\nHost: t\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{{}}");
+    served.refused(request.as_bytes(), 400, "gzip");
+}
+
+#[test]
+fn nonsense_on_the_socket_disturbs_nobody() {
+    let served = Served::start();
+    for nonsense in [&b"\0\xff\x16\x03\x01 hello\r\n\r\n"[..], b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n"] {
+        let mut socket = served.connect();
+        socket.write_all(nonsense).unwrap();
+        let _ = socket.read(&mut [0; 512]);
+    }
+    let endless = [b"GET /v2 HTTP/1.1\r\n".to_vec(), b"a: b\r\n".repeat(100_000)].concat();
+    let _ = served.connect().write_all(&endless);
+    served.is_well();
+}
+
+#[test]
+fn refusals_under_load_say_when_to_come_back() {
+    let served = Served::start();
+    let answer =
+        served.refused(&json_request("/v2/models/full/infer", &add_body().to_string()), 429, "queue");
+    assert_eq!(answer.header("retry-after").as_deref(), Some("1"));
+}
+
+#[test]
+fn timeouts_and_priorities_reach_the_backend() {
+    let served = Served::start();
+    let body = changed(|body| body["parameters"] = json!({ "timeout": 1500, "priority": 2, "mine": "x" }));
+    assert_eq!(served.post(ADD, &body).status, 200);
+    let seen = served.fake.last();
+    assert_eq!((seen.timeout, seen.priority), (Some(Duration::from_micros(1500)), Some(2)));
+}
+
+#[test]
+fn a_client_that_hangs_up_cancels_its_request() {
+    let served = Served::start();
+    let mut socket = served.connect();
+    socket.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
+    served.eventually(|| served.fake.waiting() == 1);
+    drop(socket);
+    served.eventually(|| served.fake.waiting() == 0);
+    let counted = r#"tessera_requests_total{tenant="slow",outcome="hung_up"} 1"#;
+    served.eventually(|| served.metrics_page().contains(counted));
+    // In the middle of a body, and in the middle of a head.
+    for part in [head(ADD, 1000, None), b"POST /v2/mod".to_vec()] {
+        served.connect().write_all(&part).unwrap();
+    }
+    served.is_well();
+    served.eventually(|| served.metrics_page().contains("tessera_http_connections 0"));
+}
+
+#[test]
+fn requests_in_flight_are_answered_after_the_signal_to_stop() {
+    let served = Served::start();
+    let (mut busy, mut idle) = (served.connect(), served.connect());
+    idle.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(&mut idle).status, 200);
+    busy.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
+    served.eventually(|| served.fake.waiting() == 1);
+    served.stop();
+    // Who was idle is let go, nobody new is let in, and the busy one still waits.
+    assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
+    served.eventually(|| std::net::TcpStream::connect(served.address).is_err());
+    assert_eq!(served.fake.waiting(), 1);
+    served.fake.release();
+    assert_eq!(Answer::read(&mut busy).status, 200);
+    assert_eq!(served.ended(), 0);
+}
+
+#[test]
+fn the_grace_of_a_shutdown_has_an_end() {
+    let served = Served::start();
+    let mut busy = served.connect();
+    busy.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
+    served.eventually(|| served.fake.waiting() == 1);
+    let asked = Instant::now();
+    served.stop();
+    assert_eq!(served.ended(), 1);
+    assert!(asked.elapsed() >= fake::GRACE);
+    assert_eq!(busy.read(&mut [0; 1]).unwrap_or(0), 0);
+}
+
+#[test]
+fn metrics_count_what_was_answered_and_refused() {
+    let served = Served::start();
+    served.post(ADD, &add_body().to_string());
+    served.post(ADD, "{");
+    served.post("/v2/models/nobody/infer", &add_body().to_string());
+    let page = served.metrics_page();
+    for line in [
+        r#"tessera_requests_total{tenant="add",outcome="answered"} 1"#,
+        r#"tessera_requests_total{tenant="add",outcome="invalid"} 1"#,
+        r#"tessera_requests_total{tenant="",outcome="not_found"} 1"#,
+        r#"tessera_request_duration_seconds_count{tenant="add"} 1"#,
+    ] {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
+    assert!(!page.contains("nobody"));
+}
