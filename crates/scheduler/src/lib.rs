@@ -1,1 +1,32 @@
 //! Who is let in and what is launched next, as a pure function of state and time.
+//!
+//! ```text
+//!   offer ─▶ admission ─▶ queues ─┐            ┌▶ Launch     the caller runs it and says `finished`
+//!   cancel, tenant_removed ───────┴▶ decide ──┼▶ SleepUntil
+//!   finished ─▶ costs, fairness                └▶ Idle
+//! ```
+//! No clock, no threads, no payloads, no device: ids and sizes come in with the time they came, decisions go out. The same calls give
+//! the same decisions, so a day of traffic replays in seconds and every rule below is tested in virtual time.
+//!
+//! Every request that is let in ends in exactly one of four ways: in a [`LaunchPlan`], cancelled, expired, or returned by
+//! [`Scheduler::tenant_removed`].
+
+mod admission;
+mod config;
+mod cost;
+mod decide;
+mod fairness;
+mod forming;
+mod launch;
+mod loose;
+mod offer;
+mod plans;
+mod queues;
+mod scheduler;
+pub mod sim;
+
+pub use config::Config;
+pub use cost::{CostSettings, CostTable, PlanWork, PredictionError, Size};
+pub use launch::{Decision, LanePlan, LaunchPlan};
+pub use offer::{Admitted, Cancelled, Offer, Refusal, Terms};
+pub use scheduler::Scheduler;

@@ -1,0 +1,73 @@
+//! What can be set about scheduling, with defaults that suit one device and a few dozen tenants.
+
+use crate::cost::{CostSettings, CostTable};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_core::{Bytes, PartitionId, Policy};
+
+/// How the scheduler behaves. Build it with [`Config::new`] and change fields.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who runs when.
+    pub policy: Policy,
+    /// Whether one lane may carry several requests of its tenant. Off, every request is a lane of its own; a
+    /// tenant may then have several lanes in one `space-time` launch, and one request a launch elsewhere.
+    pub tenant_batching: bool,
+    /// Most lanes in one launch. Only `space-time` makes launches of more than one.
+    pub max_lanes: NonZeroU32,
+    /// Most items in one launch, all lanes together. A request of more is refused: split it before.
+    pub max_items: NonZeroU32,
+    /// Most requests one tenant may have queued. Those in flight do not count.
+    pub queue_requests: NonZeroU32,
+    /// Most bytes one tenant's queued requests may hold, as told in their offers.
+    pub queue_bytes: Bytes,
+    /// The shares of the device that can run launches, never empty. `space-time` runs one launch on each; `time`
+    /// and `exclusive` use the first only; `space` spreads its launches over all of them.
+    pub partitions: Vec<PartitionId>,
+    /// Most launches at once under `space`, all partitions together.
+    pub max_concurrent: NonZeroU32,
+    /// The longest a request waits on an idle device for company. Zero, the default, never waits: while the
+    /// device is busy launches fill by themselves, and an idle device gains nothing by waiting.
+    pub max_wait: Duration,
+    /// How long a best-effort request gives way to those with deadlines. When one has waited longer the device is
+    /// overloaded, and shares of device time come before slack (see `decide`).
+    pub patience: Duration,
+    /// After this long without a measurement of its plan, one request too slow by prediction is let in to
+    /// measure it again: a cost that was learnt on a bad day must not shut a tenant out for ever.
+    pub probe_after: Duration,
+    /// How costs are learnt.
+    pub cost: CostSettings,
+    /// Costs that are given rather than learnt: a profile, or the simulator's own. Where it has no answer the
+    /// learnt cost counts.
+    pub given_costs: Option<Arc<dyn CostTable>>,
+}
+
+impl Config {
+    /// The defaults, for `policy` on `partitions`.
+    pub fn new(policy: Policy, partitions: Vec<PartitionId>) -> Config {
+        let count = |n: u32| NonZeroU32::new(n).expect("a default is not zero");
+        Config {
+            policy,
+            tenant_batching: true,
+            max_lanes: count(32),
+            max_items: count(64),
+            queue_requests: count(256),
+            queue_bytes: Bytes::mib(64),
+            partitions,
+            max_concurrent: count(64),
+            max_wait: Duration::ZERO,
+            patience: Duration::from_millis(100),
+            probe_after: Duration::from_secs(1),
+            cost: CostSettings::default(),
+            given_costs: None,
+        }
+    }
+}
+
+impl Default for Config {
+    /// `space-time` on one partition, the whole device.
+    fn default() -> Config {
+        Config::new(Policy::default(), vec![PartitionId(0)])
+    }
+}

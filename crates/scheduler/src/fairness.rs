@@ -1,0 +1,176 @@
+//! Device time between owners, in proportion to their shares.
+//!
+//!   owner A (share 1)  v ─────────▶ 40      the owner with work and the smallest v is served next;
+//!   owner B (share 2)  v ─────▶ 25          time on the device moves v on by time ÷ share
+//!
+//! Every owner has a *virtual time*: device time received over its share. Launches are charged to the owners in
+//! them by items, as predicted when they start and corrected when they end.
+//!
+//! Bound: between two moments at which both owners had work waiting all the while and were chosen by virtual
+//! time, the device time over share of any two differs by at most the longest launch over the smaller share
+//! (start-time fair queueing, Goyal et al. 1996). Who returns from idleness starts at the least virtual time of
+//! those at work: time not used is not saved up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tessera_core::{OwnerId, TenantId};
+
+/// Nanoseconds of device time over share, in millionths: 128 bits never run out.
+pub(crate) type VirtualTime = u128;
+
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    owners: BTreeMap<OwnerId, Owner>,
+    /// Owners with work queued or in flight.
+    at_work: BTreeSet<(VirtualTime, OwnerId)>,
+    /// The least virtual time of those at work, kept while nobody is. Never falls.
+    floor: VirtualTime,
+}
+
+#[derive(Debug, Default)]
+struct Owner {
+    v: VirtualTime,
+    /// Shares in thousandths.
+    shares: BTreeMap<TenantId, u64>,
+    /// The largest of the shares.
+    weight: u64,
+    /// Requests queued or in flight.
+    work: u64,
+    served: Duration,
+}
+
+impl Owners {
+    pub(crate) fn tenant_added(&mut self, owner: OwnerId, tenant: TenantId, share: f64) {
+        let share = if share.is_nan() { 1.0 } else { share.clamp(0.001, 1000.0) };
+        let entry = self.owners.entry(owner).or_default();
+        entry.shares.insert(tenant, (share * 1000.0).round() as u64);
+        self.weigh(owner);
+    }
+
+    pub(crate) fn tenant_removed(&mut self, owner: OwnerId, tenant: TenantId) {
+        if let Some(entry) = self.owners.get_mut(&owner) {
+            entry.shares.remove(&tenant);
+            self.weigh(owner);
+            self.drop_if_gone(owner);
+        }
+    }
+
+    fn weigh(&mut self, owner: OwnerId) {
+        let entry = self.get(owner);
+        let before = entry.weight;
+        // What is in flight of an owner without tenants is still charged, at its last weight.
+        entry.weight = entry.shares.values().copied().max().unwrap_or(before);
+    }
+
+    /// An owner with neither tenants nor work is forgotten.
+    fn drop_if_gone(&mut self, owner: OwnerId) {
+        let gone = self.owners.get(&owner).is_some_and(|entry| entry.shares.is_empty() && entry.work == 0);
+        if gone {
+            self.owners.remove(&owner);
+        }
+    }
+
+    pub(crate) fn work_came(&mut self, owner: OwnerId) {
+        let floor = self.floor;
+        let entry = self.get(owner);
+        entry.work += 1;
+        if entry.work == 1 {
+            entry.v = entry.v.max(floor);
+            let v = entry.v;
+            self.at_work.insert((v, owner));
+        }
+    }
+
+    pub(crate) fn work_left(&mut self, owner: OwnerId) {
+        let entry = self.get(owner);
+        entry.work -= 1;
+        if entry.work == 0 {
+            let v = entry.v;
+            self.at_work.remove(&(v, owner));
+            self.raise_floor(v);
+            self.drop_if_gone(owner);
+        }
+    }
+
+    fn raise_floor(&mut self, last: VirtualTime) {
+        self.floor = self.floor.max(self.at_work.first().map_or(last, |&(v, _)| v));
+    }
+
+    pub(crate) fn virtual_time(&self, owner: OwnerId) -> VirtualTime {
+        self.owners.get(&owner).map_or(0, |entry| entry.v)
+    }
+
+    /// How far `time` on the device moves the owner on.
+    pub(crate) fn distance(&self, owner: OwnerId, time: Duration) -> VirtualTime {
+        let weight = self.owners.get(&owner).map_or(1, |entry| entry.weight.max(1));
+        time.as_nanos() * 1_000_000 / u128::from(weight)
+    }
+
+    /// Moves an owner at work on by `gain`, or back by `loss`: a prediction is charged first and corrected later.
+    pub(crate) fn charge(&mut self, owner: OwnerId, gain: Duration, loss: Duration) -> VirtualTime {
+        let (gain_v, loss_v) = (self.distance(owner, gain), self.distance(owner, loss));
+        let entry = self.get(owner);
+        let before = entry.v;
+        entry.v = (before + gain_v).saturating_sub(loss_v);
+        entry.served = (entry.served + gain).saturating_sub(loss);
+        let after = entry.v;
+        if self.at_work.remove(&(before, owner)) {
+            self.at_work.insert((after, owner));
+            self.raise_floor(after);
+        }
+        after
+    }
+
+    /// Device time charged so far.
+    pub(crate) fn served(&self, owner: OwnerId) -> Duration {
+        self.owners.get(&owner).map_or(Duration::ZERO, |entry| entry.served)
+    }
+
+    fn get(&mut self, owner: OwnerId) -> &mut Owner {
+        self.owners.get_mut(&owner).expect("an owner with tenants or work is kept")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: OwnerId = OwnerId(1);
+    const B: OwnerId = OwnerId(2);
+    const MS: Duration = Duration::from_millis(1);
+
+    fn two_owners() -> Owners {
+        let mut owners = Owners::default();
+        owners.tenant_added(A, TenantId(1), 1.0);
+        owners.tenant_added(B, TenantId(2), 4.0);
+        owners
+    }
+
+    #[test]
+    fn the_same_time_moves_a_larger_share_less() {
+        let mut owners = two_owners();
+        owners.work_came(A);
+        owners.work_came(B);
+        assert_eq!(owners.charge(A, MS, Duration::ZERO), 4 * owners.charge(B, MS, Duration::ZERO));
+    }
+
+    #[test]
+    fn time_not_used_is_not_saved_up() {
+        let mut owners = two_owners();
+        owners.work_came(A);
+        owners.charge(A, 100 * MS, Duration::ZERO);
+        owners.work_came(B);
+        assert_eq!(owners.virtual_time(B), owners.virtual_time(A));
+    }
+
+    #[test]
+    fn an_owner_without_tenants_is_kept_until_its_work_is_done() {
+        let mut owners = two_owners();
+        owners.work_came(A);
+        owners.tenant_removed(A, TenantId(1));
+        owners.charge(A, MS, Duration::ZERO);
+        assert_eq!(owners.served(A), MS);
+        owners.work_left(A);
+        assert_eq!(owners.served(A), Duration::ZERO);
+    }
+}

@@ -1,0 +1,127 @@
+//! What is said at the door: who a tenant is, what a request brings, and the two answers.
+//!
+//!   Terms ─▶ tenant_added          Offer ─▶ offer ─▶ Admitted (queued, to be answered exactly once)
+//!                                                 └▶ Refusal  (never queued; says why and the way out)
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+use tessera_core::{Bytes, Moment, OwnerId, PlanKey, RequestId, TenantId};
+
+/// What was agreed with a tenant.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Terms {
+    /// Who pays. Fairness is between owners, never between tenants of one owner.
+    pub owner: OwnerId,
+    /// The owner's weight in device time; an owner weighs as much as the largest share among its tenants, so
+    /// that more tenants do not mean more time. Values outside 0.001 to 1000 are brought inside, NaN is 1.
+    pub share: f64,
+    /// Answer within this long of arrival. `None` is best effort: never late, never refused for lateness.
+    pub slo: Option<Duration>,
+}
+
+impl Terms {
+    /// Best effort with a share of one.
+    pub fn best_effort(owner: OwnerId) -> Terms {
+        Terms { owner, share: 1.0, slo: None }
+    }
+}
+
+/// A request at the door: sizes and ids only, its payload stays with the caller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// The request, new to the scheduler.
+    pub request: RequestId,
+    /// Whose weights it needs.
+    pub tenant: TenantId,
+    /// Which plan it runs. Only requests of one plan share a launch.
+    pub plan: PlanKey,
+    /// Items it carries.
+    pub items: NonZeroU32,
+    /// Memory its payload holds while queued.
+    pub bytes: Bytes,
+    /// When its answer is due. `None`: the tenant's SLO from now, or never where the tenant has none.
+    pub deadline: Option<Moment>,
+    /// Whether it may share a lane with its tenant's other requests. A request of a class not proven independent
+    /// along the batch may not: it is one item, and a lane of its own.
+    pub batchable: bool,
+}
+
+/// Let in: the request will be launched, cancelled, expired or returned by `tenant_removed`, exactly one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Admitted {
+    /// When its answer is due; `None` is best effort.
+    pub deadline: Option<Moment>,
+    /// The predicted time from now to its answer, where one can be predicted.
+    pub predicted: Option<Duration>,
+    /// Whether a deadline stands and the prediction keeps it. Best effort, plans never measured and probes are let in
+    /// without.
+    pub promised: bool,
+}
+
+/// Why a request was not let in. Nothing of it is kept.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No such tenant, or it was removed.
+    #[error("{0} is not being served; load it first")]
+    UnknownTenant(TenantId),
+    /// The id is queued or in flight already.
+    #[error("{0} was offered before and is not answered yet; every request needs an id of its own")]
+    KnownRequest(RequestId),
+    /// More items than one launch carries. The caller may split the request and offer the parts.
+    #[error(
+        "a request of {items} items does not fit one launch, which carries {limit}; send it in parts or raise `max_items`"
+    )]
+    TooManyItems {
+        /// Items in the request.
+        items: NonZeroU32,
+        /// Most in one launch.
+        limit: NonZeroU32,
+    },
+    /// The tenant has as many requests queued as it may.
+    #[error(
+        "{tenant} has {queued} requests queued of at most {limit}; try again later, send slower, or raise `queue_requests`"
+    )]
+    QueueFull {
+        /// Whose queue.
+        tenant: TenantId,
+        /// Requests queued now.
+        queued: u32,
+        /// Most that may be.
+        limit: NonZeroU32,
+    },
+    /// The tenant's queued requests hold as many bytes as they may.
+    #[error(
+        "{tenant} has {queued} queued of at most {limit}, and this request brings {brings}; try again later, send less, or raise `queue_bytes`"
+    )]
+    QueueBytesFull {
+        /// Whose queue.
+        tenant: TenantId,
+        /// Bytes queued now.
+        queued: Bytes,
+        /// Bytes of the refused request. Above `limit` it can never be let in.
+        brings: Bytes,
+        /// Most that may be queued.
+        limit: Bytes,
+    },
+    /// It could not be answered in time.
+    #[error(
+        "the answer would take {predicted:?} and is due in {allowed:?}; try again later or allow more time"
+    )]
+    TooLate {
+        /// Time from now to its answer, waiting included, if it were let in without making another late.
+        predicted: Duration,
+        /// Time from now to its deadline.
+        allowed: Duration,
+    },
+}
+
+/// What `cancel` found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cancelled {
+    /// It was queued and is gone: the caller answers it.
+    Queued,
+    /// It is in a launch that runs on; its answer is to be thrown away.
+    InFlight,
+    /// Never offered, or answered already.
+    Unknown,
+}

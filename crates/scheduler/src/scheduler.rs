@@ -1,0 +1,182 @@
+//! The scheduler's state, and what its calls do to it.
+
+use crate::config::Config;
+use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
+use crate::fairness::Owners;
+use crate::launch::Decision;
+use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms};
+use crate::plans::{PlanIx, Plans};
+use crate::queues::Queues;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::time::Duration;
+use tessera_core::{LaunchId, Moment, OwnerId, PartitionId, PlanKey, RequestId, TenantId};
+
+/// Who waits, what runs, what things cost. See the crate's text.
+#[derive(Debug)]
+pub struct Scheduler {
+    pub(crate) config: Config,
+    pub(crate) tenants: BTreeMap<TenantId, Terms>,
+    pub(crate) owners: Owners,
+    pub(crate) plans: Plans,
+    pub(crate) queues: Queues,
+    pub(crate) in_flight: BTreeMap<LaunchId, InFlight>,
+    pub(crate) in_flight_requests: HashMap<RequestId, LaunchId>,
+    pub(crate) launches: u64,
+    /// Whose turn it was last, for the policies that take turns.
+    pub(crate) last_tenant: Option<TenantId>,
+}
+
+/// A launch that runs.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) plan: PlanIx,
+    pub(crate) size: Size,
+    pub(crate) partition: PartitionId,
+    pub(crate) predicted: Option<Duration>,
+    pub(crate) started: Moment,
+    pub(crate) tenants: Vec<TenantId>,
+    pub(crate) requests: Vec<(RequestId, OwnerId, NonZeroU32)>,
+}
+
+impl InFlight {
+    /// Predicted time to its end.
+    pub(crate) fn left(&self, now: Moment) -> Duration {
+        self.predicted.unwrap_or_default().saturating_sub(now.since(self.started))
+    }
+}
+
+impl Scheduler {
+    /// A scheduler with nobody to serve yet. `config.partitions` must not be empty.
+    pub fn new(config: Config) -> Scheduler {
+        assert!(!config.partitions.is_empty(), "a scheduler has at least one partition");
+        Scheduler {
+            tenants: BTreeMap::new(),
+            owners: Owners::default(),
+            plans: Plans::new(Costs::new(config.cost), config.given_costs.clone()),
+            queues: Queues::default(),
+            in_flight: BTreeMap::new(),
+            in_flight_requests: HashMap::new(),
+            launches: 0,
+            last_tenant: None,
+            config,
+        }
+    }
+
+    /// From now on requests of the tenant may be offered. A tenant added again has its terms replaced.
+    pub fn tenant_added(&mut self, _now: Moment, tenant: TenantId, terms: Terms) {
+        if let Some(before) = self.tenants.insert(tenant, terms)
+            && before.owner != terms.owner
+        {
+            self.owners.tenant_removed(before.owner, tenant);
+        }
+        self.owners.tenant_added(terms.owner, tenant, terms.share);
+    }
+
+    /// From now on they may not. Returns the requests that waited: the caller answers them. Those in flight still finish.
+    pub fn tenant_removed(&mut self, _now: Moment, tenant: TenantId) -> Vec<RequestId> {
+        let waiting: Vec<RequestId> =
+            self.queues.of_tenant(tenant).map(|waiting| waiting.rider.request).collect();
+        for request in &waiting {
+            self.leave(*request);
+        }
+        if let Some(terms) = self.tenants.remove(&tenant) {
+            self.owners.tenant_removed(terms.owner, tenant);
+        }
+        waiting
+    }
+
+    /// What one launch of the plan has to do: the first guess at its cost.
+    pub fn plan_known(&mut self, plan: &PlanKey, work: PlanWork) {
+        let plan = self.plans.number(plan);
+        self.plans.costs.plan_known(plan, work);
+    }
+
+    /// The plan is not wanted any more; what was learnt of it goes, unless requests of it wait or run.
+    pub fn plan_dropped(&mut self, plan: &PlanKey) {
+        self.plans.forget(plan);
+    }
+
+    /// Lets a request in, or says why not.
+    pub fn offer(&mut self, now: Moment, offer: &Offer) -> Result<Admitted, Refusal> {
+        self.admit(now, offer)
+    }
+
+    /// Nobody wants the answer any more.
+    pub fn cancel(&mut self, _now: Moment, request: RequestId) -> Cancelled {
+        if self.leave(request) {
+            Cancelled::Queued
+        } else if self.in_flight_requests.contains_key(&request) {
+            Cancelled::InFlight
+        } else {
+            Cancelled::Unknown
+        }
+    }
+
+    /// The requests whose deadlines have passed while they waited: they are out, and the caller answers them.
+    pub fn expire(&mut self, now: Moment) -> Vec<RequestId> {
+        let mut expired = Vec::new();
+        while let Some(request) = self.queues.overdue(now) {
+            self.leave(request);
+            expired.push(request);
+        }
+        expired
+    }
+
+    /// What to do now; call again after every launch until it says something else.
+    pub fn decide(&mut self, now: Moment) -> Decision {
+        self.next(now)
+    }
+
+    /// A launch is over, however it ended. Frees its partition, learns from it, charges the owners in it by items.
+    pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration) {
+        let Some(launch) = self.in_flight.remove(&launch) else { return };
+        self.plans.costs.learn(
+            launch.plan,
+            launch.size,
+            Measured { at: now, took, predicted: launch.predicted },
+        );
+        for (request, owner, items) in launch.requests {
+            self.in_flight_requests.remove(&request);
+            let part = took * items.get() / launch.size.items.max(1);
+            let before = self.owners.virtual_time(owner);
+            let after = self.owners.charge(owner, part, Duration::ZERO);
+            self.queues.owner_moved(owner, before, after);
+            self.owners.work_left(owner);
+            self.plans.released(launch.plan);
+        }
+    }
+
+    /// Takes a waiting request out for good.
+    fn leave(&mut self, request: RequestId) -> bool {
+        let Some(waiting) = self.queues.remove(request, &self.owners) else { return false };
+        self.owners.work_left(waiting.whose.owner);
+        self.plans.released(waiting.whose.plan);
+        true
+    }
+
+    /// Requests that wait, of all tenants.
+    pub fn queued(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Requests of one tenant that wait.
+    pub fn queued_of(&self, tenant: TenantId) -> u32 {
+        self.queues.depth(tenant).requests
+    }
+
+    /// Launches that run.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// How far launches were from their predictions.
+    pub fn prediction_error(&self) -> PredictionError {
+        self.plans.costs.prediction_error()
+    }
+
+    /// Device time charged to an owner since it last had neither tenants nor work.
+    pub fn served(&self, owner: OwnerId) -> Duration {
+        self.owners.served(owner)
+    }
+}

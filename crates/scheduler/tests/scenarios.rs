@@ -1,0 +1,226 @@
+//! What the scheduler does, in virtual time.
+
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_core::{
+    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
+};
+use tessera_scheduler::sim::{Outcome, Simulation};
+use tessera_scheduler::{Config, CostTable, Decision, Offer, Refusal, Scheduler, Size, Terms};
+
+/// A launch takes a millisecond, and a tenth more for every item: sharing pays, as on a GPU.
+#[derive(Clone, Debug)]
+struct Affine;
+
+impl CostTable for Affine {
+    fn cost(&self, _: &PlanKey, size: Size) -> Option<Duration> {
+        Some(Duration::from_micros(1000 + 100 * u64::from(size.items)))
+    }
+}
+
+fn ms(ms: u64) -> Moment {
+    Moment::at(Duration::from_millis(ms))
+}
+
+fn plan(class: u8) -> PlanKey {
+    PlanKey { class: ClassId([class; 16]), dims: [].into(), precision: Precision::Fp32 }
+}
+
+fn offer(request: u64, tenant: u64, class: u8) -> Offer {
+    Offer {
+        request: RequestId(request),
+        tenant: TenantId(tenant),
+        plan: plan(class),
+        items: NonZeroU32::MIN,
+        bytes: Bytes(100),
+        deadline: None,
+        batchable: true,
+    }
+}
+
+fn config(policy: Policy) -> Config {
+    Config { given_costs: Some(Arc::new(Affine)), ..Config::new(policy, vec![PartitionId(0)]) }
+}
+
+fn with_tenants(config: Config, tenants: u64) -> Simulation<Affine> {
+    let mut simulation = Simulation::new(config, Affine);
+    (0..tenants).for_each(|tenant| simulation.tenant(TenantId(tenant), Terms::best_effort(OwnerId(tenant))));
+    simulation
+}
+
+#[test]
+fn requests_of_many_tenants_that_wait_together_leave_in_one_launch() {
+    let mut simulation = with_tenants(config(Policy::SpaceTime), 9);
+    (0..9).for_each(|tenant| simulation.offer(ms(0), &offer(tenant, tenant, 1)));
+    let (_, history) = simulation.finish();
+    let lanes: Vec<usize> = history.iter().map(|(_, launch)| launch.lanes.len()).collect();
+    assert_eq!(lanes, [1, 8], "the first leaves an idle device alone; the others share the next launch");
+}
+
+#[test]
+fn every_policy_launches_as_its_table_says() {
+    for policy in [Policy::Time, Policy::Exclusive, Policy::Space] {
+        for tenant_batching in [true, false] {
+            let mut simulation = with_tenants(Config { tenant_batching, ..config(policy) }, 3);
+            for round in 0..4 {
+                (0..3).for_each(|tenant| simulation.offer(ms(0), &offer(10 * round + tenant, tenant, 1)));
+            }
+            let (outcomes, history) = simulation.finish();
+            assert_eq!(outcomes.len(), 12);
+            assert!(history.iter().all(|(_, launch)| launch.lanes.len() == 1), "{policy}");
+            let largest = history.iter().map(|(_, launch)| launch.items()).max().unwrap();
+            assert_eq!(largest > 1, tenant_batching, "{policy}");
+            let order: Vec<u64> = history.iter().map(|(_, launch)| launch.lanes[0].tenant.0).collect();
+            match (policy, tenant_batching) {
+                (Policy::Time, false) => assert_eq!(order, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]),
+                (Policy::Exclusive, false) => assert_eq!(order, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]),
+                (Policy::Space, _) => {
+                    assert_eq!(history[2].0, ms(0), "three tenants run side by side at once")
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_late_request_is_refused_before_it_is_queued() {
+    let mut simulation = with_tenants(config(Policy::SpaceTime), 2);
+    let hurried = Offer { deadline: Some(Moment(500_000)), ..offer(1, 0, 1) };
+    simulation.offer(ms(0), &hurried);
+    let (outcomes, history) = simulation.finish();
+    assert!(matches!(outcomes[&RequestId(1)], Outcome::Refused(Refusal::TooLate { .. })), "{outcomes:?}");
+    assert!(history.is_empty());
+}
+
+#[test]
+fn a_best_effort_request_is_never_refused_for_lateness_and_does_not_starve() {
+    let mut simulation = Simulation::new(config(Policy::SpaceTime), Affine);
+    simulation.tenant(TenantId(0), Terms::best_effort(OwnerId(0)));
+    let promised = Terms { slo: Some(Duration::from_millis(20)), ..Terms::best_effort(OwnerId(1)) };
+    simulation.tenant(TenantId(1), promised);
+    simulation.offer(ms(0), &offer(9999, 1, 2));
+    simulation.offer(ms(0), &offer(10_000, 0, 1));
+    // A stream of another class that keeps the device busy all the while.
+    (0..400).for_each(|request| simulation.offer(ms(request), &offer(request, 1, 2)));
+    let (outcomes, _) = simulation.finish();
+    let Outcome::Answered { at, .. } = outcomes[&RequestId(10_000)] else { panic!("{outcomes:?}") };
+    assert!(at <= ms(110), "its patience is 100 ms and a launch at most 10 ms, but it was answered at {at}");
+}
+
+#[test]
+fn what_expires_is_dropped_by_time_and_not_by_the_next_launch() {
+    // No given costs: a plan never measured is let in whatever its deadline.
+    let mut scheduler = Scheduler::new(Config::new(Policy::SpaceTime, vec![PartitionId(0)]));
+    scheduler.tenant_added(ms(0), TenantId(0), Terms::best_effort(OwnerId(0)));
+    scheduler.offer(ms(0), &offer(1, 0, 1)).unwrap();
+    assert!(matches!(scheduler.decide(ms(0)), Decision::Launch(_)));
+    scheduler.offer(ms(1), &Offer { deadline: Some(ms(5)), ..offer(2, 0, 1) }).unwrap();
+    assert_eq!(scheduler.decide(ms(1)), Decision::SleepUntil(ms(5)));
+    assert_eq!(scheduler.expire(ms(4)), []);
+    assert_eq!(scheduler.expire(ms(5)), [RequestId(2)]);
+    assert_eq!(scheduler.decide(ms(5)), Decision::Idle);
+}
+
+#[test]
+fn a_plan_that_was_slow_once_is_measured_again() {
+    let mut scheduler = Scheduler::new(Config::new(Policy::SpaceTime, vec![PartitionId(0)]));
+    let terms = Terms { slo: Some(Duration::from_millis(10)), ..Terms::best_effort(OwnerId(0)) };
+    scheduler.tenant_added(ms(0), TenantId(0), terms);
+    scheduler.offer(ms(0), &offer(1, 0, 1)).expect("a plan never measured is let in");
+    let Decision::Launch(launch) = scheduler.decide(ms(0)) else { panic!("an idle device") };
+    scheduler.finished(ms(500), launch.id, Duration::from_millis(500));
+    assert!(matches!(scheduler.offer(ms(501), &offer(2, 0, 1)), Err(Refusal::TooLate { .. })));
+    scheduler.offer(ms(1600), &offer(3, 0, 1)).expect("after a second one is let in to measure");
+}
+
+#[test]
+fn under_overload_owners_get_device_time_by_their_shares() {
+    let mut simulation = Simulation::new(
+        Config { max_lanes: NonZeroU32::MIN, tenant_batching: false, ..config(Policy::SpaceTime) },
+        Affine,
+    );
+    for (tenant, share) in [(0, 1.0), (1, 3.0)] {
+        simulation.tenant(TenantId(tenant), Terms { share, ..Terms::best_effort(OwnerId(tenant)) });
+    }
+    for request in 0..240 {
+        simulation.offer(ms(0), &offer(2 * request, 0, 1));
+        simulation.offer(ms(0), &offer(2 * request + 1, 1, 1));
+    }
+    let (_, history) = simulation.finish();
+    // While both have work waiting. At first slack decides; fairness then makes up for what it gave.
+    let contested = history.iter().filter(|(at, _)| *at < ms(300));
+    let (mut small, mut large) = (0, 0);
+    contested.for_each(|(_, launch)| if launch.lanes[0].tenant.0 == 0 { small += 1 } else { large += 1 });
+    let ratio = f64::from(large) / f64::from(small);
+    assert!((2.5..3.5).contains(&ratio), "{large} launches to {small}");
+}
+
+#[test]
+fn queue_bounds_are_exact_and_a_cancelled_request_makes_room() {
+    let bound = NonZeroU32::new(3).unwrap();
+    let mut scheduler = Scheduler::new(Config { queue_requests: bound, ..config(Policy::SpaceTime) });
+    scheduler.tenant_added(ms(0), TenantId(0), Terms::best_effort(OwnerId(0)));
+    for request in 0..3 {
+        scheduler.offer(ms(0), &offer(request, 0, 1)).unwrap();
+    }
+    assert!(matches!(scheduler.offer(ms(0), &offer(3, 0, 1)), Err(Refusal::QueueFull { queued: 3, .. })));
+    scheduler.cancel(ms(0), RequestId(1));
+    scheduler.offer(ms(0), &offer(4, 0, 1)).unwrap();
+    assert_eq!(scheduler.queued(), 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever comes in any order: every request has exactly one outcome, launches keep their limits and carry one plan, and a
+    /// tenant's requests of one plan keep their order.
+    #[test]
+    fn every_request_has_exactly_one_outcome(
+        policy in prop::sample::select(Policy::ALL.to_vec()),
+        tenant_batching: bool,
+        max_lanes in 1u32..5,
+        requests in prop::collection::vec((0u64..6, 0u8..3, 1u32..4, 0u64..3, prop::option::of(1u64..30), any::<bool>()), 1..120),
+    ) {
+        let limits = Config {
+            tenant_batching,
+            max_lanes: NonZeroU32::new(max_lanes).unwrap(),
+            max_items: NonZeroU32::new(6).unwrap(),
+            ..config(policy)
+        };
+        let mut simulation = with_tenants(limits, 5); // the sixth tenant is unknown
+        let mut now = 0;
+        let mut asked = BTreeMap::new();
+        for (number, (tenant, class, items, wait, deadline, batchable)) in requests.iter().copied().enumerate() {
+            now += wait;
+            let number = number as u64;
+            asked.insert(RequestId(number), (tenant, class));
+            let deadline = deadline.map(|after| ms(now + after));
+            let items = NonZeroU32::new(items).unwrap();
+            simulation.offer(ms(now), &Offer { deadline, items, batchable, ..offer(number, tenant, class) });
+        }
+        let (outcomes, history) = simulation.finish();
+        prop_assert_eq!(outcomes.keys().collect::<Vec<_>>(), asked.keys().collect::<Vec<_>>());
+        let mut launched = BTreeSet::new();
+        let mut last: BTreeMap<(u64, u8), u64> = BTreeMap::new();
+        for (_, launch) in &history {
+            prop_assert!(launch.lanes.len() as u32 <= max_lanes && launch.items() <= 6);
+            prop_assert!(policy == Policy::SpaceTime || launch.lanes.len() == 1);
+            for lane in &launch.lanes {
+                prop_assert!(tenant_batching || lane.requests.len() == 1);
+                for (request, _) in &lane.requests {
+                    let (tenant, class) = asked[request];
+                    prop_assert!(launched.insert(*request), "launched twice");
+                    prop_assert_eq!((TenantId(tenant), plan(class)), (lane.tenant, launch.plan.clone()));
+                    let before = last.insert((tenant, class), request.0);
+                    prop_assert!(before.is_none_or(|before| before < request.0), "order within a tenant");
+                }
+            }
+        }
+        let answered = outcomes.values().filter(|outcome| matches!(outcome, Outcome::Answered { .. })).count();
+        prop_assert_eq!(answered, launched.len());
+    }
+}
