@@ -2,7 +2,7 @@
 //!
 //! One event is one line, whatever is in it: names come from callers, and a tenant called
 //! `x\n2026-01-01 INFO all is well` must not write a line of its own. JSON escapes by itself; text passes
-//! [`OneLine`], which is why it has no colours.
+//! `OneLine`, which is why it has no colours.
 
 use crate::settings::LogFormat;
 use std::io::{self, Write};

@@ -4,7 +4,7 @@
 //! default  <  tessera.toml  <  TESSERA_HTTP_PORT=…  <  --http-port …        a later source wins
 //! ```
 //!
-//! A row of [`table`] is a setting's field, key, reader, default and help. The file, the environment, the flags of
+//! A row of [`TABLE`] is a setting's field, key, reader, default and help. The file, the environment, the flags of
 //! `tessera serve` and its `--help` are all made from these rows, so none of them can know a key that another does
 //! not. Every value passes the same reader, whatever its source, defaults included.
 

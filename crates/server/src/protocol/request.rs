@@ -96,12 +96,13 @@ pub fn decode(
     if ["sequence_id", "sequence_start", "sequence_end"].iter().any(|name| parameters.asks(name)) {
         return Err(Rejection::Unsupported("sequences are not offered: every request stands alone".into()));
     }
+    // Hashed: comparing each with each would let 256 long names that differ in their last letter take seconds.
     let mut names = HashSet::with_capacity(parsed.inputs.0.len());
+    if let Some(twice) = parsed.inputs.0.iter().find(|input| !names.insert(input.name.as_str())) {
+        return Err(invalid(format_args!("input '{}' is given twice", shown(&twice.name))));
+    }
     let mut inputs = Vec::with_capacity(parsed.inputs.0.len());
     for input in parsed.inputs.0 {
-        if !names.insert(input.name.clone()) {
-            return Err(invalid(format_args!("input '{}' is given twice", shown(&input.name))));
-        }
         inputs.push(tensor(input, &mut tensors)?);
     }
     if !tensors.is_empty() {
@@ -112,10 +113,12 @@ pub fn decode(
         ..Wanted::default()
     };
     let mut outputs = Vec::new();
-    for output in parsed.outputs.map(|all| all.0).unwrap_or_default() {
-        if outputs.contains(&output.name) {
-            return Err(invalid(format_args!("output '{}' is asked for twice", shown(&output.name))));
-        }
+    let asked = parsed.outputs.map(|all| all.0).unwrap_or_default();
+    let mut names = HashSet::with_capacity(asked.len());
+    if let Some(twice) = asked.iter().find(|output| !names.insert(output.name.as_str())) {
+        return Err(invalid(format_args!("output '{}' is asked for twice", shown(&twice.name))));
+    }
+    for output in asked {
         let parameters = output.parameters.unwrap_or_default();
         if parameters.asks("classification") || parameters.asks("shared_memory_region") {
             return Err(Rejection::Unsupported(format!(
