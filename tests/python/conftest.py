@@ -70,7 +70,7 @@ class Server:
     def __init__(self, repository, *flags):
         binary = pathlib.Path(os.environ.get("TESSERA_BIN", ROOT / "target" / "debug" / "tessera")).resolve()
         assert binary.is_file(), f"no binary at {binary}: build it with `cargo build --bin tessera`, or set TESSERA_BIN"
-        ports = [word for port in ("http", "grpc", "metrics") for word in (f"--{port}-port", "0")]
+        ports = [word for port in ("http", "metrics") for word in (f"--{port}-port", "0")]
         command = [str(binary), "serve", "--model-repository", str(repository), "--device", "cpu", *ports, *flags]
         self.lines = []
         self._bound = queue.Queue()
