@@ -175,3 +175,44 @@ impl Rejection {
         Wire { http, grpc, outcome, retry_after }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_an_error_status_and_an_outcome_that_metrics_can_take_away_again() {
+        let (model, text) = (|| String::from("m"), || String::from("t"));
+        let time = Duration::from_millis(5);
+        let all = [
+            Rejection::UnknownModel { model: model() },
+            Rejection::UnknownVersion { model: model(), version: text(), served: vec![1] },
+            Rejection::NotReady { model: model(), why: text() },
+            Rejection::Invalid(text()),
+            Rejection::TooLarge { limit: 1 },
+            Rejection::UnsupportedEncoding { encoding: text() },
+            Rejection::Unsupported(text()),
+            Rejection::QueueFull { queue: text(), queued: 1, limit: 1, retry_after: time },
+            Rejection::TooLate { model: model(), predicted: time, allowed: time, retry_after: time },
+            Rejection::Expired { model: model(), allowed: time },
+            Rejection::Cancelled(text()),
+            Rejection::ShuttingDown,
+            Rejection::Internal(text()),
+        ];
+        for rejection in &all {
+            let wire = rejection.wire();
+            assert!((400..600).contains(&wire.http), "{rejection}");
+            assert!(Rejection::OUTCOMES.contains(&wire.outcome), "{rejection}");
+        }
+        let named = |outcome| all.iter().any(|rejection| rejection.wire().outcome == outcome);
+        assert!(Rejection::OUTCOMES.into_iter().all(named));
+    }
+
+    #[test]
+    fn overload_is_never_unavailable_which_clients_retry_by_themselves() {
+        let retry_after = Duration::from_secs(1);
+        let full = Rejection::QueueFull { queue: "q".into(), queued: 8, limit: 8, retry_after };
+        assert_eq!((full.wire().http, full.wire().grpc), (429, GrpcCode::ResourceExhausted));
+        assert_eq!(full.wire().retry_after, Some(retry_after));
+    }
+}
