@@ -25,6 +25,9 @@ impl Drop for Weights {
     }
 }
 
+/// The generation that has each slot now, and its weights.
+type Taken = BTreeMap<(ClassId, SlotId), (u64, Weak<Weights>)>;
+
 /// Every slot of a device, and what they take.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -32,7 +35,7 @@ pub(crate) struct Ledger {
     pub(crate) arenas: AtomicU64,
     generations: AtomicU64,
     /// Slots in use, and the use that has each now.
-    taken: Mutex<BTreeMap<(ClassId, SlotId), (u64, Weak<Weights>)>>,
+    taken: Mutex<Taken>,
 }
 
 impl Ledger {

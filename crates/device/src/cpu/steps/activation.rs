@@ -38,7 +38,7 @@ pub(crate) fn unary(function: Unary, values: &mut [f32]) {
         Unary::Exp => each!(|x| x.exp()),
         Unary::Floor => each!(|x| x.floor()),
         Unary::Gelu { tanh: false } => {
-            each!(|x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)))
+            each!(|x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)));
         }
         Unary::Gelu { tanh: true } => each!(|x| {
             let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x); // sqrt(2 / π)
@@ -80,13 +80,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 
 /// Between 0 and 1; NaN stays NaN.
 fn hard(x: f32) -> f32 {
-    if x < 0.0 {
-        0.0
-    } else if x > 1.0 {
-        1.0
-    } else {
-        x
-    }
+    x.clamp(0.0, 1.0)
 }
 
 /// ln(1 + eˣ) without overflow.

@@ -114,7 +114,7 @@ fn store(out: &mut [u64], first: usize, register: &Register, dtype: DType) {
     }
     match (register, dtype) {
         (Floats(x), _) => {
-            bytemuck::cast_slice_mut::<u64, f32>(out)[first..first + x.len()].copy_from_slice(x)
+            bytemuck::cast_slice_mut::<u64, f32>(out)[first..first + x.len()].copy_from_slice(x);
         }
         (Integers(x), DType::I64) => integers!(i64, x),
         (Integers(x), DType::I32) => integers!(i32, x),

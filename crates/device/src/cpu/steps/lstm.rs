@@ -54,7 +54,7 @@ fn run(
     let StepKind::Lstm { shape, x, w, r, bias, h0, c0, y_offset, y_stride, .. } = kind else { return };
     let (hidden, time) = (shape.hidden, shape.time);
     let gates = 4 * hidden;
-    let [mut y, mut h, mut c] = outs.map(|out| out.map(|words| bytemuck::cast_slice_mut::<u64, f32>(words)));
+    let [mut y, mut h, mut c] = outs.map(|out| out.map(bytemuck::cast_slice_mut::<u64, f32>));
     let (w, r) = (reads.weight(*w), reads.weight(*r));
     let source = reads.source::<f32>(x.operand);
     let x_stride = x.strides[0].unsigned_abs();

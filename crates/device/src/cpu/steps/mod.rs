@@ -146,6 +146,9 @@ impl<'a> Reads<'a> {
     }
 }
 
+/// Which items failed, and why.
+type Failures = Vec<(usize, RequestError)>;
+
 impl<'a> Bench<'a> {
     fn lane(&self) -> Lane<'a> {
         Lane { plan: self.plan, layout: self.layout, weights: self.weights, constants: self.constants }
@@ -155,7 +158,7 @@ impl<'a> Bench<'a> {
     fn open<'s, const N: usize>(
         &'s mut self,
         outs: [BufferId; N],
-    ) -> (Reads<'s>, [&'s mut [u64]; N], &'s mut Scratch, &'s mut Vec<(usize, RequestError)>)
+    ) -> (Reads<'s>, [&'s mut [u64]; N], &'s mut Scratch, &'s mut Failures)
     where
         'a: 's,
     {
