@@ -123,6 +123,19 @@ pub enum WeightSource {
         /// Their number of bytes.
         len: u64,
     },
+    /// They are a tensor of another type, or transposed, and become what is wanted when they are read.
+    Converted {
+        /// The bytes.
+        from: Box<WeightSource>,
+        /// What they are: a half of either kind, or the type that is wanted.
+        dtype: DType,
+        /// The dimensions that they have.
+        dims: Vec<usize>,
+        /// Whether the two dimensions are swapped.
+        transposed: bool,
+    },
+    /// Not at hand: a class has no weights, and a served model forgets its own once they are packed.
+    Forgotten,
 }
 
 impl Graph {

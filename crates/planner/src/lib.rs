@@ -6,6 +6,8 @@
 //! ```
 //! Pure: no device, no threads, no time. Modules are listed in the order in which a model passes through them.
 
+pub mod class;
+pub mod describe;
 pub mod element;
 pub mod fold;
 pub mod graph;
@@ -19,6 +21,7 @@ pub mod plan;
 pub mod source;
 pub mod tensor;
 
+pub use class::{Bound, Class, Model, ModelError};
 pub use graph::Graph;
 pub use onnx::{ImportError, import};
 pub use op::Op;

@@ -69,6 +69,9 @@ pub enum SourceError {
         /// Byte after the last one asked for.
         end: u64,
     },
+    /// Nobody kept them.
+    #[error("the weights are not at hand any more; load the model again")]
+    Forgotten,
     /// The bytes are no tensor of that type and shape.
     #[error(transparent)]
     Tensor(#[from] TensorError),
@@ -138,5 +141,38 @@ pub fn read_weight(source: &WeightSource, dtype: DType, dims: &[usize]) -> Resul
         WeightSource::File { path, stamp, offset, len } => {
             Ok(Tensor::new(dtype, dims.to_vec(), read_range(path, stamp, *offset, *len)?)?)
         }
+        WeightSource::Converted { from, dtype: stored, dims: stored_dims, transposed } => {
+            let tensor = read_weight(from, *stored, stored_dims)?;
+            let tensor = if *transposed { transpose(&tensor) } else { tensor };
+            let tensor = if *stored == dtype { tensor } else { widen(&tensor) };
+            Ok(tensor.reshaped(dims.to_vec())?)
+        }
+        WeightSource::Forgotten => Err(SourceError::Forgotten),
     }
+}
+
+/// Rows for columns of a matrix.
+fn transpose(tensor: &Tensor) -> Tensor {
+    let &[rows, cols] = tensor.dims() else { unreachable!("only matrices are stored transposed") };
+    let size = tensor.dtype().size();
+    let from = tensor.bytes();
+    let mut to = Vec::with_capacity(from.len());
+    for col in 0..cols {
+        for row in 0..rows {
+            let at = (row * cols + col) * size;
+            to.extend_from_slice(&from[at..at + size]);
+        }
+    }
+    Tensor::new(tensor.dtype(), vec![cols, rows], to).expect("as many elements as before")
+}
+
+/// Halves of either kind as singles, exactly.
+fn widen(tensor: &Tensor) -> Tensor {
+    let halves = tensor.bytes().chunks_exact(2).map(|bits| u16::from_le_bytes([bits[0], bits[1]]));
+    let singles: Vec<f32> = match tensor.dtype() {
+        DType::BF16 => halves.map(|bits| half::bf16::from_bits(bits).to_f32()).collect(),
+        DType::F16 => halves.map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
+        other => unreachable!("only halves are widened, not {other}"),
+    };
+    Tensor::from_elements(tensor.dims(), &singles)
 }

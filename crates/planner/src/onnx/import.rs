@@ -35,8 +35,11 @@ const MAX_NODES: usize = 200_000;
 pub struct Imported {
     /// The model.
     pub graph: Graph,
-    /// For every parameter of the graph that an Identity node made: the initializer's name, while the parameter has the node's.
+    /// For every parameter of the graph the initializer that holds it; `None` for what Constant nodes and attributes hold. Where
+    /// an Identity node gave an initializer another name, the parameter has that name.
     pub origins: Vec<Option<String>>,
+    /// Initializers that no answer depends on.
+    pub unread: Vec<String>,
     /// What the file says of each output.
     pub outputs: Vec<DeclaredOutput>,
 }
@@ -85,7 +88,11 @@ fn import_model(bytes: Bytes, external: External) -> Result<Imported, ImportErro
     importer.nodes(graph)?;
     importer.outputs(graph)?;
     roles::split(&mut importer.graph, &mut importer.origins)?;
-    Ok(Imported { graph: importer.graph, origins: importer.origins, outputs: importer.declared })
+    let Importer { graph, origins, declared: outputs, initializers, values, .. } = importer;
+    let unread = initializers.into_keys().filter(|name| !values.contains_key(name)).map(str::to_owned);
+    let mut unread: Vec<String> = unread.collect();
+    unread.sort_unstable();
+    Ok(Imported { graph, origins, outputs, unread })
 }
 
 /// The version of ONNX's own operators that the model is written in.
@@ -305,7 +312,7 @@ impl<'m> Importer<'m> {
         }
         let tensor = self.initializers[name];
         let loaded = data::load(tensor, name, &mut self.external)?;
-        self.param(name.to_owned(), &loaded, None).map(|value| {
+        self.param(name.to_owned(), &loaded, Some(name.to_owned())).map(|value| {
             self.values.insert(name, value);
             Some(value)
         })
@@ -435,10 +442,9 @@ impl<'m> table::Site<'_, 'm> {
         let value = match self.importer.params.get(&value) {
             None => value,
             Some(param) => {
-                let Param { name: old, dtype, dims, data, .. } =
-                    self.importer.graph.params[param.0 as usize].clone();
-                let origin = self.importer.origins[param.0 as usize].clone().unwrap_or(old);
-                self.importer.push_param(name.clone(), dtype, dims, data, Some(origin))
+                let Param { dtype, dims, data, .. } = self.importer.graph.params[param.0 as usize].clone();
+                let origin = self.importer.origins[param.0 as usize].clone();
+                self.importer.push_param(name.clone(), dtype, dims, data, origin)
             }
         };
         self.importer.values.insert(name, value);

@@ -10,7 +10,7 @@
 mod attributes;
 mod convert;
 mod data;
-mod error;
+pub(crate) mod error;
 mod external;
 pub mod import;
 #[allow(missing_docs)] // the messages are documented in onnx.proto

@@ -1,0 +1,405 @@
+//! Which models are one architecture, and which weights belong to it.
+
+mod common;
+
+use common::{fixture, proto};
+use prost::Message;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tessera_core::{ClassId, DType};
+use tessera_planner::class::{Model, ModelError, load, load_bytes, load_over_base};
+use tessera_planner::graph::ParamData;
+use tessera_planner::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use tessera_planner::source::read_weight;
+
+fn model(name: &str) -> Model {
+    load(&fixture(&format!("{name}.onnx"))).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn changed(proto: &ModelProto) -> Model {
+    load_bytes(proto.encode_to_vec(), None).unwrap()
+}
+
+fn id(name: &str) -> ClassId {
+    model(name).class.id
+}
+
+#[test]
+fn tenants_of_one_architecture_are_one_class_and_others_are_not() {
+    let families: [&[&str]; 7] = [
+        &["mlp-0", "mlp-1", "mlp-2", "mlp-3"],
+        &["lstm-0", "lstm-1", "lstm-2", "lstm-3"],
+        &["bert_tiny-0", "bert_tiny-1"],
+        &["resnet26_narrow-0", "resnet26_narrow-1", "resnet26_narrow-2"],
+        &["mobilenet_v2_035-0", "mobilenet_v2_035-1"],
+        &["block_fresh", "block_tuned"],
+        &["timm_test_vit"],
+    ];
+    let mut classes = Vec::new();
+    for family in families {
+        let first = id(family[0]);
+        assert!(family.iter().all(|name| id(name) == first), "{family:?}");
+        assert!(!classes.contains(&first), "{family:?}");
+        classes.push(first);
+    }
+}
+
+#[test]
+fn models_of_one_class_have_equal_graphs_but_for_names() {
+    let (fresh, tuned) = (model("block_fresh"), model("block_tuned"));
+    assert_eq!(format!("{:?}", fresh.class.graph.nodes), format!("{:?}", tuned.class.graph.nodes));
+    assert_eq!(fresh.weights.len(), 8);
+    let names: Vec<&str> = fresh.weight_names().collect();
+    assert_eq!(
+        names,
+        ["a.weight", "a.bias", "f.weight", "f.bias", "b.weight", "b.bias", "g.weight", "g.bias"]
+    );
+    assert_eq!(names, tuned.weight_names().collect::<Vec<_>>());
+}
+
+fn node<'m>(proto: &'m mut ModelProto, op: &str) -> &'m mut NodeProto {
+    let graph = proto.graph.as_mut().unwrap();
+    graph.node.iter_mut().find(|node| node.op_type() == op).unwrap()
+}
+
+fn attribute<'m>(proto: &'m mut ModelProto, op: &str, name: &str) -> &'m mut AttributeProto {
+    node(proto, op).attribute.iter_mut().find(|attribute| attribute.name() == name).unwrap()
+}
+
+#[test]
+fn another_epsilon_is_another_class() {
+    let mut proto = proto("block_fresh.onnx");
+    assert_eq!(changed(&proto).class.id, id("block_fresh"));
+    attribute(&mut proto, "LayerNormalization", "epsilon").f = Some(1e-6);
+    assert_ne!(changed(&proto).class.id, id("block_fresh"));
+}
+
+#[test]
+fn another_clip_bound_is_another_class() {
+    let mut proto = proto("mobilenet_v2_035-0.onnx");
+    let six = |node: &&mut NodeProto| {
+        let value = node.attribute.first().and_then(|value| value.t.as_ref());
+        value.and_then(|tensor| tensor.raw_data.as_deref()) == Some(&6f32.to_le_bytes()[..])
+    };
+    let bound = proto.graph.as_mut().unwrap().node.iter_mut().find(six).unwrap();
+    bound.attribute[0].t.as_mut().unwrap().raw_data = Some(5f32.to_le_bytes().to_vec().into());
+    assert_ne!(changed(&proto).class.id, id("mobilenet_v2_035-0"));
+}
+
+#[test]
+fn another_value_of_a_weight_is_the_same_class() {
+    let mut proto = proto("mlp-0.onnx");
+    let weight = &mut proto.graph.as_mut().unwrap().initializer[0];
+    let zeros = vec![0; weight.raw_data().len()];
+    weight.raw_data = Some(zeros.into());
+    assert_eq!(changed(&proto).class.id, id("mlp-0"));
+}
+
+#[test]
+fn names_and_the_order_of_nodes_in_the_file_do_not_matter() {
+    let mut proto = proto("bert_tiny-0.onnx");
+    let graph = proto.graph.as_mut().unwrap();
+    graph.node.reverse();
+    graph.initializer.reverse();
+    graph.value_info.clear();
+    for node in &mut graph.node {
+        node.name = None;
+        node.input
+            .iter_mut()
+            .chain(&mut node.output)
+            .filter(|name| !name.is_empty())
+            .for_each(|name| name.push('~'));
+    }
+    graph.initializer.iter_mut().for_each(|tensor| tensor.name = Some(format!("{}~", tensor.name())));
+    for info in graph.input.iter_mut().chain(&mut graph.output) {
+        info.name = Some(format!("{}~", info.name()));
+    }
+    assert_eq!(changed(&proto).class.id, id("bert_tiny-0"));
+}
+
+#[test]
+fn nodes_that_no_output_needs_do_not_matter() {
+    let mut proto = proto("mlp-0.onnx");
+    proto.graph.as_mut().unwrap().node.push(common::node("Sin", &["x"], &["nobody"], vec![]));
+    assert_eq!(changed(&proto).class.id, id("mlp-0"));
+}
+
+#[test]
+fn a_class_has_no_weights_and_a_model_has_all_of_them() {
+    let model = model("bert_tiny-0");
+    let graph = &model.class.graph;
+    for (index, param) in graph.params.iter().enumerate() {
+        assert_eq!(matches!(param.data, ParamData::Weight(_)), index < model.class.weights, "{}", param.name);
+    }
+    for (source, param) in model.weights.iter().zip(&graph.params) {
+        assert_eq!(read_weight(source, param.dtype, &param.dims).unwrap().dims(), param.dims);
+    }
+    let forgetful = model.without_weights();
+    assert!(read_weight(&forgetful.weights[0], DType::F32, &[1]).is_err());
+}
+
+#[test]
+fn shapes_bind_free_dimensions() {
+    let class = model("bert_tiny-0").class;
+    assert_eq!(class.free_dims, ["batch", "free1"]);
+    let bound = class.bind(&[&[3, 17], &[3, 17]]).unwrap();
+    assert_eq!((&bound.dims[..], bound.item_dim, bound.items), (&[3, 17][..], Some(0), 3));
+    assert_eq!(bound.batched_dims(), [17]);
+    assert_eq!(class.bind_without_free_dims(), None);
+
+    let class = model("mlp-0").class;
+    let one = class.bind_without_free_dims().unwrap();
+    assert_eq!(one, class.bind(&[&[1, 64]]).unwrap());
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused_with_what_was_expected() {
+    let class = model("mobilenet_v2_035-0").class;
+    let said = |shapes: &[&[u64]]| class.bind(shapes).unwrap_err().to_string();
+    assert_eq!(
+        said(&[&[2, 3, 224, 225]]),
+        "input `image` has shape [2, 3, 224, 225], but the model takes [batch, 3, 224, 224]"
+    );
+    assert_eq!(said(&[&[3]]), "input `image` has shape [3], but the model takes [batch, 3, 224, 224]");
+    assert!(said(&[]).contains("0 inputs came, but the model takes 1"));
+    assert!(said(&[&[0, 3, 224, 224]]).contains("axis 0 is empty"));
+    assert!(said(&[&[u64::MAX, 3, 224, 224]]).contains("more than can be held"));
+
+    let class = model("bert_tiny-0").class;
+    let error = class.bind(&[&[1, 8], &[1, 9]]).unwrap_err();
+    assert_eq!(
+        error.for_inputs(&["ids", "mask"]),
+        "dimension `free1` is 8 in input `ids` and 9 in input `mask`"
+    );
+}
+
+/// The initializers of a model file, as a state dict of f32.
+fn state_dict(proto: &ModelProto) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
+    let tensors = proto.graph.as_ref().unwrap().initializer.iter();
+    let dims = |tensor: &TensorProto| tensor.dims.iter().map(|&dim| dim as usize).collect();
+    tensors.map(|tensor| (tensor.name().to_owned(), (dims(tensor), tensor.raw_data().to_vec()))).collect()
+}
+
+type Dict = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+fn write(dict: &Dict, dtype: Dtype, folder: &Path) -> PathBuf {
+    let views =
+        dict.iter().map(|(name, (dims, bytes))| (name, TensorView::new(dtype, dims.clone(), bytes).unwrap()));
+    let path = folder.join("model.safetensors");
+    std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    path
+}
+
+fn weights(model: &Model) -> Vec<Vec<u8>> {
+    let params = model.weights.iter().zip(&model.class.graph.params);
+    params
+        .map(|(source, param)| read_weight(source, param.dtype, &param.dims).unwrap().bytes().to_vec())
+        .collect()
+}
+
+fn problems(base: &Model, dict: &Dict) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    load_over_base(base, &write(dict, Dtype::F32, folder.path())).unwrap_err().to_string()
+}
+
+#[test]
+fn tuned_weights_go_over_a_fresh_base_whose_equal_tensors_were_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let tuned = state_dict(&proto("block_tuned.onnx"));
+    let base = model("block_fresh").without_weights();
+    let over = load_over_base(&base, &write(&tuned, Dtype::F32, folder.path())).unwrap();
+    assert_eq!(over.class.id, id("block_tuned"));
+    assert_eq!(weights(&over), weights(&model("block_tuned")));
+}
+
+#[test]
+fn a_base_takes_its_own_initializers_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = model("block_fresh");
+    let own = state_dict(&proto("block_fresh.onnx"));
+    let over = load_over_base(&base, &write(&own, Dtype::F32, folder.path())).unwrap();
+    assert_eq!(weights(&over), weights(&base));
+}
+
+/// Names as PyTorch has them, for a base that was exported from a wrapper `m` with its linear layers renamed.
+fn as_pytorch_has_it(model: &Model) -> Dict {
+    let mut dict = Dict::new();
+    let graph = &model.class.graph;
+    let bias_after = |weight: usize| {
+        let value = graph.params[weight].value;
+        let product = graph.nodes.iter().find(|node| node.inputs.contains(&Some(value))).unwrap();
+        let add = graph.nodes.iter().find(|node| node.inputs.contains(&product.outputs[0])).unwrap();
+        let params = add.inputs.iter().flatten().filter_map(|value| graph.param(*value));
+        params.map(|param| param.name.clone()).next().unwrap()
+    };
+    for ((index, source), name) in model.weights.iter().enumerate().zip(model.weight_names()) {
+        let param = &graph.params[index];
+        let tensor = read_weight(source, param.dtype, &param.dims).unwrap();
+        let (name, dims, bytes) = match name.contains("::") {
+            false => (name.to_owned(), param.dims.clone(), tensor.bytes().to_vec()),
+            true => {
+                let [k, n] = param.dims[..] else { panic!("{name} is no matrix") };
+                let element = |at: usize| &tensor.bytes()[4 * at..4 * at + 4];
+                let bytes =
+                    (0..n).flat_map(|col| (0..k).flat_map(move |row| element(row * n + col))).copied();
+                (bias_after(index).replace(".bias", ".weight"), vec![n, k], bytes.collect())
+            }
+        };
+        dict.insert(name.strip_prefix("m.").unwrap().to_owned(), (dims, bytes));
+    }
+    dict
+}
+
+#[test]
+fn renamed_and_transposed_weights_are_found_by_their_state_dict_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, other) = (model("bert_tiny-0"), model("bert_tiny-1"));
+    let mut dict = as_pytorch_has_it(&other);
+    assert!(dict.contains_key("encoder.layer.1.attention.self.query.weight"), "{:?}", dict.keys());
+    let over = load_over_base(&base, &write(&dict, Dtype::F32, folder.path())).unwrap();
+    assert_eq!(weights(&over), weights(&other));
+
+    // The same with a prefix that the base does not have.
+    dict = dict.into_iter().map(|(name, tensor)| (format!("m.{name}"), tensor)).collect();
+    let over = load_over_base(&base, &write(&dict, Dtype::F32, folder.path())).unwrap();
+    assert_eq!(weights(&over), weights(&other));
+}
+
+#[test]
+fn halves_become_singles() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = model("mlp-0");
+    let mut dict = state_dict(&proto("mlp-1.onnx"));
+    for (_, bytes) in dict.values_mut() {
+        // The upper half of a single is a bfloat16.
+        *bytes = bytes.chunks_exact(4).flat_map(|single| [single[2], single[3]]).collect();
+    }
+    let over = load_over_base(&base, &write(&dict, Dtype::BF16, folder.path())).unwrap();
+    let cut = |bytes: &[u8]| {
+        bytes.chunks_exact(4).flat_map(|single| [0, 0, single[2], single[3]]).collect::<Vec<u8>>()
+    };
+    let expected: Vec<Vec<u8>> = weights(&model("mlp-1")).iter().map(|bytes| cut(bytes)).collect();
+    assert_eq!(weights(&over), expected);
+}
+
+#[test]
+fn everything_that_does_not_fit_is_listed_at_once() {
+    let base = model("block_fresh");
+    let mut dict = state_dict(&proto("block_tuned.onnx"));
+    dict.remove("g.bias");
+    let a = dict.remove("a.weight").unwrap();
+    dict.insert("a.wight".into(), a);
+    dict.insert("f.weight".into(), (vec![16, 64], vec![0; 4096]));
+    let said = problems(&base, &dict);
+    let lines: Vec<&str> = said.lines().map(str::trim).skip(1).collect();
+    let expected = [
+        "wrong shape: `f.weight` is [16, 64], and [32, 32] is wanted",
+        "missing: `a.weight`",
+        "missing: `g.bias`",
+        "extra: `a.wight`",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_wrong_type_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let dict = state_dict(&proto("mlp-1.onnx"));
+    let path = write(&dict, Dtype::I32, folder.path());
+    let error = load_over_base(&model("mlp-0"), &path).unwrap_err().to_string();
+    assert!(error.contains("wrong type: `f.0.weight` is i32, and f32 is wanted"), "{error}");
+}
+
+#[test]
+fn counters_of_a_state_dict_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let dict = state_dict(&proto("mlp-1.onnx"));
+    let count = 7i64.to_le_bytes();
+    let mut views: Vec<_> = dict
+        .iter()
+        .map(|(name, (dims, bytes))| {
+            (name.clone(), TensorView::new(Dtype::F32, dims.clone(), bytes).unwrap())
+        })
+        .collect();
+    views.push(("bn.num_batches_tracked".into(), TensorView::new(Dtype::I64, vec![], &count).unwrap()));
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    load_over_base(&model("mlp-0"), &path).unwrap();
+}
+
+#[test]
+fn a_weight_that_is_cast_or_scaled_by_a_single_float_keeps_the_float_in_the_class() {
+    let scale = |value: f32| {
+        let node = common::node("Mul", &["x", "c"], &["y"], vec![]);
+        common::model(17, common::one_node(&[("x", &[0, 4])], vec![common::floats("c", &[], &[value])], node))
+    };
+    assert_ne!(changed(&scale(2.0)).class.id, changed(&scale(3.0)).class.id);
+    let vector = |value: f32| {
+        let node = common::node("Mul", &["x", "c"], &["y"], vec![]);
+        common::model(
+            17,
+            common::one_node(&[("x", &[0, 1])], vec![common::floats("c", &[1], &[value])], node),
+        )
+    };
+    assert_eq!(changed(&vector(2.0)).class.id, changed(&vector(3.0)).class.id);
+}
+
+#[test]
+fn a_float_used_as_a_bound_and_as_a_weight_is_both() {
+    let graph = |value: f32| {
+        let nodes = vec![
+            common::node("Clip", &["x", "", "c"], &["low"], vec![]),
+            common::node("Concat", &["low", "c"], &["y"], vec![common::int("axis", 0)]),
+        ];
+        let node = nodes[0].clone();
+        let mut graph = common::one_node(&[("x", &[3])], vec![common::floats("c", &[1], &[value])], node);
+        graph.node = nodes;
+        graph.output = vec![common::untyped("y")];
+        common::model(17, graph)
+    };
+    let model = changed(&graph(6.0));
+    assert_eq!((model.weights.len(), model.class.graph.params.len()), (1, 2));
+    assert_ne!(model.class.id, changed(&graph(5.0)).class.id);
+}
+
+#[test]
+fn a_header_that_lies_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let base = model("mlp-0");
+    let header = |json: &str, data: usize| {
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(json.as_bytes());
+        bytes.extend(vec![0; data]);
+        bytes
+    };
+    let f =
+        |offsets: &str| format!(r#"{{"f.0.bias":{{"dtype":"F32","shape":[2],"data_offsets":{offsets}}}}}"#);
+    let two = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let files = [
+        ("empty", vec![]),
+        ("seven bytes", vec![0; 7]),
+        ("giant header", [u64::MAX.to_le_bytes().to_vec(), vec![0; 64]].concat()),
+        ("header beyond the file", [1000u64.to_le_bytes().to_vec(), vec![b' '; 64]].concat()),
+        ("not JSON", header("not JSON", 8)),
+        ("not UTF-8", header("{\"a\u{0}", 8)),
+        ("outside", header(&f("[0,8]"), 4)),
+        ("trailing", header(&f("[0,8]"), 12)),
+        ("backwards", header(&f("[8,0]"), 8)),
+        ("a gap", header(&f("[4,12]"), 12)),
+        ("overflow", header(&f("[0,18446744073709551615]"), 8)),
+        ("overlapping", header(two, 4)),
+        ("too long for its shape", header(&f("[0,12]"), 12)),
+        ("negative", header(&f("[-1,8]"), 8)),
+    ];
+    for (what, bytes) in files {
+        std::fs::write(&path, &bytes).unwrap();
+        let error =
+            load_over_base(&base, &path).map(|_| ()).map_err(ModelError::from).unwrap_err().to_string();
+        assert!(error.contains("not a safetensors file"), "{what}: {error}");
+    }
+    assert!(load_over_base(&base, &folder.path().join("none")).is_err());
+    assert!(load_over_base(&base, folder.path()).is_err());
+}
