@@ -18,8 +18,11 @@ pub mod onnx;
 pub mod op;
 pub mod pack;
 pub mod plan;
+pub mod reference;
+mod shape;
 pub mod source;
 pub mod tensor;
+pub mod window;
 
 pub use class::{Bound, Class, Model, ModelError};
 pub use graph::Graph;

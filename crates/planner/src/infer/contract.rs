@@ -1,0 +1,224 @@
+//! Sums over an inner dimension: products of matrices, windows over images, recurrences. Items may be rows or batches,
+//! never what is summed over, and weights are shared by all of them.
+
+use super::elementwise::{broadcast, like};
+use super::fact::{Args, Fact, shared};
+use super::{Outcome, Reason, Rule};
+use crate::op::{Direction, Recurrent, Window};
+use tessera_core::DType;
+
+fn one_type(a: &Fact, b: &Fact) -> Result<(), Reason> {
+    match a.dtype == b.dtype && a.dtype != DType::Bool {
+        true => Ok(()),
+        false => Err(Reason::Invalid(format!(
+            "its inputs are {} and {}, which must be one type of number",
+            a.dtype, b.dtype
+        ))),
+    }
+}
+
+fn summed_over_items(fact: &Fact) -> Reason {
+    Reason::Mixes(format!("it sums over the items of {fact}"))
+}
+
+/// `Gemm` as ONNX has it, and in a folded graph over the last axis of an `a` of any rank.
+pub(super) fn gemm(trans_a: bool, trans_b: bool, args: Args<'_>) -> Rule {
+    let (a, b) = (args.get(0)?, args.get(1)?);
+    one_type(a, b)?;
+    shared(b, "the second matrix")?;
+    let over_rows = a.rank() >= 1 && !trans_a;
+    if b.rank() != 2 || (a.rank() != 2 && !over_rows) {
+        return Err(Reason::Invalid("it multiplies matrices".into()));
+    }
+    let (k, n) = if trans_b { (b.dims[1], b.dims[0]) } else { (b.dims[0], b.dims[1]) };
+    let last = a.rank() - 1;
+    let inner = if trans_a { 0 } else { last };
+    if a.items == Some(inner) {
+        return Err(summed_over_items(a));
+    }
+    if a.dims[inner] != k {
+        return Err(Reason::Invalid(format!("rows of {} elements meet columns of {k}", a.dims[inner])));
+    }
+    let mut out = like(a);
+    if trans_a {
+        out.dims.swap(0, 1);
+        out.items = out.items.map(|axis| 1 - axis);
+    }
+    out.dims[last] = n;
+    if let Some(c) = args.opt(2) {
+        one_type(a, c)?;
+        let (dims, items) = broadcast(&[&out, c])?;
+        if (&dims, items) != (&out.dims, out.items) {
+            return Err(Reason::Invalid(format!("the addend {c} does not broadcast to the product {out}")));
+        }
+    }
+    Ok(out.into())
+}
+
+pub(super) fn matmul(args: Args<'_>) -> Rule {
+    let (a, b) = (args.get(0)?, args.get(1)?);
+    one_type(a, b)?;
+    if a.rank() == 0 || b.rank() == 0 {
+        return Err(Reason::Invalid("it does not multiply scalars".into()));
+    }
+    // A vector on the left is a row, one on the right a column; the axis added for it is taken away again.
+    let (row, column) = (a.rank() == 1, b.rank() == 1);
+    let matrix = |fact: &Fact, at: usize| {
+        let mut matrix = like(fact);
+        matrix.dims.insert(at, 1);
+        matrix.items = matrix.items.map(|axis| if axis >= at { axis + 1 } else { axis });
+        matrix
+    };
+    let a = if row { matrix(a, 0) } else { like(a) };
+    let b = if column { matrix(b, 1) } else { like(b) };
+    let (a_rank, b_rank) = (a.rank(), b.rank());
+    if a.items == Some(a_rank - 1) {
+        return Err(summed_over_items(&a));
+    }
+    if b.items == Some(b_rank - 2) {
+        return Err(summed_over_items(&b));
+    }
+    if b.items == Some(b_rank - 1) {
+        return Err(Reason::Mixes(format!("the items of {b} would become columns of a product")));
+    }
+    let (k, other) = (a.dims[a_rank - 1], b.dims[b_rank - 2]);
+    if k != other {
+        return Err(Reason::Invalid(format!("rows of {k} elements meet columns of {other}")));
+    }
+    // Broadcast as if both were [batch…, m, n], each with what it lacks as 1.
+    let (mut rows, mut columns) = (a, b);
+    rows.dims[a_rank - 1] = 1;
+    columns.dims[b_rank - 2] = 1;
+    let (dims, items) = broadcast(&[&rows, &columns])?;
+    let mut out = Fact { dtype: rows.dtype, dims, items, known: None };
+    if column {
+        out.dims.pop();
+    }
+    if row {
+        let at = out.rank() - usize::from(!column);
+        out.dims.remove(at);
+        out.items = out.items.map(|axis| if axis > at { axis - 1 } else { axis });
+    }
+    Ok(out.into())
+}
+
+/// The spatial extents of an image `[n, c, spatial…]` whose items, if any, are on axis 0.
+fn image(x: &Fact) -> Result<&[usize], Reason> {
+    if x.rank() < 3 {
+        return Err(Reason::Invalid(format!("{x} is not an image [n, c, …]")));
+    }
+    match x.items {
+        None | Some(0) => Ok(&x.dims[2..]),
+        Some(axis) => Err(Reason::Mixes(format!("items are on axis {axis} of an image"))),
+    }
+}
+
+pub(super) fn conv(window: &Window, groups: usize, args: Args<'_>) -> Rule {
+    let (x, w) = (args.get(0)?, args.shared(1, "the kernel")?);
+    one_type(x, w)?;
+    let spatial = image(x)?;
+    if w.rank() != x.rank() || w.dims[2..] != window.kernel[..] {
+        return Err(Reason::Invalid(format!("the kernel {w} is not one of {:?}", window.kernel)));
+    }
+    if groups == 0 || !w.dims[0].is_multiple_of(groups) || w.dims[1].checked_mul(groups) != Some(x.dims[1]) {
+        return Err(Reason::Invalid(format!(
+            "{groups} groups of {} channels do not make {}",
+            w.dims[1], x.dims[1]
+        )));
+    }
+    if let Some(bias) = args.opt(2) {
+        shared(bias, "the bias")?;
+        if bias.dims != [w.dims[0]] || bias.dtype != x.dtype {
+            return Err(Reason::Invalid(format!("the bias {bias} is not one of {} channels", w.dims[0])));
+        }
+    }
+    let fit = window.fit(spatial).map_err(Reason::Invalid)?;
+    let mut out = like(x);
+    out.dims[1] = w.dims[0];
+    out.dims[2..].copy_from_slice(&fit.output);
+    Ok(out.into())
+}
+
+pub(super) fn pool(window: &Window, args: Args<'_>) -> Rule {
+    let x = args.get(0)?;
+    let fit = window.fit(image(x)?).map_err(Reason::Invalid)?;
+    if x.dtype == DType::Bool {
+        return Err(Reason::Invalid("it is not defined on bool".into()));
+    }
+    let mut out = like(x);
+    out.dims[2..].copy_from_slice(&fit.output);
+    Ok(out.into())
+}
+
+/// One layer as ONNX has it, or one direction of a folded graph, whose matrices lie transposed and have no direction axis.
+pub(super) fn lstm(layer: &Recurrent, args: Args<'_>) -> Rule {
+    let x = args.get(0)?;
+    let (w, r) = (args.shared(1, "the matrix")?, args.shared(2, "the matrix")?);
+    let wrong = |what: &str, fact: &Fact| {
+        Reason::Invalid(format!("{what} {fact} does not fit {x} and {} cells", layer.hidden))
+    };
+    if x.rank() != 3 || !x.dtype.is_float() {
+        return Err(Reason::Invalid(format!("{x} is not a sequence [time, batch, in]")));
+    }
+    if x.items.is_some_and(|axis| axis != 1) {
+        return Err(Reason::Mixes("items must be the batch, axis 1 of the sequence".into()));
+    }
+    let hidden = layer.hidden;
+    let gates = hidden.checked_mul(8).ok_or_else(|| wrong("the matrix", w))? / 2;
+    let directions = if layer.direction == Direction::Bidirectional { 2 } else { 1 };
+    let folded = w.rank() == 2;
+    let expected: [(usize, Vec<usize>, &str); 3] = if folded {
+        [(1, vec![x.dims[2], gates], "w"), (2, vec![hidden, gates], "r"), (3, vec![gates], "the bias")]
+    } else {
+        [
+            (1, vec![directions, gates, x.dims[2]], "w"),
+            (2, vec![directions, gates, hidden], "r"),
+            (3, vec![directions, 2 * gates], "the bias"),
+        ]
+    };
+    if folded && directions != 1 {
+        return Err(wrong("w", w));
+    }
+    for (index, dims, what) in &expected {
+        let Some(fact) = args.opt(*index) else { continue };
+        shared(fact, what)?;
+        if fact.dims != *dims || fact.dtype != x.dtype {
+            return Err(wrong(what, fact));
+        }
+    }
+    shared(r, "r")?;
+    let batch = x.dims[1];
+    let items = x.items.map(|_| 1);
+    if let Some(lengths) = args.opt(4) {
+        if lengths.dims != [batch] || lengths.dtype != DType::I32 {
+            return Err(wrong("the list of lengths", lengths));
+        }
+        same_items(lengths, x.items.map(|_| 0))?;
+    }
+    for (index, what) in [(5, "the first state"), (6, "the first cell state")] {
+        let Some(state) = args.opt(index) else { continue };
+        if state.dims != [directions, batch, hidden] || state.dtype != x.dtype {
+            return Err(wrong(what, state));
+        }
+        same_items(state, items)?;
+    }
+    if let Some(peephole) = args.opt(7) {
+        shared(peephole, "the peephole")?;
+        if peephole.dims != [directions, 3 * hidden] || peephole.dtype != x.dtype {
+            return Err(wrong("the peephole", peephole));
+        }
+    }
+    let state = Fact { dtype: x.dtype, dims: vec![directions, batch, hidden], items, known: None };
+    let states =
+        Fact { dims: vec![x.dims[0], directions, batch, hidden], items: items.map(|_| 2), ..state.clone() };
+    Ok(Outcome { outputs: vec![states, state.clone(), state], note: None })
+}
+
+fn same_items(fact: &Fact, items: Option<usize>) -> Result<(), Reason> {
+    match fact.items == items {
+        true => Ok(()),
+        false => {
+            Err(Reason::Mixes(format!("{fact} and the sequence do not have their items on the same axis")))
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What every operator means: plain loops over whole tensors.
+//!
+//! ```text
+//!   run(graph, weights, inputs) ─▶ eval(op, inputs) per node, in order ─▶ outputs
+//! ```
+//! This is the definition that plans and devices are compared with (within a tolerance, since they sum in another order). Floats of any width
+//! are computed in f64 and rounded once per operator, so the reference is more exact than what it judges; transcendental functions come
+//! from `libm`, the same on every platform. Integers are computed exactly and wrap to their width, as NumPy's do. Sources: the ONNX operator
+//! specification; where it leaves a case open we follow onnxruntime and say so.
+
+mod contract;
+mod element;
+mod elementwise;
+mod error;
+mod lstm;
+mod moves;
+mod normal;
+mod reduce;
+mod run;
+mod shapes;
+mod window;
+
+pub use error::{EvalError, RunError};
+pub(crate) use moves::{expand_to, take};
+pub use run::{run, run_values};
+
+use crate::op::Op;
+use crate::tensor::Tensor;
+
+/// Computes the `outputs` outputs of one operator. `inputs` are in ONNX's order, `None` for one that is left out.
+///
+/// Errors when inputs do not fit the operator, an index is out of range, an integer is divided by zero, or the result would be larger than
+/// memory can address; never panics. The result of `Lstm` may have fewer outputs than the operator defines, as asked for.
+pub fn eval(op: &Op, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<Tensor>, EvalError> {
+    let args = error::Args { op: op.name(), inputs };
+    let one = |tensor: Result<Tensor, EvalError>| tensor.map(|tensor| vec![tensor]);
+    let mut made = match op {
+        Op::Unary(function) => one(elementwise::unary(*function, args)),
+        Op::Binary(function) => one(elementwise::binary(*function, args)),
+        Op::Where => one(elementwise::choose(args)),
+        Op::Clip => one(elementwise::clip(args)),
+        Op::Cast(to) => one(elementwise::cast(*to, args)),
+        Op::Gemm { alpha, beta, trans_a, trans_b } => {
+            one(contract::gemm(*alpha, *beta, *trans_a, *trans_b, args))
+        }
+        Op::MatMul => one(contract::matmul(args)),
+        Op::Conv(window, groups) => one(window::conv(window, *groups, args)),
+        Op::MaxPool(window) => one(window::max_pool(window, args)),
+        Op::AveragePool(window, count_padding) => one(window::average_pool(window, *count_padding, args)),
+        Op::BatchNorm { epsilon } => one(normal::batch_norm(*epsilon, args)),
+        Op::LayerNorm { axis, epsilon } => one(normal::layer_norm(*axis, *epsilon, args)),
+        Op::Softmax { axis, log } => one(normal::softmax(*axis, *log, args)),
+        Op::Lstm(layer) => lstm::lstm(layer, args),
+        Op::Reduce { kind, keep_dims, noop_with_empty_axes } => {
+            one(reduce::reduce(*kind, *keep_dims, *noop_with_empty_axes, args))
+        }
+        Op::Shape { start, end } => one(shapes::shape(*start, *end, args)),
+        Op::Reshape { allow_zero } => one(shapes::reshape(*allow_zero, args)),
+        Op::Flatten { axis } => one(shapes::flatten(*axis, args)),
+        Op::Squeeze => one(shapes::squeeze(args)),
+        Op::Unsqueeze => one(shapes::unsqueeze(args)),
+        Op::Expand => one(shapes::expand(args)),
+        Op::ConstantOfShape { value } => one(shapes::constant_of_shape(value, args)),
+        Op::Range => one(shapes::range(args)),
+        Op::Transpose { perm } => one(moves::transpose(perm, args)),
+        Op::Concat { axis } => one(moves::concat(*axis, args)),
+        Op::Split { axis } => moves::split(*axis, outputs, args),
+        Op::Slice => one(moves::slice(args)),
+        Op::Gather { axis } => one(moves::gather(*axis, args)),
+        Op::GatherElements { axis } => one(moves::gather_elements(*axis, args)),
+        Op::Pad(mode) => one(moves::pad(*mode, args)),
+    }?;
+    if made.len() < outputs {
+        return Err(args.misfit(format!("{outputs} outputs are wanted, it has {}", made.len())));
+    }
+    made.truncate(outputs.max(1));
+    Ok(made)
+}
