@@ -1,5 +1,7 @@
 //! Which models are one architecture, and which weights belong to it.
 
+#![allow(clippy::unwrap_used)] // the lint spares tests, but not the functions that they share
+
 mod common;
 
 use common::{fixture, proto};

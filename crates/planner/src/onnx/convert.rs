@@ -128,8 +128,8 @@ fn window(site: &Site<'_, '_>, kernel: Option<Vec<usize>>) -> Result<Window, Ref
     let kernel = match (attributes.ints("kernel_shape")?, kernel) {
         (Some(said), from_weights) => {
             let said = sizes("kernel_shape", said, 1)?;
-            if from_weights.as_ref().is_some_and(|is| *is != said) {
-                return Err(invalid(format!("has kernel_shape {said:?} over weights of {from_weights:?}")));
+            if let Some(is) = from_weights.filter(|is| *is != said) {
+                return Err(invalid(format!("has kernel_shape {said:?} over weights of {is:?}")));
             }
             said
         }

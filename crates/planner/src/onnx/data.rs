@@ -53,7 +53,9 @@ pub(crate) fn load(proto: &TensorProto, name: &str, external: &mut External) -> 
     let dims = proto.dims.iter().map(|&dim| usize::try_from(dim));
     let dims: Result<Vec<usize>, _> = dims.collect();
     let dims = dims.map_err(|_| wrong(format!("has a negative dimension in {:?}", proto.dims)))?;
-    let Some(want) = checked_len(dtype, &dims) else {
+    // An empty tensor's other dimensions must be countable, too: products of some of them are.
+    let other: Vec<usize> = dims.iter().copied().filter(|&dim| dim != 0).collect();
+    let (Some(want), Some(_)) = (checked_len(dtype, &dims), checked_len(dtype, &other)) else {
         return Err(wrong(format!("has the shape {dims:?}, which overflows")));
     };
     if proto.segment.is_some() {
@@ -70,11 +72,8 @@ pub(crate) fn load(proto: &TensorProto, name: &str, external: &mut External) -> 
         Some(raw) => raw.clone(),
         None => typed(proto, dtype).map_err(&wrong)?,
     };
-    if dtype == DType::Bool && bytes.iter().any(|&byte| byte > 1) {
-        return Err(wrong("has a boolean that is neither 0 nor 1".into()));
-    }
-    let tensor =
-        Tensor::new(dtype, dims.clone(), bytes).map_err(|error| wrong(format!("is short: {error}")))?;
+    let tensor = Tensor::new(dtype, dims.clone(), bytes)
+        .map_err(|error| wrong(format!("does not hold what it says: {error}")))?;
     Ok(Loaded { dtype, dims, source: WeightSource::Inline(tensor) })
 }
 
@@ -83,6 +82,10 @@ impl Loaded {
     pub(crate) fn literal(&self, name: &str) -> Result<Tensor, ImportError> {
         let external = |source| ImportError::External { name: name.to_owned(), source };
         let tensor = read_weight(&self.source, self.dtype, &self.dims).map_err(external)?;
+        if self.dtype == DType::Bool && tensor.bytes().iter().any(|&byte| byte > 1) {
+            let problem = "has a boolean that is neither 0 nor 1".to_owned();
+            return Err(ImportError::Tensor { name: name.to_owned(), problem });
+        }
         let own = Bytes::copy_from_slice(tensor.bytes());
         Ok(Tensor::new(self.dtype, self.dims.clone(), own).expect("the length that it had"))
     }

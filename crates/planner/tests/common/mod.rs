@@ -1,5 +1,6 @@
 //! Fixtures, and ONNX models made by hand.
 #![allow(dead_code)] // each test file uses some of it
+#![allow(clippy::unwrap_used)] // the lint spares tests, but not the functions that they share
 
 use prost::Message;
 use std::path::PathBuf;

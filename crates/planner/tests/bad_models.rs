@@ -1,0 +1,483 @@
+//! Files that are no models, or bad ones: each is an error that says what is wrong, and none is a panic.
+
+#![allow(clippy::unwrap_used)] // the lint spares tests, but not the functions that they share
+
+mod common;
+
+use common::{fixture, float, floats, info, int, int_list, ints, model, node, one_node, string};
+use proptest::prelude::*;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+use tessera_core::DType;
+use tessera_planner::class::{load, load_bytes};
+use tessera_planner::graph::WeightSource;
+use tessera_planner::onnx::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, SparseTensorProto,
+    StringStringEntryProto, TensorProto, TypeProto, attribute_proto::AttributeType, tensor_proto, type_proto,
+};
+use tessera_planner::onnx::{ImportError, import_bytes};
+use tessera_planner::source::read_weight;
+
+fn error(model: &ModelProto) -> ImportError {
+    match import_bytes(model.encode_to_vec(), None) {
+        Err(error) => error,
+        Ok(_) => panic!("the model was taken"),
+    }
+}
+
+/// What a user reads about a graph of opset 17.
+fn said(graph: GraphProto) -> String {
+    error(&model(17, graph)).to_string()
+}
+
+fn relu() -> GraphProto {
+    one_node(&[("x", &[0, 4])], vec![], node("Relu", &["x"], &["y"], vec![]))
+}
+
+fn with_initializer(tensor: TensorProto) -> GraphProto {
+    one_node(&[("x", &[0, 4])], vec![tensor], node("Add", &["x", "w"], &["y"], vec![]))
+}
+
+#[test]
+fn an_empty_file_is_refused() {
+    assert_eq!(import_bytes(Vec::new(), None).unwrap_err().to_string(), "the file is empty");
+}
+
+#[test]
+fn a_truncated_file_is_refused_wherever_it_ends() {
+    for name in ["block_tuned.onnx", "lstm-0.onnx", "minilm_l6_v2/model.onnx"] {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        let ends = (0..200)
+            .chain((200..bytes.len()).step_by(bytes.len() / 400))
+            .chain(bytes.len() - 40..bytes.len());
+        for end in ends {
+            assert!(load_bytes(bytes[..end].to_vec(), None).is_err(), "{name} cut at {end}");
+        }
+    }
+}
+
+#[test]
+fn random_bytes_are_refused() {
+    for seed in 0..500 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut bytes = vec![0; random.random_range(1..2000)];
+        random.fill_bytes(&mut bytes);
+        assert!(load_bytes(bytes, None).is_err(), "seed {seed}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_fixture_with_changed_bytes_never_panics(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        name in prop::sample::select(vec!["block_fresh.onnx", "torch_export/iris.onnx", "minilm_l6_v2/model.onnx"]),
+    ) {
+        let mut bytes = std::fs::read(fixture(name)).unwrap();
+        for (index, byte) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let _ = load_bytes(bytes, Some(&fixture("torch_export")));
+    }
+}
+
+#[test]
+fn something_else_than_onnx_is_refused() {
+    let error = import_bytes(b"PK\x03\x04 a zip archive, say".to_vec(), None).unwrap_err();
+    assert!(error.to_string().starts_with("this is not an ONNX model"), "{error}");
+    let error = error_of(&ModelProto { ir_version: Some(8), ..ModelProto::default() });
+    assert!(error.contains("there is no graph in it"), "{error}");
+}
+
+fn error_of(model: &ModelProto) -> String {
+    error(model).to_string()
+}
+
+#[test]
+fn opsets_that_are_not_known_are_refused_with_a_way_out() {
+    for (opset, word) in [(8, "older"), (0, "older"), (-1, "older"), (29, "newer"), (i64::MAX, "newer")] {
+        let error = error(&model(opset, relu())).to_string();
+        assert!(
+            error.contains(&format!("opset {opset}, which is {word}; Tessera knows opsets 9 to 28")),
+            "{error}"
+        );
+        assert!(error.contains("onnx.version_converter"), "{error}");
+    }
+    let none = ModelProto { opset_import: vec![], ..model(17, relu()) };
+    assert!(error_of(&none).contains("names no opset"));
+    let set = |version| OperatorSetIdProto { domain: None, version: Some(version) };
+    let two = ModelProto { opset_import: vec![set(17), set(18)], ..model(17, relu()) };
+    assert!(error_of(&two).contains("two opsets, 17 and 18"));
+}
+
+#[test]
+fn all_unsupported_operators_are_listed_at_once() {
+    let mut graph = relu();
+    graph.node = vec![
+        node("NonZero", &["x"], &["a"], vec![]),
+        node("QuantizeLinear", &["x", "s"], &["b"], vec![]),
+        node("Frobnicate", &["a", "b"], &["c"], vec![]),
+        node("Frobnicate", &["c"], &["d"], vec![]),
+        node("FusedMatMul", &["d"], &["y"], vec![]),
+    ];
+    graph.node[4].domain = Some("com.microsoft".into());
+    graph.initializer = vec![floats("s", &[], &[1.0])];
+    let error = error(&model(17, graph));
+    let ImportError::Unsupported(list) = &error else { panic!("{error}") };
+    let listed: Vec<(&str, usize)> = list.iter().map(|one| (one.op.as_str(), one.count)).collect();
+    let expected =
+        [("NonZero", 1), ("QuantizeLinear", 1), ("Frobnicate", 2), ("com.microsoft.FusedMatMul", 1)];
+    assert_eq!(listed, expected);
+    let said = error.to_string();
+    for word in [
+        "NonZero (1×, first NonZero `the_NonZero`)",
+        "depends on data",
+        "before quantisation",
+        "before its optimiser",
+    ] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+}
+
+#[test]
+fn loops_and_branches_are_refused_by_name() {
+    let body = AttributeProto {
+        name: Some("then_branch".into()),
+        r#type: Some(AttributeType::Graph as i32),
+        g: Some(GraphProto::default()),
+        ..AttributeProto::default()
+    };
+    let said = said(one_node(&[("x", &[1])], vec![], node("If", &["x"], &["y"], vec![body])));
+    assert!(said.contains("If (1×, first If `the_If`): control flow is not served"), "{said}");
+}
+
+#[test]
+fn functions_of_the_model_are_refused_with_a_way_out() {
+    let function =
+        FunctionProto { name: Some("gelu".into()), domain: Some("mine".into()), ..FunctionProto::default() };
+    let mut call = node("gelu", &["x"], &["y"], vec![]);
+    call.domain = Some("mine".into());
+    let model = ModelProto { functions: vec![function], ..model(17, one_node(&[("x", &[1])], vec![], call)) };
+    assert!(error_of(&model).contains("inline_local_functions"));
+}
+
+#[test]
+fn a_cycle_is_refused_and_shown() {
+    let mut graph = relu();
+    graph.node = vec![
+        node("Add", &["x", "c"], &["a"], vec![]),
+        node("Relu", &["a"], &["b"], vec![]),
+        node("Neg", &["b"], &["c"], vec![]),
+        node("Abs", &["c"], &["y"], vec![]),
+    ];
+    let said = said(graph);
+    assert!(said.starts_with("the graph has a cycle: "), "{said}");
+    for name in ["Add `the_Add`", "Relu `the_Relu`", "Neg `the_Neg`"] {
+        assert!(said.contains(name), "{said}");
+    }
+    assert!(!said.contains("Abs"), "{said}");
+}
+
+#[test]
+fn a_node_that_reads_itself_is_a_cycle() {
+    let said = said(one_node(&[("x", &[1])], vec![], node("Add", &["x", "y"], &["y"], vec![])));
+    assert_eq!(said, "the graph has a cycle: Add `the_Add` → Add `the_Add`");
+}
+
+#[test]
+fn a_chain_of_a_hundred_thousand_nodes_is_taken() {
+    let mut graph = relu();
+    let name = |i: usize| if i == 0 { "x".to_owned() } else { format!("v{i}") };
+    graph.node = (0..100_000).map(|i| node("Relu", &[&name(i)], &[&name(i + 1)], vec![])).collect();
+    graph.output[0].name = Some(name(100_000));
+    let graph = import_bytes(model(17, graph).encode_to_vec(), None).unwrap().graph;
+    assert_eq!(graph.nodes.len(), 100_000);
+}
+
+#[test]
+fn values_that_nothing_makes_are_refused() {
+    let graph = one_node(&[("x", &[1])], vec![], node("Add", &["x", "ghost"], &["y"], vec![]));
+    assert_eq!(said(graph), "Add `the_Add` reads `ghost`, which nothing makes");
+    let mut graph = relu();
+    graph.output[0].name = Some("ghost".into());
+    assert_eq!(said(graph), "the answer reads `ghost`, which nothing makes");
+}
+
+#[test]
+fn names_that_are_defined_twice_are_refused() {
+    let mut graph = relu();
+    graph.node.push(node("Abs", &["x"], &["y"], vec![]));
+    assert_eq!(said(graph), "`y` is defined twice: by Relu `the_Relu` and by Abs `the_Abs`");
+
+    let mut graph = relu();
+    graph.node[0].output = vec!["x".into()];
+    assert!(said(graph).contains("`x` is defined twice: by the inputs and by Relu"));
+
+    let mut graph = with_initializer(floats("w", &[1], &[1.0]));
+    graph.initializer.push(floats("w", &[1], &[2.0]));
+    assert!(said(graph).contains("`w` is defined twice: by an initializer and by another initializer"));
+
+    let mut graph = relu();
+    graph.input.push(info("x", &[1]));
+    assert_eq!(said(graph), "input `x` is listed twice");
+
+    let mut graph = relu();
+    graph.output.push(graph.output[0].clone());
+    assert_eq!(said(graph), "output `y` is listed twice");
+}
+
+#[test]
+fn things_without_names_are_refused() {
+    assert!(said(with_initializer(floats("", &[1], &[1.0]))).contains("has no name"));
+    let mut graph = relu();
+    graph.input[0].name = None;
+    assert!(said(graph).contains("has no name"));
+    let mut graph = relu();
+    graph.output[0].name = None;
+    assert!(said(graph).contains("has no name"));
+    let mut graph = relu();
+    graph.output.clear();
+    assert!(said(graph).contains("no outputs"));
+}
+
+#[test]
+fn an_initializer_that_is_also_listed_as_an_input_is_a_weight() {
+    let mut graph = with_initializer(floats("w", &[4], &[1.0; 4]));
+    graph.input.push(info("w", &[4]));
+    let graph = import_bytes(model(9, graph).encode_to_vec(), None).unwrap().graph;
+    assert_eq!((graph.inputs.len(), graph.params.len()), (1, 1));
+}
+
+#[test]
+fn inputs_that_no_request_could_bring_are_refused() {
+    let with_type = |value: Option<type_proto::Value>| {
+        let mut graph = relu();
+        graph.input[0].r#type = value.map(|value| TypeProto { value: Some(value), denotation: None });
+        said(graph)
+    };
+    let tensor = |elem_type| {
+        type_proto::Value::TensorType(type_proto::Tensor { elem_type: Some(elem_type), shape: None })
+    };
+    assert_eq!(with_type(None), "input `x` declares no type");
+    assert!(with_type(Some(tensor(8))).contains("unsupported type, STRING"));
+    assert!(with_type(Some(tensor(99))).contains("unsupported type, number 99"));
+    assert!(with_type(Some(tensor(1))).contains("declares no shape"));
+    assert!(with_type(Some(type_proto::Value::SequenceType(Default::default()))).contains("not a tensor"));
+
+    let shaped = |dims: &[i64]| said(one_node(&[("x", dims)], vec![], node("Relu", &["x"], &["y"], vec![])));
+    assert!(shaped(&[1; 9]).contains("9 dimensions, more than 8"));
+    assert!(shaped(&[-1, 4]).contains("a dimension of -1"));
+    assert!(shaped(&[i64::MAX, i64::MAX]).contains("overflows"));
+}
+
+#[test]
+fn initializers_that_do_not_hold_what_they_say_are_refused() {
+    let tensor = |dims: &[i64]| said(with_initializer(floats("w", dims, &[1.0; 4])));
+    assert!(tensor(&[5]).contains("holds 20 bytes, but 16 were given"));
+    assert!(tensor(&[3]).contains("holds 12 bytes, but 16 were given"));
+    assert!(tensor(&[-1]).contains("negative dimension"));
+    assert!(tensor(&[i64::MAX, i64::MAX]).contains("overflows"));
+    assert!(tensor(&[i64::MAX, i64::MAX, 0]).contains("overflows"));
+    assert!(tensor(&[1 << 40]).contains("bytes, but 16 were given"));
+    assert!(tensor(&[1; 9]).contains("9 dimensions"));
+
+    let typed = |data_type: i32| TensorProto { data_type: Some(data_type), ..floats("w", &[4], &[]) };
+    assert!(said(with_initializer(typed(8))).contains("unsupported type, STRING"));
+    assert!(said(with_initializer(typed(0))).contains("unsupported type, UNDEFINED"));
+    assert!(said(with_initializer(typed(1000))).contains("unsupported type, number 1000"));
+    let u8s = TensorProto { int32_data: vec![1, 2, 3, 256], ..typed(2) };
+    assert!(said(with_initializer(u8s)).contains("an element 256 that its type cannot hold"));
+    let bools = TensorProto { raw_data: Some(vec![0, 1, 2, 1].into()), ..typed(9) };
+    assert!(said(with_initializer(bools)).contains("neither 0 nor 1"));
+    let segment = tensor_proto::Segment { begin: Some(0), end: Some(4) };
+    let segmented = TensorProto { segment: Some(segment), ..floats("w", &[4], &[1.0; 4]) };
+    assert!(said(with_initializer(segmented)).contains("segments"));
+}
+
+#[test]
+fn sparse_initializers_are_refused() {
+    let values = Some(floats("w", &[1], &[1.0]));
+    let mut graph = relu();
+    graph.sparse_initializer = vec![SparseTensorProto { values, ..SparseTensorProto::default() }];
+    assert!(said(graph).contains("tensor `w` is sparse"));
+}
+
+#[test]
+fn nodes_that_break_their_operator_are_refused() {
+    let x: &[(&str, &[i64])] = &[("x", &[0, 3, 8, 8])];
+    let weight = || vec![floats("w", &[4, 3, 3, 3], &[0.5; 108])];
+    let conv = |attributes| said(one_node(x, weight(), node("Conv", &["x", "w"], &["y"], attributes)));
+    assert!(conv(vec![int_list("strides", &[1])]).contains("has 1 strides for 2 axes"));
+    assert!(conv(vec![int_list("strides", &[0, 1])]).contains("has strides of [0, 1]"));
+    assert!(conv(vec![int_list("kernel_shape", &[5, 5])]).contains("over weights of [3, 3]"));
+    assert!(conv(vec![int_list("pads", &[1, 1])]).contains("has 2 pads for 2 axes"));
+    assert!(conv(vec![int_list("pads", &[-1, 0, 0, 0])]).contains("negative padding"));
+    assert!(conv(vec![int("group", 0)]).contains("not positive"));
+    assert!(conv(vec![string("auto_pad", "SOMEHOW")]).contains("unknown auto_pad `SOMEHOW`"));
+    assert!(conv(vec![int("strides", 1)]).contains("attribute `strides` of type INT, but INTS is wanted"));
+    assert!(
+        conv(vec![float("zeal", 1.0)])
+            .contains("an attribute `zeal` that the operator of opset 17 does not know")
+    );
+    assert!(conv(vec![int("group", 1), int("group", 1)]).contains("attribute `group` twice"));
+
+    let relu = |inputs: &[&str], outputs: &[&str]| {
+        said(one_node(x, weight(), node("Relu", inputs, outputs, vec![])))
+    };
+    assert!(relu(&["x", "w"], &["y"]).contains("has 2 inputs, but 1 are wanted"));
+    assert!(relu(&[""], &["y"]).contains("has 0 inputs, but 1 are wanted"));
+    assert!(relu(&["x"], &["y", "z"]).contains("has 2 outputs"));
+    let add = said(one_node(x, weight(), node("Add", &["", "x"], &["y"], vec![])));
+    assert!(add.contains("leaves out input 0"), "{add}");
+
+    let transpose =
+        said(one_node(x, vec![], node("Transpose", &["x"], &["y"], vec![int_list("perm", &[0, 1, 1, 3])])));
+    assert!(transpose.contains("no permutation"), "{transpose}");
+    let split = said(one_node(x, vec![], node("Split", &["x"], &["y", "z"], vec![int_list("split", &[8])])));
+    assert!(split.contains("1 sizes for 2 outputs"), "{split}");
+    let newer = said(one_node(x, vec![], node("Gelu", &["x"], &["y"], vec![])));
+    assert!(newer.contains("is of opset 20, but the model says that it is written in opset 17"), "{newer}");
+    let norm = vec![floats("s", &[3], &[1.0; 3])];
+    let inputs = ["x", "s", "s", "s", "s"];
+    let training = node("BatchNormalization", &inputs, &["y"], vec![int("training_mode", 1)]);
+    assert!(said(one_node(x, norm, training)).contains("training mode is not served"));
+}
+
+#[test]
+fn odd_indices_in_literals_are_taken_as_they_are() {
+    // What they mean for shapes is decided when shapes are known.
+    let indices = vec![ints("i", &[i64::MIN, i64::MAX])];
+    let graph = one_node(
+        &[("x", &[0, 4])],
+        indices,
+        node("Gather", &["x", "i"], &["y"], vec![int("axis", i64::MAX)]),
+    );
+    assert!(import_bytes(model(17, graph).encode_to_vec(), None).is_ok());
+}
+
+/// A model whose weight `w`, four floats, is external data as the entries say.
+fn external(entries: &[(&str, &str)]) -> ModelProto {
+    let entry = |(key, value): &(&str, &str)| StringStringEntryProto {
+        key: Some((*key).into()),
+        value: Some((*value).into()),
+    };
+    let tensor = TensorProto {
+        data_location: Some(1),
+        external_data: entries.iter().map(entry).collect(),
+        ..floats("w", &[4], &[])
+    };
+    model(17, with_initializer(tensor))
+}
+
+fn external_error(folder: &Path, entries: &[(&str, &str)]) -> String {
+    let path = folder.join("model.onnx");
+    std::fs::write(&path, external(entries).encode_to_vec()).unwrap();
+    load(&path).unwrap_err().to_string()
+}
+
+#[test]
+fn external_data_that_is_missing_short_or_outside_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("models");
+    std::fs::create_dir(&models).unwrap();
+    std::fs::write(folder.path().join("secret"), [0; 16]).unwrap();
+    std::fs::write(models.join("short"), [0; 12]).unwrap();
+    std::fs::create_dir(models.join("folder")).unwrap();
+    let said = |entries: &[(&str, &str)]| external_error(&models, entries);
+
+    assert!(said(&[]).contains("names no `location`"));
+    assert!(said(&[("location", "none")]).contains("external data of tensor `w`"));
+    assert!(said(&[("location", "short")]).contains("has 12 bytes, but bytes 0 to 16 of it are asked for"));
+    assert!(said(&[("location", "short"), ("offset", "18446744073709551615")]).contains("are asked for"));
+    assert!(said(&[("location", "short"), ("offset", "-1")]).contains("offset `-1`"));
+    assert!(
+        said(&[("location", "short"), ("length", "12")])
+            .contains("12 bytes of external data, but its shape asks for 16")
+    );
+    assert!(said(&[("location", "folder")]).contains("not a regular file"));
+    assert!(said(&[("location", "../secret")]).contains("outside of the model's folder"));
+    let absolute = folder.path().join("secret");
+    assert!(said(&[("location", absolute.to_str().unwrap())]).contains("outside of the model's folder"));
+    assert!(said(&[("location", "a\0b")]).contains("external data of tensor `w`"));
+    let bytes = external(&[("location", "short")]).encode_to_vec();
+    assert!(import_bytes(bytes, None).unwrap_err().to_string().contains("came without a folder"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_to_a_model_are_followed_but_not_out_of_its_folder() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (real, linked) = (folder.path().join("blobs"), folder.path().join("snapshot"));
+    std::fs::create_dir(&real).unwrap();
+    std::fs::create_dir(&linked).unwrap();
+    std::fs::write(folder.path().join("secret"), [0; 16]).unwrap();
+    std::fs::write(real.join("0123"), external(&[("location", "model.data")]).encode_to_vec()).unwrap();
+    symlink(real.join("0123"), linked.join("model.onnx")).unwrap();
+
+    // As download caches look: both files are links to blobs that lie side by side.
+    std::fs::write(real.join("4567"), [1; 16]).unwrap();
+    symlink(real.join("4567"), linked.join("model.data")).unwrap();
+    let model = load(&linked.join("model.onnx")).unwrap();
+    assert_eq!(read_weight(&model.weights[0], DType::F32, &[4]).unwrap().bytes(), [1; 16]);
+
+    // As mounted volumes look: the folder is a link.
+    symlink(&real, folder.path().join("current")).unwrap();
+    std::fs::write(real.join("model.data"), [2; 16]).unwrap();
+    let model = load(&folder.path().join("current/0123")).unwrap();
+    assert_eq!(read_weight(&model.weights[0], DType::F32, &[4]).unwrap().bytes(), [2; 16]);
+
+    // A link that leads out of the real folder.
+    std::fs::remove_file(real.join("model.data")).unwrap();
+    symlink(folder.path().join("secret"), real.join("model.data")).unwrap();
+    let error = load(&linked.join("model.onnx")).unwrap_err().to_string();
+    assert!(error.contains("outside of the model's folder"), "{error}");
+}
+
+#[test]
+fn a_weight_file_that_shrinks_or_changes_after_the_import_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, data) = (folder.path().join("model.onnx"), folder.path().join("data"));
+    std::fs::write(&path, external(&[("location", "data")]).encode_to_vec()).unwrap();
+    std::fs::write(&data, [1; 16]).unwrap();
+    let model = load(&path).unwrap();
+    let read = || read_weight(&model.weights[0], DType::F32, &[4]).map_err(|error| error.to_string());
+    assert!(read().is_ok());
+
+    let file = std::fs::OpenOptions::new().write(true).open(&data).unwrap();
+    file.set_len(8).unwrap();
+    assert!(read().unwrap_err().contains("changed while it was read"));
+    file.set_len(16).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(5)).unwrap();
+    assert!(read().unwrap_err().contains("changed while it was read"));
+    std::fs::remove_file(&data).unwrap();
+    assert!(read().is_err());
+}
+
+#[test]
+fn a_safetensors_file_may_hold_external_data() {
+    // The real weights are not here: a file of their length, with a hole for content, is enough to import.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::copy(fixture("minilm_l6_v2/model.onnx"), &path).unwrap();
+    let data = std::fs::File::create(folder.path().join("model.safetensors")).unwrap();
+    data.set_len(90_868_376).unwrap();
+    let model = load(&path).unwrap();
+    assert_eq!(model.class.free_dims, ["batch", "sequence"]);
+    let files = model.weights.iter().filter(|source| matches!(source, WeightSource::File { .. }));
+    assert_eq!(files.count(), model.weights.len());
+    data.set_len(1_000_000).unwrap();
+    assert!(load(&path).is_err());
+}
+
+#[test]
+fn what_is_no_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(load(folder.path()).unwrap_err().to_string().contains("not a regular file"));
+    assert!(load(&folder.path().join("none.onnx")).is_err());
+}
