@@ -22,14 +22,16 @@ pub(super) fn chain(memory: &mut Memory<'_>, kind: &StepKind) {
     let StepKind::Elementwise { dims, inputs, program, out } = kind else {
         unreachable!("called for its own kind")
     };
-    let loaded: Vec<Vec<Register>> = inputs.iter().map(|access| load(memory, access, dims)).collect();
+    let mut columns: Vec<_> = inputs.iter().map(|access| load(memory, access, dims).into_iter()).collect();
     let count: usize = dims.iter().product();
     let mut bytes = Vec::new();
     let mut registers: Vec<Register> = Vec::new();
-    for at in 0..count {
+    for _ in 0..count {
         registers.clear();
+        let loaded: Vec<Register> =
+            columns.iter_mut().map(|c| c.next().expect("a walk has as many elements as its dims")).collect();
         for &instruction in program {
-            registers.push(evaluate(instruction, &registers, |input| loaded[input][at]));
+            registers.push(evaluate(instruction, &registers, |input| loaded[input]));
         }
         match *registers.last().expect("a verified chain has an instruction") {
             Bool(x) => x.write(&mut bytes),

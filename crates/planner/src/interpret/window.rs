@@ -36,7 +36,8 @@ pub(super) fn conv(memory: &mut Memory<'_>, kind: &StepKind) {
             for at in taps(shape).map(|k| tap(shape, pixel, k)) {
                 match at {
                     Some([y, x]) => {
-                        patch.extend(&image[(y * shape.input[1] + x) * channels + group * ci..][..ci])
+                        let start = (y * shape.input[1] + x) * channels + group * ci;
+                        patch.extend_from_slice(&image[start..start + ci]);
                     }
                     None => patch.resize(patch.len() + ci, 0.0),
                 }
