@@ -1,0 +1,186 @@
+//! What a step reads and writes, one list for everybody: lifetimes, verification, devices.
+
+use crate::pack::WeightId;
+use crate::plan::{Access, BufferId, Epilogue, Operand, StepKind};
+use tessera_core::DType;
+
+/// Something that a step reads.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Read {
+    /// An operand walked as the given dimensions.
+    Walk(Access, Vec<usize>),
+    /// The first elements of an operand, one after the other.
+    Dense(Operand, usize),
+    /// A packed matrix.
+    Panels {
+        /// Which.
+        weight: WeightId,
+        /// Matrices.
+        groups: usize,
+        /// Rows.
+        k: usize,
+        /// Columns.
+        n: usize,
+    },
+}
+
+/// Something that a step writes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Write {
+    /// Where to.
+    pub buffer: BufferId,
+    /// Elements before the first one.
+    pub offset: usize,
+    /// The elements that are written, walked by `strides`.
+    pub dims: Vec<usize>,
+    /// Elements between neighbours.
+    pub strides: Vec<usize>,
+}
+
+impl Read {
+    /// What is read.
+    pub fn operand(&self) -> Operand {
+        match self {
+            Read::Walk(access, _) => access.operand,
+            Read::Dense(operand, _) => *operand,
+            Read::Panels { weight, .. } => Operand::Weight(*weight),
+        }
+    }
+}
+
+impl Write {
+    /// A whole buffer.
+    fn whole(buffer: BufferId, elements: usize) -> Write {
+        Write { buffer, offset: 0, dims: vec![elements], strides: vec![1] }
+    }
+
+    /// How many elements are written.
+    pub fn elements(&self) -> usize {
+        self.dims.iter().product()
+    }
+}
+
+impl StepKind {
+    /// Everything that the step reads, with the element type where the step's meaning fixes it.
+    pub fn reads(&self) -> Vec<(Read, Option<DType>)> {
+        const F32: Option<DType> = Some(DType::F32);
+        let mut reads = Vec::new();
+        let mut epilogue_reads = |epilogue: &Epilogue, rows: usize, n: usize| {
+            reads.extend(epilogue.bias.map(|bias| (Read::Dense(Operand::Weight(bias), n), F32)));
+            reads.extend(epilogue.residual.map(|residual| (Read::Dense(residual, rows * n), F32)));
+        };
+        match self {
+            StepKind::Gemm { x, w, rows, k, n, epilogue, .. } => {
+                epilogue_reads(epilogue, *rows, *n);
+                reads.push((Read::Walk(x.clone(), vec![*rows, *k]), F32));
+                reads.push((Read::Panels { weight: *w, groups: 1, k: *k, n: *n }, F32));
+            }
+            StepKind::Conv { x, w, shape, epilogue, .. } => {
+                let [pixels_in, pixels] = [shape.input, shape.output].map(|[height, width]| height * width);
+                epilogue_reads(epilogue, pixels, shape.groups * shape.out_per_group);
+                let k = shape.kernel[0] * shape.kernel[1] * shape.in_per_group;
+                reads.push((Read::Dense(*x, pixels_in * shape.groups * shape.in_per_group), F32));
+                reads.push((
+                    Read::Panels { weight: *w, groups: shape.groups, k, n: shape.out_per_group },
+                    F32,
+                ));
+            }
+            StepKind::Depthwise { x, w, shape, epilogue, .. } => {
+                let [pixels_in, pixels, taps] =
+                    [shape.input, shape.output, shape.kernel].map(|[height, width]| height * width);
+                epilogue_reads(epilogue, pixels, shape.groups);
+                reads.push((Read::Dense(*x, pixels_in * shape.groups), F32));
+                reads.push((Read::Dense(Operand::Weight(*w), taps * shape.groups), F32));
+            }
+            StepKind::Pool { x, shape, .. } => {
+                reads.push((Read::Dense(*x, shape.input[0] * shape.input[1] * shape.groups), F32));
+            }
+            StepKind::MatMul { batch, m, n, k, a, b, .. } => {
+                reads.push((Read::Walk(a.clone(), [batch.as_slice(), &[*m, *k]].concat()), F32));
+                reads.push((Read::Walk(b.clone(), [batch.as_slice(), &[*k, *n]].concat()), F32));
+            }
+            StepKind::Attention { shape, q, k, v, mask, .. } => {
+                let (heads, queries, keys) = (shape.heads, shape.queries, shape.keys);
+                reads.push((Read::Walk(q.clone(), vec![heads, queries, shape.head_dim]), F32));
+                reads.push((Read::Walk(k.clone(), vec![heads, keys, shape.head_dim]), F32));
+                reads.push((Read::Walk(v.clone(), vec![heads, keys, shape.value_dim]), F32));
+                reads.extend(mask.clone().map(|mask| (Read::Walk(mask, vec![heads, queries, keys]), F32)));
+            }
+            StepKind::LayerNorm { x, rows, cols, scale, bias, .. } => {
+                reads.push((Read::Dense(*x, rows * cols), F32));
+                reads.push((Read::Dense(*scale, *cols), F32));
+                reads.extend(bias.map(|bias| (Read::Dense(bias, *cols), F32)));
+            }
+            StepKind::Softmax { x, rows, cols, .. } => reads.push((Read::Dense(*x, rows * cols), F32)),
+            StepKind::Lstm { shape, x, w, r, bias, h0, c0, .. } => {
+                let gates = 4 * shape.hidden;
+                reads.push((Read::Walk(x.clone(), vec![shape.time, shape.input]), F32));
+                reads.push((Read::Panels { weight: *w, groups: 1, k: shape.input, n: gates }, F32));
+                reads.push((Read::Panels { weight: *r, groups: 1, k: shape.hidden, n: gates }, F32));
+                reads.extend(bias.map(|bias| (Read::Dense(Operand::Weight(bias), gates), F32)));
+                reads.extend(
+                    [h0, c0].into_iter().flatten().map(|&start| (Read::Dense(start, shape.hidden), F32)),
+                );
+            }
+            StepKind::Gather { table, ids, outer, rows, row, count, .. } => {
+                reads.push((Read::Dense(*table, outer * rows * row), None));
+                reads.push((Read::Dense(*ids, *count), None));
+            }
+            StepKind::Reduce { x, kept, reduced, .. } => {
+                reads.push((Read::Walk(x.clone(), [kept.as_slice(), reduced].concat()), None));
+            }
+            StepKind::Elementwise { dims, inputs, .. } => {
+                reads.extend(inputs.iter().map(|input| (Read::Walk(input.clone(), dims.clone()), None)));
+            }
+            StepKind::Copy { dims, x, .. } => reads.push((Read::Walk(x.clone(), dims.clone()), None)),
+            StepKind::Fill { .. } => {}
+        }
+        reads
+    }
+
+    /// Everything that the step writes. A fill writes all of its buffer, whose size it does not know.
+    pub fn writes(&self) -> Vec<Write> {
+        match self {
+            StepKind::Gemm { rows, n, out, .. } => vec![Write::whole(*out, rows * n)],
+            StepKind::Conv { shape, out, .. } | StepKind::Depthwise { shape, out, .. } => {
+                let channels = shape.groups * shape.out_per_group;
+                vec![Write::whole(*out, shape.output[0] * shape.output[1] * channels)]
+            }
+            StepKind::Pool { shape, out, .. } => {
+                vec![Write::whole(*out, shape.output[0] * shape.output[1] * shape.groups)]
+            }
+            StepKind::MatMul { batch, m, n, out, .. } => {
+                vec![Write::whole(*out, batch.iter().product::<usize>() * m * n)]
+            }
+            StepKind::Attention { shape, out, out_strides, .. } => vec![Write {
+                buffer: *out,
+                offset: 0,
+                dims: vec![shape.heads, shape.queries, shape.value_dim],
+                strides: vec![out_strides[0], out_strides[1], 1],
+            }],
+            StepKind::LayerNorm { rows, cols, out, .. } | StepKind::Softmax { rows, cols, out, .. } => {
+                vec![Write::whole(*out, rows * cols)]
+            }
+            StepKind::Lstm { shape, y, y_offset, y_stride, h, c, .. } => {
+                let states = y.map(|buffer| Write {
+                    buffer,
+                    offset: *y_offset,
+                    dims: vec![shape.time, shape.hidden],
+                    strides: vec![*y_stride, 1],
+                });
+                let last = [h, c].into_iter().flatten().map(|&buffer| Write::whole(buffer, shape.hidden));
+                states.into_iter().chain(last).collect()
+            }
+            StepKind::Gather { outer, row, count, out, .. } => vec![Write::whole(*out, outer * count * row)],
+            StepKind::Reduce { kept, out, .. } => vec![Write::whole(*out, kept.iter().product())],
+            StepKind::Elementwise { dims, out, .. } => vec![Write::whole(*out, dims.iter().product())],
+            StepKind::Copy { dims, out, out_offset, out_strides, .. } => vec![Write {
+                buffer: *out,
+                offset: *out_offset,
+                dims: dims.clone(),
+                strides: out_strides.clone(),
+            }],
+            StepKind::Fill { out, .. } => vec![Write::whole(*out, 0)],
+        }
+    }
+}
