@@ -1,0 +1,73 @@
+//! Element-wise chains: one pass, in the order in which the largest operand lies.
+
+use super::view::{View, merge};
+use super::{Lowering, PlanError};
+use crate::element;
+use crate::net::Node;
+use crate::plan::{Access, ElementOp, StepKind};
+use tessera_core::DType;
+
+impl Lowering<'_> {
+    pub(super) fn chain(&mut self, node: &Node, program: &[ElementOp]) -> Result<(), PlanError> {
+        let out = self.output_id(node)?;
+        let dims = self.net.dims(out).to_vec();
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for index in 0..node.inputs.len() {
+            let view = self.input(node, index)?;
+            let Some(view) = view.expanded(&dims) else {
+                let why = format!("an operand {:?} cannot be broadcast to {dims:?}", view.dims);
+                return Err(self.unsupported(node, why));
+            };
+            inputs.push(view);
+        }
+        if let [ElementOp::Load(_)] = program {
+            let view = inputs.into_iter().next().expect("a load has an input");
+            self.set(out, view);
+            return Ok(());
+        }
+        let dtypes: Vec<DType> = inputs.iter().map(|view| self.dtype_of(view.operand)).collect();
+        let types =
+            element::types(&dtypes, program).map_err(|error| self.unsupported(node, error.to_string()))?;
+        let dtype = *types.last().expect("a typed chain has an instruction");
+
+        // The result lies as the largest operand does: channels-last stays channels-last.
+        let whole =
+            |view: &&View| view.dims.iter().zip(&view.strides).all(|(&dim, &stride)| dim == 1 || stride != 0);
+        let order = match inputs.iter().find(whole) {
+            Some(view) => view.memory_order(),
+            None => (0..dims.len()).collect(),
+        };
+        let (buffer, view) = self.make(dtype, &dims, &order);
+        let walked: Vec<View> = inputs.iter().map(|view| view.permuted(&order)).collect();
+        let walked_dims: Vec<usize> = order.iter().map(|&axis| dims[axis]).collect();
+        let out_strides = super::view::dense_strides(&walked_dims);
+        let mut strides: Vec<&[isize]> = vec![&out_strides];
+        strides.extend(walked.iter().map(|view| view.strides.as_slice()));
+        let merged = merge(&walked_dims, &strides);
+        let inputs = walked
+            .iter()
+            .enumerate()
+            .map(|(index, view)| Access {
+                operand: view.operand,
+                offset: view.offset,
+                strides: merged.iter().map(|(_, strides)| strides[index + 1]).collect(),
+            })
+            .collect();
+        let computes = |op: &&ElementOp| {
+            matches!(
+                op,
+                ElementOp::Unary(..) | ElementOp::Binary(..) | ElementOp::Select(..) | ElementOp::Cast(..)
+            )
+        };
+        let flops = (program.iter().filter(computes).count() * dims.iter().product::<usize>()) as u64;
+        let kind = StepKind::Elementwise {
+            dims: merged.iter().map(|(dim, _)| *dim).collect(),
+            inputs,
+            program: program.to_vec(),
+            out: buffer,
+        };
+        self.push(node, kind, flops);
+        self.set(out, view);
+        Ok(())
+    }
+}
