@@ -61,8 +61,8 @@ pub(crate) fn infer(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Kn
         Op::Gemm { .. } | Op::Flatten { .. } => Known::rank(2),
         Op::MatMul => of_rank(match (x.rank, input(1).and_then(|b| b.rank)) {
             (Some(1), Some(1)) => Some(0),
-            (Some(1), Some(b)) => Some(b - 1),
-            (Some(a), Some(1)) => Some(a - 1),
+            (Some(1), Some(b)) => b.checked_sub(1),
+            (Some(a), Some(1)) => a.checked_sub(1),
             (Some(a), Some(b)) => Some(a.max(b)),
             _ => None,
         }),
