@@ -21,6 +21,7 @@ pub mod op;
 mod operands;
 pub mod pack;
 mod place;
+pub mod pack_cache;
 pub mod plan;
 pub mod reference;
 mod rewrite;

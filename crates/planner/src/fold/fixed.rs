@@ -136,6 +136,8 @@ impl Fixed {
         let weighs = inputs.iter().flatten().any(|input| input.weighs);
         let made = Fixed { dims, size, weighs, dtype: DType::F32, ..main.wrap(op.clone(), exprs) };
         match op {
+            // Everything already is in single precision.
+            Op::Cast(DType::F32) => Some(main.clone()),
             // A cast to less than single precision rounds, and is then widened again for whoever comes next.
             Op::Cast(to) => Some(Fixed { dtype: *to, ..made }.single()),
             _ => Some(made),
