@@ -9,12 +9,19 @@
 //! [`frontend`] is the joint: the wire side turns words into requests and answers into words and decides nothing;
 //! what is behind the [`frontend::Backend`] decides everything and never sees a byte of HTTP.
 
+pub mod catalog;
+pub mod classes;
+pub mod engine;
 pub mod frontend;
 pub mod http;
+pub mod loader;
 pub mod log;
 pub mod metrics;
 pub mod protocol;
+pub mod registry;
 pub mod serve;
+pub mod server;
+pub mod service;
 pub mod settings;
 pub mod wire;
 

@@ -64,6 +64,16 @@ pub enum Rejection {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// Another bound of the tenant is reached.
+    #[error("model '{model}': {why}")]
+    Overloaded {
+        /// The tenant.
+        model: String,
+        /// Which bound.
+        why: String,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
     /// Predicted too late on arrival, and refused before any work.
     #[error(
         "model '{model}' would answer in about {predicted:?}, later than the {allowed:?} allowed; \
@@ -135,13 +145,14 @@ pub struct Wire {
 
 impl Rejection {
     /// Every outcome that the table can name.
-    pub const OUTCOMES: [&'static str; 11] = [
+    pub const OUTCOMES: [&'static str; 12] = [
         "not_found",
         "not_ready",
         "invalid",
         "too_large",
         "unsupported",
         "queue_full",
+        "overloaded",
         "too_late",
         "expired",
         "cancelled",
@@ -163,6 +174,9 @@ impl Rejection {
             Rejection::Unsupported(_) => (501, GrpcCode::Unimplemented, "unsupported", None),
             Rejection::QueueFull { retry_after, .. } => {
                 (429, GrpcCode::ResourceExhausted, "queue_full", Some(*retry_after))
+            }
+            Rejection::Overloaded { retry_after, .. } => {
+                (429, GrpcCode::ResourceExhausted, "overloaded", Some(*retry_after))
             }
             Rejection::TooLate { retry_after, .. } => {
                 (504, GrpcCode::DeadlineExceeded, "too_late", Some(*retry_after))

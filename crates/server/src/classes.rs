@@ -1,0 +1,285 @@
+//! Classes in use and their plans: what tenants of one architecture share.
+//!
+//! A class lives as long as a tenant of it is loaded. Its plans are made when a request first brings their free dimensions (a
+//! sentence length, an image side), off the serving path, once, and a bounded number is kept: the one used longest ago
+//! goes first.
+
+use crate::engine::EngineHandle;
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tessera_core::{ClassId, PlanKey, Precision};
+use tessera_device::{Device, DeviceError, Room};
+use tessera_planner::class::{Bound, Class};
+use tessera_planner::infer::{DimValue, InferError};
+use tessera_planner::pack::PackError;
+use tessera_planner::{Plan, PlanError, SlotLayout};
+use tessera_scheduler::PlanWork;
+use tokio::sync::OnceCell;
+
+/// Why a class has no plan for some free dimensions.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoPlan {
+    /// The class cannot run with them.
+    #[error("this model cannot run with {dims}: {why}")]
+    Unplannable {
+        /// The free dimensions, by name.
+        dims: String,
+        /// The planner's reason.
+        why: String,
+    },
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The planning task was lost.
+    #[error("planning was interrupted; try again")]
+    Interrupted,
+}
+
+/// Why a class cannot be served here.
+#[derive(Debug, thiserror::Error)]
+pub enum NoClass {
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Its weights have no layout.
+    #[error(transparent)]
+    Layout(#[from] PackError),
+}
+
+/// What all plans of all classes are made with.
+#[derive(Clone, Debug)]
+pub struct Workshop {
+    /// Compiles programs.
+    pub device: Arc<dyn Device>,
+    /// Is told of them.
+    pub engine: EngineHandle,
+    /// How much one launch may carry.
+    pub room: Room,
+    /// Plans that one class keeps.
+    pub plans_per_class: NonZeroU32,
+}
+
+impl Workshop {
+    fn drop_plan(&self, cell: &PlanCell) {
+        if let Some(Ok(Made::Plan(planned))) = cell.get() {
+            self.engine.plan_dropped(planned.key.clone());
+        }
+    }
+}
+
+/// Every class in use.
+#[derive(Debug)]
+pub struct Classes {
+    workshop: Workshop,
+    entries: Mutex<HashMap<(ClassId, Precision), Weak<ClassEntry>>>,
+}
+
+impl Classes {
+    /// No classes yet.
+    pub fn new(workshop: Workshop) -> Classes {
+        Classes { workshop, entries: Mutex::default() }
+    }
+
+    /// The entry of a class in a precision, made on first use.
+    pub fn enter(&self, class: &Arc<Class>, precision: Precision) -> Result<Arc<ClassEntry>, NoClass> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| entry.strong_count() > 0);
+        if let Some(entry) = entries.get(&(class.id, precision)).and_then(Weak::upgrade) {
+            return Ok(entry);
+        }
+        let target = self.workshop.device.pack_target(precision)?;
+        let entry = Arc::new(ClassEntry {
+            class: class.clone(),
+            precision,
+            layout: Arc::new(SlotLayout::of(class.folded(), target)?),
+            workshop: self.workshop.clone(),
+            plans: Mutex::default(),
+        });
+        entries.insert((class.id, precision), Arc::downgrade(&entry));
+        Ok(entry)
+    }
+
+    /// How many classes are in use.
+    pub fn len(&self) -> usize {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.values().filter(|entry| entry.strong_count() > 0).count()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One class in one precision.
+#[derive(Debug)]
+pub struct ClassEntry {
+    /// The architecture.
+    pub class: Arc<Class>,
+    /// How its numbers are held.
+    pub precision: Precision,
+    /// What lies where in its slots.
+    pub layout: Arc<SlotLayout>,
+    workshop: Workshop,
+    plans: Mutex<Plans>,
+}
+
+type PlanCell = Arc<OnceCell<Result<Made, NoPlan>>>;
+
+/// What came of planning.
+#[derive(Clone, Debug)]
+enum Made {
+    /// A plan.
+    Plan(Arc<Planned>),
+    /// None for any number of items: they are not independent, and each count has a plan of its own.
+    ItemsMix,
+}
+
+/// What a plan is asked for.
+#[derive(Clone, Debug)]
+struct Wish {
+    bound: Bound,
+    /// The dimension that is left open.
+    item_dim: Option<usize>,
+}
+
+impl Wish {
+    /// The values of the dimensions that are not open. With and without an open one the length differs.
+    fn dims(&self) -> Vec<u64> {
+        self.item_dim.map_or_else(|| self.bound.dims.clone(), |_| self.bound.batched_dims())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Plans {
+    /// By [`Wish::dims`]; with the time of last use.
+    cells: HashMap<Vec<u64>, (PlanCell, u64)>,
+    uses: u64,
+}
+
+/// A plan whose programs the engine has.
+#[derive(Debug)]
+pub struct Planned {
+    /// Its name in requests.
+    pub key: PlanKey,
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Most items of one launch, and so of one offer.
+    pub most_items: NonZeroU32,
+}
+
+impl ClassEntry {
+    /// The plan for a request's free dimensions; made now, on a blocking thread, if nobody asked before. Requests that
+    /// ask meanwhile wait for the same plan. Failures are kept like plans, so that asking again costs nothing.
+    ///
+    /// Items are batched if the planner proves them independent; if not, the item count is one more fixed dimension.
+    pub async fn planned(self: &Arc<Self>, bound: &Bound) -> Result<Arc<Planned>, NoPlan> {
+        for item_dim in [bound.item_dim, None] {
+            let wish = Wish { bound: bound.clone(), item_dim };
+            let cell = self.cell(&wish);
+            let make = async || {
+                let entry = self.clone();
+                let made = tokio::task::spawn_blocking(move || entry.make(&wish)).await;
+                made.unwrap_or(Err(NoPlan::Interrupted))
+            };
+            if let Made::Plan(planned) = cell.get_or_init(make).await.clone()? {
+                return Ok(planned);
+            }
+        }
+        Err(NoPlan::Interrupted)
+    }
+
+    /// As [`ClassEntry::planned`], on this thread: for loaders.
+    pub fn planned_now(self: &Arc<Self>, bound: &Bound) -> Result<(), NoPlan> {
+        for item_dim in [bound.item_dim, None] {
+            let wish = Wish { bound: bound.clone(), item_dim };
+            let cell = self.cell(&wish);
+            if cell.get().is_none() {
+                // Another loader may have been quicker; its plan stands, and the engine lets go of this one.
+                let _ = cell.set(self.make(&wish));
+            }
+            match cell.get() {
+                Some(Ok(Made::ItemsMix)) => {}
+                Some(made) => return made.clone().map(drop),
+                None => return Err(NoPlan::Interrupted),
+            }
+        }
+        Ok(())
+    }
+
+    /// The cell of a wish; the engine is told of those that had to go for it.
+    fn cell(&self, wish: &Wish) -> PlanCell {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plans = &mut *plans;
+        plans.uses += 1;
+        let uses = plans.uses;
+        let key = wish.dims();
+        if let Some((cell, used)) = plans.cells.get_mut(&key) {
+            *used = uses;
+            return cell.clone();
+        }
+        while plans.cells.len() >= self.workshop.plans_per_class.get() as usize {
+            let oldest = plans.cells.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            let gone = oldest.and_then(|key| plans.cells.remove(&key));
+            gone.into_iter().for_each(|(cell, _)| self.workshop.drop_plan(&cell));
+        }
+        let cell = PlanCell::default();
+        plans.cells.insert(key, (cell.clone(), uses));
+        cell
+    }
+
+    fn make(&self, wish: &Wish) -> Result<Made, NoPlan> {
+        let plan = match self.plan(wish) {
+            Err(PlanError::Infer(InferError::MixesItems { .. })) if wish.item_dim.is_some() => {
+                return Ok(Made::ItemsMix);
+            }
+            Err(error) => {
+                return Err(NoPlan::Unplannable { dims: self.describe(&wish.bound), why: error.to_string() });
+            }
+            Ok(plan) => Arc::new(plan),
+        };
+        // A whole request is one item, and each lane carries one.
+        let most = self.workshop.room;
+        let room = if plan.batched { most } else { Room { items: most.lanes, ..most } };
+        let mut programs = Vec::new();
+        for partition in self.workshop.device.partitions() {
+            let program = self.workshop.device.compile(&plan, &self.layout, room, partition.id)?;
+            programs.push((partition.id, program));
+        }
+        let work = PlanWork {
+            flops_per_item: plan.flops_per_item(),
+            bytes_per_item: plan.arena_per_item,
+            weight_bytes: self.layout.bytes,
+        };
+        self.workshop.engine.plan_ready(plan.key.clone(), work, programs);
+        let most_items =
+            NonZeroU32::new(if plan.batched { room.items } else { 1 }).expect("a room has items");
+        Ok(Made::Plan(Arc::new(Planned { key: plan.key.clone(), plan, most_items })))
+    }
+
+    fn plan(&self, wish: &Wish) -> Result<Plan, PlanError> {
+        let value = |(index, &size): (usize, &u64)| match wish.item_dim {
+            Some(item) if item == index => DimValue::Items,
+            _ => DimValue::Fixed(size),
+        };
+        let values: Vec<DimValue> = wish.bound.dims.iter().enumerate().map(value).collect();
+        let key = PlanKey { class: self.class.id, dims: wish.dims().into(), precision: self.precision };
+        tessera_planner::plan(key, self.class.folded(), &self.layout, &values)
+    }
+
+    fn describe(&self, bound: &Bound) -> String {
+        let named = self.class.free_dims.iter().zip(&bound.dims);
+        let named: Vec<String> = named.map(|(name, value)| format!("{name} = {value}")).collect();
+        if named.is_empty() { "its shapes".to_owned() } else { named.join(", ") }
+    }
+}
+
+impl Drop for ClassEntry {
+    fn drop(&mut self) {
+        let plans = std::mem::take(self.plans.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for (cell, _) in plans.cells.into_values() {
+            self.workshop.drop_plan(&cell);
+        }
+    }
+}

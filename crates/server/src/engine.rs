@@ -1,0 +1,458 @@
+//! The engine: the one thread that joins the scheduler and the device.
+//!
+//! ```text
+//!   handlers ─offer, cancel─▶┐                 ┌─ decide ─▶ submit ─▶ device
+//!   loaders  ─tenant, plan ─▶┤ one queue, one  │                        │ wake
+//!   device   ─wake─────────▶ ┘ thread          └─ finished ◀── poll ◀───┘ ─▶ answers
+//! ```
+//! The scheduler knows ids and sizes; payloads wait here until their launch. Every request that comes in is answered exactly
+//! once: with its outputs, or with the reason why not. Nothing on this thread blocks but the wait for the next event, and
+//! nothing slow runs here: planning, packing and uploading belong to the loaders.
+
+use crate::metrics::Metrics;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tessera_core::{LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
+use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, RequestError, Slot};
+use tessera_scheduler::{
+    Cancelled, Config, Decision, LaunchPlan, Offer, PlanWork, Refusal, Scheduler, Terms,
+};
+use tokio::sync::oneshot;
+
+/// Why a request has no outputs.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum NotAnswered {
+    /// It was not let in.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Its deadline passed while it waited.
+    #[error("the request waited longer than its deadline allows")]
+    Expired,
+    /// Its tenant went away while it waited.
+    #[error("the tenant was unloaded while the request waited")]
+    Unloaded,
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    Stopping,
+    /// It failed, and others in its launch did not.
+    #[error(transparent)]
+    Failed(#[from] RequestError),
+    /// The plan was dropped between its making and this request; ask for it again.
+    #[error("the plan is not loaded any more")]
+    PlanGone,
+    /// The launch could not be made, or its engine is gone: a fault of ours.
+    #[error("the launch failed: {0}")]
+    Lost(String),
+}
+
+/// The outputs of one request, in the order of its class.
+pub type Answer = Result<Vec<Bytes>, NotAnswered>;
+
+/// A request with its payload, on its way in.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Unique among all requests.
+    pub request: RequestId,
+    /// Whose weights.
+    pub tenant: TenantId,
+    /// Which plan; its programs must have been announced.
+    pub plan: PlanKey,
+    /// Items.
+    pub items: NonZeroU32,
+    /// Whether it may share a lane.
+    pub batchable: bool,
+    /// One per input of the class: all its items' bytes.
+    pub inputs: Vec<Bytes>,
+    /// When it arrived at the wire.
+    pub arrived: Instant,
+    /// How long it may take from arrival, if the request says so itself.
+    pub timeout: Option<Duration>,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Offer(Box<Incoming>),
+    Cancel(RequestId),
+    TenantAdded { tenant: TenantId, terms: Terms, slot: Slot },
+    TenantRemoved(TenantId),
+    PlanReady { plan: PlanKey, work: PlanWork, programs: Vec<(PartitionId, ProgramId)> },
+    PlanDropped(PlanKey),
+    Wake,
+    Stop,
+}
+
+/// The way to the engine. Cheap to clone; calls return at once.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    commands: Sender<Command>,
+    running: Arc<AtomicBool>,
+}
+
+impl EngineHandle {
+    /// Hands a request in. Its answer comes through its `reply`, also when the engine is gone.
+    pub fn offer(&self, incoming: Incoming) {
+        if let Err(error) = self.commands.send(Command::Offer(Box::new(incoming)))
+            && let Command::Offer(incoming) = error.0
+        {
+            // The other side may have stopped waiting; then nobody misses the answer.
+            let _ = incoming.reply.send(Err(NotAnswered::Stopping));
+        }
+    }
+
+    /// Nobody waits for this answer any more.
+    pub fn cancel(&self, request: RequestId) {
+        self.send(Command::Cancel(request));
+    }
+
+    /// From now on requests for `tenant` are let in.
+    pub fn tenant_added(&self, tenant: TenantId, terms: Terms, slot: Slot) {
+        self.send(Command::TenantAdded { tenant, terms, slot });
+    }
+
+    /// From now on they are not; those that wait are told so, those in flight are answered.
+    pub fn tenant_removed(&self, tenant: TenantId) {
+        self.send(Command::TenantRemoved(tenant));
+    }
+
+    /// The programs of a plan, one per partition. Must come before its first request.
+    pub fn plan_ready(&self, plan: PlanKey, work: PlanWork, programs: Vec<(PartitionId, ProgramId)>) {
+        self.send(Command::PlanReady { plan, work, programs });
+    }
+
+    /// The plan is not wanted any more; its programs are discarded once nothing queued or running needs them.
+    pub fn plan_dropped(&self, plan: PlanKey) {
+        self.send(Command::PlanDropped(plan));
+    }
+
+    /// Whether the thread runs. Before its start it counts as running: what is sent then waits.
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Answers everything that was let in, refuses everything new, and ends the thread.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    fn send(&self, command: Command) {
+        // An engine that is gone has answered everybody; there is nobody left to tell.
+        let _ = self.commands.send(command);
+    }
+}
+
+/// The two ends of the engine's queue. Made before the device, which is opened with [`Inbox::wake`].
+#[derive(Debug)]
+pub struct Inbox {
+    handle: EngineHandle,
+    commands: Receiver<Command>,
+}
+
+impl Default for Inbox {
+    fn default() -> Inbox {
+        let (sender, commands) = channel();
+        Inbox {
+            handle: EngineHandle { commands: sender, running: Arc::new(AtomicBool::new(true)) },
+            commands,
+        }
+    }
+}
+
+impl Inbox {
+    /// What the device calls when a launch is over.
+    pub fn wake(&self) -> tessera_device::Wake {
+        let commands = self.handle.commands.clone();
+        Arc::new(move || drop(commands.send(Command::Wake)))
+    }
+
+    /// The way in.
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
+    /// Starts the thread.
+    pub fn start(
+        self,
+        config: Config,
+        device: Arc<dyn Device>,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let engine = Engine {
+            commands: self.commands,
+            device,
+            metrics,
+            started: Instant::now(),
+            policy: config.policy,
+            scheduler: Scheduler::new(config),
+            tenants: HashMap::new(),
+            plans: HashMap::new(),
+            waiting: HashMap::new(),
+            in_flight: HashMap::new(),
+            stopping: false,
+        };
+        let running = Running(self.handle.running);
+        std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+            let _running = running;
+            engine.run();
+        })
+    }
+}
+
+/// Says that the engine is gone when it is, on every way out, a panic included.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+struct Engine {
+    commands: Receiver<Command>,
+    device: Arc<dyn Device>,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    policy: Policy,
+    scheduler: Scheduler,
+    tenants: HashMap<TenantId, Slot>,
+    plans: HashMap<PlanKey, LoadedPlan>,
+    /// Let in, not launched.
+    waiting: HashMap<RequestId, Waiting>,
+    in_flight: HashMap<LaunchId, InFlight>,
+    stopping: bool,
+}
+
+struct LoadedPlan {
+    programs: Vec<(PartitionId, ProgramId)>,
+    /// Requests queued and launches in flight that need the programs.
+    users: usize,
+    dropped: bool,
+}
+
+struct Waiting {
+    plan: PlanKey,
+    items: NonZeroU32,
+    inputs: Vec<Bytes>,
+    reply: oneshot::Sender<Answer>,
+}
+
+struct InFlight {
+    plan: PlanKey,
+    submitted: Instant,
+    /// Per lane, per request, as launched.
+    replies: Vec<Vec<(RequestId, oneshot::Sender<Answer>)>>,
+}
+
+impl Engine {
+    fn run(mut self) {
+        loop {
+            let wait = self.advance();
+            if self.stopping && self.waiting.is_empty() && self.in_flight.is_empty() {
+                return;
+            }
+            let first = match wait {
+                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(length) => self.commands.recv_timeout(length),
+            };
+            match first {
+                Ok(command) => self.take(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Every handle is gone, the device's too: nobody can ask or answer any more.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Take all that has come meanwhile before deciding: requests that arrive together leave together.
+            while let Ok(command) = self.commands.try_recv() {
+                self.take(command);
+            }
+        }
+    }
+
+    /// Answers what is over, launches what can be, and says how long nothing will change by itself.
+    fn advance(&mut self) -> Option<Duration> {
+        for finished in self.device.poll() {
+            self.finish(finished);
+        }
+        let now = self.now();
+        for request in self.scheduler.expire(now) {
+            self.refuse(request, NotAnswered::Expired);
+        }
+        loop {
+            match self.scheduler.decide(self.now()) {
+                Decision::Launch(launch) => self.launch(launch),
+                Decision::SleepUntil(moment) => return Some(moment.since(self.now())),
+                Decision::Idle => return None,
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        let now = self.now();
+        match command {
+            Command::Offer(incoming) => self.offer(*incoming),
+            Command::Cancel(request) => {
+                // One in flight runs on and its answer finds nobody; one unknown was answered already.
+                if self.scheduler.cancel(now, request) == Cancelled::Queued
+                    && let Some(waiting) = self.waiting.remove(&request)
+                {
+                    self.release(&waiting.plan);
+                }
+            }
+            Command::TenantAdded { tenant, terms, slot } => {
+                self.tenants.insert(tenant, slot);
+                self.scheduler.tenant_added(now, tenant, terms);
+            }
+            Command::TenantRemoved(tenant) => {
+                self.tenants.remove(&tenant);
+                for request in self.scheduler.tenant_removed(now, tenant) {
+                    self.refuse(request, NotAnswered::Unloaded);
+                }
+            }
+            Command::PlanReady { plan, work, programs } => {
+                self.scheduler.plan_known(&plan, work);
+                let earlier =
+                    self.plans.insert(plan.clone(), LoadedPlan { programs, users: 0, dropped: false });
+                if let Some(earlier) = earlier {
+                    // Dropped and asked for again before the last user was done: the users go on with the new programs.
+                    self.plans.get_mut(&plan).expect("inserted above").users = earlier.users;
+                    self.discard(&earlier);
+                }
+            }
+            Command::PlanDropped(plan) => {
+                self.scheduler.plan_dropped(&plan);
+                if let Some(loaded) = self.plans.get_mut(&plan) {
+                    loaded.dropped = true;
+                    self.discard_if_unused(&plan);
+                }
+            }
+            Command::Wake => {}
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn offer(&mut self, incoming: Incoming) {
+        let Incoming { request, tenant, plan, items, batchable, inputs, arrived, timeout, reply } = incoming;
+        if self.stopping {
+            return answer(reply, Err(NotAnswered::Stopping));
+        }
+        let Some(loaded) = self.plans.get_mut(&plan).filter(|loaded| !loaded.dropped) else {
+            return answer(reply, Err(NotAnswered::PlanGone));
+        };
+        let bytes = tessera_core::Bytes(inputs.iter().map(|input| input.len() as u64).sum());
+        let deadline =
+            timeout.map(|timeout| Moment::at(arrived.saturating_duration_since(self.started)) + timeout);
+        let offer = Offer { request, tenant, plan: plan.clone(), items, bytes, deadline, batchable };
+        let now = Moment::at(self.started.elapsed());
+        match self.scheduler.offer(now, &offer) {
+            Ok(_) => {
+                loaded.users += 1;
+                self.waiting.insert(request, Waiting { plan, items, inputs, reply });
+            }
+            Err(refusal) => answer(reply, Err(refusal.into())),
+        }
+    }
+
+    fn launch(&mut self, launch: LaunchPlan) {
+        let LaunchPlan { id, plan, partition, lanes, .. } = launch;
+        let mut device_lanes = Vec::with_capacity(lanes.len());
+        let mut replies = Vec::with_capacity(lanes.len());
+        for lane in &lanes {
+            let mut lane_replies = Vec::with_capacity(lane.requests.len());
+            let mut requests = Vec::with_capacity(lane.requests.len());
+            for (request, _) in &lane.requests {
+                let waiting = self
+                    .waiting
+                    .remove(request)
+                    .expect("an admitted request waits here until it is launched");
+                requests.push(LaneRequest { items: waiting.items.get(), inputs: waiting.inputs });
+                lane_replies.push((*request, waiting.reply));
+                self.plans.get_mut(&plan).expect("a plan in use is loaded").users -= 1;
+            }
+            let slot =
+                self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant").clone();
+            device_lanes.push(Lane { slot, requests });
+            replies.push(lane_replies);
+        }
+        let items = lanes.iter().map(|lane| lane.items).sum();
+        let loaded = self.plans.get_mut(&plan).expect("a plan in use is loaded");
+        let program = loaded.programs.iter().find(|(of, _)| *of == partition).map(|(_, program)| *program);
+        let submitted = match program {
+            Some(program) => self
+                .device
+                .submit(Launch { id, program, lanes: device_lanes })
+                .map_err(|error| error.to_string()),
+            None => Err(format!("{plan} has no program on {partition}")),
+        };
+        match submitted {
+            Ok(()) => {
+                loaded.users += 1;
+                self.metrics.launched(self.policy, lanes.len() as u32, items);
+                self.in_flight.insert(id, InFlight { plan, submitted: Instant::now(), replies });
+            }
+            Err(why) => {
+                tracing::error!(launch = %id, %plan, why, "a launch was refused by the device");
+                self.scheduler.finished(self.now(), id, Duration::ZERO);
+                for (_, reply) in replies.into_iter().flatten() {
+                    answer(reply, Err(NotAnswered::Lost(why.clone())));
+                }
+                self.discard_if_unused(&plan);
+            }
+        }
+    }
+
+    fn finish(&mut self, finished: Finished) {
+        let Some(launch) = self.in_flight.remove(&finished.id) else {
+            tracing::error!(launch = %finished.id, "the device finished a launch that nobody made");
+            return;
+        };
+        self.scheduler.finished(self.now(), finished.id, launch.submitted.elapsed());
+        self.metrics.launch_finished(finished.took);
+        for (replies, answers) in launch.replies.into_iter().zip(finished.answers) {
+            for ((_, reply), outputs) in replies.into_iter().zip(answers) {
+                answer(reply, outputs.map_err(NotAnswered::from));
+            }
+        }
+        self.release(&launch.plan);
+    }
+
+    fn refuse(&mut self, request: RequestId, why: NotAnswered) {
+        if let Some(waiting) = self.waiting.remove(&request) {
+            answer(waiting.reply, Err(why));
+            self.release(&waiting.plan);
+        }
+    }
+
+    fn release(&mut self, plan: &PlanKey) {
+        if let Some(loaded) = self.plans.get_mut(plan) {
+            loaded.users -= 1;
+        }
+        self.discard_if_unused(plan);
+    }
+
+    fn discard_if_unused(&mut self, plan: &PlanKey) {
+        if self.plans.get(plan).is_some_and(|loaded| loaded.dropped && loaded.users == 0)
+            && let Some(loaded) = self.plans.remove(plan)
+        {
+            self.discard(&loaded);
+        }
+    }
+
+    fn discard(&self, loaded: &LoadedPlan) {
+        loaded.programs.iter().for_each(|(_, program)| self.device.discard(*program));
+    }
+
+    fn now(&self) -> Moment {
+        Moment::at(self.started.elapsed())
+    }
+}
+
+/// Sends an answer to whoever still waits for it: a client that hung up has dropped the other end.
+fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
+    let _ = reply.send(answer);
+}

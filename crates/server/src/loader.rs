@@ -1,0 +1,108 @@
+//! Loading one tenant version: file in, slot out. Runs on a loader's thread, far from requests.
+
+use crate::classes::{ClassEntry, NoClass, NoPlan};
+use crate::frontend::{ModelInfo, TensorInfo};
+use crate::registry::Means;
+use std::path::Path;
+use std::sync::Arc;
+use tessera_core::Precision;
+use tessera_device::{DeviceError, Slot};
+use tessera_planner::class::{self, Model, ModelError, WeightsError};
+use tessera_planner::graph::ParamId;
+use tessera_planner::pack::{self, PackError};
+use tessera_planner::pack_cache::Wanted;
+use tessera_planner::{Packed, SlotLayout, source};
+
+/// What to load.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// `model.onnx`, or `model.safetensors` where there is a base.
+    pub path: &'a Path,
+    /// The model whose architecture the weights are for.
+    pub base: Option<&'a Model>,
+    /// How numbers are held.
+    pub precision: Precision,
+}
+
+/// A version that is ready to be served.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The model, without its weights.
+    pub model: Model,
+    /// Its class's entry.
+    pub class: Arc<ClassEntry>,
+    /// Its weights on the device.
+    pub slot: Slot,
+}
+
+/// Why a version cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its file.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its weights are not its base's.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// Its class.
+    #[error(transparent)]
+    Class(#[from] NoClass),
+    /// Its weights.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Its plan.
+    #[error(transparent)]
+    Plan(#[from] NoPlan),
+}
+
+/// Imports, packs and uploads. A class without free dimensions but the item count is planned and compiled too, so that its
+/// first request finds everything there; this also refuses what cannot be planned before it is served.
+pub fn load(order: &Order<'_>, means: &Means) -> Result<Loaded, LoadError> {
+    let model = match order.base {
+        None => class::load(order.path)?,
+        Some(base) => class::load_over_base(base, order.path)?,
+    };
+    let class = means.classes.enter(&model.class, order.precision)?;
+    let packed = packed(&model, &class.layout, means)?;
+    let slot = means.device.upload(class.class.id, &class.layout, &packed)?;
+    drop(packed);
+    if let Some(bound) = class.class.bind_without_free_dims() {
+        class.planned_now(&bound)?;
+    }
+    Ok(Loaded { model: model.without_weights(), class, slot })
+}
+
+/// The bytes of the model's slot, from the cache if they were packed before.
+fn packed(model: &Model, layout: &SlotLayout, means: &Means) -> Result<Packed, PackError> {
+    let class = &model.class;
+    let mut read = |id: ParamId| {
+        let param = &class.graph.params[id.0 as usize];
+        source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
+    };
+    let Some(cache) = &means.cache else {
+        return pack::pack(&class.graph, class.folded(), layout, &mut read);
+    };
+    let wanted = Wanted { class: class.id, graph: &class.graph, folded: class.folded(), layout };
+    cache.pack(&wanted, &mut read, &mut |why| tracing::warn!(%why, "the pack cache is of no help"))
+}
+
+/// The metadata of a model.
+pub fn info(name: &str, version: u64, model: &Model) -> ModelInfo {
+    let tensor = |name: &String, (dtype, dims): (tessera_core::DType, Vec<i64>)| TensorInfo {
+        name: name.clone(),
+        dtype,
+        dims,
+    };
+    let inputs = model.input_names.iter().zip(model.class.input_shapes());
+    let outputs = model.output_names.iter().zip(model.class.output_shapes());
+    ModelInfo {
+        name: name.to_owned(),
+        version,
+        versions: Vec::new(),
+        inputs: inputs.map(|(name, shape)| tensor(name, shape)).collect(),
+        outputs: outputs.map(|(name, shape)| tensor(name, shape)).collect(),
+    }
+}

@@ -1,0 +1,342 @@
+//! What is behind the wire: a request found its tenant, checked, offered to the engine, and its answer put together.
+
+use crate::classes::{NoPlan, Planned};
+use crate::engine::{Answer, EngineHandle, Incoming, NotAnswered};
+use crate::frontend::{Backend, InferRequest, InferResponse, ModelInfo, TensorIn, TensorOut};
+use crate::registry::{Found, Registry, Served};
+use crate::wire::Rejection;
+use bytes::{Bytes, BytesMut};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tessera_core::RequestId;
+use tessera_planner::class::Bound;
+use tessera_planner::plan::Port;
+use tessera_scheduler::Refusal;
+use tokio::sync::oneshot;
+
+/// The backend of a running server.
+#[derive(Debug)]
+pub struct Service {
+    registry: Arc<Registry>,
+    engine: EngineHandle,
+    requests: AtomicU64,
+    /// Set when shutdown begins: readiness goes first, so that a balancer looks elsewhere while we drain.
+    stopping: AtomicBool,
+}
+
+impl Service {
+    /// A service over tenants and an engine.
+    pub fn new(registry: Arc<Registry>, engine: EngineHandle) -> Service {
+        Service { registry, engine, requests: AtomicU64::new(0), stopping: AtomicBool::new(false) }
+    }
+
+    /// From now on not ready, and nothing new is let in.
+    pub fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.engine.stop();
+    }
+
+    fn find(&self, model: &str, version: Option<u64>) -> Result<Arc<Served>, Rejection> {
+        let not_ready = |why: String| Rejection::NotReady { model: model.to_owned(), why };
+        match self.registry.find(model, version) {
+            Found::Ready(served) => Ok(served),
+            Found::Loading => Err(not_ready("it is loading".to_owned())),
+            Found::Failed(why) => Err(not_ready(why)),
+            Found::Unknown => Err(match (version, self.registry.ready_versions(model)) {
+                (Some(version), served) if !served.is_empty() => Rejection::UnknownVersion {
+                    model: model.to_owned(),
+                    version: version.to_string(),
+                    served,
+                },
+                _ => Rejection::UnknownModel { model: model.to_owned() },
+            }),
+        }
+    }
+
+    async fn run(
+        &self,
+        served: &Served,
+        request: InferRequest,
+        arrived: Instant,
+    ) -> Result<InferResponse, Rejection> {
+        let wanted = wanted(served, &request)?;
+        let inputs = in_order(served, request.inputs)?;
+        let shapes: Vec<&[u64]> = inputs.iter().map(|input| input.shape.as_slice()).collect();
+        let bound =
+            served.class.class.bind(&shapes).map_err(|error| {
+                Rejection::Invalid(error.for_inputs(
+                    &served.info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(),
+                ))
+            })?;
+        let data: Vec<Bytes> = inputs.into_iter().map(|input| input.data).collect();
+        // A plan that was evicted between finding and offering is made again; twice in a row means a thrashing cache, and
+        // the caller hears of it.
+        let mut tries = 0;
+        let (planned, parts) = loop {
+            let planned =
+                served.class.planned(&bound).await.map_err(|error| no_plan(&served.info.name, &error))?;
+            let parts = self.offer(served, &planned, &bound, &data, arrived, request.timeout).await;
+            match parts {
+                Err(NotAnswered::PlanGone) if tries < 2 => tries += 1,
+                parts => break (planned, parts),
+            }
+        };
+        let allowed = request.timeout.or(served.slo).unwrap_or_default();
+        let parts = parts.map_err(|why| rejection(&served.info.name, allowed, why))?;
+        let outputs = wanted.into_iter().map(|output| {
+            let port = &planned.plan.outputs[output];
+            let data = joined(parts.iter().map(|part| part[output].clone()));
+            TensorOut {
+                name: served.info.outputs[output].name.clone(),
+                dtype: port.dtype,
+                shape: shape_of(port, data.len()),
+                data,
+            }
+        });
+        Ok(InferResponse {
+            model: served.info.name.clone(),
+            version: served.info.version,
+            outputs: outputs.collect(),
+        })
+    }
+
+    /// Offers a request in parts that fit a launch, and waits for all of them.
+    async fn offer(
+        &self,
+        served: &Served,
+        planned: &Planned,
+        bound: &Bound,
+        data: &[Bytes],
+        arrived: Instant,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<Vec<Bytes>>, NotAnswered> {
+        let items = if planned.plan.batched { bound.items } else { 1 };
+        let most = u64::from(planned.most_items.get());
+        let per_item: Vec<usize> = planned.plan.inputs.iter().map(Port::bytes_per_item).collect();
+        let mut waits = Vec::new();
+        let mut first = 0;
+        while first < items {
+            let count = (items - first).min(most);
+            let cut = |(bytes, per_item): (&Bytes, &usize)| {
+                bytes.slice(first as usize * per_item..(first + count) as usize * per_item)
+            };
+            let (reply, answer) = oneshot::channel();
+            let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+            self.engine.offer(Incoming {
+                request,
+                tenant: served.tenant,
+                plan: planned.key.clone(),
+                items: u32::try_from(count)
+                    .ok()
+                    .and_then(NonZeroU32::new)
+                    .expect("between 1 and a launch's items"),
+                batchable: planned.plan.batched,
+                inputs: data.iter().zip(&per_item).map(cut).collect(),
+                arrived,
+                timeout,
+                reply,
+            });
+            waits.push(Wait { engine: &self.engine, request, answer, over: false });
+            first += count;
+        }
+        let mut parts = Vec::with_capacity(waits.len());
+        for wait in waits {
+            parts.push(wait.answer().await?);
+        }
+        Ok(parts)
+    }
+}
+
+impl Backend for Service {
+    fn live(&self) -> bool {
+        self.engine.is_running() || self.stopping.load(Ordering::Acquire)
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err("the server is shutting down".to_owned());
+        }
+        if !self.engine.is_running() {
+            return Err("the engine has stopped; restart the server".to_owned());
+        }
+        if !self.registry.settled() {
+            let (ready, loading, _) = self.registry.counts();
+            return Err(format!("loading: {ready} tenants are ready, {loading} are on their way"));
+        }
+        Ok(())
+    }
+
+    fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<ModelInfo>, Rejection> {
+        let served = self.find(name, version)?;
+        let versions = self.registry.ready_versions(name);
+        Ok(Arc::new(ModelInfo { versions, ..(*served.info).clone() }))
+    }
+
+    fn model_ready(&self, name: &str, version: Option<u64>) -> Result<bool, Rejection> {
+        match self.find(name, version) {
+            Ok(_) => Ok(!self.stopping.load(Ordering::Acquire)),
+            Err(Rejection::NotReady { .. }) => Ok(false),
+            Err(unknown) => Err(unknown),
+        }
+    }
+
+    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Rejection> {
+        let arrived = Instant::now();
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Rejection::ShuttingDown);
+        }
+        let served = self.find(&request.model, request.version)?;
+        self.run(&served, request, arrived).await
+    }
+}
+
+/// A part in the engine's hands. Dropped before its answer came, it is cancelled.
+struct Wait<'a> {
+    engine: &'a EngineHandle,
+    request: RequestId,
+    answer: oneshot::Receiver<Answer>,
+    over: bool,
+}
+
+impl Wait<'_> {
+    async fn answer(mut self) -> Answer {
+        let answer = (&mut self.answer).await;
+        self.over = true;
+        answer.unwrap_or_else(|_| Err(NotAnswered::Lost("the engine has stopped".to_owned())))
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.engine.cancel(self.request);
+        }
+    }
+}
+
+/// The indices of the outputs that the request wants; all when it names none.
+fn wanted(served: &Served, request: &InferRequest) -> Result<Vec<usize>, Rejection> {
+    let outputs = &served.info.outputs;
+    if request.outputs.is_empty() {
+        return Ok((0..outputs.len()).collect());
+    }
+    let find = |name: &String| {
+        outputs.iter().position(|output| output.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+            Rejection::Invalid(format!(
+                "unexpected inference output '{name}' for model '{}'; it has {}",
+                served.info.name,
+                known.join(", ")
+            ))
+        })
+    };
+    request.outputs.iter().map(find).collect()
+}
+
+/// The request's inputs in the model's order, all there and of the right type.
+fn in_order(served: &Served, mut given: Vec<TensorIn>) -> Result<Vec<TensorIn>, Rejection> {
+    let info = &served.info;
+    let known = || info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut ordered = Vec::with_capacity(info.inputs.len());
+    for want in &info.inputs {
+        let Some(at) = given.iter().position(|input| input.name == want.name) else {
+            let text = format!(
+                "model '{}' expects {} inputs ({}); '{}' is missing",
+                info.name,
+                info.inputs.len(),
+                known(),
+                want.name
+            );
+            return Err(Rejection::Invalid(text));
+        };
+        let input = given.swap_remove(at);
+        if input.dtype != want.dtype {
+            return Err(Rejection::Invalid(format!(
+                "input '{}' of model '{}' is {}, but {} was sent",
+                want.name,
+                info.name,
+                want.dtype.protocol_name(),
+                input.dtype.protocol_name()
+            )));
+        }
+        ordered.push(input);
+    }
+    match given.first() {
+        None => Ok(ordered),
+        Some(extra) => Err(Rejection::Invalid(format!(
+            "unexpected inference input '{}' for model '{}'; it takes {}",
+            extra.name,
+            info.name,
+            known()
+        ))),
+    }
+}
+
+/// The parts of one output, end to end; items lie one after the other.
+fn joined(mut parts: impl ExactSizeIterator<Item = Bytes>) -> Bytes {
+    if parts.len() == 1 {
+        return parts.next().unwrap_or_default();
+    }
+    let mut whole = BytesMut::new();
+    parts.for_each(|part| whole.extend_from_slice(&part));
+    whole.freeze()
+}
+
+/// The shape of an output of so many bytes: the items are on its first axis.
+fn shape_of(port: &Port, bytes: usize) -> Vec<u64> {
+    let mut shape: Vec<u64> = port.dims.iter().map(|&dim| dim as u64).collect();
+    let items = bytes.checked_div(port.bytes_per_item()).unwrap_or(1);
+    if let Some(rows) = shape.first_mut() {
+        *rows *= items as u64;
+    }
+    shape
+}
+
+fn no_plan(model: &str, error: &NoPlan) -> Rejection {
+    match error {
+        NoPlan::Unplannable { .. } => Rejection::Invalid(format!("model '{model}': {error}")),
+        NoPlan::Device(_) | NoPlan::Interrupted => {
+            Rejection::NotReady { model: model.to_owned(), why: error.to_string() }
+        }
+    }
+}
+
+/// What the caller hears of the engine's reasons.
+fn rejection(model: &str, allowed: Duration, why: NotAnswered) -> Rejection {
+    let soon = Duration::from_secs(1);
+    let model = model.to_owned();
+    match why {
+        NotAnswered::Refused(Refusal::QueueFull { queued, limit, .. }) => Rejection::QueueFull {
+            queue: model,
+            queued: queued.into(),
+            limit: limit.get().into(),
+            retry_after: soon,
+        },
+        NotAnswered::Refused(Refusal::TooLate { predicted, allowed }) => {
+            Rejection::TooLate { model, predicted, allowed, retry_after: soon }
+        }
+        NotAnswered::Refused(refusal @ Refusal::QueueBytesFull { .. }) => {
+            Rejection::Overloaded { model, why: refusal.to_string(), retry_after: soon }
+        }
+        NotAnswered::Refused(Refusal::UnknownTenant(_)) | NotAnswered::Unloaded => {
+            Rejection::Cancelled(format!("'{model}' was unloaded while the request waited"))
+        }
+        NotAnswered::Refused(refusal @ (Refusal::KnownRequest(_) | Refusal::TooManyItems { .. })) => {
+            Rejection::Internal(refusal.to_string())
+        }
+        NotAnswered::Expired => Rejection::Expired { model, allowed },
+        NotAnswered::Stopping => Rejection::ShuttingDown,
+        NotAnswered::Failed(error @ tessera_device::RequestError::IdOutOfRange { .. }) => {
+            Rejection::Invalid(format!("model '{model}': {error}"))
+        }
+        NotAnswered::Failed(tessera_device::RequestError::DeviceFailed(why)) | NotAnswered::Lost(why) => {
+            Rejection::Internal(why)
+        }
+        NotAnswered::PlanGone => Rejection::NotReady {
+            model,
+            why: "its plans are being replaced faster than they are used; raise `plans_per_class`".to_owned(),
+        },
+    }
+}
