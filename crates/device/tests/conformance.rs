@@ -1,5 +1,7 @@
 //! Every case of the suite on the CPU device, on one core and two, in one partition and two.
 
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use tessera_core::PartitionId;
@@ -18,7 +20,7 @@ fn check(cores: Cores, partitions: usize) {
 
 #[test]
 fn the_cpu_device_conforms_on_one_core() {
-    check(Cores::Range(0, 0), 1);
+    check(Cores::These(vec![0]), 1);
 }
 
 #[test]

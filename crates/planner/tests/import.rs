@@ -1,5 +1,7 @@
 //! Fixtures, as the real exporters write them, become graphs.
 
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
 use std::path::PathBuf;
 use tessera_core::DType;
 use tessera_planner::graph::{Dim, Graph, ParamData};
