@@ -12,6 +12,7 @@ pub mod element;
 pub mod fold;
 pub mod graph;
 pub mod infer;
+pub mod inspect;
 pub mod interpret;
 mod lower;
 mod net;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use tessera_core::{ClassId, DType};
 use tessera_planner::class::{Model, ModelError, load, load_bytes, load_over_base};
 use tessera_planner::graph::ParamData;
+use tessera_planner::inspect::{compare, inspect};
 use tessera_planner::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
 use tessera_planner::source::read_weight;
 
@@ -75,7 +76,10 @@ fn another_epsilon_is_another_class() {
     let mut proto = proto("block_fresh.onnx");
     assert_eq!(changed(&proto).class.id, id("block_fresh"));
     attribute(&mut proto, "LayerNormalization", "epsilon").f = Some(1e-6);
-    assert_ne!(changed(&proto).class.id, id("block_fresh"));
+    let other = changed(&proto);
+    assert_ne!(other.class.id, id("block_fresh"));
+    let said = compare(&model("block_fresh"), &other).difference.unwrap();
+    assert_eq!(said, "LayerNormalization `/a/LayerNormalization`: epsilon 1e-5 against 1e-6");
 }
 
 #[test]
@@ -87,7 +91,10 @@ fn another_clip_bound_is_another_class() {
     };
     let bound = proto.graph.as_mut().unwrap().node.iter_mut().find(six).unwrap();
     bound.attribute[0].t.as_mut().unwrap().raw_data = Some(5f32.to_le_bytes().to_vec().into());
-    assert_ne!(changed(&proto).class.id, id("mobilenet_v2_035-0"));
+    let other = changed(&proto);
+    assert_ne!(other.class.id, id("mobilenet_v2_035-0"));
+    let said = compare(&model("mobilenet_v2_035-0"), &other).difference.unwrap();
+    assert!(said.starts_with("Clip `/") && said.ends_with("`: high bound 6 against 5"), "{said}");
 }
 
 #[test]
@@ -404,4 +411,41 @@ fn a_header_that_lies_is_an_error() {
     }
     assert!(load_over_base(&base, &folder.path().join("none")).is_err());
     assert!(load_over_base(&base, folder.path()).is_err());
+}
+
+#[test]
+fn the_first_difference_is_told_for_a_person() {
+    let said = |a: &str, b: &str| compare(&model(a), &model(b)).difference;
+    assert_eq!(said("block_fresh", "block_tuned"), None);
+    assert_eq!(said("mlp-0", "lstm-0").unwrap(), "input `x`: [batch, 64] against [batch, free1, 32]");
+    assert_eq!(said("mlp-0", "bert_tiny-0").unwrap(), "1 inputs against 2");
+
+    let mut proto = proto("mlp-0.onnx");
+    node(&mut proto, "Relu").op_type = Some("Tanh".into());
+    let said = compare(&model("mlp-0"), &changed(&proto)).difference.unwrap();
+    assert_eq!(said, "Relu `/f/f.1/Relu` against Tanh `/f/f.1/Relu`");
+}
+
+#[test]
+fn a_report_counts_what_a_model_is_made_of() {
+    let report = inspect(&model("mlp-0"));
+    assert_eq!(report.operators, [("Gemm", 3), ("Relu", 2)]);
+    assert_eq!((report.weights, report.parameters), (6, 64 * 256 + 256 + 256 * 256 + 256 + 256 * 8 + 8));
+    assert_eq!(report.weight_bytes.0, 4 * report.parameters);
+    assert_eq!(report.inputs[0].to_string(), "x f32[batch, 64]");
+    assert_eq!(report.to_json()["operators"]["Gemm"], 3);
+    assert!(report.to_string().contains("operators   Gemm 3×, Relu 2×"));
+}
+
+#[test]
+fn the_real_minilm_fits_its_own_base_but_for_a_head_that_it_does_not_use() {
+    let weights = fixture("minilm_l6_v2/model.safetensors");
+    if !weights.exists() {
+        eprintln!("skipped: MiniLM's real weights are absent; scripts/fetch-minilm brings them");
+        return;
+    }
+    let base = load(&fixture("minilm_l6_v2/model.onnx")).unwrap();
+    let error = load_over_base(&base, &weights).unwrap_err().to_string();
+    let lines: Vec<&str> = error.lines().map(str::trim).skip(1).collect();
+    assert_eq!(lines, ["extra: `pooler.dense.bias`", "extra: `pooler.dense.weight`"]);
 }

@@ -142,10 +142,15 @@ impl Class {
 
     /// `[batch, 3, 224, 224]`.
     fn declared(&self, dims: &[Dim]) -> String {
-        let words = dims.iter().map(|dim| match dim {
+        let words: Vec<String> = dims.iter().map(|dim| self.dim_name(dim)).collect();
+        format!("[{}]", words.join(", "))
+    }
+
+    /// A dimension in words: its size, or the name of a free one.
+    pub(crate) fn dim_name(&self, dim: &Dim) -> String {
+        match dim {
             Dim::Fixed(size) => size.to_string(),
             Dim::Free(index) => self.free_dims[*index].clone(),
-        });
-        format!("[{}]", words.collect::<Vec<_>>().join(", "))
+        }
     }
 }

@@ -10,6 +10,7 @@
 
 mod base;
 mod bind;
+mod difference;
 mod hash;
 mod keys;
 mod normalise;
@@ -17,6 +18,7 @@ mod state_dict;
 
 pub use base::{WeightsError, load_over_base};
 pub use bind::{Bound, ShapeMismatch};
+pub use difference::difference;
 
 use crate::fold::{FoldError, Folded, fold};
 use crate::graph::{Graph, WeightSource};

@@ -134,7 +134,7 @@ fn window(site: &Site<'_, '_>, kernel: Option<Vec<usize>>) -> Result<Window, Ref
             said
         }
         (None, Some(from_weights)) => from_weights,
-        (None, None) => return Err(invalid("has no kernel_shape, and its weights do not tell one")),
+        (None, None) => return Err(unsupported("without kernel_shape its weights must be an initializer")),
     };
     let rank = kernel.len();
     if rank == 0 || site.known(0).rank.is_some_and(|x| x != rank + 2) {
