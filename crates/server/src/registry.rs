@@ -188,6 +188,7 @@ impl Registry {
                 catalog: Catalog::default(),
                 loading: HashMap::new(),
                 tried: HashMap::new(),
+                again: HashMap::new(),
             }
             .run();
         })?;
@@ -284,7 +285,13 @@ struct Manager {
     loading: HashMap<(String, u64), Source>,
     /// What each version was made from, loaded or failed, so that it is tried again only when that changes.
     tried: HashMap<(String, u64), (Source, TenantFile)>,
+    /// When versions that failed are tried again although their own file is the same: what a model points to may arrive after it. The
+    /// wait doubles each time.
+    again: HashMap<(String, u64), (Instant, Duration)>,
 }
+
+/// First and longest wait before a failed version is tried again.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl Manager {
     fn run(mut self) {
@@ -360,6 +367,7 @@ impl Manager {
         let problems = self.catalog.problems.iter().filter(without);
         table.problems = problems.map(|(name, why)| (name.clone(), why.clone())).collect();
         self.tried.retain(|(name, version), _| wanted(name, *version));
+        self.again.retain(|(name, version), _| wanted(name, *version));
     }
 
     /// Orders every version that is new or changed, once what it builds on is there.
@@ -370,7 +378,8 @@ impl Manager {
                 let key = (name.clone(), version);
                 let tried =
                     self.tried.get(&key).is_some_and(|(of, terms)| of == source && *terms == listing.terms);
-                if tried || self.loading.contains_key(&key) {
+                let again = self.again.get(&key).is_some_and(|(at, _)| *at <= Instant::now());
+                if (tried && !again) || self.loading.contains_key(&key) {
                     continue;
                 }
                 match self.base_of(listing, &catalog) {
@@ -402,7 +411,9 @@ impl Manager {
     }
 
     fn send(&mut self, key: (String, u64), source: &Source, listing: &Listing, base: Option<Arc<Model>>) {
-        self.show(&key, None);
+        if !self.again.contains_key(&key) {
+            self.show(&key, None);
+        }
         let (name, version) = key.clone();
         let job = Job { name, version, source: source.clone(), terms: listing.terms.clone(), base };
         self.loading.insert(key, source.clone());
@@ -432,8 +443,15 @@ impl Manager {
         }
         self.tried.insert(key.clone(), (job.source.clone(), job.terms.clone()));
         match loaded {
-            Err(error) => self.show(&key, Some(error.to_string())),
-            Ok(loaded) => self.serve(key, job, loaded),
+            Err(error) => {
+                let wait = self.again.get(&key).map_or(AGAIN.0, |(_, wait)| (*wait * 2).min(AGAIN.1));
+                self.again.insert(key.clone(), (Instant::now() + wait, wait));
+                self.show(&key, Some(error.to_string()));
+            }
+            Ok(loaded) => {
+                self.again.remove(&key);
+                self.serve(key, job, loaded);
+            }
         }
     }
 

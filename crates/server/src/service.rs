@@ -239,6 +239,13 @@ fn wanted(served: &Served, request: &InferRequest) -> Result<Vec<usize>, Rejecti
 fn in_order(served: &Served, mut given: Vec<TensorIn>) -> Result<Vec<TensorIn>, Rejection> {
     let info = &served.info;
     let known = || info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(extra) = given.iter().find(|input| info.inputs.iter().all(|want| want.name != input.name)) {
+        let (name, model) = (&extra.name, &info.name);
+        return Err(Rejection::Invalid(format!(
+            "unexpected inference input '{name}' for model '{model}'; it takes {}",
+            known()
+        )));
+    }
     let mut ordered = Vec::with_capacity(info.inputs.len());
     for want in &info.inputs {
         let Some(at) = given.iter().position(|input| input.name == want.name) else {
@@ -263,15 +270,7 @@ fn in_order(served: &Served, mut given: Vec<TensorIn>) -> Result<Vec<TensorIn>, 
         }
         ordered.push(input);
     }
-    match given.first() {
-        None => Ok(ordered),
-        Some(extra) => Err(Rejection::Invalid(format!(
-            "unexpected inference input '{}' for model '{}'; it takes {}",
-            extra.name,
-            info.name,
-            known()
-        ))),
-    }
+    Ok(ordered)
 }
 
 /// The parts of one output, end to end; items lie one after the other.

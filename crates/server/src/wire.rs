@@ -207,6 +207,7 @@ mod tests {
             Rejection::UnsupportedEncoding { encoding: text() },
             Rejection::Unsupported(text()),
             Rejection::QueueFull { queue: text(), queued: 1, limit: 1, retry_after: time },
+            Rejection::Overloaded { model: model(), why: text(), retry_after: time },
             Rejection::TooLate { model: model(), predicted: time, allowed: time, retry_after: time },
             Rejection::Expired { model: model(), allowed: time },
             Rejection::Cancelled(text()),
