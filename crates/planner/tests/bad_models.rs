@@ -200,6 +200,26 @@ fn a_chain_of_a_hundred_thousand_nodes_is_taken() {
 }
 
 #[test]
+fn a_small_file_that_would_fill_the_memory_is_refused_before_it_is_decoded() {
+    let field = |number: u8, bytes: &[u8]| {
+        let mut message = vec![number << 3 | 2];
+        prost::encoding::encode_varint(bytes.len() as u64, &mut message);
+        message.extend_from_slice(bytes);
+        message
+    };
+    // Two million attributes of two bytes each, in one node.
+    let attributes = field(5, &[]).repeat(2_000_000);
+    let file = field(7, &field(1, &attributes));
+    let error = import_bytes(file, None).unwrap_err();
+    assert!(matches!(error, ImportError::TooLarge { .. }), "{error}");
+    // Half a million nodes fit the memory, and are more than we take.
+    let file =
+        [field(7, &field(1, &[]).repeat(500_000)), model(17, GraphProto::default()).encode_to_vec()].concat();
+    let error = import_bytes(file, None).unwrap_err().to_string();
+    assert_eq!(error, "the model has 500000 nodes, more than the 200000 that are taken");
+}
+
+#[test]
 fn values_that_nothing_makes_are_refused() {
     let graph = one_node(&[("x", &[1])], vec![], node("Add", &["x", "ghost"], &["y"], vec![]));
     assert_eq!(said(graph), "Add `the_Add` reads `ghost`, which nothing makes");

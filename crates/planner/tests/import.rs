@@ -2,16 +2,21 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
-use std::path::PathBuf;
+mod common;
+
+use common::fixture;
+use prost::Message;
 use tessera_core::DType;
-use tessera_planner::graph::{Dim, Graph, ParamData};
+use tessera_planner::class::load_bytes;
+use tessera_planner::describe::describe;
+use tessera_planner::graph::{Dim, Graph, Param, ParamData};
+use tessera_planner::onnx::import_bytes;
+use tessera_planner::onnx::proto::attribute_proto::AttributeType;
+use tessera_planner::onnx::proto::{AttributeProto, NodeProto, TensorProto};
+use tessera_planner::source::read_weight;
 use tessera_planner::{Op, import};
 
-fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(name)
-}
-
-const CASES: [&str; 17] = [
+const CASES: [&str; 18] = [
     "mlp-0",
     "mlp-1",
     "mlp-2",
@@ -26,6 +31,7 @@ const CASES: [&str; 17] = [
     "mobilenet_v2_035-1",
     "resnet26_narrow-0",
     "timm_test_resnet",
+    "torch_export/iris",
     "timm_test_vit",
     "bert_tiny-0",
     "bert_tiny-1",
@@ -61,4 +67,143 @@ fn an_mlp_has_its_layers_and_a_free_batch() {
     let gemms = graph.nodes.iter().filter(|node| matches!(node.op, Op::Gemm { trans_b: true, .. }));
     assert_eq!((gemms.count(), graph.nodes.len(), graph.params.len()), (3, 5, 6));
     assert!(graph.params.iter().all(|param| matches!(param.data, ParamData::Weight(_))));
+}
+
+/// The graph of one node of `opset`, from `x`.
+fn converted(opset: i64, shape: &[i64], initializers: Vec<TensorProto>, node: NodeProto) -> Graph {
+    let graph = common::one_node(&[("x", shape)], initializers, node);
+    import_bytes(common::model(opset, graph).encode_to_vec(), None).unwrap().graph
+}
+
+/// Operators by name, and the integers that literals hold.
+fn told(graph: &Graph) -> (Vec<&'static str>, Vec<Vec<i64>>) {
+    let literal = |param: &Param| match &param.data {
+        ParamData::Literal(tensor) => tensor.elements::<i64>(),
+        ParamData::Weight(_) => None,
+    };
+    let operators = graph.nodes.iter().map(|node| describe(&node.op).name).collect();
+    (operators, graph.params.iter().filter_map(literal).collect())
+}
+
+#[test]
+fn attributes_of_old_opsets_become_inputs() {
+    use common::{int, int_list, node};
+    let squeeze = node("Squeeze", &["x"], &["y"], vec![int_list("axes", &[1])]);
+    assert_eq!(told(&converted(11, &[2, 1], vec![], squeeze)), (vec!["Squeeze"], vec![vec![1]]));
+    let reduce = node("ReduceSum", &["x"], &["y"], vec![int_list("axes", &[-1]), int("keepdims", 0)]);
+    assert_eq!(told(&converted(12, &[2, 3], vec![], reduce)), (vec!["ReduceSum"], vec![vec![-1]]));
+    let attributes = vec![int_list("starts", &[1]), int_list("ends", &[i64::MAX]), int_list("axes", &[0])];
+    let slice = node("Slice", &["x"], &["y"], attributes);
+    assert_eq!(
+        told(&converted(9, &[4], vec![], slice)),
+        (vec!["Slice"], vec![vec![1], vec![i64::MAX], vec![0]])
+    );
+    let pad = node("Pad", &["x"], &["y"], vec![int_list("pads", &[1, 2])]);
+    assert_eq!(told(&converted(10, &[4], vec![], pad)), (vec!["Pad"], vec![vec![1, 2]]));
+    let split = node("Split", &["x"], &["y", "z"], vec![int_list("split", &[1, 3])]);
+    assert_eq!(told(&converted(11, &[4], vec![], split)), (vec!["Split"], vec![vec![1, 3]]));
+}
+
+#[test]
+fn old_and_new_spellings_are_one_class() {
+    use common::{float, floats, ints, node};
+    let id = |opset, initializers, node| {
+        let graph = common::one_node(&[("x", &[0, 6])], initializers, node);
+        load_bytes(common::model(opset, graph).encode_to_vec(), None).unwrap().class.id
+    };
+    let old = node("Clip", &["x"], &["y"], vec![float("min", 0.0), float("max", 6.0)]);
+    let bounds = vec![floats("low", &[], &[0.0]), floats("high", &[], &[6.0])];
+    let new = node("Clip", &["x", "low", "high"], &["y"], vec![]);
+    assert_eq!(id(9, vec![], old), id(17, bounds, new));
+    let old = node("Unsqueeze", &["x"], &["y"], vec![common::int_list("axes", &[0])]);
+    let new = node("Unsqueeze", &["x", "axes"], &["y"], vec![]);
+    assert_eq!(id(11, vec![], old), id(13, vec![ints("axes", &[0])], new));
+    // With two dimensions the old softmax over axis 1 is the new one over the last.
+    let softmax = |axis| node("Softmax", &["x"], &["y"], vec![common::int("axis", axis)]);
+    assert_eq!(id(9, vec![], softmax(1)), id(13, vec![], softmax(-1)));
+}
+
+#[test]
+fn an_old_softmax_over_several_axes_goes_through_a_matrix() {
+    let softmax = common::node("Softmax", &["x"], &["y"], vec![]);
+    let graph = converted(12, &[0, 3, 4], vec![], softmax);
+    assert_eq!(told(&graph).0, ["Flatten", "Softmax", "Shape", "Reshape"]);
+}
+
+#[test]
+fn pools_over_everything_reduce_the_spatial_axes() {
+    let pool = || common::node("GlobalAveragePool", &["x"], &["y"], vec![]);
+    assert_eq!(told(&converted(17, &[0, 3, 4, 5], vec![], pool())), (vec!["ReduceMean"], vec![vec![2, 3]]));
+    assert_eq!(told(&converted(17, &[0, 3, 4], vec![], pool())), (vec!["ReduceMean"], vec![vec![2]]));
+}
+
+#[test]
+fn every_way_to_say_a_constant_is_read() {
+    let attribute = |name: &str, kind: AttributeType| AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(kind as i32),
+        f: Some(1.5),
+        i: Some(-3),
+        floats: vec![1.5, 2.5],
+        ints: vec![4, 5],
+        t: Some(common::floats("t", &[], &[7.0])),
+        ..AttributeProto::default()
+    };
+    let values = [
+        (attribute("value", AttributeType::Tensor), vec![]),
+        (attribute("value_float", AttributeType::Float), vec![]),
+        (attribute("value_floats", AttributeType::Floats), vec![2]),
+        (attribute("value_int", AttributeType::Int), vec![]),
+        (attribute("value_ints", AttributeType::Ints), vec![2]),
+    ];
+    for (value, dims) in values {
+        let name = value.name().to_owned();
+        let graph = converted(13, &[1], vec![], common::node("Constant", &[], &["y"], vec![value]));
+        assert_eq!((graph.params.len(), graph.nodes.len()), (1, 0), "{name}");
+        assert_eq!(graph.params[0].dims, dims, "{name}");
+    }
+}
+
+#[test]
+fn typed_fields_hold_the_same_as_raw_data() {
+    // (ONNX's number of the type, its size, the field filled with 1 and 2)
+    let typed = |data_type| TensorProto {
+        name: Some("w".into()),
+        dims: vec![2],
+        data_type: Some(data_type),
+        ..TensorProto::default()
+    };
+    let raw =
+        |data_type, bytes: &[u8]| TensorProto { raw_data: Some(bytes.to_vec().into()), ..typed(data_type) };
+    let small =
+        |data_type, one: i32, two: i32| TensorProto { int32_data: vec![one, two], ..typed(data_type) };
+    let cases = [
+        (TensorProto { float_data: vec![1.0, 2.0], ..typed(1) }, raw(1, &[0, 0, 128, 63, 0, 0, 0, 64])),
+        (small(2, 1, 255), raw(2, &[1, 255])),
+        (small(3, -1, 127), raw(3, &[255, 127])),
+        (small(5, -1, 2), raw(5, &[255, 255, 2, 0])),
+        (small(6, -1, 2), raw(6, &[255, 255, 255, 255, 2, 0, 0, 0])),
+        (
+            TensorProto { int64_data: vec![-1, 2], ..typed(7) },
+            raw(7, &[[255; 8], 2i64.to_le_bytes()].concat()),
+        ),
+        (small(9, 1, 0), raw(9, &[1, 0])),
+        (small(10, 0x3c00, 0x4000), raw(10, &[0, 0x3c, 0, 0x40])),
+        (
+            TensorProto { double_data: vec![1.0, 2.0], ..typed(11) },
+            raw(11, &[1f64.to_le_bytes(), 2f64.to_le_bytes()].concat()),
+        ),
+        (TensorProto { uint64_data: vec![1, 2], ..typed(12) }, raw(12, &[1, 0, 0, 0, 2, 0, 0, 0])),
+        (small(16, 0x3f80, 0x4000), raw(16, &[0x80, 0x3f, 0, 0x40])),
+    ];
+    for (typed, raw) in cases {
+        let read = |tensor: TensorProto| {
+            let graph = converted(17, &[2], vec![tensor], common::node("Add", &["x", "w"], &["y"], vec![]));
+            match &graph.params[0].data {
+                ParamData::Literal(tensor) => tensor.clone(),
+                ParamData::Weight(source) => read_weight(source, graph.params[0].dtype, &[2]).unwrap(),
+            }
+        };
+        assert_eq!(read(typed), read(raw));
+    }
 }

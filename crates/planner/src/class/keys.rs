@@ -8,6 +8,7 @@
 use crate::graph::{Graph, Node, ParamData, ParamId, ValueId, WeightSource};
 use crate::op::{Binary, Op};
 use crate::tensor::Tensor;
+use prost::bytes::Bytes;
 use std::collections::HashMap;
 
 /// What a base's weights and literals are called.
@@ -30,7 +31,7 @@ pub(super) struct WeightKey {
     pub(super) origin: Option<String>,
     /// For a weight that the exporter renamed: its state-dict name, and whether it was transposed.
     pub(super) derived: Option<(String, bool)>,
-    /// What a Constant node holds is in no state dict: it is the base's, for every tenant.
+    /// What a Constant node holds is in no state dict: it is the base's, for every tenant, unless it is large.
     pub(super) constant: Option<WeightSource>,
 }
 
@@ -48,7 +49,7 @@ impl Keys {
             let renamed = origin.is_some() && name.contains("::");
             WeightKey {
                 derived: derive.of(index).filter(|_| renamed),
-                constant: origin.is_none().then(|| source.clone()),
+                constant: if origin.is_none() { kept(source) } else { None },
                 origin,
                 name,
             }
@@ -59,6 +60,23 @@ impl Keys {
             ParamData::Weight(_) => None,
         });
         Keys { weights, literals: literals.collect(), unread }
+    }
+}
+
+/// A table as large as this is a weight, and whoever brings other weights must bring it, too.
+const LARGEST_CONSTANT: usize = 64 << 10;
+
+/// The value of a Constant node, in memory of its own: the file's buffer is not kept for it.
+fn kept(source: &WeightSource) -> Option<WeightSource> {
+    match source {
+        WeightSource::Inline(tensor) if tensor.bytes().len() > LARGEST_CONSTANT => None,
+        WeightSource::Inline(tensor) => {
+            let own = Bytes::copy_from_slice(tensor.bytes());
+            let tensor =
+                Tensor::new(tensor.dtype(), tensor.dims().to_vec(), own).expect("the length that it had");
+            Some(WeightSource::Inline(tensor))
+        }
+        elsewhere => Some(elsewhere.clone()),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::onnx::import::{NEWEST_OPSET, OLDEST_OPSET};
 use crate::source::SourceError;
 use std::fmt;
+use tessera_core::Bytes;
 
 /// Why a model could not be imported.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,16 @@ pub enum ImportError {
         got: usize,
         /// How many are taken.
         limit: usize,
+    },
+    /// Its messages would take more memory than a model of its length has any use for.
+    #[error(
+        "the model's messages would take {need} of memory, more than the {allowed} that are taken for a file of its length"
+    )]
+    TooLarge {
+        /// What decoding would take.
+        need: Bytes,
+        /// What it may take.
+        allowed: Bytes,
     },
     /// It was written for an operator set that we do not know, or for none.
     #[error("{problem}; Tessera knows opsets {OLDEST_OPSET} to {NEWEST_OPSET}: {way_out}")]

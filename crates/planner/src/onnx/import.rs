@@ -5,6 +5,7 @@ use crate::onnx::attributes::Attributes;
 use crate::onnx::data::{self, Loaded, MAX_RANK};
 use crate::onnx::error::{ImportError, Unsupported};
 use crate::onnx::external::External;
+use crate::onnx::limits;
 use crate::onnx::order;
 use crate::onnx::proto::tensor_shape_proto::dimension::Value as DimProto;
 use crate::onnx::proto::type_proto::Value as TypeValue;
@@ -18,7 +19,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use tessera_core::DType;
+use tessera_core::{Bytes as Size, DType};
 
 /// The oldest operator set that is understood: PyTorch has written newer ones since 2019.
 pub const OLDEST_OPSET: i64 = 9;
@@ -73,6 +74,10 @@ pub fn import_bytes(bytes: impl Into<Bytes>, folder: Option<&Path>) -> Result<Im
 fn import_model(bytes: Bytes, external: External) -> Result<Imported, ImportError> {
     if bytes.is_empty() {
         return Err(ImportError::Empty);
+    }
+    let (need, allowed) = (limits::estimate(&bytes), limits::allowed(&bytes));
+    if need > allowed {
+        return Err(ImportError::TooLarge { need: Size(need), allowed: Size(allowed) });
     }
     let model = ModelProto::decode(bytes).map_err(|error| ImportError::NotOnnx(error.to_string()))?;
     let graph = model.graph.as_ref().ok_or_else(|| ImportError::NotOnnx("there is no graph in it".into()))?;

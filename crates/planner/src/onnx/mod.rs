@@ -17,6 +17,7 @@ pub mod import;
 #[allow(clippy::all, unreachable_pub)] // prost's style, not ours
 #[rustfmt::skip] // kept as it was generated
 pub mod proto;
+mod limits;
 mod order;
 pub mod ranks;
 pub mod roles;
