@@ -1,6 +1,6 @@
 //! What names a plan: a class, the values of its free dimensions, a precision.
 
-use crate::ClassId;
+use crate::{ClassId, DType};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -30,6 +30,18 @@ impl Precision {
             Precision::Tf32 => "tf32",
             Precision::Bf16 => "bf16",
             Precision::Fp16 => "fp16",
+        }
+    }
+}
+
+impl Precision {
+    /// The type in which a device of this precision holds values of `dtype`: a network's floats (f32) are halves in bf16 and
+    /// fp16; everything else is held as it is. Sums are f32 in every precision.
+    pub const fn stored(self, dtype: DType) -> DType {
+        match (self, dtype) {
+            (Precision::Bf16, DType::F32) => DType::BF16,
+            (Precision::Fp16, DType::F32) => DType::F16,
+            _ => dtype,
         }
     }
 }

@@ -15,6 +15,8 @@
 
 pub mod conformance;
 pub mod cpu;
+#[cfg(any(target_os = "linux", windows))]
+pub mod cuda;
 
 use std::fmt;
 use std::sync::Arc;

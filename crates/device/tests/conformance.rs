@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use tessera_core::PartitionId;
+use tessera_core::{PartitionId, Precision};
 use tessera_device::conformance::{Subject, bell, check_all};
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 
@@ -13,7 +13,12 @@ fn check(cores: Cores, partitions: usize) {
     let partitions = NonZeroUsize::new(partitions).unwrap();
     let device = CpuDevice::open(&CpuOptions { cores, partitions, memory_limit: None }, wake).unwrap();
     for partition in 0..partitions.get() as u64 {
-        let subject = Subject { device: &device, wake: &bell, partition: PartitionId(partition) };
+        let subject = Subject {
+            device: &device,
+            wake: &bell,
+            partition: PartitionId(partition),
+            precision: Precision::Fp32,
+        };
         assert_eq!(check_all(&subject), HashMap::new());
     }
 }

@@ -8,10 +8,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
-use tessera_core::{Bytes, LaunchId, PartitionId, ProgramId};
+use tessera_core::{Bytes, LaunchId, PartitionId, Precision, ProgramId};
 use tessera_device::conformance::{Case, bell, cases};
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::{Device, DeviceError, Finished, Lane, LaneRequest, Launch, RequestError, Room, Slot};
+use tessera_planner::SlotLayout;
 use tessera_planner::plan::StepKind;
 
 fn open(memory_limit: Option<Bytes>) -> (CpuDevice, Receiver<()>) {
@@ -24,14 +25,19 @@ fn case() -> Case {
     cases().into_iter().find(|case| case.name == "gemm 17×64×128").expect("the suite has it")
 }
 
+fn layout(device: &CpuDevice, case: &Case) -> Arc<SlotLayout> {
+    case.layout(device.pack_target(Precision::Fp32).unwrap())
+}
+
 fn upload(device: &CpuDevice, case: &Case, seed: u64) -> Result<Slot, DeviceError> {
-    let packed = case.weights(&mut StdRng::seed_from_u64(seed));
-    device.upload(case.plan.key.class, &case.layout, &packed)
+    let layout = layout(device, case);
+    let packed = case.pack(&case.random_weights(&mut StdRng::seed_from_u64(seed)), &layout);
+    device.upload(case.plan.key.class, &layout, &packed)
 }
 
 fn compile(device: &CpuDevice, case: &Case) -> ProgramId {
     let room = Room { lanes: 1, items: 1 };
-    device.compile(&case.plan, &case.layout, room, PartitionId(0)).unwrap()
+    device.compile(&case.plan, &layout(device, case), room, PartitionId(0)).unwrap()
 }
 
 fn submit(device: &CpuDevice, case: &Case, program: ProgramId, slot: Slot) {
@@ -64,7 +70,7 @@ fn a_launch_in_flight_keeps_the_weights_of_a_tenant_that_left() {
     for launch in finished(&device, &bell, 40) {
         assert_eq!(launch.answers, stayed);
     }
-    assert_eq!(device.memory().weights, case.layout.bytes, "only the other tenant is left");
+    assert_eq!(device.memory().weights, layout(&device, &case).bytes, "only the other tenant is left");
     drop(other);
     assert_eq!(device.memory().weights, Bytes::ZERO);
 }
@@ -91,7 +97,8 @@ fn a_kernel_that_panics_fails_its_launch_and_nothing_else() {
 #[test]
 fn weights_beyond_the_limit_are_refused_until_others_leave() {
     let case = case();
-    let (device, _bell) = open(Some(case.layout.bytes));
+    let one = layout(&open(None).0, &case).bytes;
+    let (device, _bell) = open(Some(one));
     let first = upload(&device, &case, 1).unwrap();
     let refused = upload(&device, &case, 2).unwrap_err();
     assert!(matches!(refused, DeviceError::OutOfMemory { free: Bytes::ZERO, .. }), "{refused}");

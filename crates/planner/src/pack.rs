@@ -12,8 +12,9 @@ mod identity;
 mod lay;
 
 pub use identity::{WeightsHash, identify};
+pub use lay::lay;
 
-use crate::fold::{Folded, FoldedWeight, Role};
+use crate::fold::{Folded, Role};
 use crate::graph::{Graph, ParamId};
 use crate::reference::EvalError;
 use crate::source::SourceError;
@@ -32,8 +33,17 @@ pub struct PackTarget {
     pub device: &'static str,
     /// How numbers are held.
     pub precision: Precision,
-    /// Columns of one panel of a matrix.
-    pub panel_width: usize,
+    /// How matrices lie.
+    pub matrices: Matrices,
+}
+
+/// How a device wants its matrices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Matrices {
+    /// [`Layout::Panels`] of so many columns: for kernels that broadcast one input to a row of columns.
+    Panels(usize),
+    /// [`Layout::Blocks`]: for matrix units that are fed from shared memory.
+    Blocks,
 }
 
 /// What lies where in a slot of a class.
@@ -41,9 +51,9 @@ pub struct PackTarget {
 pub struct SlotLayout {
     /// What it was made for.
     pub target: PackTarget,
-    /// Every packed tensor; offsets are multiples of 64.
+    /// Every packed tensor; offsets are multiples of 128.
     pub tensors: Vec<PackedTensor>,
-    /// Bytes of one slot, a multiple of 64.
+    /// Bytes of one slot, a multiple of 128.
     pub bytes: Bytes,
 }
 
@@ -54,11 +64,21 @@ pub struct PackedTensor {
     pub name: String,
     /// How it lies.
     pub layout: Layout,
+    /// The type of its elements: that of the precision for matrices and tables, f32 for vectors (biases, scales) and depthwise
+    /// kernels, which are small and meet f32 sums.
+    pub dtype: DType,
     /// Where it starts in the slot.
     pub offset: usize,
 }
 
-/// How a packed tensor lies. Elements are f32 on the CPU device.
+impl PackedTensor {
+    /// Bytes of all elements, zeros included.
+    pub fn bytes(&self) -> usize {
+        self.layout.elements() * self.dtype.size()
+    }
+}
+
+/// How a packed tensor lies.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Layout {
     /// Row-major, dense.
@@ -78,7 +98,25 @@ pub enum Layout {
         /// Columns of one panel.
         width: usize,
     },
+    /// `groups` matrices of `k` rows and `n` columns, each as blocks of 64 columns by `depth` rows, which is 128 bytes, as a matrix unit reads them
+    /// from shared memory: `[group][n / 64, rounded up][k / depth, rounded up][64 columns][depth rows]`. In a block, the 16-byte chunk `c` of column
+    /// `j` lies at `c ^ (j & 7)` (the 128-byte swizzle), so one contiguous copy puts it in place. Zeros beyond `k` and `n`.
+    Blocks {
+        /// Matrices.
+        groups: usize,
+        /// Rows: the length of the sums.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Rows of one block: 64 of two bytes, 32 of four.
+        depth: usize,
+    },
 }
+
+/// Columns of one block.
+pub const BLOCK_COLUMNS: usize = 64;
+/// Bytes of one column of a block.
+pub const BLOCK_ROW_BYTES: usize = 128;
 
 impl Layout {
     /// Number of elements, zeros included.
@@ -86,6 +124,28 @@ impl Layout {
         match self {
             Layout::Plain { dims } => dims.iter().product(),
             Layout::Panels { groups, k, n, width } => groups * n.div_ceil(*width) * k * width,
+            Layout::Blocks { groups, k, n, depth } => {
+                groups * n.div_ceil(BLOCK_COLUMNS) * k.div_ceil(*depth) * BLOCK_COLUMNS * depth
+            }
+        }
+    }
+
+    /// Which element is `(row, column)` of a group's matrix. A plain tensor is one matrix of rows and columns.
+    pub fn element(&self, group: usize, row: usize, column: usize) -> usize {
+        match *self {
+            Layout::Plain { ref dims } => row * dims.last().copied().unwrap_or(1) + column,
+            Layout::Panels { k, n, width, .. } => {
+                ((group * n.div_ceil(width) + column / width) * k + row) * width + column % width
+            }
+            Layout::Blocks { k, n, depth, .. } => {
+                let columns = group * n.div_ceil(BLOCK_COLUMNS) + column / BLOCK_COLUMNS;
+                let block = columns * k.div_ceil(depth) + row / depth;
+                let (column, row) = (column % BLOCK_COLUMNS, row % depth);
+                // A row of 128 bytes is eight chunks of 16.
+                let chunk_elements = depth / 8;
+                let chunk = (row / chunk_elements) ^ (column & 7);
+                (block * BLOCK_COLUMNS + column) * depth + chunk * chunk_elements + row % chunk_elements
+            }
         }
     }
 }
@@ -97,8 +157,8 @@ pub struct Packed {
     pub bytes: Vec<u8>,
 }
 
-/// What every offset in a slot is a multiple of: a line of a CPU's cache, and enough for a GPU's widest loads.
-const ALIGNMENT: usize = 64;
+/// What every offset in a slot is a multiple of: a line of a GPU's cache, two of a CPU's.
+const ALIGNMENT: usize = 128;
 
 /// Why weights cannot be packed.
 #[derive(Debug, thiserror::Error)]
@@ -135,27 +195,35 @@ pub enum PackError {
         /// The weight's name.
         name: String,
     },
-    /// Weights are packed as singles so far.
-    #[error("weights cannot be packed for precision {0} yet; choose fp32")]
-    Precision(Precision),
 }
 
 impl SlotLayout {
     /// What lies where in a slot of a class: its weights in their order, each as its readers want it.
     ///
-    /// The order and the layouts follow from the class and the target alone. Errors when the precision is not one that is
-    /// packed, or a slot is larger than memory can address.
+    /// The order and the layouts follow from the class and the target alone. Errors when a slot is larger than memory can address.
     pub fn of(folded: &Folded, target: PackTarget) -> Result<SlotLayout, PackError> {
-        if !matches!(target.precision, Precision::Fp32 | Precision::Tf32) {
-            return Err(PackError::Precision(target.precision));
-        }
+        let weights = folded.weights.iter();
+        SlotLayout::of_roles(
+            weights.map(|weight| (weight.name.as_str(), weight.role, weight.dims.as_slice())),
+            target,
+        )
+    }
+
+    /// As [`SlotLayout::of`], of weights that no class is behind: name, role and dimensions.
+    pub fn of_roles<'a>(
+        weights: impl IntoIterator<Item = (&'a str, Role, &'a [usize])>,
+        target: PackTarget,
+    ) -> Result<SlotLayout, PackError> {
         let mut end = 0usize;
-        let mut tensors = Vec::with_capacity(folded.weights.len());
-        for weight in &folded.weights {
-            let overflows = || PackError::Overflows { name: weight.name.clone() };
-            let layout = Layout::of(weight, target.panel_width).ok_or_else(overflows)?;
-            let bytes = layout.checked_bytes().ok_or_else(overflows)?;
-            tensors.push(PackedTensor { name: weight.name.clone(), layout, offset: end });
+        let mut tensors = Vec::new();
+        for (name, role, dims) in weights {
+            let overflows = || PackError::Overflows { name: name.to_owned() };
+            let stored = target.precision.stored(DType::F32);
+            let vector = role == Role::Depthwise || (role == Role::Plain && dims.len() < 2);
+            let dtype = if vector { DType::F32 } else { stored };
+            let layout = Layout::of(role, dims, dtype, target.matrices).ok_or_else(overflows)?;
+            let bytes = layout.checked_bytes(dtype).ok_or_else(overflows)?;
+            tensors.push(PackedTensor { name: name.to_owned(), layout, dtype, offset: end });
             let filled = end.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
             end = filled.filter(|&end| isize::try_from(end).is_ok()).ok_or_else(overflows)?;
         }
@@ -165,14 +233,18 @@ impl SlotLayout {
 
 impl Layout {
     /// How a weight lies under its role; `None` when a dimension overflows, or does not belong to the role.
-    fn of(weight: &FoldedWeight, width: usize) -> Option<Layout> {
+    fn of(role: Role, dims: &[usize], dtype: DType, matrices: Matrices) -> Option<Layout> {
         let taps = |dims: &[usize]| dims.iter().try_fold(1usize, |taps, &dim| taps.checked_mul(dim));
-        match (weight.role, &weight.dims[..]) {
+        let matrix = |groups, k, n| match matrices {
+            Matrices::Panels(width) => Layout::Panels { groups, k, n, width },
+            Matrices::Blocks => Layout::Blocks { groups, k, n, depth: BLOCK_ROW_BYTES / dtype.size() },
+        };
+        match (role, dims) {
             (Role::Plain, dims) => Some(Layout::Plain { dims: dims.to_vec() }),
-            (Role::Matrix, &[k, n]) => Some(Layout::Panels { groups: 1, k, n, width }),
+            (Role::Matrix, &[k, n]) => Some(matrix(1, k, n)),
             (Role::Conv { groups }, [out, inputs, kernel @ ..]) => {
                 let k = taps(kernel)?.checked_mul(*inputs)?;
-                Some(Layout::Panels { groups, k, n: out.checked_div(groups)?, width })
+                Some(matrix(groups, k, out.checked_div(groups)?))
             }
             (Role::Depthwise, [channels, 1, kernel @ ..]) => {
                 Some(Layout::Plain { dims: vec![taps(kernel)?, *channels] })
@@ -182,12 +254,16 @@ impl Layout {
     }
 
     /// Bytes of all elements, `None` when the number overflows.
-    fn checked_bytes(&self) -> Option<usize> {
+    fn checked_bytes(&self, dtype: DType) -> Option<usize> {
         match self {
-            Layout::Plain { dims } => checked_len(DType::F32, dims),
+            Layout::Plain { dims } => checked_len(dtype, dims),
             Layout::Panels { groups, k, n, width } => {
                 let panels = (*width > 0).then(|| n.div_ceil(*width))?;
-                checked_len(DType::F32, &[*groups, panels, *k, *width])
+                checked_len(dtype, &[*groups, panels, *k, *width])
+            }
+            Layout::Blocks { groups, k, n, depth } => {
+                let blocks = [n.div_ceil(BLOCK_COLUMNS), k.div_ceil(*depth)];
+                checked_len(dtype, &[*groups, blocks[0], blocks[1], BLOCK_COLUMNS, *depth])
             }
         }
     }
@@ -218,14 +294,7 @@ pub(crate) fn pack_identified(
     let mut evaluation = Evaluation::new(class, folded, read);
     for (weight, packed) in folded.weights.iter().zip(&layout.tensors) {
         let tensor = evaluation.weight(weight)?;
-        let size = packed.layout.elements() * DType::F32.size();
-        lay::lay(
-            weight.role,
-            tensor.dims(),
-            tensor.bytes(),
-            &packed.layout,
-            &mut bytes[packed.offset..][..size],
-        );
+        lay::lay(weight.role, tensor.dims(), tensor.bytes(), packed, &mut bytes);
     }
     let hash = evaluation.finish();
     Ok((Packed { bytes }, hash))

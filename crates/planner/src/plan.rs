@@ -78,7 +78,7 @@ pub struct ConstantId(pub u32);
 /// A dense intermediate value of one item.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Buffer {
-    /// Element type.
+    /// Element type; floats may be held in another ([`tessera_core::Precision::stored`]).
     pub dtype: DType,
     /// Number of elements of one item.
     pub elements: usize,
@@ -129,7 +129,7 @@ pub enum StepKind {
     Gemm {
         /// `[rows, k]` f32; the stride of k is 1.
         x: Access,
-        /// Packed in [`crate::pack::Layout::Panels`].
+        /// Packed as a matrix ([`crate::pack::Layout`]).
         w: WeightId,
         /// Rows of one item.
         rows: usize,
@@ -147,7 +147,7 @@ pub enum StepKind {
     Conv {
         /// `[height, width, groups·in_per_group]` f32, dense.
         x: Operand,
-        /// Packed in [`crate::pack::Layout::Panels`], `groups` matrices of `kernel·in_per_group × out_per_group`.
+        /// Packed as `groups` matrices ([`crate::pack::Layout`]) of `kernel·in_per_group × out_per_group`.
         w: WeightId,
         /// Sizes and steps.
         shape: ConvShape,
@@ -253,9 +253,9 @@ pub enum StepKind {
         shape: LstmShape,
         /// Walked as `[time, input]` f32; the stride of input is 1.
         x: Access,
-        /// Packed in panels: `input × 4·hidden`.
+        /// Packed as a matrix: `input × 4·hidden`.
         w: WeightId,
-        /// Packed in panels: `hidden × 4·hidden`.
+        /// Packed as a matrix: `hidden × 4·hidden`.
         r: WeightId,
         /// Plain `[4·hidden]`: the sum of ONNX's two biases.
         bias: Option<WeightId>,

@@ -74,7 +74,7 @@ impl Check<'_> {
             let place = format!("buffer {index}");
             let end = buffer
                 .elements
-                .checked_mul(buffer.dtype.size())
+                .checked_mul(self.plan.key.precision.stored(buffer.dtype).size())
                 .and_then(|bytes| buffer.offset.checked_add(bytes))
                 .filter(|&end| end as u64 <= self.plan.arena_per_item.0);
             ends.push(end.ok_or_else(|| broken(&place, "ends outside the arena"))?);
@@ -184,6 +184,7 @@ impl Check<'_> {
             Read::Dense(..) => Ok(()),
             &Read::Panels { weight, groups, k, n } => match self.layout.tensors[weight.0 as usize].layout {
                 Layout::Panels { groups: g, k: rows, n: columns, .. }
+                | Layout::Blocks { groups: g, k: rows, n: columns, .. }
                     if (g, rows, columns) == (groups, k, n) =>
                 {
                     Ok(())

@@ -7,12 +7,14 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use support::meaning;
 use tessera_core::{DType, Precision};
-use tessera_planner::fold::{Folded, fold};
+use tessera_planner::fold::{Folded, Role, fold};
 use tessera_planner::graph::{Graph, ParamId};
+use tessera_planner::pack::Matrices;
 use tessera_planner::pack::{Layout, PackError, identify, pack};
 use tessera_planner::{PackTarget, SlotLayout, Tensor, import, npz};
 
-const TARGET: PackTarget = PackTarget { device: "cpu", precision: Precision::Fp32, panel_width: 16 };
+const TARGET: PackTarget =
+    PackTarget { device: "cpu", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
 
 fn fixture(name: &str) -> (Graph, Folded) {
     let path = format!("{}/../../fixtures/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
@@ -178,8 +180,13 @@ fn the_layouts_of_a_convolution_are_what_kernels_walk() {
 }
 
 #[test]
-fn precisions_that_are_not_packed_yet_are_refused() {
+fn reduced_precisions_halve_matrices_and_leave_vectors_alone() {
     let (_, folded) = fixture("mlp-0");
-    let error = SlotLayout::of(&folded, PackTarget { precision: Precision::Bf16, ..TARGET }).unwrap_err();
-    assert_eq!(error.to_string(), "weights cannot be packed for precision bf16 yet; choose fp32");
+    let target = PackTarget { device: "test", precision: Precision::Bf16, matrices: Matrices::Blocks };
+    let layout = SlotLayout::of(&folded, target).unwrap();
+    for (weight, tensor) in folded.weights.iter().zip(&layout.tensors) {
+        let vector = weight.role == Role::Plain && weight.dims.len() < 2;
+        assert_eq!(tensor.dtype, if vector { DType::F32 } else { DType::BF16 }, "{}", tensor.name);
+        assert_eq!(matches!(tensor.layout, Layout::Blocks { depth: 64, .. }), weight.role == Role::Matrix);
+    }
 }

@@ -12,11 +12,13 @@ use tessera_core::{Bytes, ClassId, DType, Precision};
 use tessera_planner::fold::{Folded, FoldedWeight, Role, WeightExpr};
 use tessera_planner::graph::{Graph, Param, ParamData, ParamId, ValueId, WeightSource};
 use tessera_planner::op::{Binary, Op};
+use tessera_planner::pack::Matrices;
 use tessera_planner::pack::{WeightsHash, identify, pack};
 use tessera_planner::pack_cache::{CacheError, CacheKey, PackCache, Wanted};
 use tessera_planner::{PackTarget, Packed, SlotLayout, Tensor};
 
-const TARGET: PackTarget = PackTarget { device: "cpu", precision: Precision::Fp32, panel_width: 4 };
+const TARGET: PackTarget =
+    PackTarget { device: "cpu", precision: Precision::Fp32, matrices: Matrices::Panels(4) };
 
 /// A class whose only packed weight is the sum of its two parameters.
 fn class() -> (Graph, Folded) {
@@ -96,7 +98,7 @@ fn a_key_differs_with_everything_that_changes_the_bytes() {
         key(class, &other, TARGET, 0),
         key(class, &folded, PackTarget { device: "sm90", ..TARGET }, 0),
         key(class, &folded, PackTarget { precision: Precision::Tf32, ..TARGET }, 0),
-        key(class, &folded, PackTarget { panel_width: 8, ..TARGET }, 0),
+        key(class, &folded, PackTarget { matrices: Matrices::Panels(8), ..TARGET }, 0),
         key(class, &folded, TARGET, 1),
     ];
     for (index, one) in keys.iter().enumerate() {

@@ -4,8 +4,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
+use tessera_planner::fold::Role;
 use tessera_planner::op::{Binary, Reduction, Unary};
-use tessera_planner::pack::{Layout, PackTarget, PackedTensor, WeightId};
+use tessera_planner::pack::{PackTarget, WeightId, lay};
 use tessera_planner::plan::{
     Access, Activation, AttentionShape, Buffer, BufferId, ConvShape, ElementOp, Epilogue, LstmShape, Operand,
     PoolKind, Port, Step, StepKind,
@@ -17,10 +18,10 @@ use tessera_planner::{Packed, Plan, SlotLayout, Tensor};
 pub struct Case {
     /// What is tested.
     pub name: String,
-    /// The plan.
+    /// The plan, in fp32.
     pub plan: Arc<Plan>,
-    /// Where its weights lie.
-    pub layout: Arc<SlotLayout>,
+    /// Its weights: role and dimensions, by [`WeightId`].
+    pub weights: Vec<(Role, Vec<usize>)>,
     /// Decides weights and inputs.
     pub seed: u64,
     /// Integer inputs are below this; a few are not, where the case is about that.
@@ -28,21 +29,33 @@ pub struct Case {
 }
 
 impl Case {
-    /// Random weights. Columns beyond a matrix's own are zeros, as packing leaves them.
-    pub fn weights(&self, random: &mut StdRng) -> Packed {
-        let mut bytes = vec![0; self.layout.bytes.0 as usize];
-        for tensor in &self.layout.tensors {
-            for element in 0..tensor.layout.elements() {
-                let padding = match tensor.layout {
-                    Layout::Panels { k, n, width, .. } => {
-                        let in_group = element % (n.div_ceil(width) * k * width);
-                        in_group / (k * width) * width + in_group % width >= n
-                    }
-                    Layout::Plain { .. } => false,
-                };
-                let value: f32 = if padding { 0.0 } else { random.random_range(-1.0..1.0) };
-                bytes[tensor.offset + element * 4..][..4].copy_from_slice(&value.to_le_bytes());
-            }
+    /// The plan in a precision. Its buffers keep the places of f32, which are large enough for any.
+    pub fn plan_in(&self, precision: Precision) -> Arc<Plan> {
+        let mut plan = Plan::clone(&self.plan);
+        plan.key.precision = precision;
+        Arc::new(plan)
+    }
+
+    /// Where its weights lie on a device.
+    pub fn layout(&self, target: PackTarget) -> Arc<SlotLayout> {
+        let weights = self.weights.iter().map(|(role, dims)| ("weight", *role, dims.as_slice()));
+        Arc::new(SlotLayout::of_roles(weights, target).expect("a case's weights are small"))
+    }
+
+    /// Random weights: the elements of each, row-major, f32.
+    pub fn random_weights(&self, random: &mut StdRng) -> Vec<Vec<u8>> {
+        let tensor = |(_, dims): &(Role, Vec<usize>)| {
+            let count = dims.iter().product::<usize>();
+            (0..count).flat_map(|_| random.random_range(-1.0f32..1.0).to_le_bytes()).collect()
+        };
+        self.weights.iter().map(tensor).collect()
+    }
+
+    /// Weights as a layout wants them.
+    pub fn pack(&self, weights: &[Vec<u8>], layout: &SlotLayout) -> Packed {
+        let mut bytes = vec![0; layout.bytes.0 as usize];
+        for (((role, dims), elements), tensor) in self.weights.iter().zip(weights).zip(&layout.tensors) {
+            lay(*role, dims, elements, tensor, &mut bytes);
         }
         Packed { bytes }
     }
@@ -73,15 +86,14 @@ impl Case {
 struct Builder {
     buffers: Vec<Buffer>,
     inputs: Vec<Port>,
-    tensors: Vec<PackedTensor>,
+    weights: Vec<(Role, Vec<usize>)>,
     constants: Vec<Tensor>,
     arena: usize,
-    slot: usize,
 }
 
 impl Builder {
     fn new() -> Builder {
-        Builder { buffers: vec![], inputs: vec![], tensors: vec![], constants: vec![], arena: 0, slot: 0 }
+        Builder { buffers: vec![], inputs: vec![], weights: vec![], constants: vec![], arena: 0 }
     }
 
     fn buffer(&mut self, dtype: DType, elements: usize) -> BufferId {
@@ -96,23 +108,17 @@ impl Builder {
         at
     }
 
-    fn weight(&mut self, layout: Layout) -> WeightId {
-        let bytes = (layout.elements() * 4).next_multiple_of(64);
-        self.tensors.push(PackedTensor {
-            name: format!("w{}", self.tensors.len()),
-            layout,
-            offset: self.slot,
-        });
-        self.slot += bytes;
-        WeightId(self.tensors.len() as u32 - 1)
+    fn weight(&mut self, role: Role, dims: &[usize]) -> WeightId {
+        self.weights.push((role, dims.to_vec()));
+        WeightId(self.weights.len() as u32 - 1)
     }
 
-    fn panels(&mut self, groups: usize, k: usize, n: usize) -> WeightId {
-        self.weight(Layout::Panels { groups, k, n, width: WIDTH })
+    fn matrix(&mut self, k: usize, n: usize) -> WeightId {
+        self.weight(Role::Matrix, &[k, n])
     }
 
     fn plain(&mut self, dims: &[usize]) -> WeightId {
-        self.weight(Layout::Plain { dims: dims.to_vec() })
+        self.weight(Role::Plain, dims)
     }
 
     fn case(self, name: String, kind: StepKind, outputs: &[(BufferId, &[usize])]) -> Case {
@@ -135,15 +141,10 @@ impl Builder {
             constants: self.constants,
             segments: std::iter::once(0..1).collect(),
         };
-        let target = PackTarget { device: "cpu", precision: Precision::Fp32, panel_width: WIDTH };
-        let layout = SlotLayout { target, tensors: self.tensors, bytes: Bytes(self.slot as u64) };
         let seed = name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        Case { name, plan: Arc::new(plan), layout: Arc::new(layout), seed, ids: (50, false) }
+        Case { name, plan: Arc::new(plan), weights: self.weights, seed, ids: (50, false) }
     }
 }
-
-/// Columns of one panel, as the CPU device packs them.
-const WIDTH: usize = crate::cpu::PANEL_WIDTH;
 
 fn dense(operand: Operand, dims: &[usize]) -> Access {
     let mut strides = vec![1isize; dims.len()];
@@ -207,7 +208,7 @@ fn gemm(rows: usize, k: usize, n: usize, residual: bool) -> Case {
     let mut b = Builder::new();
     let x = b.input(DType::F32, &[rows, k]);
     let other = residual.then(|| b.input(DType::F32, &[rows, n]));
-    let (w, bias) = (b.panels(1, k, n), b.plain(&[n]));
+    let (w, bias) = (b.matrix(k, n), b.plain(&[n]));
     let out = b.buffer(DType::F32, rows * n);
     let activation = if residual {
         Activation::Unary(Unary::Gelu { tanh: false })
@@ -250,7 +251,7 @@ fn conv(
         out_per_group: out_channels / groups,
     };
     let x = b.input(DType::F32, &[size, width, channels]);
-    let w = b.panels(groups, kernel * kernel * shape.in_per_group, shape.out_per_group);
+    let w = b.weight(Role::Conv { groups }, &[out_channels, shape.in_per_group, kernel, kernel]);
     let bias = b.plain(&[out_channels]);
     let dims = [shape.output[0], shape.output[1], out_channels];
     let residual = b.input(DType::F32, &dims);
@@ -283,7 +284,7 @@ fn depthwise(stride: usize) -> Case {
     let mut b = Builder::new();
     let shape = per_channel(stride, 35);
     let x = b.input(DType::F32, &[8, 9, 35]);
-    let (w, bias) = (b.plain(&[9, 35]), b.plain(&[35]));
+    let (w, bias) = (b.weight(Role::Depthwise, &[35, 1, 3, 3]), b.plain(&[35]));
     let dims = [shape.output[0], shape.output[1], 35];
     let out = b.buffer(DType::F32, dims.iter().product());
     let epilogue =
@@ -381,7 +382,7 @@ fn lstm(reverse: bool) -> Case {
     let shape = LstmShape { time: 6, input: 11, hidden: 20, reverse };
     let x = b.input(DType::F32, &[6, 11]);
     let h0 = b.input(DType::F32, &[20]);
-    let (w, r, bias) = (b.panels(1, 11, 80), b.panels(1, 20, 80), b.plain(&[80]));
+    let (w, r, bias) = (b.matrix(11, 80), b.matrix(20, 80), b.plain(&[80]));
     let (y, h, c) = (b.buffer(DType::F32, 6 * 20), b.buffer(DType::F32, 20), b.buffer(DType::F32, 20));
     let kind = StepKind::Lstm {
         shape,

@@ -17,12 +17,27 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
-use tessera_core::{DType, LaunchId, PartitionId, ProgramId};
-use tessera_planner::{Packed, interpret};
+use tessera_core::{DType, LaunchId, PartitionId, Precision, ProgramId};
+use tessera_planner::pack::{Matrices, PackTarget};
+use tessera_planner::{Packed, SlotLayout, interpret};
 
-/// Largest relative L2 distance between a device's f32 answer and the definition's. Both sum the same products in the same
-/// order; they differ by fused multiply-adds and by the library's functions.
-pub const TOLERANCE: f64 = 1e-5;
+/// Largest relative L2 distance between a device's floats and the definition's, for one step from random inputs.
+///
+/// fp32 sums the same products and differs by the order of sums, fused multiply-adds and the library's functions. tf32 rounds (or cuts) factors
+/// to 10 bits; bf16 and fp16 round inputs, weights and results to 8 and 11 bits, and functions such as softmax or gates let those errors
+/// grow a little.
+pub const fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::Fp32 => 1e-5,
+        Precision::Tf32 => 2e-3,
+        Precision::Fp16 => 2e-3,
+        Precision::Bf16 => 1.2e-2,
+    }
+}
+
+/// How the definition's weights lie.
+const DEFINITION: PackTarget =
+    PackTarget { device: "definition", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
 
 /// What one request asks, and what the definition answers.
 struct Question {
@@ -40,6 +55,8 @@ pub struct Subject<'a> {
     pub wake: &'a Receiver<()>,
     /// Where programs run.
     pub partition: PartitionId,
+    /// How numbers are held.
+    pub precision: Precision,
 }
 
 impl Subject<'_> {
@@ -62,14 +79,16 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
     let mut random = StdRng::seed_from_u64(case.seed);
     let device = subject.device;
     let room = Room { lanes: 16, items: 64 };
-    let program = device
-        .compile(&case.plan, &case.layout, room, subject.partition)
-        .map_err(|error| error.to_string())?;
+    let target = device.pack_target(subject.precision).map_err(|error| error.to_string())?;
+    let (plan, layout) = (case.plan_in(subject.precision), case.layout(target));
+    let program =
+        device.compile(&plan, &layout, room, subject.partition).map_err(|error| error.to_string())?;
+    let definition = case.layout(DEFINITION);
     let tenants: Vec<(Packed, Slot)> = (0..3)
         .map(|_| {
-            let packed = case.weights(&mut random);
-            let slot = device.upload(case.plan.key.class, &case.layout, &packed)?;
-            Ok((packed, slot))
+            let weights = case.random_weights(&mut random);
+            let slot = device.upload(case.plan.key.class, &layout, &case.pack(&weights, &layout))?;
+            Ok((case.pack(&weights, &definition), slot))
         })
         .collect::<Result<_, crate::DeviceError>>()
         .map_err(|error| error.to_string())?;
@@ -83,7 +102,7 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
                 let tenant = random.random_range(0..tenants.len());
                 let asked: Vec<Question> = counts
                     .iter()
-                    .map(|&items| question(case, &tenants[tenant].0, items, &mut random))
+                    .map(|&items| question(case, &definition, &tenants[tenant].0, items, &mut random))
                     .collect();
                 lanes.push((tenant, asked));
             }
@@ -95,7 +114,7 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
                 }
             }
             for (tenant, question, answer) in &questions {
-                compare(case, question, answer)?;
+                compare(case, tolerance(subject.precision), question, answer)?;
                 let one = std::slice::from_ref(question);
                 let alone = subject.run(program, vec![lane(&tenants[*tenant].1, one)])?;
                 if alone.answers[0][0] != *answer {
@@ -104,7 +123,7 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
             }
         }
     }
-    poisoned_lane_stays_alone(subject, case, program, &tenants, &mut random)?;
+    poisoned_lane_stays_alone(subject, case, program, &tenants, &definition, &mut random)?;
     device.discard(program);
     drop(tenants);
     match device.memory().weights.0 {
@@ -119,12 +138,12 @@ fn lane(slot: &Slot, asked: &[Question]) -> Lane {
     Lane { slot: slot.clone(), requests: requests.collect() }
 }
 
-fn question(case: &Case, weights: &Packed, items: u32, random: &mut StdRng) -> Question {
+fn question(case: &Case, layout: &SlotLayout, weights: &Packed, items: u32, random: &mut StdRng) -> Question {
     let inputs: Vec<Vec<Vec<u8>>> = (0..items).map(|_| case.inputs(random)).collect();
     let mut answer: Result<Vec<Vec<u8>>, ()> = Ok(vec![Vec::new(); case.plan.outputs.len()]);
     for item in &inputs {
         let slices: Vec<&[u8]> = item.iter().map(Vec::as_slice).collect();
-        let one = interpret::run(&case.plan, &case.layout, weights, &slices);
+        let one = interpret::run(&case.plan, layout, weights, &slices);
         answer = answer.and_then(|mut all| {
             let one = one.map_err(|_| ())?;
             all.iter_mut().zip(one).for_each(|(all, one)| all.extend(one));
@@ -138,6 +157,7 @@ fn question(case: &Case, weights: &Packed, items: u32, random: &mut StdRng) -> Q
 
 fn compare(
     case: &Case,
+    tolerance: f64,
     question: &Question,
     answer: &Result<Vec<Bytes>, RequestError>,
 ) -> Result<(), String> {
@@ -154,7 +174,7 @@ fn compare(
             continue;
         }
         let distance = relative_l2(&floats(want), &floats(got));
-        if distance.is_nan() || distance > TOLERANCE {
+        if distance.is_nan() || distance > tolerance {
             return Err(format!("{}: {distance:e} from the definition, {} items", case.name, question.items));
         }
     }
@@ -167,10 +187,11 @@ fn poisoned_lane_stays_alone(
     case: &Case,
     program: ProgramId,
     tenants: &[(Packed, Slot)],
+    layout: &SlotLayout,
     random: &mut StdRng,
 ) -> Result<(), String> {
-    let healthy = question(case, &tenants[0].0, 2, random);
-    let mut poisoned = question(case, &tenants[1].0, 2, random);
+    let healthy = question(case, layout, &tenants[0].0, 2, random);
+    let mut poisoned = question(case, layout, &tenants[1].0, 2, random);
     for (port, input) in case.plan.inputs.iter().zip(&mut poisoned.inputs) {
         if port.dtype == DType::F32 {
             *input = f32::NAN.to_le_bytes().repeat(input.len() / 4).into();

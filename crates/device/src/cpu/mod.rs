@@ -27,11 +27,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use steps::gemm::WIDTH;
 use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
+use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
 use workers::{Outbox, Queue, Running};
-
-/// Columns of one panel of a packed matrix.
-pub const PANEL_WIDTH: usize = WIDTH;
 
 /// Some cores of this machine as a device.
 pub struct CpuDevice {
@@ -133,7 +131,7 @@ impl Device for CpuDevice {
             let available = "fp32".to_owned();
             return Err(DeviceError::NoSuchPrecision { device: self.name.clone(), precision, available });
         }
-        Ok(PackTarget { device: "cpu", precision, panel_width: WIDTH })
+        Ok(PackTarget { device: "cpu", precision, matrices: Matrices::Panels(WIDTH) })
     }
 
     fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: &Packed) -> Result<Slot, DeviceError> {

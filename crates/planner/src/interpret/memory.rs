@@ -23,7 +23,7 @@ impl<'a> Memory<'a> {
     pub(super) fn dtype(&self, operand: Operand) -> DType {
         match operand {
             Operand::Buffer(id) => self.plan.buffer(id).dtype,
-            Operand::Weight(_) => DType::F32,
+            Operand::Weight(id) => self.layout.tensors[id.0 as usize].dtype,
             Operand::Constant(id) => self.plan.constants[id.0 as usize].dtype(),
         }
     }
@@ -37,7 +37,7 @@ impl<'a> Memory<'a> {
             }
             Operand::Weight(id) => {
                 let tensor = &self.layout.tensors[id.0 as usize];
-                &self.weights[tensor.offset..][..tensor.layout.elements() * DType::F32.size()]
+                &self.weights[tensor.offset..][..tensor.bytes()]
             }
             Operand::Constant(id) => self.plan.constants[id.0 as usize].bytes(),
         }
@@ -60,8 +60,13 @@ impl<'a> Memory<'a> {
         self.bytes(operand).chunks_exact(T::DTYPE.size()).map(T::read).collect()
     }
 
+    /// The floats of an operand; weights may be held as halves.
     pub(super) fn floats(&self, operand: Operand) -> Vec<f32> {
-        self.elements(operand)
+        match self.dtype(operand) {
+            DType::BF16 => self.elements::<half::bf16>(operand).into_iter().map(f32::from).collect(),
+            DType::F16 => self.elements::<half::f16>(operand).into_iter().map(f32::from).collect(),
+            _ => self.elements(operand),
+        }
     }
 
     /// The elements of a walk, in row-major order of `dims`.
@@ -78,21 +83,17 @@ impl<'a> Memory<'a> {
         self.put(Operand::Buffer(id), &bytes);
     }
 
-    /// A packed matrix as `[groups][k][n]`, without the panels.
+    /// A packed matrix as `[groups][k][n]`, however it lies.
     pub(super) fn matrix(&self, id: WeightId) -> Vec<f32> {
-        let Layout::Panels { groups, k, n, width } = self.layout.tensors[id.0 as usize].layout else {
-            panic!("a verified step reads panels as panels")
+        let layout = &self.layout.tensors[id.0 as usize].layout;
+        let (Layout::Panels { groups, k, n, .. } | Layout::Blocks { groups, k, n, .. }) = *layout else {
+            panic!("a verified step reads matrices as matrices")
         };
-        let panels = self.floats(Operand::Weight(id));
+        let packed = self.floats(Operand::Weight(id));
         let mut matrix = Vec::with_capacity(groups * k * n);
         for group in 0..groups {
-            let group_start = group * n.div_ceil(width) * k * width;
             for row in 0..k {
-                matrix.extend(
-                    (0..n).map(|column| {
-                        panels[group_start + (column / width * k + row) * width + column % width]
-                    }),
-                );
+                matrix.extend((0..n).map(|column| packed[layout.element(group, row, column)]));
             }
         }
         matrix

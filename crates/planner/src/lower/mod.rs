@@ -130,11 +130,13 @@ fn place_buffers(plan: &mut Plan, buffers: &[(DType, usize)]) -> Option<()> {
         step.kind.writes().into_iter().for_each(|write| touch(Operand::Buffer(write.buffer), index));
     }
     plan.outputs.iter().for_each(|port| touch(port.at, steps.saturating_sub(1)));
+    let precision = plan.key.precision;
     let claims: Vec<Claim> = buffers
         .iter()
         .zip(live)
         .map(|(&(dtype, elements), live)| {
-            Some(Claim { bytes: elements.checked_mul(dtype.size())?, live: live.unwrap_or(0..0) })
+            let bytes = elements.checked_mul(precision.stored(dtype).size())?;
+            Some(Claim { bytes, live: live.unwrap_or(0..0) })
         })
         .collect::<Option<_>>()?;
     let (offsets, bytes) = place(&claims)?;

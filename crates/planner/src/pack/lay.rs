@@ -1,91 +1,72 @@
 //! How tensors lie in a slot: plain loops from a dense row-major tensor to the layout that its readers walk.
 //!
 //! ```text
-//!   matrix [k, n]                 ─▶ [n / width][k][width]                 one panel's rows are one contiguous stream
-//!   kernel [out, in, taps]        ─▶ per group: [out / width][taps][in][width]
+//!   matrix [k, n]                 ─▶ (k, n)                            panels or blocks, see [`Layout`]
+//!   kernel [out, in, taps]        ─▶ per group: (tap·in + input, out)   likewise
 //!   depthwise [channels, 1, taps] ─▶ [taps][channels]
 //! ```
-//! Only bytes are moved: an element is `ELEMENT` of them.
+//! Elements are f32 when they come; halves are rounded to nearest, ties to even, as they are laid.
 
-use super::Layout;
+use super::{Layout, PackedTensor};
 use crate::fold::Role;
+use half::{bf16, f16};
+use tessera_core::DType;
 
-/// Bytes of one element, an f32.
+/// Bytes of one element as it comes, an f32.
 const ELEMENT: usize = 4;
 
-/// Writes the tensor of dimensions `dims` and elements `from` as `layout` into `to`, which is zero where nothing is
-/// written: the ends of last panels.
-pub(super) fn lay(role: Role, dims: &[usize], from: &[u8], layout: &Layout, to: &mut [u8]) {
+/// Writes the tensor of dimensions `dims` and f32 elements `from` into its place in a slot, which is zero where nothing is
+/// written: beyond the ends of a matrix.
+pub fn lay(role: Role, dims: &[usize], from: &[u8], packed: &PackedTensor, slot: &mut [u8]) {
+    let to = &mut slot[packed.offset..][..packed.bytes()];
+    match packed.dtype {
+        DType::BF16 => laid(role, dims, from, &packed.layout, to, |x| bf16::from_f32(x).to_le_bytes()),
+        DType::F16 => laid(role, dims, from, &packed.layout, to, |x| f16::from_f32(x).to_le_bytes()),
+        _ => laid(role, dims, from, &packed.layout, to, f32::to_le_bytes),
+    }
+}
+
+fn laid<const SIZE: usize>(
+    role: Role,
+    dims: &[usize],
+    from: &[u8],
+    layout: &Layout,
+    to: &mut [u8],
+    stored: impl Fn(f32) -> [u8; SIZE],
+) {
+    let mut put = |source: usize, target: usize| {
+        let bytes = &from[source * ELEMENT..][..ELEMENT];
+        let x = f32::from_le_bytes(bytes.try_into().expect("a slice of four"));
+        to[target * SIZE..][..SIZE].copy_from_slice(&stored(x));
+    };
     match (role, layout) {
-        (Role::Plain, _) => to.copy_from_slice(from),
-        (Role::Depthwise, _) => depthwise(dims[0], from, to),
-        (_, &Layout::Panels { groups, k, n, width }) => {
-            let sizes = Panels { k, n, width };
-            let (from_group, to_group) = (k * n * ELEMENT, n.div_ceil(width) * k * width * ELEMENT);
-            for group in 0..groups {
-                let (from, to) =
-                    (&from[group * from_group..][..from_group], &mut to[group * to_group..][..to_group]);
-                match role {
-                    Role::Conv { .. } => sizes.kernels(dims[1], from, to),
-                    _ => sizes.matrix(from, to),
+        (Role::Plain, _) => (0..from.len() / ELEMENT).for_each(|index| put(index, index)),
+        (Role::Depthwise, _) => {
+            let channels = dims[0];
+            let taps = (from.len() / ELEMENT).checked_div(channels).unwrap_or(0);
+            for channel in 0..channels {
+                (0..taps).for_each(|tap| put(channel * taps + tap, tap * channels + channel));
+            }
+        }
+        (Role::Matrix, &(Layout::Panels { k, n, .. } | Layout::Blocks { k, n, .. })) => {
+            for row in 0..k {
+                (0..n).for_each(|column| put(row * n + column, layout.element(0, row, column)));
+            }
+        }
+        (Role::Conv { .. }, &(Layout::Panels { groups, k, n, .. } | Layout::Blocks { groups, k, n, .. })) => {
+            let inputs = dims[1];
+            let taps = k.checked_div(inputs).unwrap_or(0);
+            for (group, column) in (0..groups).flat_map(|group| (0..n).map(move |column| (group, column))) {
+                for (input, tap) in (0..inputs).flat_map(|input| (0..taps).map(move |tap| (input, tap))) {
+                    let source = ((group * n + column) * inputs + input) * taps + tap;
+                    put(source, layout.element(group, tap * inputs + input, column));
                 }
             }
         }
         (Role::Matrix | Role::Conv { .. }, Layout::Plain { .. }) => {
-            unreachable!("a slot layout gives matrices panels")
+            unreachable!("a slot layout gives matrices panels or blocks")
         }
     }
-}
-
-/// One matrix in panels.
-struct Panels {
-    k: usize,
-    n: usize,
-    width: usize,
-}
-
-impl Panels {
-    /// From `[k][n]`, a panel's part of a row at a time.
-    fn matrix(&self, from: &[u8], to: &mut [u8]) {
-        let Panels { k, n, width } = *self;
-        for first in (0..n).step_by(width) {
-            let columns = width.min(n - first);
-            for row in 0..k {
-                let source = &from[(row * n + first) * ELEMENT..][..columns * ELEMENT];
-                to[(first * k + row * width) * ELEMENT..][..columns * ELEMENT].copy_from_slice(source);
-            }
-        }
-    }
-
-    /// From the kernels of one group, `[out][in][taps]`: the row of a tap and an input is `tap·inputs + input`.
-    fn kernels(&self, inputs: usize, from: &[u8], to: &mut [u8]) {
-        let Panels { k, n, width } = *self;
-        let taps = k.checked_div(inputs).unwrap_or(0);
-        for column in 0..n {
-            let panel = column / width * width * k + column % width;
-            for input in 0..inputs {
-                for tap in 0..taps {
-                    let source = (column * inputs + input) * taps + tap;
-                    let row = tap * inputs + input;
-                    copy_element(from, source, to, panel + row * width);
-                }
-            }
-        }
-    }
-}
-
-/// From `[channels][taps]` to `[taps][channels]`.
-fn depthwise(channels: usize, from: &[u8], to: &mut [u8]) {
-    let taps = (from.len() / ELEMENT).checked_div(channels).unwrap_or(0);
-    for channel in 0..channels {
-        for tap in 0..taps {
-            copy_element(from, channel * taps + tap, to, tap * channels + channel);
-        }
-    }
-}
-
-fn copy_element(from: &[u8], source: usize, to: &mut [u8], target: usize) {
-    to[target * ELEMENT..][..ELEMENT].copy_from_slice(&from[source * ELEMENT..][..ELEMENT]);
 }
 
 #[cfg(test)]
@@ -96,46 +77,75 @@ mod tests {
         (1..=count).flat_map(|number| (number as f32).to_le_bytes()).collect()
     }
 
+    fn packed(layout: Layout, dtype: DType) -> PackedTensor {
+        PackedTensor { name: String::new(), layout, dtype, offset: 0 }
+    }
+
     fn laid(role: Role, dims: &[usize], layout: &Layout) -> Vec<f32> {
-        let mut to = vec![0; layout.elements() * ELEMENT];
-        lay(role, dims, &numbers(dims.iter().product()), layout, &mut to);
+        let tensor = packed(layout.clone(), DType::F32);
+        let mut to = vec![0; tensor.bytes()];
+        lay(role, dims, &numbers(dims.iter().product()), &tensor, &mut to);
         to.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
     }
 
-    /// Element `(row, column)` of a group, by the definition of [`Layout::Panels`].
-    fn at(panels: &[f32], layout: &Layout, group: usize, row: usize, column: usize) -> f32 {
-        let Layout::Panels { k, n, width, .. } = *layout else { panic!("panels") };
-        panels[((group * n.div_ceil(width) + column / width) * k + row) * width + column % width]
+    fn layouts(groups: usize, k: usize, n: usize) -> [Layout; 3] {
+        [
+            Layout::Panels { groups, k, n, width: 16 },
+            Layout::Panels { groups, k, n, width: 1 },
+            Layout::Blocks { groups, k, n, depth: 32 },
+        ]
     }
 
     #[test]
-    fn a_matrix_in_panels_unpacks_to_itself_and_ends_in_zeros() {
-        for (k, n, width) in [(3, 5, 4), (1, 1, 16), (7, 32, 16), (2, 16, 16), (4, 3, 1)] {
-            let layout = Layout::Panels { groups: 1, k, n, width };
-            let panels = laid(Role::Matrix, &[k, n], &layout);
-            let unpacked: Vec<f32> =
-                (0..k * n).map(|index| at(&panels, &layout, 0, index / n, index % n)).collect();
-            assert_eq!(unpacked, (1..=k * n).map(|number| number as f32).collect::<Vec<_>>());
-            let padding = panels.len() - k * n;
-            assert_eq!(panels.iter().filter(|&&element| element == 0.0).count(), padding);
+    fn a_matrix_unpacks_to_itself_and_ends_in_zeros() {
+        for (k, n) in [(3, 5), (1, 1), (7, 32), (2, 16), (65, 70), (4, 3)] {
+            for layout in layouts(1, k, n) {
+                let matrix = laid(Role::Matrix, &[k, n], &layout);
+                let unpacked: Vec<f32> =
+                    (0..k * n).map(|index| matrix[layout.element(0, index / n, index % n)]).collect();
+                assert_eq!(unpacked, (1..=k * n).map(|number| number as f32).collect::<Vec<_>>());
+                let padding = matrix.len() - k * n;
+                assert_eq!(matrix.iter().filter(|&&element| element == 0.0).count(), padding);
+            }
         }
     }
 
     #[test]
-    fn a_kernel_in_panels_has_a_row_per_tap_and_input() {
-        let (groups, out, inputs, taps, width) = (2, 3, 2, 6, 4);
-        let layout = Layout::Panels { groups, k: taps * inputs, n: out, width };
-        let panels = laid(Role::Conv { groups }, &[groups * out, inputs, 2, 3], &layout);
-        for group in 0..groups {
-            for column in 0..out {
-                for input in 0..inputs {
-                    for tap in 0..taps {
-                        let number = ((group * out + column) * inputs + input) * taps + tap + 1;
-                        assert_eq!(at(&panels, &layout, group, tap * inputs + input, column), number as f32);
-                    }
+    fn a_kernel_has_a_row_per_tap_and_input() {
+        let (groups, out, inputs, taps) = (2, 3, 2, 6);
+        for layout in layouts(groups, taps * inputs, out) {
+            let matrix = laid(Role::Conv { groups }, &[groups * out, inputs, 2, 3], &layout);
+            for (group, column) in (0..groups * out).map(|column| (column / out, column % out)) {
+                for (input, tap) in (0..inputs * taps).map(|row| (row % inputs, row / inputs)) {
+                    let number = ((group * out + column) * inputs + input) * taps + tap + 1;
+                    assert_eq!(matrix[layout.element(group, tap * inputs + input, column)], number as f32);
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_block_is_what_a_matrix_unit_reads_with_the_128_byte_swizzle() {
+        let layout = Layout::Blocks { groups: 1, k: 128, n: 64, depth: 64 };
+        // The first chunk of column 1 moves to place 1, the second to place 0.
+        assert_eq!(layout.element(0, 0, 1), 64 + 8);
+        assert_eq!(layout.element(0, 8, 1), 64);
+        assert_eq!(layout.element(0, 64, 0), 64 * 64, "the next block of rows");
+        let all: std::collections::BTreeSet<usize> =
+            (0..128 * 64).map(|index| layout.element(0, index / 64, index % 64)).collect();
+        assert_eq!(all.len(), layout.elements(), "every element has a place of its own");
+    }
+
+    #[test]
+    fn halves_are_rounded_to_nearest() {
+        let layout = Layout::Plain { dims: vec![2, 1] };
+        let from: Vec<u8> = [1.0f32 + 1.0 / 256.0, 3.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let tensor = packed(layout, DType::BF16);
+        let mut to = vec![0; tensor.bytes()];
+        lay(Role::Plain, &[2, 1], &from, &tensor, &mut to);
+        let halves: Vec<f32> =
+            to.chunks(2).map(|two| bf16::from_le_bytes(two.try_into().unwrap()).to_f32()).collect();
+        assert_eq!(halves, [1.0, 3.0]);
     }
 
     #[test]

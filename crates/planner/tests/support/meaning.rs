@@ -6,6 +6,7 @@ use tessera_core::{DType, Precision};
 use tessera_planner::fold::{Folded, FoldedWeight, Role};
 use tessera_planner::graph::{Dim, Graph, Input, Node, ParamData, ValueId};
 use tessera_planner::op::{Direction, Op, Recurrent};
+use tessera_planner::pack::Matrices;
 use tessera_planner::pack::{Layout, pack};
 use tessera_planner::source::read_weight;
 use tessera_planner::{PackTarget, Packed, SlotLayout, Tensor, reference};
@@ -50,7 +51,7 @@ pub fn of_graph(graph: &Graph, inputs: &Values) -> Vec<Tensor> {
 
 /// The outputs of a folded graph with the weights that `pack` makes of `class`.
 pub fn of_folded(class: &Graph, folded: &Folded, inputs: &Values) -> Vec<Tensor> {
-    let target = PackTarget { device: "cpu", precision: Precision::Fp32, panel_width: 16 };
+    let target = PackTarget { device: "cpu", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
     let layout = SlotLayout::of(folded, target).unwrap();
     let mut read = |id: tessera_planner::graph::ParamId| {
         let param = &class.params[id.0 as usize];

@@ -1,0 +1,87 @@
+//! Kernels to compile and to call: what a plan's steps are turned into, before any driver is involved.
+//!
+//! ```text
+//!   step ─lower─▶ KernelCall { spec, params, grid, block, … } ─▶ one node of the program's graph
+//!                      └─ KernelSpec ─NVRTC─▶ cubin              one per distinct specialisation
+//! ```
+//! All of it is plain data, so that every specialisation can be compiled, and its registers read, where there is no GPU.
+
+use super::abi::LaunchParams;
+use bytemuck::Pod;
+
+/// One specialisation of one kernel: what the compiler gets. The entry is always called `kernel`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct KernelSpec {
+    /// The file in `kernels/`.
+    pub(crate) source: &'static str,
+    /// Names and values for the preprocessor. They hold what belongs to an architecture or a precision; what a request chooses (a length, an
+    /// image side) is a parameter, so that a new length compiles nothing.
+    pub(crate) defines: Vec<(&'static str, String)>,
+    /// The text of `generated.cuh`; empty for kernels that include none.
+    pub(crate) generated: String,
+}
+
+impl KernelSpec {
+    /// A specialisation with no defines yet.
+    pub(crate) fn new(source: &'static str) -> KernelSpec {
+        KernelSpec { source, defines: Vec::new(), generated: String::new() }
+    }
+
+    /// With one more define.
+    pub(crate) fn define(mut self, name: &'static str, value: impl ToString) -> KernelSpec {
+        self.defines.push((name, value.to_string()));
+        self
+    }
+}
+
+/// One launch of one kernel.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct KernelCall {
+    pub(crate) spec: KernelSpec,
+    /// The bytes of the kernel's parameters.
+    pub(crate) params: Vec<u8>,
+    /// Blocks.
+    pub(crate) grid: [u32; 3],
+    /// Threads of a block.
+    pub(crate) block: u32,
+    /// Dynamic shared memory of a block.
+    pub(crate) shared_bytes: u32,
+    /// Blocks of a cluster; 1 for none.
+    pub(crate) cluster: u32,
+}
+
+/// The parameters of a kernel: `launch`, then what the kernel says.
+pub(crate) trait Params: Pod {}
+
+impl KernelCall {
+    /// A call of a kernel whose parameters are `params`.
+    pub(crate) fn new<P: Params>(spec: KernelSpec, params: &P, grid: [u32; 3], block: u32) -> KernelCall {
+        let spec = spec.define("PARAMS_BYTES", size_of::<P>());
+        KernelCall {
+            spec,
+            params: bytemuck::bytes_of(params).to_vec(),
+            grid,
+            block,
+            shared_bytes: 0,
+            cluster: 1,
+        }
+    }
+
+    /// With so much dynamic shared memory.
+    pub(crate) fn shared(mut self, bytes: usize) -> KernelCall {
+        self.shared_bytes = u32::try_from(bytes).expect("a block's shared memory is under 4 GiB");
+        self
+    }
+}
+
+/// Asserts in one place that parameters begin with the launch.
+macro_rules! params {
+    ($name:ident) => {
+        impl crate::cuda::call::Params for $name {}
+        const _: () = assert!(std::mem::offset_of!($name, launch) == 0);
+    };
+}
+pub(crate) use params;
+
+/// The launch's table is what every kernel's parameters begin with.
+const _: () = assert!(size_of::<LaunchParams>() == 40);

@@ -1,0 +1,135 @@
+//! From a [`KernelSpec`] to machine code.
+//!
+//! The sources are embedded in the binary. Code is made for one architecture (`sm_90a`), never as PTX, which a driver older than the
+//! compiler would refuse.
+
+use super::call::KernelSpec;
+use super::fence::{Compiled, Compiler};
+
+/// Every file in `kernels/`.
+const SOURCES: &[(&str, &str)] = &[
+    ("abi.cuh", include_str!("kernels/abi.cuh")),
+    ("types.cuh", include_str!("kernels/types.cuh")),
+    ("copy.cu", include_str!("kernels/copy.cu")),
+];
+
+/// What kernels are compiled for. The matrix instructions that they use exist on nothing else.
+pub(crate) const ARCHITECTURE: &str = "sm_90a";
+
+/// The compiler's options for a specialisation, all of which can change the code.
+fn options(spec: &KernelSpec) -> Vec<String> {
+    let fixed = [
+        format!("--gpu-architecture={ARCHITECTURE}"),
+        "--std=c++17".to_owned(),
+        // Registers, shared memory and spills, in the log.
+        "--ptxas-options=-v".to_owned(),
+        "-lineinfo".to_owned(),
+    ];
+    let defines = spec.defines.iter().map(|(name, value)| format!("-D{name}={value}"));
+    fixed.into_iter().chain(defines).collect()
+}
+
+/// Compiles a specialisation. The error is the compiler's log.
+pub(crate) fn compile(compiler: &Compiler, spec: &KernelSpec) -> Result<Compiled, String> {
+    let source = SOURCES.iter().find(|(name, _)| *name == spec.source);
+    let (name, text) = source.ok_or_else(|| format!("there is no kernel source {}", spec.source))?;
+    let headers: Vec<(&str, &str)> = SOURCES
+        .iter()
+        .filter(|(name, _)| name.ends_with(".cuh"))
+        .copied()
+        .chain([("generated.cuh", spec.generated.as_str())])
+        .collect();
+    compiler.compile(name, text, &headers, &options(spec))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Every specialisation that the suite's cases lead to, compiled where there is no GPU.
+
+    use super::*;
+    use crate::Room;
+    use crate::conformance::cases;
+    use crate::cuda::abi::LaunchParams;
+    use crate::cuda::site::Site;
+    use crate::cuda::{steps, target};
+    use std::collections::BTreeMap;
+    use tessera_core::Precision;
+
+    /// The specialisations of every case in every precision, each with who asks for it; and the cases that no kernel serves.
+    fn specs() -> (BTreeMap<KernelSpec, String>, Vec<String>) {
+        let (mut specs, mut unserved) = (BTreeMap::new(), Vec::new());
+        for precision in Precision::ALL {
+            for case in cases() {
+                let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
+                let launch = LaunchParams { counts: 0, weights: 0, first: 0, lane_of: 0, errors: 0 };
+                let constants = vec![0; plan.constants.len()];
+                let site = Site {
+                    plan: &plan,
+                    layout: &layout,
+                    capacity: Room { lanes: 16, items: 64 },
+                    multiprocessors: 132,
+                    launch,
+                    arena: 0,
+                    constants: &constants,
+                    workspace: 0,
+                };
+                match steps::calls(&site, 0) {
+                    Ok(calls) => calls.into_iter().for_each(|call| {
+                        specs.entry(call.spec).or_insert_with(|| format!("{} {precision}", case.name));
+                    }),
+                    Err(why) => unserved.push(format!("{} has no kernel in {precision}: {why}", case.name)),
+                }
+            }
+        }
+        (specs, unserved)
+    }
+
+    #[test]
+    fn every_kernel_of_the_suite_compiles_without_spills() {
+        let compiler = match Compiler::find() {
+            Ok(compiler) => compiler,
+            Err(why) if std::env::var_os("TESSERA_REQUIRE_NVRTC").is_none() => {
+                return eprintln!("skipped: {why}");
+            }
+            Err(why) => panic!("{why}"),
+        };
+        let (specs, mut faults) = specs();
+        for (spec, asked_by) in specs {
+            match compile(&compiler, &spec) {
+                Err(log) => faults.push(format!("{asked_by}: {log}")),
+                Ok(Compiled { log, .. }) => {
+                    let report = Report::read(&log);
+                    println!("{:>4} registers  {:<18} {asked_by}", report.registers, spec.source);
+                    if report.spilled > 0 || report.stack > 0 {
+                        let Report { spilled, stack, .. } = report;
+                        faults.push(format!("{asked_by}: {spilled} B spilled, {stack} B of stack: {spec:?}"));
+                    }
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
+    /// What the assembler says of the entry.
+    #[derive(Debug)]
+    struct Report {
+        registers: u32,
+        stack: u32,
+        spilled: u32,
+    }
+
+    impl Report {
+        fn read(log: &str) -> Report {
+            let before = |mark: &str| -> u32 {
+                log.match_indices(mark)
+                    .filter_map(|(at, _)| log[..at].split_whitespace().last()?.parse::<u32>().ok())
+                    .sum()
+            };
+            Report {
+                registers: before("registers"),
+                stack: before("bytes stack frame"),
+                spilled: before("bytes spill stores") + before("bytes spill loads"),
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+// What every kernel is handed, and how it finds its operands. The twin of abi.rs: sizes are asserted on both sides.
+//
+//   launch   counts, the slot of every lane, the lane of every item      written by the host before each launch of the graph
+//   operand  buffer    base + item * item_bytes
+//            constant  base
+//            weight    weights[lane_of[item]] + base
+//
+// A program is launched for up to its capacity of lanes and items; `counts` says how many there are this time. Grids are
+// made for the capacity, so every kernel first leaves out what is not there.
+//
+// Rules of a kernel, which keep the promise of bits and let kernels overlap:
+//   - it calls `dependency_wait()` before it reads or writes any buffer (weights, constants and the launch's table may be read before),
+//     in every thread that does so and at least once in every block, also in blocks that have nothing to do;
+//   - it calls `dependents_may_start()` when its own loads are under way (or never: its end counts);
+//   - what it computes for an item depends on that item and its lane's weights alone.
+#pragma once
+
+typedef unsigned char u8;
+typedef signed char i8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef int i32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+// The first failure of an item: all zero when there is none.
+struct ItemError {
+    u32 step;      // index of the step in the plan, plus one
+    u32 position;  // of the id among the ids of the item
+    i64 id;
+};
+static_assert(sizeof(ItemError) == 16, "twin of abi.rs");
+
+struct Launch {
+    const u32* counts;   // [0] lanes, [1] items, [2] items of every lane when all carry the same number, else 0
+    const u64* weights;  // [lane] address of the lane's slot
+    const u32* first;    // [lane] first item of the lane; [lanes] is the number of items
+    const u32* lane_of;  // [item]
+    ItemError* errors;   // [item]
+};
+static_assert(sizeof(Launch) == 40, "twin of abi.rs");
+
+enum OperandKind : u32 { BUFFER = 0, CONSTANT = 1, WEIGHT = 2 };
+
+struct Operand {
+    u64 base;        // address of item 0, or offset in the slot
+    u64 item_bytes;  // between items; 0 unless a buffer
+    u32 kind;
+    u32 unused;
+};
+static_assert(sizeof(Operand) == 24, "twin of abi.rs");
+
+constexpr int MAX_AXES = 8;
+
+// How a step walks an operand: element (i, j, ...) at offset + i * strides[0] + j * strides[1] + ..., in elements.
+struct Walk {
+    Operand operand;
+    i64 offset;
+    i64 strides[MAX_AXES];
+};
+static_assert(sizeof(Walk) == 96, "twin of abi.rs");
+
+__device__ __forceinline__ u32 lanes_of(const Launch& launch) { return launch.counts[0]; }
+__device__ __forceinline__ u32 items_of(const Launch& launch) { return launch.counts[1]; }
+
+// The elements of an operand that an item sees.
+template <typename T>
+__device__ __forceinline__ T* at(const Launch& launch, const Operand& operand, u32 item) {
+    u64 address = operand.base + operand.item_bytes * item;
+    if (operand.kind == WEIGHT) address += launch.weights[launch.lane_of[item]];
+    return reinterpret_cast<T*>(address);
+}
+
+// Waits until the kernels before this one have finished and their writes can be seen (programmatic dependent launch).
+__device__ __forceinline__ void dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Lets the next kernel begin its prologue.
+__device__ __forceinline__ void dependents_may_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
