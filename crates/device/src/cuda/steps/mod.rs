@@ -3,7 +3,18 @@
 //! Pure: addresses come in with the [`Site`], and nothing here talks to a driver. A step without a kernel is refused by
 //! [`calls`] with the reason, and its class is served by another device.
 
+mod attention;
 mod copy;
+mod depthwise;
+mod elementwise;
+mod fill;
+mod gather;
+mod lstm;
+mod matmul;
+mod norm;
+mod pool;
+mod product;
+mod reduce;
 
 use super::abi::MAX_AXES;
 use super::call::KernelCall;
@@ -23,7 +34,17 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
     let step = &site.plan.steps[index];
     match &step.kind {
         StepKind::Copy { .. } => copy::calls(site, &step.kind),
-        _ => Err("there is none yet".to_owned()),
+        StepKind::Fill { .. } => fill::calls(site, &step.kind),
+        StepKind::Elementwise { .. } => elementwise::calls(site, &step.kind),
+        StepKind::Gather { .. } => gather::calls(site, index),
+        StepKind::Reduce { .. } => reduce::calls(site, &step.kind),
+        StepKind::LayerNorm { .. } | StepKind::Softmax { .. } => norm::calls(site, &step.kind),
+        StepKind::Pool { .. } => pool::calls(site, &step.kind),
+        StepKind::Depthwise { .. } => depthwise::calls(site, &step.kind),
+        StepKind::Gemm { .. } | StepKind::Conv { .. } => product::calls(site, &step.kind),
+        StepKind::MatMul { .. } => matmul::calls(site, &step.kind),
+        StepKind::Attention { .. } => attention::calls(site, &step.kind),
+        StepKind::Lstm { .. } => lstm::calls(site, &step.kind),
     }
 }
 
