@@ -68,6 +68,11 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Bytes in use, exactly.
     fn memory(&self) -> MemoryUse;
+
+    /// Why the device is lost, if it is: requests in flight have been answered with it, and nothing will run any more.
+    fn failure(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a device is.
@@ -243,6 +248,14 @@ pub enum DeviceError {
         /// Why not, and what to do.
         why: String,
     },
+    /// The driver, the compiler of kernels or the card said no.
+    #[error("{device}: {why}")]
+    Failed {
+        /// The device.
+        device: String,
+        /// What was said.
+        why: String,
+    },
     /// A launch that does not fit its program. The engine's mistake, not a user's.
     #[error("{launch} does not fit {program}: {why}")]
     Misfit {
@@ -263,4 +276,36 @@ pub enum DeviceError {
         /// What is missing.
         why: String,
     },
+}
+
+/// Why lanes do not fit a program of `plan` with `room`: the same for every device.
+pub(crate) fn misfit(plan: &Plan, room: Room, lanes: &[Lane]) -> Result<(), String> {
+    let Room { lanes: most_lanes, items: most_items } = room;
+    if lanes.is_empty() || lanes.len() > most_lanes as usize {
+        return Err(format!("it has {} lanes, the program has room for 1 to {most_lanes}", lanes.len()));
+    }
+    let items: u64 =
+        lanes.iter().flat_map(|lane| &lane.requests).map(|request| u64::from(request.items)).sum();
+    if items > u64::from(most_items) {
+        return Err(format!("it carries {items} items, the program has room for {most_items}"));
+    }
+    for request in lanes.iter().flat_map(|lane| &lane.requests) {
+        if request.items == 0 || request.inputs.len() != plan.inputs.len() {
+            return Err(format!(
+                "a request brings {} items and {} inputs",
+                request.items,
+                request.inputs.len()
+            ));
+        }
+        for (port, bytes) in plan.inputs.iter().zip(&request.inputs) {
+            let want = port.bytes_per_item() * request.items as usize;
+            if bytes.len() != want {
+                return Err(format!("an input has {} bytes, its items take {want}", bytes.len()));
+            }
+        }
+    }
+    if lanes.iter().any(|lane| lane.requests.is_empty()) {
+        return Err("a lane carries nothing".to_owned());
+    }
+    Ok(())
 }

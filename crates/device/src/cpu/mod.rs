@@ -171,7 +171,7 @@ impl Device for CpuDevice {
         let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
         let (program, partition) =
             programs.get(&program_id).ok_or_else(|| misfit("there is no such program".to_owned()))?;
-        check(program, &lanes).map_err(misfit)?;
+        crate::misfit(&program.plan, program.room, &lanes).map_err(misfit)?;
         let mut leased = Vec::with_capacity(lanes.len());
         for lane in lanes {
             let weights = self.outbox.ledger.weights_of(program.plan.key.class, &lane.slot);
@@ -194,36 +194,4 @@ impl Device for CpuDevice {
         let arenas = Bytes(ledger.arenas.load(Ordering::Acquire));
         MemoryUse { weights: ledger.weights(), weights_free: Bytes::ZERO, arenas }
     }
-}
-
-/// Why a launch does not fit its program.
-fn check(program: &Program, lanes: &[crate::Lane]) -> Result<(), String> {
-    let Room { lanes: most_lanes, items: most_items } = program.room;
-    if lanes.is_empty() || lanes.len() > most_lanes as usize {
-        return Err(format!("it has {} lanes, the program has room for 1 to {most_lanes}", lanes.len()));
-    }
-    let items: u64 =
-        lanes.iter().flat_map(|lane| &lane.requests).map(|request| u64::from(request.items)).sum();
-    if items > u64::from(most_items) {
-        return Err(format!("it carries {items} items, the program has room for {most_items}"));
-    }
-    for request in lanes.iter().flat_map(|lane| &lane.requests) {
-        if request.items == 0 || request.inputs.len() != program.plan.inputs.len() {
-            return Err(format!(
-                "a request brings {} items and {} inputs",
-                request.items,
-                request.inputs.len()
-            ));
-        }
-        for (port, bytes) in program.plan.inputs.iter().zip(&request.inputs) {
-            let want = port.bytes_per_item() * request.items as usize;
-            if bytes.len() != want {
-                return Err(format!("an input has {} bytes, its items take {want}", bytes.len()));
-            }
-        }
-    }
-    if lanes.iter().any(|lane| lane.requests.is_empty()) {
-        return Err("a lane carries nothing".to_owned());
-    }
-    Ok(())
 }

@@ -29,6 +29,13 @@ fn options(spec: &KernelSpec) -> Vec<String> {
     fixed.into_iter().chain(defines).collect()
 }
 
+/// Everything of ours that can change a specialisation's code: all sources, as any may include any; what is generated; the options.
+pub(crate) fn identity(spec: &KernelSpec) -> impl Iterator<Item = String> {
+    let sources = SOURCES.iter().flat_map(|(name, text)| [(*name).to_owned(), (*text).to_owned()]);
+    let own = [spec.source.to_owned(), spec.generated.clone()];
+    sources.chain(own).chain(options(spec))
+}
+
 /// Compiles a specialisation. The error is the compiler's log.
 pub(crate) fn compile(compiler: &Compiler, spec: &KernelSpec) -> Result<Compiled, String> {
     let source = SOURCES.iter().find(|(name, _)| *name == spec.source);

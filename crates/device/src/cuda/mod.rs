@@ -1,18 +1,89 @@
 //! The CUDA device: every step of a plan is one super-kernel, run for all lanes of a launch at once.
+//!
+//! ```text
+//!   weights   upload ─▶ slab of the class: [slot][packed model]                                     slab.rs
+//!   programs  compile ─▶ steps to kernel calls ─▶ cubins ─▶ graphs, one per capacity                steps/, library.rs, program.rs
+//!   launches  submit ─▶ stage ─▶ copy in ─▶ table, graph ─▶ copy out ─▶ poll                        table.rs, partition.rs
+//! ```
+//! A super-kernel reads each lane's weights from the slot that the launch's table names, so one captured graph serves any tenants of a class.
+//! Kernels are text in `kernels/`, specialised by constants and compiled here, for the card that is here.
+//!
+//! An error of the card is final: its context is lost with everything in it. Requests in flight are then answered with the reason, and
+//! [`Device::failure`] tells the server to stop.
 
 mod abi;
 mod call;
 mod compile;
 mod fence;
+mod library;
+mod partition;
+mod program;
 mod site;
+mod slab;
 mod steps;
+mod table;
 
-use tessera_core::Precision;
-use tessera_planner::PackTarget;
+use crate::{
+    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, RequestError, Room, Slot,
+    Wake, misfit,
+};
+use fence::{Compiler, Context, CudaError};
+use library::Library;
+use partition::{Partition, Running};
+use program::{NoKernel, Program};
+use rayon::ThreadPoolBuilder;
+use slab::{SlabKey, Slabs};
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+use table::LaneRow;
+use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
 use tessera_planner::pack::Matrices;
+use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
 
 /// Columns of a panel of a matrix in fp32: what the strict kernels read at once.
 pub(crate) const PANEL_WIDTH: usize = 64;
+
+/// Threads that copy inputs into pinned memory: a few fill a bus of 50 GB/s, and more would take cores from the server.
+const MOST_STAGERS: usize = 6;
+
+/// A card.
+pub struct CudaDevice {
+    name: String,
+    // Partitions come first, so that their threads end while all they use is there.
+    partitions: Vec<Partition>,
+    programs: RwLock<HashMap<ProgramId, (Arc<Program>, PartitionId)>>,
+    programs_ever: AtomicU64,
+    slabs: Arc<Slabs>,
+    library: Library,
+    outbox: Outbox,
+    context: Arc<Context>,
+}
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct CudaOptions {
+    /// Which card.
+    pub ordinal: usize,
+    /// In how many partitions: each computes its launches in order, and the card runs partitions side by side.
+    pub partitions: NonZeroUsize,
+    /// What weights and arenas may take together; all of the card's memory when there is no limit.
+    pub memory_limit: Option<Bytes>,
+    /// Where compiled kernels are kept.
+    pub kernel_cache: Option<PathBuf>,
+}
+
+/// Whether a card can be used here; the error says why not, for people.
+pub fn probe() -> Result<(), String> {
+    match Context::count()? {
+        0 => Err("the NVIDIA driver finds no card".to_owned()),
+        _ => Compiler::find().map(drop),
+    }
+}
 
 /// What packed weights must look like. Matrix units want blocks; strict fp32 has none and wants panels.
 pub(crate) fn target(precision: Precision) -> PackTarget {
@@ -21,4 +92,231 @@ pub(crate) fn target(precision: Precision) -> PackTarget {
         Precision::Tf32 | Precision::Bf16 | Precision::Fp16 => Matrices::Blocks,
     };
     PackTarget { device: "cuda", precision, matrices }
+}
+
+/// Why something could not be had, before it is said in the device's words.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    #[error("a kernel cannot be made: {0}")]
+    Compile(String),
+    #[error("step {} has no kernel: {}", .0.step, .0.why)]
+    NoKernel(NoKernel),
+    #[error("{what} needs {need}")]
+    Memory { what: &'static str, need: Bytes, free: Bytes },
+    #[error("{0} bytes are more than this machine can address")]
+    TooLarge(u64),
+    #[error("a thread cannot be started: {0}")]
+    Thread(String),
+}
+
+impl From<NoKernel> for Refused {
+    fn from(none: NoKernel) -> Refused {
+        Refused::NoKernel(none)
+    }
+}
+
+impl CudaDevice {
+    /// Opens a card. Errors say what is missing: the driver, the compiler, a card of the right kind.
+    pub fn open(options: &CudaOptions, wake: Wake) -> Result<CudaDevice, DeviceError> {
+        let name = format!("cuda:{}", options.ordinal);
+        let cannot = |why: String| DeviceError::CannotOpen { device: name.clone(), why };
+        let context = Context::open(options.ordinal).map_err(cannot)?;
+        let compiler = Compiler::find().map_err(cannot)?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let stagers = ThreadPoolBuilder::new()
+            .num_threads((cores / 2).clamp(1, MOST_STAGERS))
+            .thread_name(|number| format!("cuda-stage-{number}"))
+            .build();
+        let stagers =
+            Arc::new(stagers.map_err(|error| cannot(format!("threads cannot be started: {error}")))?);
+        let outbox = Outbox {
+            finished: Arc::default(),
+            wake,
+            lost: Arc::default(),
+            context: context.clone(),
+            limit: options.memory_limit,
+        };
+        let slabs = Slabs::new(&context).map_err(|error| cannot(error.to_string()))?;
+        let open = |number: usize| Partition::open(PartitionId(number as u64), &context, &outbox, &stagers);
+        let partitions: Result<Vec<Partition>, Refused> = (0..options.partitions.get()).map(open).collect();
+        Ok(CudaDevice {
+            partitions: partitions.map_err(|refused| cannot(refused.to_string()))?,
+            programs: RwLock::default(),
+            programs_ever: AtomicU64::new(0),
+            slabs: Arc::new(slabs),
+            library: Library::new(&context, compiler, options.kernel_cache.clone()),
+            outbox,
+            context,
+            name,
+        })
+    }
+
+    fn partition(&self, id: PartitionId) -> Option<&Partition> {
+        self.partitions.iter().find(|partition| partition.info.id == id)
+    }
+
+    /// Says a refusal in the device's words.
+    fn refuse(&self, refused: Refused) -> DeviceError {
+        let device = self.name.clone();
+        match refused {
+            Refused::NoKernel(NoKernel { step, why }) => DeviceError::NoKernel { device, step, why },
+            Refused::Memory { what, need, free } => {
+                DeviceError::OutOfMemory { what: what.to_owned(), need, free, device }
+            }
+            other => DeviceError::Failed { device, why: other.to_string() },
+        }
+    }
+}
+
+impl fmt::Debug for CudaDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CudaDevice").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Device for CudaDevice {
+    fn info(&self) -> DeviceInfo {
+        let Context { name, multiprocessors, driver_version, .. } = &*self.context;
+        let (major, minor) = (driver_version / 1000, driver_version % 1000 / 10);
+        let description = format!(
+            "{name}, {multiprocessors} multiprocessors, {}, driver for CUDA {major}.{minor}",
+            Bytes(self.context.total_bytes)
+        );
+        DeviceInfo { name: self.name.clone(), description, memory_limit: self.outbox.limit }
+    }
+
+    fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {
+        Ok(target(precision))
+    }
+
+    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: &Packed) -> Result<Slot, DeviceError> {
+        if packed.bytes.len() as u64 != layout.bytes.0 {
+            let why = format!(
+                "packed weights have {} bytes, their layout has {}",
+                packed.bytes.len(),
+                layout.bytes.0
+            );
+            return Err(DeviceError::Failed { device: self.name.clone(), why });
+        }
+        let key: SlabKey = (class, layout.target.precision);
+        let room = |more| self.outbox.room_for("a slot for weights", more);
+        self.slabs.upload(key, &packed.bytes, room).map_err(|refused| self.refuse(refused))
+    }
+
+    fn compile(
+        &self,
+        plan: &Arc<Plan>,
+        layout: &Arc<SlotLayout>,
+        room: Room,
+        partition: PartitionId,
+    ) -> Result<ProgramId, DeviceError> {
+        let Some(place) = self.partition(partition) else {
+            let why = format!("it has no {partition}");
+            return Err(DeviceError::CannotOpen { device: self.name.clone(), why });
+        };
+        let program = Program::new(plan, layout, room, place, &self.library);
+        let program = Arc::new(program.map_err(|refused| self.refuse(refused))?);
+        let id = ProgramId(self.programs_ever.fetch_add(1, Ordering::Relaxed));
+        let mut programs = self.programs.write().unwrap_or_else(PoisonError::into_inner);
+        programs.insert(id, (program, partition));
+        Ok(id)
+    }
+
+    fn discard(&self, program: ProgramId) {
+        // Launches in flight hold the program.
+        self.programs.write().unwrap_or_else(PoisonError::into_inner).remove(&program);
+    }
+
+    fn partitions(&self) -> Vec<PartitionInfo> {
+        self.partitions.iter().map(|partition| partition.info.clone()).collect()
+    }
+
+    fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
+        let Launch { id, program: program_id, lanes } = launch;
+        let refuse = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
+        let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
+        let (program, partition) =
+            programs.get(&program_id).ok_or_else(|| refuse("there is no such program".to_owned()))?;
+        misfit(&program.plan, program.room, &lanes).map_err(refuse)?;
+        let row = |lane: &crate::Lane| {
+            let weights = self.slabs.address(program.slab(), &lane.slot);
+            let weights =
+                weights.ok_or_else(|| refuse(format!("{:?} holds no weights of its class", lane.slot)))?;
+            Ok(LaneRow { weights, items: lane.requests.iter().map(|request| request.items).sum() })
+        };
+        let rows = lanes.iter().map(row).collect::<Result<Vec<LaneRow>, DeviceError>>()?;
+        let partition = self.partition(*partition).expect("programs are compiled for partitions that exist");
+        partition.push(Running { id, program: program.clone(), lanes, rows });
+        Ok(())
+    }
+
+    fn poll(&self) -> Vec<Finished> {
+        std::mem::take(&mut self.outbox.finished.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn memory(&self) -> MemoryUse {
+        let (weights, weights_free) = self.slabs.memory();
+        let rest = Bytes(self.context.used_bytes()).saturating_sub(weights + weights_free);
+        MemoryUse { weights, weights_free, arenas: rest }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.outbox.lost()
+    }
+}
+
+/// Where launches that are over go, and what all parts of a device know of it.
+#[derive(Clone)]
+struct Outbox {
+    finished: Arc<Mutex<Vec<Finished>>>,
+    wake: Wake,
+    /// The first error of the card, after which nothing runs.
+    lost: Arc<OnceLock<String>>,
+    context: Arc<Context>,
+    limit: Option<Bytes>,
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
+impl Outbox {
+    fn finish(&self, finished: Finished) {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
+        (self.wake)();
+    }
+
+    /// Answers every request of a launch that never ran to its end.
+    fn finish_lost(&self, running: Running, why: &str) {
+        let lost = |lane: &crate::Lane| {
+            lane.requests.iter().map(|_| Err(RequestError::DeviceFailed(why.to_owned()))).collect()
+        };
+        let answers = running.lanes.iter().map(lost).collect();
+        let id = running.id;
+        drop(running);
+        self.finish(Finished { id, answers, took: Duration::ZERO });
+    }
+
+    fn lose(&self, error: &CudaError) {
+        // The first error is the cause; those after it only say that the context is gone.
+        let _ = self.lost.set(error.to_string());
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.lost.get().cloned()
+    }
+
+    /// Whether so many more bytes of the card may be taken.
+    fn room_for(&self, what: &'static str, more: usize) -> Result<(), Refused> {
+        let need = Bytes(more as u64);
+        let mut free = Bytes(self.context.free_bytes()?);
+        if let Some(limit) = self.limit {
+            free = free.min(limit.saturating_sub(Bytes(self.context.used_bytes())));
+        }
+        if need > free { Err(Refused::Memory { what, need, free }) } else { Ok(()) }
+    }
 }

@@ -4,6 +4,7 @@
 //! [`calls`] with the reason, and its class is served by another device.
 
 mod attention;
+pub(crate) mod convert;
 mod copy;
 mod depthwise;
 mod elementwise;

@@ -1,0 +1,162 @@
+//! Kernels, compiled once and kept: in this process while a program uses them, on disk for the next one.
+//!
+//! ```text
+//!   specs ─▶ loaded here? ─▶ on disk? ─▶ NVRTC, all missing ones in parallel ─▶ disk
+//! ```
+//! The name of a file covers everything that can change its bytes: the sources, the specialisation, the options, the compiler's version. So a
+//! file is never stale, only unused. It is written under a name of its own and renamed into place, and carries a checksum: processes may
+//! share the folder. The folder only ever helps; each of its errors leaves the caller where a missing file would.
+
+use super::call::KernelSpec;
+use super::compile;
+use super::fence::{Compiler, Context, Function};
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Bytes of the checksum at the start of a file.
+const CHECKSUM: usize = 32;
+
+/// Every kernel of a device.
+#[derive(Debug)]
+pub(crate) struct Library {
+    context: Arc<Context>,
+    compiler: Compiler,
+    folder: Option<PathBuf>,
+    loaded: Mutex<HashMap<KernelSpec, Weak<Function>>>,
+    compiled_ever: AtomicU64,
+}
+
+/// Functions by specialisation.
+pub(crate) type Functions = HashMap<KernelSpec, Arc<Function>>;
+
+impl Library {
+    /// No kernels yet; `folder` is where compiled ones are kept.
+    pub(crate) fn new(context: &Arc<Context>, compiler: Compiler, folder: Option<PathBuf>) -> Library {
+        let folder = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok());
+        Library {
+            context: context.clone(),
+            compiler,
+            folder,
+            loaded: Mutex::default(),
+            compiled_ever: AtomicU64::new(0),
+        }
+    }
+
+    /// Kernels that were compiled since the start, rather than found.
+    pub(crate) fn compiled_ever(&self) -> u64 {
+        self.compiled_ever.load(Ordering::Relaxed)
+    }
+
+    /// All of `specs`, ready to be launched. Compiling takes about 0.1 to 0.5 s a kernel and core. The error is the compiler's or the driver's.
+    pub(crate) fn load(&self, specs: BTreeSet<KernelSpec>) -> Result<Functions, String> {
+        let mut functions = Functions::new();
+        let mut missing = Vec::new();
+        {
+            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            loaded.retain(|_, function| function.strong_count() > 0);
+            for spec in specs {
+                match loaded.get(&spec).and_then(Weak::upgrade) {
+                    Some(function) => drop(functions.insert(spec, function)),
+                    None => missing.push(spec),
+                }
+            }
+        }
+        // The lock is free meanwhile: two programs may compile one kernel twice, and both do the right thing.
+        let cubins = self.cubins(&missing)?;
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        for (spec, cubin) in missing.into_iter().zip(cubins) {
+            let function = Function::load(&self.context, &cubin).map_err(|error| error.to_string())?;
+            let function = Arc::new(function);
+            loaded.insert(spec.clone(), Arc::downgrade(&function));
+            functions.insert(spec, function);
+        }
+        Ok(functions)
+    }
+
+    /// The machine code of all of `specs`, in their order, on every core.
+    fn cubins(&self, specs: &[KernelSpec]) -> Result<Vec<Vec<u8>>, String> {
+        let next = AtomicUsize::new(0);
+        let cubins: Vec<Mutex<Option<Result<Vec<u8>, String>>>> =
+            specs.iter().map(|_| Mutex::default()).collect();
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        std::thread::scope(|scope| {
+            for _ in 0..cores.min(specs.len()) {
+                scope.spawn(|| {
+                    while let Some((spec, cubin)) = {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        specs.get(index).zip(cubins.get(index))
+                    } {
+                        *cubin.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.cubin(spec));
+                    }
+                });
+            }
+        });
+        let done = |cubin: Mutex<Option<Result<Vec<u8>, String>>>| {
+            cubin.into_inner().unwrap_or_else(PoisonError::into_inner).expect("every index was taken")
+        };
+        cubins.into_iter().map(done).collect()
+    }
+
+    fn cubin(&self, spec: &KernelSpec) -> Result<Vec<u8>, String> {
+        let path = self.folder.as_ref().map(|folder| folder.join(self.file_name(spec)));
+        if let Some(cubin) = path.as_deref().and_then(read) {
+            return Ok(cubin);
+        }
+        let cubin = compile::compile(&self.compiler, spec)?.cubin;
+        let number = self.compiled_ever.fetch_add(1, Ordering::Relaxed);
+        if let Some(path) = path {
+            write(&path, &cubin, number);
+        }
+        Ok(cubin)
+    }
+
+    fn file_name(&self, spec: &KernelSpec) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for part in compile::identity(spec).chain([self.compiler.version()]) {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        format!("{}.cubin", hasher.finalize().to_hex())
+    }
+}
+
+/// The code in a file, if it is all there.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(path).ok()?;
+    let (checksum, cubin) = bytes.split_at_checked(CHECKSUM)?;
+    (blake3::hash(cubin).as_bytes() == checksum).then(|| cubin.to_vec())
+}
+
+/// Puts code into a file, whole or not at all.
+fn write(path: &Path, cubin: &[u8], number: u64) {
+    let part = path.with_extension(format!("{}-{number}.part", std::process::id()));
+    let whole = [blake3::hash(cubin).as_bytes().as_slice(), cubin].concat();
+    if std::fs::write(&part, whole).and_then(|()| std::fs::rename(&part, path)).is_err() {
+        // A full disk, most likely. What is left of the part would only take room.
+        let _ = std::fs::remove_file(&part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_or_short_file_is_no_kernel() {
+        let folder = std::env::temp_dir().join(format!("tessera-library-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("a.cubin");
+        write(&path, b"machine code", 0);
+        assert_eq!(read(&path).as_deref(), Some(b"machine code".as_slice()));
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(read(&path), None, "damaged");
+        std::fs::write(&path, &bytes[..10]).unwrap();
+        assert_eq!(read(&path), None, "short");
+        assert_eq!(read(&folder.join("b.cubin")), None, "absent");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,401 @@
+//! A partition: streams, an arena, and the two threads that carry launches through.
+//!
+//! ```text
+//!   submit ─▶ feeder: stage inputs ─▶ copy in ─┐         ┌─▶ copy out ─▶ reaper: answers ─▶ wake
+//!             (pinned berth)                   └▶ table, graph ┘
+//!             launch n+2                launch n+1    launch n          launch n−1
+//! ```
+//! Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
+//! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled.
+
+use super::abi::ItemError;
+use super::fence::{Context, CudaError, Event, Memory, Pinned, Stream};
+use super::program::{ALIGNMENT, Program, stage_offsets};
+use super::table::LaneRow;
+use super::{Outbox, Refused};
+use crate::{Finished, Lane, PartitionInfo, RequestError};
+use bytes::Bytes;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tessera_core::{LaunchId, PartitionId};
+
+/// Launches that may be under way at once: one copies in, one computes, one copies out, and one is being staged.
+const BERTHS: usize = 4;
+
+/// A share of the card.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) info: PartitionInfo,
+    pub(crate) context: Arc<Context>,
+    pub(crate) multiprocessors: u32,
+    arena: Mutex<Memory>,
+    berths: Arc<Berths>,
+    outbox: Outbox,
+    feeder: Option<Sender<Running>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A launch that was let in.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) id: LaunchId,
+    pub(crate) program: Arc<Program>,
+    /// With the slots' leases, held until the launch is over.
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) rows: Vec<LaneRow>,
+}
+
+impl Running {
+    fn items(&self) -> u32 {
+        self.rows.iter().map(|row| row.items).sum()
+    }
+}
+
+/// A launch that the card works on.
+struct InFlight {
+    running: Running,
+    berth: Berth,
+    /// Where each output begins in the berth, and the errors after them.
+    outputs: Vec<usize>,
+    errors: usize,
+}
+
+impl Partition {
+    /// Makes streams and starts threads.
+    pub(crate) fn open(
+        id: PartitionId,
+        context: &Arc<Context>,
+        outbox: &Outbox,
+        stagers: &Arc<ThreadPool>,
+    ) -> Result<Partition, Refused> {
+        let units = context.multiprocessors;
+        let arena = Memory::reserve(context, context.total_bytes as usize)?;
+        let berths = Arc::new(Berths::new(context));
+        let (feed, fed) = channel();
+        let (reap, reaped) = channel();
+        let feeder = Feeder {
+            copy_in: Stream::new(context)?,
+            compute: Stream::new(context)?,
+            copy_out: Stream::new(context)?,
+            berths: berths.clone(),
+            stagers: stagers.clone(),
+            outbox: outbox.clone(),
+            reap,
+        };
+        let reaper = Reaper { berths: berths.clone(), outbox: outbox.clone() };
+        let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name).spawn(run);
+            spawned.map_err(|error| Refused::Thread(error.to_string()))
+        };
+        let threads = vec![
+            spawn(format!("cuda-feed-{}", id.0), Box::new(move || feeder.run(&fed)))?,
+            spawn(format!("cuda-reap-{}", id.0), Box::new(move || reaper.run(&reaped)))?,
+        ];
+        Ok(Partition {
+            info: PartitionInfo { id, units: units as usize },
+            context: context.clone(),
+            multiprocessors: units,
+            arena: Mutex::new(arena),
+            berths,
+            outbox: outbox.clone(),
+            feeder: Some(feed),
+            threads,
+        })
+    }
+
+    /// The arena's address, once it has so many bytes.
+    pub(crate) fn reserve_arena(&self, bytes: u64) -> Result<u64, Refused> {
+        let bytes = usize::try_from(bytes).map_err(|_| Refused::TooLarge(bytes))?;
+        let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        self.outbox.room_for("an arena", arena.growth_to(bytes))?;
+        arena.grow_to(bytes)?;
+        Ok(arena.address())
+    }
+
+    /// Makes berths for launches that bring and take so many bytes, before the first of them comes.
+    pub(crate) fn reserve_berths(&self, bytes_in: usize, bytes_out: usize) -> Result<(), Refused> {
+        self.berths.reserve(bytes_in, bytes_out, &self.outbox)
+    }
+
+    /// Hands a launch over.
+    pub(crate) fn push(&self, running: Running) {
+        let feeder = self.feeder.as_ref().expect("the feeder listens until the partition is dropped");
+        if let Err(unsent) = feeder.send(running) {
+            self.outbox.finish_lost(unsent.0, "its thread has ended");
+        }
+    }
+}
+
+impl Drop for Partition {
+    /// Finishes what was submitted.
+    fn drop(&mut self) {
+        drop(self.feeder.take());
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so, and its launches are lost with it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread that starts launches.
+struct Feeder {
+    copy_in: Stream,
+    compute: Stream,
+    copy_out: Stream,
+    berths: Arc<Berths>,
+    stagers: Arc<ThreadPool>,
+    outbox: Outbox,
+    reap: Sender<InFlight>,
+}
+
+impl Feeder {
+    fn run(self, fed: &Receiver<Running>) {
+        for running in fed {
+            if let Some(why) = self.outbox.lost() {
+                self.outbox.finish_lost(running, &why);
+                continue;
+            }
+            let berth = self.berths.take();
+            match self.start(&running, berth) {
+                Ok((berth, outputs, errors)) => {
+                    let flight = InFlight { running, berth, outputs, errors };
+                    if let Err(unsent) = self.reap.send(flight) {
+                        self.outbox.finish_lost(unsent.0.running, "its thread has ended");
+                    }
+                }
+                Err(error) => {
+                    self.outbox.lose(&error);
+                    self.outbox.finish_lost(running, &error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Stages and enqueues one launch. Errors are the card's, and final.
+    fn start(&self, running: &Running, mut berth: Berth) -> Result<(Berth, Vec<usize>, usize), CudaError> {
+        let Running { program, lanes, rows, .. } = running;
+        let items = running.items();
+        let table_bytes = program.table.bytes.next_multiple_of(ALIGNMENT);
+        let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, table_bytes);
+        let (outputs, errors) = stage_offsets(&program.plan.outputs, items, 0);
+        let bytes_out = errors + items as usize * size_of::<ItemError>();
+
+        let addresses = inputs.iter().map(|&at| berth.device_in.address() + at as u64);
+        let ports: Vec<u64> =
+            addresses.chain(outputs.iter().map(|&at| berth.device_out.address() + at as u64)).collect();
+        let staged = berth.host_in.bytes_mut();
+        program.table.write(rows, &ports, &mut staged[..program.table.bytes]);
+        stage(&self.stagers, lanes, &inputs, staged);
+
+        self.copy_in.copy_in(&berth.host_in, &berth.device_in, 0..bytes_in)?;
+        berth.arrived.record(&self.copy_in)?;
+        self.compute.wait(&berth.arrived)?;
+        berth.started.record(&self.compute)?;
+        self.compute.copy_within(berth.device_in.address(), program.table_address(), program.table.bytes)?;
+        let errors_bytes = bytes_out - errors;
+        if let Some(address) = program.errors_address() {
+            self.compute.zero(address, errors_bytes)?;
+        }
+        program.graph(items).launch(&self.compute)?;
+        if let Some(address) = program.errors_address() {
+            self.compute.copy_within(address, berth.device_out.address() + errors as u64, errors_bytes)?;
+        }
+        berth.computed.record(&self.compute)?;
+        self.copy_out.wait(&berth.computed)?;
+        self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, 0..bytes_out)?;
+        berth.done.record(&self.copy_out)?;
+        Ok((berth, outputs, errors))
+    }
+}
+
+/// Bytes above which one core takes longer to copy than it takes to ask others for help, and of one helping.
+const WORTH_SHARING: usize = 1 << 20;
+const HELPING: usize = 256 << 10;
+
+/// Copies every request's inputs into their places: input by input, the items of all lanes one after the other.
+fn stage(stagers: &ThreadPool, lanes: &[Lane], offsets: &[usize], staged: &mut [u8]) {
+    let mut pieces: Vec<(&mut [u8], &[u8])> = Vec::new();
+    let (mut rest, mut at) = (staged, 0);
+    for (input, &offset) in offsets.iter().enumerate() {
+        (rest, at) = (&mut rest[offset - at..], offset);
+        for request in lanes.iter().flat_map(|lane| &lane.requests) {
+            let bytes = &request.inputs[input];
+            let (place, after) = rest.split_at_mut(bytes.len());
+            (rest, at) = (after, at + bytes.len());
+            pieces.extend(place.chunks_mut(HELPING).zip(bytes.chunks(HELPING)));
+        }
+    }
+    let total: usize = pieces.iter().map(|(_, from)| from.len()).sum();
+    if total < WORTH_SHARING {
+        pieces.into_iter().for_each(|(to, from)| to.copy_from_slice(from));
+    } else {
+        stagers.install(|| pieces.into_par_iter().for_each(|(to, from)| to.copy_from_slice(from)));
+    }
+}
+
+/// The thread that ends launches.
+struct Reaper {
+    berths: Arc<Berths>,
+    outbox: Outbox,
+}
+
+impl Reaper {
+    fn run(self, reaped: &Receiver<InFlight>) {
+        for flight in reaped {
+            let InFlight { berth, running, .. } = &flight;
+            let ended = berth.done.synchronize().and_then(|()| berth.started.until(&berth.computed));
+            match ended {
+                Ok(took) => {
+                    let answers = answers(&flight);
+                    let id = running.id;
+                    // The slots' leases end before anybody hears of the answers, so that whoever waits for them finds the memory free.
+                    let InFlight { running, berth, .. } = flight;
+                    drop(running);
+                    self.berths.give_back(berth);
+                    self.outbox.finish(Finished { id, answers, took });
+                }
+                Err(error) => {
+                    self.outbox.lose(&error);
+                    let InFlight { running, berth, .. } = flight;
+                    // The feeder may wait for one.
+                    self.berths.give_back(berth);
+                    self.outbox.finish_lost(running, &error.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// Every request's outputs, or why it failed.
+fn answers(flight: &InFlight) -> Vec<Vec<Result<Vec<Bytes>, RequestError>>> {
+    let InFlight { running, berth, outputs, errors } = flight;
+    let program = &running.program;
+    let bytes = berth.host_out.bytes();
+    let mut first = 0;
+    let mut answer = |items: usize| {
+        let mine = first..first + items;
+        first = mine.end;
+        if program.errors_address().is_some() {
+            let size = size_of::<ItemError>();
+            let reports = &bytes[errors + mine.start * size..errors + mine.end * size];
+            let mut failures = reports
+                .chunks_exact(size)
+                .filter_map(|report| program.failure(&bytemuck::pod_read_unaligned(report)));
+            if let Some(failure) = failures.next() {
+                return Err(failure);
+            }
+        }
+        let output = |(port, &offset): (&tessera_planner::plan::Port, &usize)| {
+            let size = port.bytes_per_item();
+            Bytes::copy_from_slice(&bytes[offset + mine.start * size..offset + mine.end * size])
+        };
+        Ok(program.plan.outputs.iter().zip(outputs).map(output).collect())
+    };
+    let lane = |lane: &Lane| lane.requests.iter().map(|request| answer(request.items as usize)).collect();
+    running.lanes.iter().map(lane).collect()
+}
+
+/// Staged bytes of one launch, and the events that mark its way.
+#[derive(Debug)]
+struct Berth {
+    host_in: Pinned,
+    device_in: Memory,
+    host_out: Pinned,
+    device_out: Memory,
+    arrived: Event,
+    started: Event,
+    computed: Event,
+    done: Event,
+}
+
+impl Berth {
+    fn new(context: &Arc<Context>, bytes_in: usize, bytes_out: usize) -> Result<Berth, CudaError> {
+        Ok(Berth {
+            host_in: Pinned::new(context, bytes_in)?,
+            device_in: Memory::new(context, bytes_in)?,
+            host_out: Pinned::new(context, bytes_out)?,
+            device_out: Memory::new(context, bytes_out)?,
+            arrived: Event::timed(context)?,
+            started: Event::timed(context)?,
+            computed: Event::timed(context)?,
+            done: Event::timed(context)?,
+        })
+    }
+
+    fn holds(&self, bytes_in: usize, bytes_out: usize) -> bool {
+        self.host_in.bytes().len() >= bytes_in && self.host_out.bytes().len() >= bytes_out
+    }
+}
+
+/// The berths of a partition that no launch has now.
+#[derive(Debug)]
+struct Berths {
+    context: Arc<Context>,
+    idle: Mutex<Idle>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    berths: VecDeque<Berth>,
+    /// What every berth should hold: the largest launch of any program.
+    bytes_in: usize,
+    bytes_out: usize,
+}
+
+impl Berths {
+    fn new(context: &Arc<Context>) -> Berths {
+        Berths { context: context.clone(), idle: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// Makes a full set of larger berths when those there are too small. The small ones go as they come back.
+    fn reserve(&self, bytes_in: usize, bytes_out: usize, outbox: &Outbox) -> Result<(), Refused> {
+        let (bytes_in, bytes_out) = {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.bytes_in >= bytes_in && idle.bytes_out >= bytes_out {
+                return Ok(());
+            }
+            (bytes_in.max(idle.bytes_in), bytes_out.max(idle.bytes_out))
+        };
+        outbox.room_for("staging of inputs and outputs", BERTHS * (bytes_in + bytes_out))?;
+        let made: Result<Vec<Berth>, CudaError> =
+            (0..BERTHS).map(|_| Berth::new(&self.context, bytes_in, bytes_out)).collect();
+        let made = made?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        (idle.bytes_in, idle.bytes_out) = (bytes_in.max(idle.bytes_in), bytes_out.max(idle.bytes_out));
+        idle.berths.extend(made);
+        idle.retire();
+        self.returned.notify_all();
+        Ok(())
+    }
+
+    /// An idle berth; waits for one.
+    fn take(&self) -> Berth {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(berth) = idle.berths.pop_front() {
+                return berth;
+            }
+            idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, berth: Berth) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.berths.push_back(berth);
+        idle.retire();
+        self.returned.notify_one();
+    }
+}
+
+impl Idle {
+    /// Lets go of idle berths that became too small.
+    fn retire(&mut self) {
+        let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
+        self.berths.retain(|berth| berth.holds(bytes_in, bytes_out));
+    }
+}

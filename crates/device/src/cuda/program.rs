@@ -1,0 +1,213 @@
+//! Programs: a plan's steps as super-kernels, captured as one graph for each of a few capacities.
+//!
+//! ```text
+//!   plan ─lower─▶ ingest… step… step… egress…  ─compile, capture─▶ graph for 1, 2, 4, … items     a launch takes the smallest that holds it
+//! ```
+//! Grids are frozen in a graph, so each capacity has its own; what a launch carries is told by the table, which is copied in before the graph. These graphs
+//! are the paper's cached super-kernels (§4): made when a class is loaded, never while a request waits.
+
+use super::Refused;
+use super::abi::ItemError;
+use super::call::KernelCall;
+use super::fence::{Block, Graph, Shape, Stream};
+use super::library::{Functions, Library};
+use super::partition::Partition;
+use super::site::Site;
+use super::slab::SlabKey;
+use super::steps;
+use super::table::TableLayout;
+use crate::{RequestError, Room};
+use std::sync::Arc;
+use tessera_planner::plan::{Port, Step, StepKind};
+use tessera_planner::{Plan, SlotLayout};
+
+/// Where parts of a program's own memory, and of staged inputs and outputs, begin: a multiple of this.
+pub(crate) const ALIGNMENT: usize = 256;
+
+/// A plan that can be launched in one partition.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) room: Room,
+    pub(crate) table: TableLayout,
+    /// Table, errors and constants.
+    memory: Block,
+    /// By the items they hold, fewest first.
+    graphs: Vec<(u32, Graph)>,
+    /// The graphs' code.
+    _functions: Functions,
+}
+
+/// The step at which a plan could not be lowered, and why.
+#[derive(Debug)]
+pub(crate) struct NoKernel {
+    pub(crate) step: String,
+    pub(crate) why: String,
+}
+
+/// A plan's kernels at one capacity, and the memory they want beside the buffers.
+#[derive(Debug)]
+struct Lowered {
+    capacity: Room,
+    calls: Vec<KernelCall>,
+}
+
+impl Program {
+    /// Compiles what is not compiled yet, and captures. Takes from milliseconds to seconds; disturbs no launch.
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        layout: &SlotLayout,
+        room: Room,
+        partition: &Partition,
+        library: &Library,
+    ) -> Result<Program, Refused> {
+        // A stream of its own: several programs may be made at once, and a stream that is captured runs nothing else.
+        let stream = &Arc::new(Stream::new(&partition.context)?);
+        let table = TableLayout::new(room, plan.inputs.len() + plan.outputs.len());
+        let mut end = table.bytes.next_multiple_of(ALIGNMENT);
+        let errors = end;
+        end += (room.items as usize * size_of::<ItemError>()).next_multiple_of(ALIGNMENT);
+        let mut constants = Vec::with_capacity(plan.constants.len());
+        for constant in &plan.constants {
+            constants.push(end);
+            end += constant.bytes().len().next_multiple_of(ALIGNMENT);
+        }
+        let memory = Block::new(stream, end)?;
+        for (constant, &at) in plan.constants.iter().zip(&constants) {
+            stream.upload(constant.bytes(), memory.address() + at as u64)?;
+        }
+        let constants: Vec<u64> = constants.iter().map(|&at| memory.address() + at as u64).collect();
+        let arena = partition.reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room))?;
+        let lowered = capacities(room).map(|capacity| {
+            let site = Site {
+                plan,
+                layout,
+                capacity,
+                multiprocessors: partition.multiprocessors,
+                launch: table.params(memory.address(), memory.address() + errors as u64),
+                arena,
+                constants: &constants,
+                workspace: arena + arena_bytes(plan, capacity),
+            };
+            let calls = lower(&site, |port| table.port(memory.address(), port))?;
+            Ok(Lowered { capacity, calls })
+        });
+        let lowered: Vec<Lowered> = lowered.collect::<Result<_, NoKernel>>()?;
+        let specs = lowered.iter().flat_map(|lowered| &lowered.calls).map(|call| call.spec.clone()).collect();
+        let functions = library.load(specs).map_err(Refused::Compile)?;
+        let mut graphs = Vec::with_capacity(lowered.len());
+        for Lowered { capacity, calls } in &lowered {
+            let graph = Graph::capture(stream, || {
+                calls.iter().try_for_each(|call| {
+                    let shape = Shape {
+                        grid: call.grid,
+                        block: call.block,
+                        shared_bytes: call.shared_bytes,
+                        cluster: call.cluster,
+                    };
+                    let function = &functions[&call.spec];
+                    function.allow(&shape).and_then(|()| function.launch(stream, &shape, &call.params))
+                })
+            })?;
+            graphs.push((capacity.items, graph));
+        }
+        stream.synchronize()?;
+        let (_, bytes_in) = stage_offsets(&plan.inputs, room.items, table.bytes.next_multiple_of(ALIGNMENT));
+        let (_, errors) = stage_offsets(&plan.outputs, room.items, 0);
+        partition.reserve_berths(bytes_in, errors + room.items as usize * size_of::<ItemError>())?;
+        Ok(Program { plan: plan.clone(), room, table, memory, graphs, _functions: functions })
+    }
+
+    /// Whose slots it reads.
+    pub(crate) fn slab(&self) -> SlabKey {
+        (self.plan.key.class, self.plan.key.precision)
+    }
+
+    /// Where the table lies.
+    pub(crate) fn table_address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    /// Where kernels report failures of items; `None` when no step can.
+    pub(crate) fn errors_address(&self) -> Option<u64> {
+        let watches = self.plan.steps.iter().any(|step| matches!(step.kind, StepKind::Gather { .. }));
+        watches.then(|| self.memory.address() + self.table.bytes.next_multiple_of(ALIGNMENT) as u64)
+    }
+
+    /// The graph for so many items, which are within the program's room.
+    pub(crate) fn graph(&self, items: u32) -> &Graph {
+        let holds = self.graphs.iter().find(|(capacity, _)| *capacity >= items);
+        &holds.expect("a launch within the room has a graph").1
+    }
+
+    /// What a failure that a kernel reported means.
+    pub(crate) fn failure(&self, error: &ItemError) -> Option<RequestError> {
+        let step = self.plan.steps.get(usize::try_from(error.step).ok()?.checked_sub(1)?)?;
+        let StepKind::Gather { what, rows, .. } = &step.kind else { return None };
+        let (input, position) = (what.clone(), error.position as usize);
+        Some(RequestError::IdOutOfRange { input, id: error.id, position, rows: *rows })
+    }
+}
+
+/// Powers of two up to the room's items, and the room itself. A launch fills at least half of its graph's capacity, so at most half of a grid
+/// finds nothing to do.
+fn capacities(room: Room) -> impl Iterator<Item = Room> {
+    let powers = (0..32).map(|power| 1u32 << power).take_while(move |&items| items < room.items);
+    powers.chain([room.items]).map(move |items| Room { lanes: room.lanes.min(items), items })
+}
+
+/// The kernels of a plan, in order. `port` gives the place in the table that holds the address of an input, or of an output after all inputs.
+fn lower(site: &Site<'_>, port: impl Fn(usize) -> u64) -> Result<Vec<KernelCall>, NoKernel> {
+    let Plan { inputs, outputs, steps, .. } = site.plan;
+    let no_kernel = |step: String| move |why: String| NoKernel { step, why };
+    let mut calls = Vec::new();
+    for (index, input) in inputs.iter().enumerate() {
+        let call = steps::convert::ingest(site, input, port(index));
+        calls.extend(call.map_err(no_kernel(format!("input {index}")))?);
+    }
+    for (index, Step { name, .. }) in steps.iter().enumerate() {
+        calls.extend(steps::calls(site, index).map_err(no_kernel(name.clone()))?);
+    }
+    for (index, output) in outputs.iter().enumerate() {
+        let call = steps::convert::egress(site, output, port(inputs.len() + index));
+        calls.extend(call.map_err(no_kernel(format!("output {index}")))?);
+    }
+    Ok(calls)
+}
+
+/// Bytes of a plan's buffers at a capacity.
+fn arena_bytes(plan: &Plan, capacity: Room) -> u64 {
+    (u64::from(capacity.items) * plan.arena_per_item.0).next_multiple_of(ALIGNMENT as u64)
+}
+
+/// Bytes of the step that wants most beside the buffers.
+fn workspace_bytes(plan: &Plan, capacity: Room) -> u64 {
+    let each = plan.steps.iter().map(|step| steps::workspace_bytes(plan, step, capacity));
+    each.max().unwrap_or(0)
+}
+
+/// Where each port's items begin among staged bytes, and the end of all.
+pub(crate) fn stage_offsets(ports: &[Port], items: u32, start: usize) -> (Vec<usize>, usize) {
+    let mut end = start;
+    let offsets = ports.iter().map(|port| {
+        let offset = end;
+        end += (port.bytes_per_item() * items as usize).next_multiple_of(ALIGNMENT);
+        offset
+    });
+    let offsets = offsets.collect();
+    (offsets, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_fills_at_least_half_of_its_graph() {
+        let items =
+            |room| capacities(room).map(|capacity| (capacity.lanes, capacity.items)).collect::<Vec<_>>();
+        assert_eq!(items(Room { lanes: 3, items: 6 }), [(1, 1), (2, 2), (3, 4), (3, 6)]);
+        assert_eq!(items(Room { lanes: 1, items: 1 }), [(1, 1)]);
+        assert_eq!(items(Room { lanes: 32, items: 128 }).len(), 8);
+    }
+}

@@ -1,0 +1,276 @@
+//! The CUDA device: the suite in every precision, and whole networks against the CPU device.
+//!
+//! Skipped by name where there is no card; `TESSERA_REQUIRE_CUDA=1` turns that into a failure. Every input is random and new: `TESSERA_SEED`
+//! repeats a run that failed.
+
+#![cfg(any(target_os = "linux", windows))]
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tessera_core::{DType, LaunchId, PartitionId, PlanKey, Precision, ProgramId};
+use tessera_device::conformance::{Subject, bell, check_all, floats, relative_l2};
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::cuda::{CudaDevice, CudaOptions, probe};
+use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, Room, Slot};
+use tessera_planner::class::{self, Model};
+use tessera_planner::infer::DimValue;
+use tessera_planner::pack::pack;
+use tessera_planner::{Plan, SlotLayout, source};
+
+fn cuda() -> Option<(CudaDevice, Receiver<()>)> {
+    match probe() {
+        Ok(()) => {}
+        Err(why) if std::env::var_os("TESSERA_REQUIRE_CUDA").is_none() => {
+            eprintln!("skipped: {why}");
+            return None;
+        }
+        Err(why) => panic!("{why}"),
+    }
+    let (wake, bell) = bell();
+    let options =
+        CudaOptions { ordinal: 0, partitions: NonZeroUsize::MIN, memory_limit: None, kernel_cache: cache() };
+    Some((CudaDevice::open(&options, wake).unwrap(), bell))
+}
+
+/// Kernels are kept between the tests of a run.
+fn cache() -> Option<PathBuf> {
+    Some(std::env::temp_dir().join("tessera-test-kernels"))
+}
+
+fn conforms(precision: Precision) {
+    let Some((device, bell)) = cuda() else { return };
+    let subject = Subject { device: &device, wake: &bell, partition: PartitionId(0), precision };
+    let failed: BTreeMap<String, String> = check_all(&subject).into_iter().collect();
+    assert!(failed.is_empty(), "{precision}: {failed:#?}");
+}
+
+#[test]
+fn the_cuda_device_conforms_in_fp32() {
+    conforms(Precision::Fp32);
+}
+
+#[test]
+fn the_cuda_device_conforms_in_tf32() {
+    conforms(Precision::Tf32);
+}
+
+#[test]
+fn the_cuda_device_conforms_in_bf16() {
+    conforms(Precision::Bf16);
+}
+
+#[test]
+fn the_cuda_device_conforms_in_fp16() {
+    conforms(Precision::Fp16);
+}
+
+/// Largest relative L2 distance of a whole network's answer from the CPU device's fp32 one. Errors of layers add up, so halves get more room
+/// than in one step.
+fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::Fp32 => 1e-5,
+        Precision::Tf32 => 4e-3,
+        Precision::Fp16 => 5e-3,
+        Precision::Bf16 => 4e-2,
+    }
+}
+
+/// Tenants of one class: files, and the value of dimensions that are free besides the items.
+const NETWORKS: [(&[&str], u64); 7] = [
+    (&["mlp-0", "mlp-1", "mlp-2", "mlp-3"], 1),
+    (&["lstm-0", "lstm-1", "lstm-2", "lstm-3"], 13),
+    (&["block_fresh", "block_tuned"], 1),
+    (&["resnet26_narrow-0", "resnet26_narrow-1", "resnet26_narrow-2"], 1),
+    (&["mobilenet_v2_035-0", "mobilenet_v2_035-1"], 1),
+    (&["timm_test_vit"], 1),
+    (&["bert_tiny-0", "bert_tiny-1"], 21),
+];
+
+fn fixture(name: &str) -> PathBuf {
+    let built = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures"));
+    // A binary that was built elsewhere finds them where it is run.
+    let folder = if built.exists() { built } else { PathBuf::from("fixtures") };
+    folder.join(format!("{name}.onnx"))
+}
+
+/// A device with one class's tenants on it.
+struct Loaded<'a> {
+    device: &'a dyn Device,
+    bell: &'a Receiver<()>,
+    plan: Arc<Plan>,
+    program: ProgramId,
+    slots: Vec<Slot>,
+}
+
+fn load<'a>(
+    device: &'a dyn Device,
+    bell: &'a Receiver<()>,
+    models: &[Model],
+    free: u64,
+    precision: Precision,
+) -> Loaded<'a> {
+    let class = &models[0].class;
+    let target = device.pack_target(precision).unwrap();
+    let layout = Arc::new(SlotLayout::of(class.folded(), target).unwrap());
+    let items = class.bind_without_free_dims().map_or_else(
+        || class.free_dims.iter().position(|name| name.contains("batch")).expect("the batch is free"),
+        |bound| bound.item_dim.expect("the batch is free"),
+    );
+    let values: Vec<DimValue> = (0..class.free_dims.len())
+        .map(|dim| if dim == items { DimValue::Items } else { DimValue::Fixed(free) })
+        .collect();
+    let key = PlanKey { class: class.id, dims: [free].into(), precision };
+    let plan = Arc::new(tessera_planner::plan(key, class.folded(), &layout, &values).unwrap());
+    let slots = models.iter().map(|model| {
+        let mut read = |id: tessera_planner::graph::ParamId| {
+            let param = &class.graph.params[id.0 as usize];
+            source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
+        };
+        let packed = pack(&class.graph, class.folded(), &layout, &mut read).unwrap();
+        device.upload(class.id, &layout, &packed).unwrap()
+    });
+    let slots = slots.collect();
+    let room = Room { lanes: 32, items: 64 };
+    let program = device.compile(&plan, &layout, room, PartitionId(0)).unwrap();
+    Loaded { device, bell, plan, program, slots }
+}
+
+/// A request for one of the tenants.
+#[derive(Clone)]
+struct Question {
+    tenant: usize,
+    items: u32,
+    inputs: Vec<Bytes>,
+}
+
+impl Loaded<'_> {
+    fn question(&self, random: &mut StdRng, items: u32) -> Question {
+        let tenant = random.random_range(0..self.slots.len());
+        let inputs = self.plan.inputs.iter().map(|port| {
+            let count = port.bytes_per_item() / port.dtype.size() * items as usize;
+            let bytes: Vec<u8> = match port.dtype {
+                DType::F32 => {
+                    (0..count).flat_map(|_| random.random_range(-1.0f32..1.0).to_le_bytes()).collect()
+                }
+                // Token ids, and masks that hide some tokens but never all.
+                _ => (0..count).flat_map(|index| i64::from(index % 7 != 3).to_le_bytes()).collect(),
+            };
+            Bytes::from(bytes)
+        });
+        Question { tenant, items, inputs: inputs.collect() }
+    }
+
+    fn ask(&self, lanes: &[Vec<Question>]) -> Vec<Vec<Vec<Bytes>>> {
+        let lane = |asked: &Vec<Question>| Lane {
+            slot: self.slots[asked[0].tenant].clone(),
+            requests: asked
+                .iter()
+                .map(|question| LaneRequest { items: question.items, inputs: question.inputs.clone() })
+                .collect(),
+        };
+        let launch =
+            Launch { id: LaunchId(7), program: self.program, lanes: lanes.iter().map(lane).collect() };
+        self.device.submit(launch).unwrap();
+        let finished: Finished = loop {
+            if let Some(finished) = self.device.poll().pop() {
+                break finished;
+            }
+            self.bell.recv_timeout(Duration::from_secs(60)).expect("a launch ends within a minute");
+        };
+        let answers = finished.answers.into_iter();
+        answers.map(|lane| lane.into_iter().map(|answer| answer.unwrap()).collect()).collect()
+    }
+}
+
+/// Every answer is the CPU device's within the tolerance, and the same bits alone and among others.
+fn answers_as_the_cpu_does(
+    names: &[&str],
+    free: u64,
+    precision: Precision,
+    random: &mut StdRng,
+) -> Result<(), String> {
+    let Some((cuda, cuda_bell)) = cuda() else { return Ok(()) };
+    let (wake, cpu_bell) = bell();
+    let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+    let cpu = CpuDevice::open(&options, wake).unwrap();
+    let models: Vec<Model> = names.iter().map(|name| class::load(&fixture(name)).unwrap()).collect();
+    let truth = load(&cpu, &cpu_bell, &models, free, Precision::Fp32);
+    let tested = load(&cuda, &cuda_bell, &models, free, precision);
+    let mut worst: f64 = 0.0;
+    for lane_count in [1, 3, 32] {
+        let lanes: Vec<Vec<Question>> = (0..lane_count)
+            .map(|lane| {
+                let first = truth.question(random, [1, 2, 5][lane % 3]);
+                if lane % 4 != 1 {
+                    return vec![first];
+                }
+                let second = Question { tenant: first.tenant, ..truth.question(random, 1) };
+                vec![first, second]
+            })
+            .collect();
+        let together = tested.ask(&lanes);
+        let wanted: Vec<_> =
+            lanes.iter().map(|lane| truth.ask(std::slice::from_ref(lane)).remove(0)).collect();
+        for ((lane, got), want) in lanes.iter().zip(&together).zip(&wanted) {
+            for ((question, got), want) in lane.iter().zip(got).zip(want) {
+                for (got, want) in got.iter().zip(want) {
+                    let distance = relative_l2(&floats(want), &floats(got));
+                    worst = if distance.is_nan() { distance } else { worst.max(distance) };
+                    if distance.is_nan() || distance > tolerance(precision) {
+                        return Err(format!(
+                            "{} in {precision}: {distance:e} from the CPU's answer",
+                            names[0]
+                        ));
+                    }
+                }
+                let alone = tested.ask(&[vec![question.clone()]]).remove(0).remove(0);
+                if &alone != got {
+                    return Err(format!(
+                        "{} in {precision}: other bits alone than among {lane_count}",
+                        names[0]
+                    ));
+                }
+            }
+        }
+    }
+    println!("{:<22} {precision}: {worst:.1e} from the CPU's fp32", names[0]);
+    Ok(())
+}
+
+#[test]
+fn whole_networks_answer_as_on_the_cpu_in_every_precision() {
+    let seed = std::env::var("TESSERA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = seed.unwrap_or(u64::from(now.subsec_nanos()));
+    println!("TESSERA_SEED={seed}");
+    let mut failed = Vec::new();
+    for (names, free) in NETWORKS {
+        for precision in Precision::ALL {
+            let mut random = StdRng::seed_from_u64(seed);
+            failed.extend(answers_as_the_cpu_does(names, free, precision, &mut random).err());
+        }
+    }
+    assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
+}
+
+#[test]
+fn memory_is_accounted_and_comes_back() {
+    let Some((device, bell)) = cuda() else { return };
+    let models = vec![class::load(&fixture("mlp-0")).unwrap()];
+    let before = device.memory();
+    let loaded = load(&device, &bell, &models, 1, Precision::Tf32);
+    let during = device.memory();
+    assert!(during.weights > before.weights && during.arenas > before.arenas, "{during:?}");
+    device.discard(loaded.program);
+    drop(loaded);
+    let after = device.memory();
+    assert_eq!((after.weights, after.weights_free), (before.weights, before.weights_free), "{after:?}");
+}
