@@ -4,13 +4,6 @@ use super::network::{Network, PLAIN, Value};
 use super::{Size, wide_heads};
 use crate::onnx_writer::{Attribute, Range};
 
-/// How large it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sizes {
-    pub(super) layers: usize,
-    pub(super) heads: usize,
-}
-
 /// Rows of the table of words.
 pub(super) const VOCABULARY: usize = 30_522;
 
@@ -19,8 +12,7 @@ pub(super) const PLACES: usize = 512;
 
 const EPSILON: f32 = 1e-12;
 
-pub(super) fn build(net: &mut Network, size: &Size, sizes: Sizes) {
-    let Sizes { layers, heads } = sizes;
+pub(super) fn build(net: &mut Network, size: &Size, layers: usize, heads: usize) {
     let width = wide_heads(heads, size);
     let mut x = embeddings(net, size.length, width);
     for layer in 0..layers {

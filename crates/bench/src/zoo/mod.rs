@@ -9,12 +9,18 @@
 //! [`tiny`] has small models of the same kinds for the demo.
 
 mod bert;
+mod classic;
+mod densenet;
+mod efficientnet;
 mod mobilenet;
 mod network;
 mod recurrent;
 mod resnet;
+mod senet;
 mod table;
+mod tabular;
 pub mod tiny;
+mod vit;
 mod write;
 
 pub use table::ARCHITECTURES;
@@ -44,6 +50,8 @@ pub enum Takes {
     Image {
         /// The usual side.
         side: usize,
+        /// The least side: a smaller image has no pixel left for the last layer.
+        least: usize,
         /// Sides are multiples of this.
         multiple: usize,
     },
@@ -190,11 +198,15 @@ impl Architecture {
         let no_such = |what, takes| Err(ZooError::NoSuchSize { name: self.name, what, takes });
         match (self.takes, sizes.image_size, sizes.tokens) {
             (Takes::Image { side, .. }, None, None) => Ok(side),
-            (Takes::Image { multiple, .. }, Some(side), None) => {
-                if side > 0 && side % multiple == 0 && side <= 4096 {
+            (Takes::Image { least, multiple, .. }, Some(side), None) => {
+                if side % multiple == 0 && (least..=4096).contains(&side) {
                     Ok(side)
                 } else {
-                    Err(self.bad("image size", &side, format!("a multiple of {multiple} up to 4096")))
+                    Err(self.bad(
+                        "image size",
+                        &side,
+                        format!("a multiple of {multiple} from {least} to 4096"),
+                    ))
                 }
             }
             (Takes::Sequence { length, .. }, None, None) => Ok(length),

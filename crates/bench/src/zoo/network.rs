@@ -68,6 +68,14 @@ impl Conv {
     pub(super) fn groups(self, groups: usize) -> Conv {
         Conv { groups, ..self }
     }
+
+    pub(super) fn pad(self, pad: usize) -> Conv {
+        Conv { pad, ..self }
+    }
+
+    pub(super) fn biased(self) -> Conv {
+        Conv { bias: true, ..self }
+    }
 }
 
 /// A network in the making.
@@ -121,11 +129,25 @@ impl Network {
         self.pointwise(name, "Relu", x, 0.5)
     }
 
+    /// A branch that joins a stream, rectified. The stream was rectified before, so that what the rectifier takes is the branch's.
+    pub(super) fn join_relu(&mut self, name: &str, branch: &Value, stream: &Value) -> Value {
+        let sum = self.add(&format!("{name}/Add"), branch, stream);
+        let power = stream.power + 0.6 * branch.power;
+        Value { power, ..self.relu(&format!("{name}/Relu"), &sum) }
+    }
+
     /// Torch's ReLU6.
     pub(super) fn relu6(&mut self, name: &str, x: &Value) -> Value {
         let (zero, six) = (self.constant("zero", 0.0), self.constant("six", 6.0));
         let clipped = self.onnx.named(name, "Clip", &[&x.name, &zero, &six], &[]);
         Value { name: clipped, power: 0.5 * x.power, ..x.clone() }
+    }
+
+    /// `x·sigmoid(x)`, as torch writes it.
+    pub(super) fn silu(&mut self, name: &str, x: &Value) -> Value {
+        let gate = self.onnx.named(&format!("{name}/Sigmoid"), "Sigmoid", &[&x.name], &[]);
+        let product = self.onnx.named(name, "Mul", &[&x.name, &gate], &[]);
+        Value { name: product, power: 0.36 * x.power, ..x.clone() }
     }
 
     /// The exact GELU, as torch writes it for opset 17.
@@ -276,13 +298,50 @@ impl Network {
         Value { name: made, dims: vec![x.dims[0], side(x.dims[1]), side(x.dims[2])], power: 2.5 * x.power }
     }
 
+    /// The mean under square windows side by side.
+    pub(super) fn mean_pool(&mut self, name: &str, x: &Value, kernel: usize) -> Value {
+        let square = [kernel as i64; 2];
+        let attributes = [("kernel_shape", Attribute::Ints(&square)), ("strides", Attribute::Ints(&square))];
+        let made = self.onnx.named(name, "AveragePool", &[&x.name], &attributes);
+        let dims = vec![x.dims[0], x.dims[1] / kernel, x.dims[2] / kernel];
+        Value { name: made, dims, power: 0.5 * x.power }
+    }
+
+    /// The mean of each channel, as an image of one pixel.
+    fn channel_means(&mut self, name: &str, x: &Value) -> Value {
+        let mean = self.onnx.named(name, "GlobalAveragePool", &[&x.name], &[]);
+        Value { name: mean, dims: vec![x.channels(), 1, 1], power: 0.5 * x.power }
+    }
+
     /// The mean of each channel, as a vector.
     pub(super) fn global_pool(&mut self, name: &str, x: &Value) -> Value {
-        let mean =
-            self.onnx.named(&format!("{name}/GlobalAveragePool"), "GlobalAveragePool", &[&x.name], &[]);
-        let vector =
-            self.onnx.named(&format!("{name}/Flatten"), "Flatten", &[&mean], &[("axis", Attribute::Int(1))]);
-        Value { name: vector, dims: vec![x.channels()], power: 0.5 * x.power }
+        let means = self.channel_means(&format!("{name}/GlobalAveragePool"), x);
+        self.flatten(&format!("{name}/Flatten"), &means)
+    }
+
+    /// All of an item as a vector.
+    pub(super) fn flatten(&mut self, name: &str, x: &Value) -> Value {
+        let vector = self.onnx.named(name, "Flatten", &[&x.name], &[("axis", Attribute::Int(1))]);
+        Value { name: vector, dims: vec![x.dims.iter().product()], power: x.power }
+    }
+
+    /// Every channel weighed by a sigmoid of what all channels' means say; `fc1` and `fc2` are 1×1 convolutions.
+    pub(super) fn squeeze_excite(
+        &mut self,
+        name: &str,
+        x: &Value,
+        squeezed: usize,
+        activation: fn(&mut Network, &str, &Value) -> Value,
+    ) -> Value {
+        let part = |what: &str| format!("{name}.{what}");
+        let means = self.channel_means(&part("avgpool"), x);
+        let inner = self.conv(&part("fc1"), &means, Conv::new(squeezed.max(1), 1).biased());
+        let inner = activation(self, &part("activation"), &inner);
+        let outer =
+            self.conv(&part("fc2"), &inner, Conv { gain: PLAIN, ..Conv::new(x.channels(), 1).biased() });
+        let gate = self.onnx.named(&part("Sigmoid"), "Sigmoid", &[&outer.name], &[]);
+        let product = self.onnx.named(&part("Mul"), "Mul", &[&gate, &x.name], &[]);
+        Value { name: product, power: 0.28 * x.power, ..x.clone() }
     }
 }
 

@@ -68,6 +68,5 @@ fn residual(net: &mut Network, name: &str, x: &Value, block: Block, width: usize
     } else {
         x.clone()
     };
-    let sum = net.add(&part("add"), &branch, &stream);
-    net.relu(&part("relu"), &sum)
+    net.join_relu(name, &branch, &stream)
 }
