@@ -8,7 +8,7 @@
 //! demo says so.
 
 use crate::load::{self, Outcome, Progress, Traffic};
-use crate::zoo::Arch;
+use crate::zoo::tiny::Tiny;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{IsTerminal, Write};
@@ -57,7 +57,7 @@ pub async fn run(options: &Options) -> Result<()> {
          {} requests per second; tenant {} sends {BURST} times its share in the middle third. Half of the tenants\n\
          want their answer in 25 or 100 ms.\n",
         options.tenants,
-        Arch::ALL.len(),
+        Tiny::ALL.len(),
         options.rate,
         traffic[0].tenant
     );
@@ -82,14 +82,14 @@ fn write_tenants(options: &Options, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn who(number: usize) -> (Arch, String) {
-    let arch = Arch::ALL[number % Arch::ALL.len()];
-    (arch, format!("{}-{}", arch.name(), number / Arch::ALL.len()))
+fn who(number: usize) -> (Tiny, String) {
+    let arch = Tiny::ALL[number % Tiny::ALL.len()];
+    (arch, format!("{}-{}", arch.name(), number / Tiny::ALL.len()))
 }
 
 /// Two of four tenants of each class have an SLO.
 fn slo(number: usize) -> Option<Duration> {
-    match number / Arch::ALL.len() % 4 {
+    match number / Tiny::ALL.len() % 4 {
         0 => Some(Duration::from_millis(25)),
         1 => Some(Duration::from_millis(100)),
         _ => None,

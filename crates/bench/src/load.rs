@@ -5,7 +5,7 @@
 
 use crate::client::Connection;
 use crate::latency::Latencies;
-use crate::zoo::{Arch, VOCABULARY};
+use crate::zoo::tiny::{Tiny, VOCABULARY};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -24,7 +24,7 @@ pub struct Traffic {
     /// Its name on the server.
     pub tenant: String,
     /// What it is.
-    pub arch: Arch,
+    pub arch: Tiny,
     /// Answers are wanted within this long; `None` is best effort.
     pub slo: Option<Duration>,
     /// Requests per second over the run's time: `(from, rate)` pieces, in order; a burst is a piece of its own.
@@ -182,7 +182,7 @@ fn bodies(traffic: &Traffic, count: usize) -> Vec<(usize, Bytes)> {
 }
 
 /// One request of one item for a model of the zoo: how many bytes of it are JSON, and the bytes.
-pub fn body(arch: Arch, random: &mut StdRng) -> (usize, Bytes) {
+pub fn body(arch: Tiny, random: &mut StdRng) -> (usize, Bytes) {
     let (name, dims, is_ids) = arch.input();
     let elements = dims.iter().product();
     let tensor: Vec<u8> = if is_ids {
@@ -214,7 +214,7 @@ mod tests {
     fn arrivals_follow_the_rates_and_the_seed() {
         let traffic = Traffic {
             tenant: "t".to_owned(),
-            arch: Arch::Mlp,
+            arch: Tiny::Mlp,
             slo: None,
             rates: vec![
                 (Duration::ZERO, 100.0),

@@ -2,6 +2,7 @@
 
 mod demo;
 mod serve;
+mod zoo;
 
 use anyhow::Result;
 use clap::{ArgMatches, Command};
@@ -14,8 +15,11 @@ struct Entry {
 }
 
 /// Every command, in the order of `tessera --help`.
-const COMMANDS: &[Entry] =
-    &[Entry { spell: demo::command, run: demo::run }, Entry { spell: serve::command, run: serve::run }];
+const COMMANDS: &[Entry] = &[
+    Entry { spell: demo::command, run: demo::run },
+    Entry { spell: serve::command, run: serve::run },
+    Entry { spell: zoo::command, run: zoo::run },
+];
 
 fn main() -> ExitCode {
     let spelled = COMMANDS.iter().map(|entry| (entry.spell)());

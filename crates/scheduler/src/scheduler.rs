@@ -10,7 +10,7 @@ use crate::queues::Queues;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::time::Duration;
-use tessera_core::{LaunchId, Moment, OwnerId, PartitionId, PlanKey, RequestId, TenantId};
+use tessera_core::{LaunchId, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 
 /// Who waits, what runs, what things cost. See the crate's text.
 #[derive(Debug)]
@@ -95,6 +95,11 @@ impl Scheduler {
     /// The plan is not wanted any more; what was learnt of it goes, unless requests of it wait or run.
     pub fn plan_dropped(&mut self, plan: &PlanKey) {
         self.plans.forget(plan);
+    }
+
+    /// From now on decisions are made under another policy; what waits, runs and was learnt stays.
+    pub fn set_policy(&mut self, policy: Policy, tenant_batching: bool) {
+        (self.config.policy, self.config.tenant_batching) = (policy, tenant_batching);
     }
 
     /// Lets a request in, or says why not.

@@ -54,6 +54,21 @@ fn with_tenants(config: Config, tenants: u64) -> Simulation<Affine> {
 }
 
 #[test]
+fn another_policy_counts_from_the_next_decision_on_for_what_waits_already() {
+    let mut scheduler = Scheduler::new(config(Policy::Time));
+    for tenant in 0..4 {
+        scheduler.tenant_added(ms(0), TenantId(tenant), Terms::best_effort(OwnerId(tenant)));
+        scheduler.offer(ms(0), &offer(tenant, tenant, 1)).unwrap();
+    }
+    let Decision::Launch(first) = scheduler.decide(ms(0)) else { panic!("requests wait") };
+    assert_eq!(first.lanes.len(), 1);
+    scheduler.set_policy(Policy::SpaceTime, true);
+    scheduler.finished(ms(1), first.id, Duration::from_millis(1));
+    let Decision::Launch(second) = scheduler.decide(ms(1)) else { panic!("requests wait") };
+    assert_eq!(second.lanes.len(), 3);
+}
+
+#[test]
 fn requests_of_many_tenants_that_wait_together_leave_in_one_launch() {
     let mut simulation = with_tenants(config(Policy::SpaceTime), 9);
     (0..9).for_each(|tenant| simulation.offer(ms(0), &offer(tenant, tenant, 1)));

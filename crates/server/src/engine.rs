@@ -85,6 +85,7 @@ enum Command {
     TenantRemoved(TenantId),
     PlanReady { plan: PlanKey, work: PlanWork, programs: Vec<(PartitionId, ProgramId)> },
     PlanDropped(PlanKey),
+    Policy { policy: Policy, tenant_batching: bool },
     Wake,
     Stop,
 }
@@ -130,6 +131,11 @@ impl EngineHandle {
     /// The plan is not wanted any more; its programs are discarded once nothing queued or running needs them.
     pub fn plan_dropped(&self, plan: PlanKey) {
         self.send(Command::PlanDropped(plan));
+    }
+
+    /// From now on launches are made under this policy, those of requests that wait already included.
+    pub fn set_policy(&self, policy: Policy, tenant_batching: bool) {
+        self.send(Command::Policy { policy, tenant_batching });
     }
 
     /// Whether the thread runs. Before its start it counts as running: what is sent then waits.
@@ -330,6 +336,10 @@ impl Engine {
                     loaded.dropped = true;
                     self.discard_if_unused(&plan);
                 }
+            }
+            Command::Policy { policy, tenant_batching } => {
+                self.policy = policy;
+                self.scheduler.set_policy(policy, tenant_batching);
             }
             Command::Wake => {}
             Command::Stop => self.stopping = true,

@@ -58,14 +58,19 @@ pub enum LoadError {
     Plan(#[from] NoPlan),
 }
 
-/// Imports, packs and uploads. A class without free dimensions but the item count is planned and compiled too, so that its
-/// first request finds everything there; this also refuses what cannot be planned before it is served.
+/// Imports a version's files and places it: see [`place`].
 pub fn load(order: &Order<'_>, means: &Means) -> Result<Loaded, LoadError> {
     let model = match order.base {
         None => class::load(order.path)?,
         Some(base) => class::load_over_base(base, order.path)?,
     };
-    let class = means.classes.enter(&model.class, order.precision)?;
+    place(model, order.precision, means)
+}
+
+/// Packs and uploads. A class without free dimensions but the item count is planned and compiled too, so that its
+/// first request finds everything there; this also refuses what cannot be planned before it is served.
+pub fn place(model: Model, precision: Precision, means: &Means) -> Result<Loaded, LoadError> {
+    let class = means.classes.enter(&model.class, precision)?;
     let packed = packed(&model, &class.layout, means)?;
     let slot = means.device.upload(class.class.id, &class.layout, &packed)?;
     drop(packed);

@@ -5,10 +5,10 @@
 //!   down:  not ready ─▶ sockets drained ─▶ loading ends ─▶ engine drained ─▶ device
 //! ```
 
-use crate::classes::{Classes, Workshop};
-use crate::engine::{EngineHandle, Inbox};
+use crate::backstage::Backstage;
+use crate::engine::EngineHandle;
 use crate::metrics::Metrics;
-use crate::registry::{Means, Registry, Watch};
+use crate::registry::{Registry, Watch};
 use crate::serve::{self, BindError, Listeners};
 use crate::service::Service;
 use crate::settings::{DeviceWord, Settings};
@@ -19,11 +19,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tessera_core::Precision;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
-use tessera_device::{Device, DeviceError, Room};
-use tessera_planner::pack_cache::PackCache;
-use tessera_scheduler::Config;
+use tessera_device::{Device, DeviceError};
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -64,41 +61,9 @@ impl Server {
         if !settings.model_repository.is_dir() {
             return Err(StartError::NoRepository(settings.model_repository));
         }
-        let inbox = Inbox::default();
-        let engine = inbox.handle();
-        let device = open(&settings.devices, inbox.wake())?;
-        let info = device.info();
-        tracing::info!(device = info.name, what = info.description, policy = %settings.policy, "device opened");
-        let metrics = Arc::new(Metrics::default());
-        let partitions = device.partitions().iter().map(|partition| partition.id).collect();
-        let config = Config {
-            tenant_batching: settings.tenant_batching,
-            max_lanes: settings.max_lanes,
-            max_items: settings.max_items,
-            queue_requests: settings.queue_requests,
-            queue_bytes: settings.queue_bytes,
-            max_wait: settings.max_wait,
-            ..Config::new(settings.policy, partitions)
-        };
-        let thread = inbox.start(config, device.clone(), metrics.clone())?;
-        let workshop = Workshop {
-            device: device.clone(),
-            engine: engine.clone(),
-            room: Room { lanes: settings.max_lanes.get(), items: settings.max_items.get() },
-            plans_per_class: settings.max_plans,
-        };
-        let cache = settings.pack_cache.as_ref().and_then(|folder| {
-            let opened = PackCache::open(folder, settings.pack_cache_budget);
-            opened.inspect_err(|why| tracing::warn!(%why, "serving without a pack cache")).ok()
-        });
-        let means = Means {
-            device: device.clone(),
-            engine: engine.clone(),
-            classes: Classes::new(workshop),
-            cache,
-            precision: Precision::Fp32,
-            metrics: metrics.clone(),
-        };
+        let backstage = Backstage::start(&settings, |wake| open(&settings.devices, wake))?;
+        let (means, thread) = backstage.into_parts();
+        let (device, engine, metrics) = (means.device.clone(), means.engine.clone(), means.metrics.clone());
         let registry = Registry::new(settings.model_repository.clone(), means);
         let listeners = Listeners::bind(&settings).await?;
         let watch = registry.watch(settings.poll_interval, loaders(settings.loader_threads))?;
@@ -179,7 +144,7 @@ async fn keep_gauges(device: Arc<dyn Device>, metrics: Arc<Metrics>) {
 }
 
 /// Opens the device that the settings name.
-fn open(devices: &[DeviceWord], wake: tessera_device::Wake) -> Result<Arc<dyn Device>, StartError> {
+pub fn open(devices: &[DeviceWord], wake: tessera_device::Wake) -> Result<Arc<dyn Device>, StartError> {
     let cores = match devices {
         [] | [DeviceWord::Auto] => Cores::All,
         [DeviceWord::Cpu(cores)] if cores.is_empty() => Cores::All,

@@ -1,0 +1,102 @@
+//! What is behind the sockets: device, engine and classes, running. A server puts a registry and sockets before them; a bench, or a
+//! program that serves itself, puts tenants in by hand and talks to the engine.
+//!
+//! ```text
+//!   settings ─▶ device ─▶ engine ─▶ classes          stop: everything that was let in is answered, then the device goes
+//! ```
+
+use crate::classes::{ClassEntry, Classes, Workshop};
+use crate::engine::Inbox;
+use crate::loader::{self, LoadError};
+use crate::metrics::Metrics;
+use crate::registry::Means;
+use crate::server::StartError;
+use crate::settings::Settings;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use tessera_core::{OwnerId, Precision, TenantId};
+use tessera_device::{Device, Room, Wake};
+use tessera_planner::class::Model;
+use tessera_planner::pack_cache::PackCache;
+use tessera_scheduler::{Config, Terms};
+
+/// Device, engine and classes.
+#[derive(Debug)]
+pub struct Backstage {
+    /// What loading needs, and the way to all of them.
+    pub means: Means,
+    engine: JoinHandle<()>,
+    tenants: AtomicU64,
+}
+
+impl Backstage {
+    /// Opens a device with `open`, which is [`crate::server::open`] but in tests, and starts the engine on it.
+    pub fn start(
+        settings: &Settings,
+        open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
+    ) -> Result<Backstage, StartError> {
+        let inbox = Inbox::default();
+        let engine = inbox.handle();
+        let device = open(inbox.wake())?;
+        let info = device.info();
+        tracing::info!(device = info.name, what = info.description, policy = %settings.policy, "device opened");
+        let metrics = Arc::new(Metrics::default());
+        let partitions = device.partitions().iter().map(|partition| partition.id).collect();
+        let config = Config {
+            tenant_batching: settings.tenant_batching,
+            max_lanes: settings.max_lanes,
+            max_items: settings.max_items,
+            queue_requests: settings.queue_requests,
+            queue_bytes: settings.queue_bytes,
+            max_wait: settings.max_wait,
+            ..Config::new(settings.policy, partitions)
+        };
+        let thread = inbox.start(config, device.clone(), metrics.clone())?;
+        let workshop = Workshop {
+            device: device.clone(),
+            engine: engine.clone(),
+            room: Room { lanes: settings.max_lanes.get(), items: settings.max_items.get() },
+            plans_per_class: settings.max_plans,
+        };
+        let cache = settings.pack_cache.as_ref().and_then(|folder| {
+            let opened = PackCache::open(folder, settings.pack_cache_budget);
+            opened.inspect_err(|why| tracing::warn!(%why, "serving without a pack cache")).ok()
+        });
+        let means = Means {
+            device,
+            engine,
+            classes: Classes::new(workshop),
+            cache,
+            precision: Precision::Fp32,
+            metrics,
+        };
+        Ok(Backstage { means, engine: thread, tenants: AtomicU64::new(0) })
+    }
+
+    /// Puts a tenant in that pays for itself and has no deadline. Plans, packs and uploads on this thread. Not to be mixed with a
+    /// registry, which numbers tenants itself.
+    pub fn add_tenant(
+        &self,
+        model: Model,
+        precision: Precision,
+    ) -> Result<(TenantId, Arc<ClassEntry>), LoadError> {
+        let loaded = loader::place(model, precision, &self.means)?;
+        let number = self.tenants.fetch_add(1, Ordering::Relaxed);
+        let tenant = TenantId(number);
+        self.means.engine.tenant_added(tenant, Terms::best_effort(OwnerId(number)), loaded.slot);
+        Ok((tenant, loaded.class))
+    }
+
+    /// For a server: the parts, of which the thread is to be joined after [`crate::engine::EngineHandle::stop`].
+    pub(crate) fn into_parts(self) -> (Means, JoinHandle<()>) {
+        (self.means, self.engine)
+    }
+
+    /// Answers what was let in, and ends. Waits for it.
+    pub fn stop(self) {
+        self.means.engine.stop();
+        // A panic of the engine was told on its own thread, and everybody who waited for it has been answered.
+        let _ = self.engine.join();
+    }
+}
