@@ -9,7 +9,7 @@
 //! once: with its outputs, or with the reason why not. Nothing on this thread blocks but the wait for the next event, and
 //! nothing slow runs here: planning, packing and uploading belong to the loaders.
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, QueueGauge, Queued};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -77,11 +77,20 @@ pub struct Incoming {
     pub reply: oneshot::Sender<Answer>,
 }
 
+/// What the engine has of a tenant beside its terms.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// Its weights.
+    pub slot: Slot,
+    /// Where its waiting requests are counted.
+    pub queue: QueueGauge,
+}
+
 #[derive(Debug)]
 enum Command {
     Offer(Box<Incoming>),
     Cancel(RequestId),
-    TenantAdded { tenant: TenantId, terms: Terms, slot: Slot },
+    TenantAdded { tenant: TenantId, terms: Terms, home: Home },
     TenantRemoved(TenantId),
     PlanReady { plan: PlanKey, work: PlanWork, programs: Vec<(PartitionId, ProgramId)> },
     PlanDropped(PlanKey),
@@ -113,8 +122,8 @@ impl EngineHandle {
     }
 
     /// From now on requests for `tenant` are let in.
-    pub fn tenant_added(&self, tenant: TenantId, terms: Terms, slot: Slot) {
-        self.send(Command::TenantAdded { tenant, terms, slot });
+    pub fn tenant_added(&self, tenant: TenantId, terms: Terms, home: Home) {
+        self.send(Command::TenantAdded { tenant, terms, home });
     }
 
     /// From now on they are not; those that wait are told so, those in flight are answered.
@@ -221,7 +230,7 @@ struct Engine {
     started: Instant,
     policy: Policy,
     scheduler: Scheduler,
-    tenants: HashMap<TenantId, Slot>,
+    tenants: HashMap<TenantId, Home>,
     plans: HashMap<PlanKey, LoadedPlan>,
     /// Let in, not launched.
     waiting: HashMap<RequestId, Waiting>,
@@ -241,6 +250,7 @@ struct Waiting {
     items: NonZeroU32,
     inputs: Vec<Bytes>,
     reply: oneshot::Sender<Answer>,
+    _queued: Option<Queued>,
 }
 
 struct InFlight {
@@ -304,8 +314,8 @@ impl Engine {
                     self.release(&waiting.plan);
                 }
             }
-            Command::TenantAdded { tenant, terms, slot } => {
-                self.tenants.insert(tenant, slot);
+            Command::TenantAdded { tenant, terms, home } => {
+                self.tenants.insert(tenant, home);
                 self.scheduler.tenant_added(now, tenant, terms);
             }
             Command::TenantRemoved(tenant) => {
@@ -352,7 +362,8 @@ impl Engine {
         match self.scheduler.offer(now, &offer) {
             Ok(_) => {
                 loaded.users += 1;
-                self.waiting.insert(request, Waiting { plan, items, inputs, reply });
+                let queued = self.tenants.get(&tenant).map(|home| home.queue.enter());
+                self.waiting.insert(request, Waiting { plan, items, inputs, reply, _queued: queued });
             }
             Err(refusal) => answer(reply, Err(refusal.into())),
         }
@@ -374,9 +385,8 @@ impl Engine {
                 lane_replies.push((*request, waiting.reply));
                 self.plans.get_mut(&plan).expect("a plan in use is loaded").users -= 1;
             }
-            let slot =
-                self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant").clone();
-            device_lanes.push(Lane { slot, requests });
+            let home = self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant");
+            device_lanes.push(Lane { slot: home.slot.clone(), requests });
             replies.push(lane_replies);
         }
         let items = lanes.iter().map(|lane| lane.items).sum();

@@ -129,7 +129,7 @@ impl Served {
         (settings.max_body, settings.shutdown_grace) = (Amount(MOST_BODY as u64), GRACE);
         let fake = Arc::new(Fake::default());
         let metrics = Arc::new(Metrics::default());
-        NAMES.iter().for_each(|name| metrics.tenant_loaded(name));
+        NAMES.iter().for_each(|name| drop(metrics.tenant_loaded(name)));
         let (stop, stopped) = oneshot::channel::<()>();
         let (bound, addresses) = std::sync::mpsc::channel();
         let backend = Arc::clone(&fake);
