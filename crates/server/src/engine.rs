@@ -77,6 +77,9 @@ pub struct Incoming {
     pub reply: oneshot::Sender<Answer>,
 }
 
+/// The programs of a plan, one per partition. No two makings of a plan share them.
+pub type Programs = Vec<(PartitionId, ProgramId)>;
+
 /// What the engine has of a tenant beside its terms.
 #[derive(Clone, Debug)]
 pub struct Home {
@@ -92,8 +95,8 @@ enum Command {
     Cancel(RequestId),
     TenantAdded { tenant: TenantId, terms: Terms, home: Home },
     TenantRemoved(TenantId),
-    PlanReady { plan: PlanKey, work: PlanWork, programs: Vec<(PartitionId, ProgramId)> },
-    PlanDropped(PlanKey),
+    PlanReady { plan: PlanKey, work: PlanWork, programs: Programs },
+    PlanDropped { plan: PlanKey, programs: Programs },
     Wake,
     Stop,
 }
@@ -131,14 +134,15 @@ impl EngineHandle {
         self.send(Command::TenantRemoved(tenant));
     }
 
-    /// The programs of a plan, one per partition. Must come before its first request.
-    pub fn plan_ready(&self, plan: PlanKey, work: PlanWork, programs: Vec<(PartitionId, ProgramId)>) {
+    /// A plan and its programs. Must come before its first request.
+    pub fn plan_ready(&self, plan: PlanKey, work: PlanWork, programs: Programs) {
         self.send(Command::PlanReady { plan, work, programs });
     }
 
-    /// The plan is not wanted any more; its programs are discarded once nothing queued or running needs them.
-    pub fn plan_dropped(&self, plan: PlanKey) {
-        self.send(Command::PlanDropped(plan));
+    /// This making of the plan is not wanted any more; its programs are discarded once nothing queued or running needs them. Says
+    /// nothing about a later making, which another thread may have announced already.
+    pub fn plan_dropped(&self, plan: PlanKey, programs: Programs) {
+        self.send(Command::PlanDropped { plan, programs });
     }
 
     /// Whether the thread runs. Before its start it counts as running: what is sent then waits.
@@ -239,7 +243,7 @@ struct Engine {
 }
 
 struct LoadedPlan {
-    programs: Vec<(PartitionId, ProgramId)>,
+    programs: Programs,
     /// Requests queued and launches in flight that need the programs.
     users: usize,
     dropped: bool,
@@ -334,9 +338,10 @@ impl Engine {
                     self.discard(&earlier);
                 }
             }
-            Command::PlanDropped(plan) => {
-                self.scheduler.plan_dropped(&plan);
-                if let Some(loaded) = self.plans.get_mut(&plan) {
+            Command::PlanDropped { plan, programs } => {
+                if let Some(loaded) = self.plans.get_mut(&plan)
+                    && loaded.programs == programs
+                {
                     loaded.dropped = true;
                     self.discard_if_unused(&plan);
                 }
@@ -449,6 +454,8 @@ impl Engine {
         if self.plans.get(plan).is_some_and(|loaded| loaded.dropped && loaded.users == 0)
             && let Some(loaded) = self.plans.remove(plan)
         {
+            // Now that nobody uses it: a plan in use is not forgotten.
+            self.scheduler.plan_dropped(plan);
             self.discard(&loaded);
         }
     }

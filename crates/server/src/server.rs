@@ -24,6 +24,7 @@ use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::{Device, DeviceError, Room};
 use tessera_planner::pack_cache::PackCache;
 use tessera_scheduler::Config;
+use tokio::runtime::Handle;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,7 @@ impl Server {
             engine: engine.clone(),
             room: Room { lanes: settings.max_lanes.get(), items: settings.max_items.get() },
             plans_per_class: settings.max_plans,
+            runtime: Handle::current(),
         };
         let cache = settings.pack_cache.as_ref().and_then(|folder| {
             let opened = PackCache::open(folder, settings.pack_cache_budget);

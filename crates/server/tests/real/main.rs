@@ -15,4 +15,5 @@ mod tensors;
 
 mod answers;
 mod classes;
+mod engine;
 mod minilm;
