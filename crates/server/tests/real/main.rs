@@ -12,8 +12,10 @@ mod client;
 mod fixture;
 mod served;
 mod tensors;
+mod weights;
 
 mod answers;
 mod classes;
 mod engine;
 mod minilm;
+mod repository;
