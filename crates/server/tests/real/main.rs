@@ -19,3 +19,4 @@ mod classes;
 mod engine;
 mod minilm;
 mod repository;
+mod requests;
