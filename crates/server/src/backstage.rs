@@ -6,7 +6,7 @@
 //! ```
 
 use crate::classes::{ClassEntry, Classes, Workshop};
-use crate::engine::Inbox;
+use crate::engine::{Home, Inbox};
 use crate::loader::{self, LoadError};
 use crate::metrics::Metrics;
 use crate::registry::Means;
@@ -20,6 +20,7 @@ use tessera_device::{Device, Room, Wake};
 use tessera_planner::class::Model;
 use tessera_planner::pack_cache::PackCache;
 use tessera_scheduler::{Config, Terms};
+use tokio::runtime::Handle;
 
 /// Device, engine and classes.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ impl Backstage {
             engine: engine.clone(),
             room: Room { lanes: settings.max_lanes.get(), items: settings.max_items.get() },
             plans_per_class: settings.max_plans,
+            runtime: Handle::current(),
         };
         let cache = settings.pack_cache.as_ref().and_then(|folder| {
             let opened = PackCache::open(folder, settings.pack_cache_budget);
@@ -84,7 +86,9 @@ impl Backstage {
         let loaded = loader::place(model, precision, &self.means)?;
         let number = self.tenants.fetch_add(1, Ordering::Relaxed);
         let tenant = TenantId(number);
-        self.means.engine.tenant_added(tenant, Terms::best_effort(OwnerId(number)), loaded.slot);
+        let queue = self.means.metrics.tenant_loaded(&tenant.to_string());
+        let home = Home { slot: loaded.slot, queue };
+        self.means.engine.tenant_added(tenant, Terms::best_effort(OwnerId(number)), home);
         Ok((tenant, loaded.class))
     }
 

@@ -4,7 +4,7 @@
 //! sentence length, an image side), off the serving path, once, and a bounded number is kept: the one used longest ago
 //! goes first.
 
-use crate::engine::EngineHandle;
+use crate::engine::{EngineHandle, Programs};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,6 +15,7 @@ use tessera_planner::infer::{DimValue, InferError};
 use tessera_planner::pack::PackError;
 use tessera_planner::{Plan, PlanError, SlotLayout};
 use tessera_scheduler::PlanWork;
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 /// Why a class has no plan for some free dimensions.
@@ -58,12 +59,14 @@ pub struct Workshop {
     pub room: Room,
     /// Plans that one class keeps.
     pub plans_per_class: NonZeroU32,
+    /// Where plans are made, also those that a loader asks for.
+    pub runtime: Handle,
 }
 
 impl Workshop {
     fn drop_plan(&self, cell: &PlanCell) {
         if let Some(Ok(Made::Plan(planned))) = cell.get() {
-            self.engine.plan_dropped(planned.key.clone());
+            self.engine.plan_dropped(planned.key.clone(), planned.programs.clone());
         }
     }
 }
@@ -167,45 +170,36 @@ pub struct Planned {
     pub plan: Arc<Plan>,
     /// Most items of one launch, and so of one offer.
     pub most_items: NonZeroU32,
+    programs: Programs,
 }
 
 impl ClassEntry {
     /// The plan for a request's free dimensions; made now, on a blocking thread, if nobody asked before. Requests that
-    /// ask meanwhile wait for the same plan. Failures are kept like plans, so that asking again costs nothing.
+    /// ask meanwhile wait for the same plan. Failures are kept like plans, so that asking again costs nothing. A plan that
+    /// was begun is finished and kept even if all who asked hang up.
     ///
     /// Items are batched if the planner proves them independent; if not, the item count is one more fixed dimension.
     pub async fn planned(self: &Arc<Self>, bound: &Bound) -> Result<Arc<Planned>, NoPlan> {
         for item_dim in [bound.item_dim, None] {
             let wish = Wish { bound: bound.clone(), item_dim };
             let cell = self.cell(&wish);
-            let make = async || {
-                let entry = self.clone();
-                let made = tokio::task::spawn_blocking(move || entry.make(&wish)).await;
-                made.unwrap_or(Err(NoPlan::Interrupted))
+            let made = match cell.get() {
+                Some(made) => made.clone(),
+                // A task of its own, which outlives the caller: half a making would leave programs that nobody owns.
+                None => {
+                    tokio::spawn(fill(cell, self.clone(), wish)).await.unwrap_or(Err(NoPlan::Interrupted))
+                }
             };
-            if let Made::Plan(planned) = cell.get_or_init(make).await.clone()? {
+            if let Made::Plan(planned) = made? {
                 return Ok(planned);
             }
         }
         Err(NoPlan::Interrupted)
     }
 
-    /// As [`ClassEntry::planned`], on this thread: for loaders.
+    /// As [`ClassEntry::planned`], for threads that may wait: loaders.
     pub fn planned_now(self: &Arc<Self>, bound: &Bound) -> Result<(), NoPlan> {
-        for item_dim in [bound.item_dim, None] {
-            let wish = Wish { bound: bound.clone(), item_dim };
-            let cell = self.cell(&wish);
-            if cell.get().is_none() {
-                // Another loader may have been quicker; its plan stands, and the engine lets go of this one.
-                let _ = cell.set(self.make(&wish));
-            }
-            match cell.get() {
-                Some(Ok(Made::ItemsMix)) => {}
-                Some(made) => return made.clone().map(drop),
-                None => return Err(NoPlan::Interrupted),
-            }
-        }
-        Ok(())
+        self.workshop.runtime.block_on(self.planned(bound)).map(drop)
     }
 
     /// The cell of a wish; the engine is told of those that had to go for it.
@@ -220,8 +214,13 @@ impl ClassEntry {
             return cell.clone();
         }
         while plans.cells.len() >= self.workshop.plans_per_class.get() as usize {
-            let oldest = plans.cells.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
-            let gone = oldest.and_then(|key| plans.cells.remove(&key));
+            // One that is being made stays, or it would arrive with nobody to drop it.
+            let over = |cell: &PlanCell| cell.initialized() || Arc::strong_count(cell) == 1;
+            let cells = plans.cells.iter().filter(|(_, (cell, _))| over(cell));
+            let Some(oldest) = cells.min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone()) else {
+                break;
+            };
+            let gone = plans.cells.remove(&oldest);
             gone.into_iter().for_each(|(cell, _)| self.workshop.drop_plan(&cell));
         }
         let cell = PlanCell::default();
@@ -252,10 +251,10 @@ impl ClassEntry {
             bytes_per_item: plan.arena_per_item,
             weight_bytes: self.layout.bytes,
         };
-        self.workshop.engine.plan_ready(plan.key.clone(), work, programs);
+        self.workshop.engine.plan_ready(plan.key.clone(), work, programs.clone());
         let most_items =
             NonZeroU32::new(if plan.batched { room.items } else { 1 }).expect("a room has items");
-        Ok(Made::Plan(Arc::new(Planned { key: plan.key.clone(), plan, most_items })))
+        Ok(Made::Plan(Arc::new(Planned { key: plan.key.clone(), plan, most_items, programs })))
     }
 
     fn plan(&self, wish: &Wish) -> Result<Plan, PlanError> {
@@ -273,6 +272,15 @@ impl ClassEntry {
         let named: Vec<String> = named.map(|(name, value)| format!("{name} = {value}")).collect();
         if named.is_empty() { "its shapes".to_owned() } else { named.join(", ") }
     }
+}
+
+/// Makes what a cell is for, once, whoever asks first. An interruption is not kept: the next one to ask tries again.
+async fn fill(cell: PlanCell, entry: Arc<ClassEntry>, wish: Wish) -> Result<Made, NoPlan> {
+    let make = || async move {
+        let made = tokio::task::spawn_blocking(move || entry.make(&wish)).await;
+        made.map_err(|_| NoPlan::Interrupted)
+    };
+    cell.get_or_try_init(make).await?.clone()
 }
 
 impl Drop for ClassEntry {

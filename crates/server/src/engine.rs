@@ -9,7 +9,7 @@
 //! once: with its outputs, or with the reason why not. Nothing on this thread blocks but the wait for the next event, and
 //! nothing slow runs here: planning, packing and uploading belong to the loaders.
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, QueueGauge, Queued};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -77,14 +77,26 @@ pub struct Incoming {
     pub reply: oneshot::Sender<Answer>,
 }
 
+/// The programs of a plan, one per partition. No two makings of a plan share them.
+pub type Programs = Vec<(PartitionId, ProgramId)>;
+
+/// What the engine has of a tenant beside its terms.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// Its weights.
+    pub slot: Slot,
+    /// Where its waiting requests are counted.
+    pub queue: QueueGauge,
+}
+
 #[derive(Debug)]
 enum Command {
     Offer(Box<Incoming>),
     Cancel(RequestId),
-    TenantAdded { tenant: TenantId, terms: Terms, slot: Slot },
+    TenantAdded { tenant: TenantId, terms: Terms, home: Home },
     TenantRemoved(TenantId),
-    PlanReady { plan: PlanKey, work: PlanWork, programs: Vec<(PartitionId, ProgramId)> },
-    PlanDropped(PlanKey),
+    PlanReady { plan: PlanKey, work: PlanWork, programs: Programs },
+    PlanDropped { plan: PlanKey, programs: Programs },
     Policy { policy: Policy, tenant_batching: bool },
     Wake,
     Stop,
@@ -114,8 +126,8 @@ impl EngineHandle {
     }
 
     /// From now on requests for `tenant` are let in.
-    pub fn tenant_added(&self, tenant: TenantId, terms: Terms, slot: Slot) {
-        self.send(Command::TenantAdded { tenant, terms, slot });
+    pub fn tenant_added(&self, tenant: TenantId, terms: Terms, home: Home) {
+        self.send(Command::TenantAdded { tenant, terms, home });
     }
 
     /// From now on they are not; those that wait are told so, those in flight are answered.
@@ -123,14 +135,15 @@ impl EngineHandle {
         self.send(Command::TenantRemoved(tenant));
     }
 
-    /// The programs of a plan, one per partition. Must come before its first request.
-    pub fn plan_ready(&self, plan: PlanKey, work: PlanWork, programs: Vec<(PartitionId, ProgramId)>) {
+    /// A plan and its programs. Must come before its first request.
+    pub fn plan_ready(&self, plan: PlanKey, work: PlanWork, programs: Programs) {
         self.send(Command::PlanReady { plan, work, programs });
     }
 
-    /// The plan is not wanted any more; its programs are discarded once nothing queued or running needs them.
-    pub fn plan_dropped(&self, plan: PlanKey) {
-        self.send(Command::PlanDropped(plan));
+    /// This making of the plan is not wanted any more; its programs are discarded once nothing queued or running needs them. Says
+    /// nothing about a later making, which another thread may have announced already.
+    pub fn plan_dropped(&self, plan: PlanKey, programs: Programs) {
+        self.send(Command::PlanDropped { plan, programs });
     }
 
     /// From now on launches are made under this policy, those of requests that wait already included.
@@ -227,7 +240,7 @@ struct Engine {
     started: Instant,
     policy: Policy,
     scheduler: Scheduler,
-    tenants: HashMap<TenantId, Slot>,
+    tenants: HashMap<TenantId, Home>,
     plans: HashMap<PlanKey, LoadedPlan>,
     /// Let in, not launched.
     waiting: HashMap<RequestId, Waiting>,
@@ -236,7 +249,7 @@ struct Engine {
 }
 
 struct LoadedPlan {
-    programs: Vec<(PartitionId, ProgramId)>,
+    programs: Programs,
     /// Requests queued and launches in flight that need the programs.
     users: usize,
     dropped: bool,
@@ -247,6 +260,7 @@ struct Waiting {
     items: NonZeroU32,
     inputs: Vec<Bytes>,
     reply: oneshot::Sender<Answer>,
+    _queued: Option<Queued>,
 }
 
 struct InFlight {
@@ -310,8 +324,8 @@ impl Engine {
                     self.release(&waiting.plan);
                 }
             }
-            Command::TenantAdded { tenant, terms, slot } => {
-                self.tenants.insert(tenant, slot);
+            Command::TenantAdded { tenant, terms, home } => {
+                self.tenants.insert(tenant, home);
                 self.scheduler.tenant_added(now, tenant, terms);
             }
             Command::TenantRemoved(tenant) => {
@@ -330,9 +344,10 @@ impl Engine {
                     self.discard(&earlier);
                 }
             }
-            Command::PlanDropped(plan) => {
-                self.scheduler.plan_dropped(&plan);
-                if let Some(loaded) = self.plans.get_mut(&plan) {
+            Command::PlanDropped { plan, programs } => {
+                if let Some(loaded) = self.plans.get_mut(&plan)
+                    && loaded.programs == programs
+                {
                     loaded.dropped = true;
                     self.discard_if_unused(&plan);
                 }
@@ -362,7 +377,8 @@ impl Engine {
         match self.scheduler.offer(now, &offer) {
             Ok(_) => {
                 loaded.users += 1;
-                self.waiting.insert(request, Waiting { plan, items, inputs, reply });
+                let queued = self.tenants.get(&tenant).map(|home| home.queue.enter());
+                self.waiting.insert(request, Waiting { plan, items, inputs, reply, _queued: queued });
             }
             Err(refusal) => answer(reply, Err(refusal.into())),
         }
@@ -384,9 +400,8 @@ impl Engine {
                 lane_replies.push((*request, waiting.reply));
                 self.plans.get_mut(&plan).expect("a plan in use is loaded").users -= 1;
             }
-            let slot =
-                self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant").clone();
-            device_lanes.push(Lane { slot, requests });
+            let home = self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant");
+            device_lanes.push(Lane { slot: home.slot.clone(), requests });
             replies.push(lane_replies);
         }
         let items = lanes.iter().map(|lane| lane.items).sum();
@@ -449,6 +464,8 @@ impl Engine {
         if self.plans.get(plan).is_some_and(|loaded| loaded.dropped && loaded.users == 0)
             && let Some(loaded) = self.plans.remove(plan)
         {
+            // Now that nobody uses it: a plan in use is not forgotten.
+            self.scheduler.plan_dropped(plan);
             self.discard(&loaded);
         }
     }

@@ -45,11 +45,33 @@ struct ByQuantile {
     quantile: &'static str,
 }
 
+/// How many requests of one tenant wait, kept by those who wait: no way out of a queue can forget to count.
+#[derive(Clone, Debug)]
+pub struct QueueGauge(Gauge);
+
+impl QueueGauge {
+    /// Counts a request for as long as the answer lives.
+    pub fn enter(&self) -> Queued {
+        self.0.inc();
+        Queued(self.0.clone())
+    }
+}
+
+/// One request's place in a [`QueueGauge`].
+#[derive(Debug)]
+pub struct Queued(Gauge);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// A tenant's series that every request touches, found once and kept.
 struct TenantSeries {
     answered: Counter,
     duration: Histogram,
-    queued: Gauge,
+    queued: QueueGauge,
 }
 
 /// Everything counted. Shared by `Arc`; every method may be called from any thread and costs well under a
@@ -146,10 +168,11 @@ impl Metrics {
         r.register("http_connections", "Open connections of clients", self.connections.clone());
     }
 
-    /// A tenant can be asked for: its series begin. Calling again for a new version changes nothing.
-    pub fn tenant_loaded(&self, tenant: &str) {
+    /// A tenant can be asked for: its series begin. Calling again for a new version changes nothing. Who queues its requests
+    /// counts them in what comes back.
+    pub fn tenant_loaded(&self, tenant: &str) -> QueueGauge {
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        tenants.entry(tenant.into()).or_insert_with(|| {
+        let series = tenants.entry(tenant.into()).or_insert_with(|| {
             let by_tenant = ByTenant { tenant: tenant.into() };
             TenantSeries {
                 answered: self
@@ -157,10 +180,12 @@ impl Metrics {
                     .get_or_create(&ByOutcome { tenant: tenant.into(), outcome: "answered" })
                     .clone(),
                 duration: self.duration.get_or_create(&by_tenant).clone(),
-                queued: self.queued.get_or_create(&by_tenant).clone(),
+                queued: QueueGauge(self.queued.get_or_create(&by_tenant).clone()),
             }
         });
+        let queued = series.queued.clone();
         self.loaded.set(i64::try_from(tenants.len()).unwrap_or(i64::MAX));
+        queued
     }
 
     /// A tenant went, with all its versions: its series end.
@@ -201,14 +226,6 @@ impl Metrics {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         let known = if tenants.contains_key(tenant) { tenant } else { "" };
         self.requests.get_or_create(&ByOutcome { tenant: known.into(), outcome }).inc();
-    }
-
-    /// How many requests of a tenant wait now.
-    pub fn queued(&self, tenant: &str, requests: u64) {
-        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(series) = tenants.get(tenant) {
-            series.queued.set(i64::try_from(requests).unwrap_or(i64::MAX));
-        }
     }
 
     /// A launch was submitted with so many lanes and items in all.
@@ -268,17 +285,18 @@ mod tests {
     #[test]
     fn series_of_a_tenant_come_and_go_with_it() {
         let metrics = Metrics::default();
-        metrics.tenant_loaded("a");
+        let queue = metrics.tenant_loaded("a");
         metrics.answered("a", Duration::from_millis(3));
         metrics.refused("a", &Rejection::ShuttingDown);
         metrics.hung_up("a");
-        metrics.queued("a", 4);
+        let waiting = [queue.enter(), queue.enter()];
+        drop(queue.enter());
         let page = metrics.encode();
         assert!(page.contains("tessera_requests_total{tenant=\"a\",outcome=\"answered\"} 1"), "{page}");
-        assert!(page.contains("tessera_queued_requests{tenant=\"a\"} 4"), "{page}");
+        assert!(page.contains("tessera_queued_requests{tenant=\"a\"} 2"), "{page}");
         metrics.tenant_unloaded("a");
         metrics.answered("a", Duration::from_millis(3));
-        metrics.queued("a", 4);
+        drop(waiting);
         assert!(!metrics.encode().contains("tenant=\"a\""), "{}", metrics.encode());
     }
 

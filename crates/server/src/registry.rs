@@ -10,7 +10,7 @@
 
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::classes::{ClassEntry, Classes};
-use crate::engine::EngineHandle;
+use crate::engine::{EngineHandle, Home};
 use crate::frontend::ModelInfo;
 use crate::loader::{self, LoadError, Loaded};
 use crate::metrics::Metrics;
@@ -458,9 +458,9 @@ impl Manager {
     fn serve(&mut self, key: (String, u64), job: &Job, loaded: Loaded) {
         let registry = &self.registry;
         let tenant = TenantId(registry.tenants_ever.fetch_add(1, Ordering::Relaxed));
-        registry.means.engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), loaded.slot);
+        let home = Home { slot: loaded.slot, queue: registry.means.metrics.tenant_loaded(&job.name) };
+        registry.means.engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), home);
         let info = Arc::new(loader::info(&job.name, job.version, &loaded.model));
-        registry.means.metrics.tenant_loaded(&job.name);
         let served = Arc::new(Served {
             tenant,
             info,

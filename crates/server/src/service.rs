@@ -58,11 +58,11 @@ impl Service {
     async fn run(
         &self,
         served: &Served,
-        request: InferRequest,
+        request: &InferRequest,
         arrived: Instant,
     ) -> Result<InferResponse, Rejection> {
-        let wanted = wanted(served, &request)?;
-        let inputs = in_order(served, request.inputs)?;
+        let wanted = wanted(served, request)?;
+        let inputs = in_order(served, &request.inputs)?;
         let shapes: Vec<&[u64]> = inputs.iter().map(|input| input.shape.as_slice()).collect();
         let bound =
             served.class.class.bind(&shapes).map_err(|error| {
@@ -70,7 +70,7 @@ impl Service {
                     &served.info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(),
                 ))
             })?;
-        let data: Vec<Bytes> = inputs.into_iter().map(|input| input.data).collect();
+        let data: Vec<Bytes> = inputs.iter().map(|input| input.data.clone()).collect();
         // A plan that was evicted between finding and offering is made again; twice in a row means a thrashing cache, and
         // the caller hears of it.
         let mut tries = 0;
@@ -187,8 +187,19 @@ impl Backend for Service {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Rejection::ShuttingDown);
         }
-        let served = self.find(&request.model, request.version)?;
-        self.run(&served, request, arrived).await
+        let mut served = self.find(&request.model, request.version)?;
+        loop {
+            let answer = self.run(&served, &request, arrived).await;
+            // Unloaded while it waited. If that was to make place for the same tenant's new weights, they answer in its stead.
+            if let Err(Rejection::Cancelled(_)) = answer
+                && let Ok(next) = self.find(&request.model, request.version)
+                && next.tenant != served.tenant
+            {
+                served = next;
+                continue;
+            }
+            return answer;
+        }
     }
 }
 
@@ -236,7 +247,7 @@ fn wanted(served: &Served, request: &InferRequest) -> Result<Vec<usize>, Rejecti
 }
 
 /// The request's inputs in the model's order, all there and of the right type.
-fn in_order(served: &Served, mut given: Vec<TensorIn>) -> Result<Vec<TensorIn>, Rejection> {
+fn in_order<'a>(served: &Served, given: &'a [TensorIn]) -> Result<Vec<&'a TensorIn>, Rejection> {
     let info = &served.info;
     let known = || info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(extra) = given.iter().find(|input| info.inputs.iter().all(|want| want.name != input.name)) {
@@ -248,7 +259,7 @@ fn in_order(served: &Served, mut given: Vec<TensorIn>) -> Result<Vec<TensorIn>, 
     }
     let mut ordered = Vec::with_capacity(info.inputs.len());
     for want in &info.inputs {
-        let Some(at) = given.iter().position(|input| input.name == want.name) else {
+        let Some(input) = given.iter().find(|input| input.name == want.name) else {
             let text = format!(
                 "model '{}' expects {} inputs ({}); '{}' is missing",
                 info.name,
@@ -258,7 +269,6 @@ fn in_order(served: &Served, mut given: Vec<TensorIn>) -> Result<Vec<TensorIn>, 
             );
             return Err(Rejection::Invalid(text));
         };
-        let input = given.swap_remove(at);
         if input.dtype != want.dtype {
             return Err(Rejection::Invalid(format!(
                 "input '{}' of model '{}' is {}, but {} was sent",
@@ -335,7 +345,7 @@ fn rejection(model: &str, allowed: Duration, why: NotAnswered) -> Rejection {
         }
         NotAnswered::PlanGone => Rejection::NotReady {
             model,
-            why: "its plans are being replaced faster than they are used; raise `plans_per_class`".to_owned(),
+            why: "its plans are being replaced faster than they are used; raise `max_plans`".to_owned(),
         },
     }
 }

@@ -6,9 +6,11 @@
 // What fails to be as it should, in a test or its helpers, is best told where it was.
 #![allow(clippy::unwrap_used)]
 
+mod client;
 mod fake;
 
-use fake::{Answer, Served, binary_request, head, json_request};
+use client::{Answer, binary_request, head, json_request};
+use fake::Served;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};

@@ -112,7 +112,7 @@ settings! {
     pack_cache_budget: Bytes = "pack_cache_bytes", "BYTES", read::bytes, "10GiB", false,
         "Most bytes kept in the pack cache; the least recently used go first.";
     max_plans: NonZeroU32 = "max_plans", "N", read::count, "256", false,
-        "Most plans kept, one for each architecture and length seen; the least recently used go first.";
+        "Most plans kept for one architecture, one for each length seen; the least recently used go first.";
     log_format: LogFormat = "log_format", "text|json", read::log_format, "text", false,
         "How log lines look on standard error.";
     log_level: tracing::Level = "log_level", "LEVEL", read::level, "info", false,

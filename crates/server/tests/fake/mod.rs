@@ -1,12 +1,11 @@
-//! A backend of a few lines, a server around it, and a client that can say anything.
+//! A backend of a few lines, and a server around it.
 
+use crate::client::{self, Answer, json_request};
 use bytes::Bytes;
-use serde_json::{Value, json};
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tessera_core::{Bytes as Amount, DType};
 use tessera_server::serve::{Listeners, serve};
 use tessera_server::{
@@ -16,8 +15,6 @@ use tokio::sync::{Notify, oneshot};
 
 pub(crate) const MOST_BODY: usize = 4 << 20;
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
-/// Long enough for two busy cores; a test that passes never waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 pub(crate) struct Fake {
@@ -129,7 +126,7 @@ impl Served {
         (settings.max_body, settings.shutdown_grace) = (Amount(MOST_BODY as u64), GRACE);
         let fake = Arc::new(Fake::default());
         let metrics = Arc::new(Metrics::default());
-        NAMES.iter().for_each(|name| metrics.tenant_loaded(name));
+        NAMES.iter().for_each(|name| drop(metrics.tenant_loaded(name)));
         let (stop, stopped) = oneshot::channel::<()>();
         let (bound, addresses) = std::sync::mpsc::channel();
         let backend = Arc::clone(&fake);
@@ -158,27 +155,15 @@ impl Served {
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket
+        client::connect(self.address)
     }
 
-    /// Sends on a connection of its own, while reading: a server may answer before it has heard everything.
     pub(crate) fn send(&self, request: &[u8]) -> Answer {
-        let mut socket = self.connect();
-        let mut writer = socket.try_clone().unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // The server may close on us in the middle; then its answer tells why.
-                let _ = writer.write_all(request);
-            });
-            Answer::read(&mut socket)
-        })
+        client::send(self.address, request)
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n").as_bytes())
+        client::get(self.address, path)
     }
 
     pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
@@ -204,85 +189,10 @@ impl Served {
     }
 
     pub(crate) fn metrics_page(&self) -> String {
-        let mut socket = TcpStream::connect(self.metrics).unwrap();
-        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
-        String::from_utf8(Answer::read(&mut socket).body).unwrap()
+        String::from_utf8(client::get(self.metrics, "/metrics").body).unwrap()
     }
 
     pub(crate) fn eventually(&self, holds: impl Fn() -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < until, "it never came about");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        client::eventually("what the test waits for", holds);
     }
-}
-
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    head: String,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Answer {
-    /// Reads a head, and as much body as it announces.
-    pub(crate) fn read(socket: &mut TcpStream) -> Answer {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            socket
-                .read_exact(&mut byte)
-                .unwrap_or_else(|why| panic!("{why} after {}", String::from_utf8_lossy(&head)));
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).unwrap();
-        let status = head[9..12].parse().unwrap();
-        let mut answer = Answer { status, head, body: Vec::new() };
-        answer.body = vec![0; answer.header("content-length").map_or(0, |length| length.parse().unwrap())];
-        socket.read_exact(&mut answer.body).unwrap();
-        answer
-    }
-
-    pub(crate) fn header(&self, name: &str) -> Option<String> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.into())
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|why| panic!("{why} in {self:?}"))
-    }
-}
-
-/// The head of a POST.
-pub(crate) fn head(path: &str, length: usize, json_length: Option<&str>) -> Vec<u8> {
-    let json_length =
-        json_length.map(|word| format!("Inference-Header-Content-Length: {word}\r\n")).unwrap_or_default();
-    format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n{json_length}\r\n").into_bytes()
-}
-
-pub(crate) fn json_request(path: &str, body: &str) -> Vec<u8> {
-    [head(path, body.len(), None), body.as_bytes().to_vec()].concat()
-}
-
-/// Vectors as binary inputs; `json_length` in place of the true length.
-pub(crate) fn binary_request(
-    path: &str,
-    inputs: &[(&str, &[f32])],
-    output: bool,
-    json_length: Option<&str>,
-) -> Vec<u8> {
-    let described: Vec<Value> = inputs
-        .iter()
-        .map(|(name, values)| {
-            json!({ "name": name, "shape": [values.len()], "datatype": "FP32",
-                    "parameters": { "binary_data_size": values.len() * 4 } })
-        })
-        .collect();
-    let json = json!({ "inputs": described, "parameters": { "binary_data_output": output } }).to_string();
-    let tensors: Vec<u8> =
-        inputs.iter().flat_map(|(_, values)| values.iter().flat_map(|value| value.to_le_bytes())).collect();
-    let length = json.len().to_string();
-    [head(path, json.len() + tensors.len(), Some(json_length.unwrap_or(&length))), json.into_bytes(), tensors]
-        .concat()
 }

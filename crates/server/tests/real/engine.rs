@@ -1,0 +1,99 @@
+//! The engine by itself: plans that come and go between its queue's two ends.
+
+use crate::fixture;
+use bytes::Bytes;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Instant;
+use tessera_core::{OwnerId, PartitionId, PlanKey, Policy, Precision, ProgramId, RequestId, TenantId};
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::{Device, Room};
+use tessera_planner::infer::DimValue;
+use tessera_planner::{Plan, SlotLayout, class, pack, source};
+use tessera_scheduler::{Config, PlanWork, Terms};
+use tessera_server::Metrics;
+use tessera_server::engine::{Answer, EngineHandle, Home, Inbox, NotAnswered};
+use tokio::sync::oneshot;
+
+const TENANT: TenantId = TenantId(0);
+
+/// An engine with mlp-0 in it, and what programs of mlp-0 are made from.
+struct Running {
+    engine: EngineHandle,
+    thread: std::thread::JoinHandle<()>,
+    device: Arc<dyn Device>,
+    plan: Arc<Plan>,
+    layout: Arc<SlotLayout>,
+}
+
+impl Running {
+    fn start() -> Running {
+        let inbox = Inbox::default();
+        let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+        let device: Arc<dyn Device> = Arc::new(CpuDevice::open(&options, inbox.wake()).unwrap());
+        let model = class::load(&fixture::path("mlp-0.onnx")).unwrap();
+        let class = &model.class;
+        let target = device.pack_target(Precision::Fp32).unwrap();
+        let layout = Arc::new(SlotLayout::of(class.folded(), target).unwrap());
+        let mut read = |id: tessera_planner::graph::ParamId| {
+            let param = &class.graph.params[id.0 as usize];
+            source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
+        };
+        let packed = pack::pack(&class.graph, class.folded(), &layout, &mut read).unwrap();
+        let slot = device.upload(class.id, &layout, &packed).unwrap();
+        let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Fp32 };
+        let plan = Arc::new(tessera_planner::plan(key, class.folded(), &layout, &[DimValue::Items]).unwrap());
+        let engine = inbox.handle();
+        let config = Config::new(Policy::SpaceTime, vec![PartitionId(0)]);
+        let metrics = Arc::new(Metrics::default());
+        let queue = metrics.tenant_loaded("mlp-0");
+        let thread = inbox.start(config, device.clone(), metrics).unwrap();
+        engine.tenant_added(TENANT, Terms::best_effort(OwnerId(0)), Home { slot, queue });
+        Running { engine, thread, device, plan, layout }
+    }
+
+    /// Makes the plan's programs and announces them.
+    fn ready(&self) -> Vec<(PartitionId, ProgramId)> {
+        let room = Room { lanes: 4, items: 16 };
+        let program = self.device.compile(&self.plan, &self.layout, room, PartitionId(0)).unwrap();
+        let programs = vec![(PartitionId(0), program)];
+        let work = PlanWork {
+            flops_per_item: self.plan.flops_per_item(),
+            bytes_per_item: self.plan.arena_per_item,
+            weight_bytes: self.layout.bytes,
+        };
+        self.engine.plan_ready(self.plan.key.clone(), work, programs.clone());
+        programs
+    }
+
+    fn ask(&self, request: u64) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.engine.offer(tessera_server::engine::Incoming {
+            request: RequestId(request),
+            tenant: TENANT,
+            plan: self.plan.key.clone(),
+            items: NonZeroU32::MIN,
+            batchable: true,
+            inputs: vec![Bytes::from(vec![0; 64 * 4])],
+            arrived: Instant::now(),
+            timeout: None,
+            reply,
+        });
+        answer.blocking_recv().unwrap()
+    }
+}
+
+#[test]
+fn a_plan_that_is_dropped_late_takes_no_later_making_of_it_along() {
+    let running = Running::start();
+    // The last tenant of a class goes while another comes: the new making may be announced before the old one is dropped.
+    let (old, new) = (running.ready(), running.ready());
+    running.engine.plan_dropped(running.plan.key.clone(), old);
+    assert_eq!(running.ask(0).unwrap().len(), 1);
+    running.engine.plan_dropped(running.plan.key.clone(), new);
+    assert_eq!(running.ask(1), Err(NotAnswered::PlanGone));
+    running.ready();
+    assert_eq!(running.ask(2).unwrap().len(), 1);
+    running.engine.stop();
+    running.thread.join().unwrap();
+}

@@ -1,0 +1,110 @@
+//! Named tensors as requests carry them and answers bring them, in JSON and as binary.
+
+use crate::client::{Answer, head};
+use serde_json::{Value, json};
+use tessera_core::DType;
+use tessera_planner::Tensor;
+
+/// Tensors by name, in order.
+pub(crate) type Tensors = Vec<(String, Tensor)>;
+
+/// How tensors travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    Json,
+    Binary,
+}
+
+/// A whole request: where it goes, what it brings, and in which form each way.
+pub(crate) fn request(path: &str, inputs: &Tensors, there: Form, back: Form) -> Vec<u8> {
+    let described: Vec<Value> = inputs.iter().map(|(name, tensor)| described(name, tensor, there)).collect();
+    let json = json!({ "inputs": described, "parameters": { "binary_data_output": back == Form::Binary } })
+        .to_string();
+    let binary = inputs.iter().filter(|_| there == Form::Binary);
+    let tensors: Vec<u8> = binary.flat_map(|(_, tensor)| tensor.bytes()).copied().collect();
+    let json_length = (there == Form::Binary).then(|| json.len().to_string());
+    [head(path, json.len() + tensors.len(), json_length.as_deref()), json.into_bytes(), tensors].concat()
+}
+
+fn described(name: &str, tensor: &Tensor, form: Form) -> Value {
+    let mut one = json!({ "name": name, "shape": tensor.dims(), "datatype": tensor.dtype().protocol_name() });
+    match (form, tensor.dtype()) {
+        (Form::Binary, _) => one["parameters"] = json!({ "binary_data_size": tensor.bytes().len() }),
+        (Form::Json, DType::F32) => one["data"] = json!(tensor.elements::<f32>().unwrap()),
+        (Form::Json, DType::I64) => one["data"] = json!(tensor.elements::<i64>().unwrap()),
+        (Form::Json, other) => panic!("no fixture takes {other:?}"),
+    }
+    one
+}
+
+/// The outputs of an answer that must be one, in either form.
+pub(crate) fn outputs(answer: &Answer) -> Tensors {
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let at = answer.header("inference-header-content-length").map(|length| length.parse::<usize>().unwrap());
+    let (json, mut rest) = answer.body.split_at(at.unwrap_or(answer.body.len()));
+    let json: Value = serde_json::from_slice(json).unwrap();
+    let outputs = json["outputs"].as_array().unwrap().iter().map(|output| {
+        assert_eq!(output["datatype"], "FP32");
+        let dims =
+            output["shape"].as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap() as usize).collect();
+        let bytes: Vec<u8> = if let Some(size) = output["parameters"]["binary_data_size"].as_u64() {
+            let (mine, after) = rest.split_at(size as usize);
+            rest = after;
+            mine.to_vec()
+        } else {
+            let numbers = output["data"].as_array().unwrap().iter();
+            numbers.flat_map(|number| (number.as_f64().unwrap() as f32).to_le_bytes()).collect()
+        };
+        (output["name"].as_str().unwrap().to_owned(), Tensor::new(DType::F32, dims, bytes).unwrap())
+    });
+    let outputs = outputs.collect();
+    assert!(rest.is_empty(), "bytes that belong to no output");
+    outputs
+}
+
+/// The bits of an answer, to be compared.
+pub(crate) fn bits(tensors: &Tensors) -> Vec<(&str, &[usize], &[u8])> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims(), tensor.bytes())).collect()
+}
+
+/// One item of each tensor: its part along the first axis.
+pub(crate) fn item(tensors: &Tensors, number: usize) -> Tensors {
+    let one = |(name, tensor): &(String, Tensor)| {
+        let size = tensor.bytes().len() / tensor.dims()[0];
+        let bytes = tensor.bytes()[number * size..(number + 1) * size].to_vec();
+        let dims = [&[1], &tensor.dims()[1..]].concat();
+        (name.clone(), Tensor::new(tensor.dtype(), dims, bytes).unwrap())
+    };
+    tensors.iter().map(one).collect()
+}
+
+/// So many items of each tensor, its own over and over.
+pub(crate) fn repeated(tensors: &Tensors, items: usize) -> Tensors {
+    let one = |(name, tensor): &(String, Tensor)| {
+        let size = tensor.bytes().len() / tensor.dims()[0];
+        let bytes: Vec<u8> = tensor.bytes().iter().copied().cycle().take(items * size).collect();
+        let dims = [&[items], &tensor.dims()[1..]].concat();
+        (name.clone(), Tensor::new(tensor.dtype(), dims, bytes).unwrap())
+    };
+    tensors.iter().map(one).collect()
+}
+
+/// ‖got − want‖ / ‖want‖, the worst of all outputs. Names and shapes must be equal.
+pub(crate) fn relative_error(got: &Tensors, want: &Tensors) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let errors = got.iter().zip(want).map(|((name, got), (expected, want))| {
+        assert_eq!((name, got.dims()), (expected, want.dims()));
+        let (got, want) = (got.elements::<f32>().unwrap(), want.elements::<f32>().unwrap());
+        let apart: f64 = got.iter().zip(&want).map(|(got, want)| square(got - want)).sum();
+        (apart / want.iter().map(|&x| square(x)).sum::<f64>()).sqrt()
+    });
+    // NaN must not hide behind a maximum.
+    errors.fold(0.0, |worst, error| if error <= worst { worst } else { error })
+}
+
+/// Asks that an answer is PyTorch's. Float32 sums in another order stand within 1e-5 relative L2, onnxruntime within 5e-7.
+pub(crate) fn assert_right(what: &str, got: &Tensors, want: &Tensors) {
+    let error = relative_error(got, want);
+    assert!(error < 1e-5, "{what}: relative error {error:e}");
+}
