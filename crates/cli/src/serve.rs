@@ -34,7 +34,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     let settings = settings(given)?;
     log::init(settings.log_format, settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let cut = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let server = Server::start(settings).await?;
         let mut out = std::io::stdout().lock();
         out.write_all(server.announcement().as_bytes())
@@ -43,7 +43,10 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         drop(out);
         anyhow::Ok(server.run(stop_signal()).await)
     })?;
-    Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if let Some(why) = ended.lost {
+        anyhow::bail!("the device is lost: {why}");
+    }
+    Ok(if ended.cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn settings(given: &ArgMatches) -> Result<Settings> {

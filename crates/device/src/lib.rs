@@ -84,6 +84,8 @@ pub struct DeviceInfo {
     pub description: String,
     /// What weights and arenas may take together; `None` when only the machine limits it.
     pub memory_limit: Option<Bytes>,
+    /// What tenants get that ask for no precision: the fastest that answers about as fp32 does.
+    pub default_precision: Precision,
 }
 
 /// One share of a device.

@@ -32,7 +32,7 @@ pub struct Backstage {
 }
 
 impl Backstage {
-    /// Opens a device with `open`, which is [`crate::server::open`] but in tests, and starts the engine on it.
+    /// Opens a device with `open`, which is [`crate::devices::open`] but in tests, and starts the engine on it.
     pub fn start(
         settings: &Settings,
         open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
@@ -41,7 +41,10 @@ impl Backstage {
         let engine = inbox.handle();
         let device = open(inbox.wake())?;
         let info = device.info();
-        tracing::info!(device = info.name, what = info.description, policy = %settings.policy, "device opened");
+        let precision = settings.precision.unwrap_or(info.default_precision);
+        // Refused here, with the choices, rather than by every tenant.
+        device.pack_target(precision)?;
+        tracing::info!(device = info.name, what = info.description, %precision, policy = %settings.policy, "device opened");
         let metrics = Arc::new(Metrics::default());
         let partitions = device.partitions().iter().map(|partition| partition.id).collect();
         let config = Config {
@@ -65,14 +68,7 @@ impl Backstage {
             let opened = PackCache::open(folder, settings.pack_cache_budget);
             opened.inspect_err(|why| tracing::warn!(%why, "serving without a pack cache")).ok()
         });
-        let means = Means {
-            device,
-            engine,
-            classes: Classes::new(workshop),
-            cache,
-            precision: Precision::Fp32,
-            metrics,
-        };
+        let means = Means { device, engine, classes: Classes::new(workshop), cache, precision, metrics };
         Ok(Backstage { means, engine: thread, tenants: AtomicU64::new(0) })
     }
 

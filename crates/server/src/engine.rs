@@ -274,6 +274,9 @@ impl Engine {
     fn run(mut self) {
         loop {
             let wait = self.advance();
+            if let Some(why) = self.device.failure() {
+                return self.abandon(&why);
+            }
             if self.stopping && self.waiting.is_empty() && self.in_flight.is_empty() {
                 return;
             }
@@ -444,6 +447,20 @@ impl Engine {
             }
         }
         self.release(&launch.plan);
+    }
+
+    /// The device is lost: everybody who waits hears why, and the engine ends, which the server takes for the end.
+    fn abandon(&mut self, why: &str) {
+        tracing::error!(why, "the device is lost");
+        // What was in flight when it failed is answered by the device itself.
+        for finished in self.device.poll() {
+            self.finish(finished);
+        }
+        let lost = |reply| answer(reply, Err(NotAnswered::Lost(why.to_owned())));
+        self.waiting.drain().for_each(|(_, waiting)| lost(waiting.reply));
+        for (_, launch) in self.in_flight.drain() {
+            launch.replies.into_iter().flatten().for_each(|(_, reply)| lost(reply));
+        }
     }
 
     fn refuse(&mut self, request: RequestId, why: NotAnswered) {

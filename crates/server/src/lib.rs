@@ -12,6 +12,7 @@
 pub mod backstage;
 pub mod catalog;
 pub mod classes;
+pub mod devices;
 pub mod engine;
 pub mod frontend;
 pub mod http;

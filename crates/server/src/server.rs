@@ -6,12 +6,13 @@
 //! ```
 
 use crate::backstage::Backstage;
+use crate::devices;
 use crate::engine::EngineHandle;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Watch};
 use crate::serve::{self, BindError, Listeners};
 use crate::service::Service;
-use crate::settings::{DeviceWord, Settings};
+use crate::settings::Settings;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -19,7 +20,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::{Device, DeviceError};
 
 /// Why a server does not start.
@@ -61,7 +61,7 @@ impl Server {
         if !settings.model_repository.is_dir() {
             return Err(StartError::NoRepository(settings.model_repository));
         }
-        let backstage = Backstage::start(&settings, |wake| open(&settings.devices, wake))?;
+        let backstage = Backstage::start(&settings, |wake| devices::open(&settings, wake))?;
         let (means, thread) = backstage.into_parts();
         let (device, engine, metrics) = (means.device.clone(), means.engine.clone(), means.metrics.clone());
         let registry = Registry::new(settings.model_repository.clone(), means);
@@ -100,14 +100,17 @@ impl Server {
         self.service.clone()
     }
 
-    /// Answers until `stop`, then drains. Returns how many connections had to be cut.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send) -> usize {
+    /// Answers until `stop` or until the device is lost, then drains.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Ended {
         let Server { listeners, service, registry, metrics, device, settings, engine, watch } = self;
         let gauges = tokio::spawn(keep_gauges(device.clone(), metrics.clone()));
         let stopping = service.clone();
+        let running = engine.0.clone();
         let told = async move {
-            stop.await;
-            tracing::info!("stopping: answering what is in flight");
+            tokio::select! {
+                () = stop => tracing::info!("stopping: answering what is in flight"),
+                () = gone(&running) => tracing::error!("stopping: nothing can be answered any more"),
+            }
             stopping.begin_stopping();
         };
         let cut = serve::serve(listeners, service, metrics, &settings, told).await;
@@ -118,11 +121,31 @@ impl Server {
             let (handle, thread) = engine;
             handle.stop();
             let _ = thread.join();
+            let lost = device.failure();
             drop((registry, device));
+            lost
         });
-        let _ = joined.await;
+        let lost =
+            joined.await.unwrap_or_else(|panic| Some(format!("the engine could not be stopped: {panic}")));
         tracing::info!(cut, "stopped");
-        cut
+        Ended { cut, lost }
+    }
+}
+
+/// How a server ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Connections that had to be cut because they took longer than `shutdown_grace_s`.
+    pub cut: usize,
+    /// Why the device was lost, if it was: then requests went unanswered, and a supervisor should start the server anew.
+    pub lost: Option<String>,
+}
+
+/// Completes when the engine has ended by itself.
+async fn gone(engine: &EngineHandle) {
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    while engine.is_running() {
+        tick.tick().await;
     }
 }
 
@@ -141,16 +164,4 @@ async fn keep_gauges(device: Arc<dyn Device>, metrics: Arc<Metrics>) {
         metrics.device_memory(&name, "weights_free", memory.weights_free);
         metrics.device_memory(&name, "arenas", memory.arenas);
     }
-}
-
-/// Opens the device that the settings name.
-pub fn open(devices: &[DeviceWord], wake: tessera_device::Wake) -> Result<Arc<dyn Device>, StartError> {
-    let cores = match devices {
-        [] | [DeviceWord::Auto] => Cores::All,
-        [DeviceWord::Cpu(cores)] if cores.is_empty() => Cores::All,
-        [DeviceWord::Cpu(cores)] => Cores::These(cores.iter().map(|&core| core as usize).collect()),
-        many => return Err(StartError::ManyDevices(many.len())),
-    };
-    let options = CpuOptions { cores, partitions: NonZeroUsize::MIN, memory_limit: None };
-    Ok(Arc::new(CpuDevice::open(&options, wake)?))
 }

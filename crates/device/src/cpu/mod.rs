@@ -123,7 +123,12 @@ impl Device for CpuDevice {
     fn info(&self) -> DeviceInfo {
         let cores: usize = self.partitions.iter().map(|partition| partition.info.units).sum();
         let description = format!("{cores} cores, {}", Isa::best().name());
-        DeviceInfo { name: self.name.clone(), description, memory_limit: self.limit }
+        DeviceInfo {
+            name: self.name.clone(),
+            description,
+            memory_limit: self.limit,
+            default_precision: Precision::Fp32,
+        }
     }
 
     fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {

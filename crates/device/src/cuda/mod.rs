@@ -184,7 +184,12 @@ impl Device for CudaDevice {
             "{name}, {multiprocessors} multiprocessors, {}, driver for CUDA {major}.{minor}",
             Bytes(self.context.total_bytes)
         );
-        DeviceInfo { name: self.name.clone(), description, memory_limit: self.outbox.limit }
+        DeviceInfo {
+            name: self.name.clone(),
+            description,
+            memory_limit: self.outbox.limit,
+            default_precision: Precision::Tf32,
+        }
     }
 
     fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {

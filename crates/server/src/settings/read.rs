@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use tessera_core::{Bytes, Policy};
+use tessera_core::{Bytes, Policy, Precision};
 
 /// Where to run, as the user said it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,6 +15,8 @@ pub enum DeviceWord {
     Auto,
     /// The CPU: these cores, or every core when there are none named.
     Cpu(Vec<u32>),
+    /// An NVIDIA card, by number.
+    Cuda(usize),
 }
 
 impl fmt::Display for DeviceWord {
@@ -26,6 +28,7 @@ impl fmt::Display for DeviceWord {
                 let words: Vec<String> = cores.iter().map(u32::to_string).collect();
                 write!(f, "cpu:{}", words.join("+"))
             }
+            DeviceWord::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
     }
 }
@@ -63,18 +66,19 @@ pub(super) fn folder(words: &[String]) -> Read<PathBuf> {
 
 pub(super) fn devices(words: &[String]) -> Read<Vec<DeviceWord>> {
     if words.is_empty() {
-        return Err("at least one of auto, cpu, cpu:0-3".into());
+        return Err("at least one of auto, cpu, cpu:0-3, cuda:0".into());
     }
     words.iter().map(|word| device(word.trim())).collect()
 }
 
 fn device(word: &str) -> Read<DeviceWord> {
-    let allowed = || {
-        "auto, cpu, or cores of the CPU as cpu:0-3 or cpu:0+2 (this build has no other device)".to_string()
-    };
+    let allowed =
+        || "auto, cpu, cores of the CPU as cpu:0-3 or cpu:0+2, or an NVIDIA card as cuda:0".to_string();
     let cores = match word.split_once(':') {
         None if word == "auto" => return Ok(DeviceWord::Auto),
         None if word == "cpu" => return Ok(DeviceWord::Cpu(Vec::new())),
+        None if word == "cuda" => return Ok(DeviceWord::Cuda(0)),
+        Some(("cuda", ordinal)) => return ordinal.parse().map(DeviceWord::Cuda).map_err(|_| allowed()),
         Some(("cpu", cores)) => cores,
         _ => return Err(allowed()),
     };
@@ -91,6 +95,30 @@ fn device(word: &str) -> Read<DeviceWord> {
     all.sort_unstable();
     all.dedup();
     Ok(DeviceWord::Cpu(all))
+}
+
+/// A precision, or none for the device's own.
+pub(super) fn precision(words: &[String]) -> Read<Option<Precision>> {
+    match one(words)? {
+        "auto" => Ok(None),
+        word => word.parse().map(Some).map_err(|_| "auto, fp32, tf32, bf16 or fp16".into()),
+    }
+}
+
+/// A count, or none for what suits the device.
+pub(super) fn count_or_auto(words: &[String]) -> Read<Option<NonZeroU32>> {
+    match one(words)? {
+        "auto" => Ok(None),
+        _ => number(words, "auto, or a whole number from 1 to 4294967295").map(Some),
+    }
+}
+
+/// Bytes, or none for no limit of ours.
+pub(super) fn bytes_or_auto(words: &[String]) -> Read<Option<Bytes>> {
+    match one(words)? {
+        "auto" => Ok(None),
+        _ => bytes(words).map(Some).map_err(|allowed| format!("auto, or {allowed}")),
+    }
 }
 
 pub(super) fn policy(words: &[String]) -> Read<Policy> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
-use tessera_core::{Bytes, Policy};
+use tessera_core::{Bytes, Policy, Precision};
 
 /// One row: everything about a setting but its type.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,13 @@ settings! {
     model_repository: PathBuf = "model_repository", "DIR", read::folder, required, false,
         "Folder of models: DIR/TENANT.onnx, DIR/TENANT/model.onnx or DIR/TENANT/VERSION/model.onnx. It is watched.";
     devices: Vec<DeviceWord> = "device", "DEVICE", read::devices, "auto", true,
-        "Where to run: auto, cpu, or cpu:0-3 for some cores. May be given several times.";
+        "Where to run: auto (an NVIDIA card where there is one, else the CPU), cpu, cpu:0-3 for some cores, or cuda:0. May be given several times.";
+    precision: Option<Precision> = "precision", "PRECISION", read::precision, "auto", false,
+        "How the numbers of tenants that say nothing are held and multiplied: fp32, tf32, bf16 or fp16; auto is fp32 on a CPU and tf32 on a card.";
+    partitions: Option<NonZeroU32> = "partitions", "N", read::count_or_auto, "auto", false,
+        "Shares of the device that run launches side by side; auto is one, and for the policy `space` on a card one stream for each of 16 tenants.";
+    memory_limit: Option<Bytes> = "memory_limit_bytes", "BYTES", read::bytes_or_auto, "auto", false,
+        "Most bytes that weights and arenas may take on the device; auto is all there are.";
     policy: Policy = "policy", "POLICY", read::policy, "space-time", false,
         "Who runs when: space-time (tenants share launches), space, time or exclusive.";
     tenant_batching: bool = "tenant_batching", "on|off", read::switch, "on", false,
@@ -109,6 +115,8 @@ settings! {
         "Longest time a request waits on an idle device for company to share its launch with.";
     pack_cache: Option<PathBuf> = "pack_cache", "DIR|off", read::cache, "auto", false,
         "Folder of packed weights, for quick restarts; auto is tessera under the user's cache folder.";
+    kernel_cache: Option<PathBuf> = "kernel_cache", "DIR|off", read::cache, "auto", false,
+        "Folder of kernels compiled for a card, for quick restarts; auto is tessera under the user's cache folder.";
     pack_cache_budget: Bytes = "pack_cache_bytes", "BYTES", read::bytes, "10GiB", false,
         "Most bytes kept in the pack cache; the least recently used go first.";
     max_plans: NonZeroU32 = "max_plans", "N", read::count, "256", false,

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tessera_server::Settings;
-use tessera_server::server::Server;
+use tessera_server::server::{Ended, Server};
 use tokio::sync::oneshot;
 
 /// A running server; dropped, it drains and ends.
@@ -15,7 +15,7 @@ pub(crate) struct Served {
     pub(crate) http: SocketAddr,
     metrics: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<usize>>,
+    thread: Option<std::thread::JoinHandle<Ended>>,
 }
 
 /// Settings for tests: free ports, a quick eye on the repository, no packs of earlier runs.
