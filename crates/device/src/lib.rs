@@ -19,6 +19,7 @@ pub mod cpu;
 pub mod cuda;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tessera_core::{Bytes, ClassId, LaneSpec, LaunchId, PartitionId, Precision, ProgramId, SlotId};
@@ -68,6 +69,16 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Bytes in use, exactly.
     fn memory(&self) -> MemoryUse;
+
+    /// Runs a launch several times, alone and step by step, and says what each step took (the median): for benches. Nothing else may run in its
+    /// partition meanwhile. Errors where the device does not measure steps, or the launch does not fit.
+    fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
+        let _ = (launch, rounds);
+        Err(DeviceError::Failed {
+            device: self.info().name,
+            why: "it does not measure single steps".to_owned(),
+        })
+    }
 
     /// Why the device is lost, if it is: requests in flight have been answered with it, and nothing will run any more.
     fn failure(&self) -> Option<String> {
@@ -158,7 +169,7 @@ pub struct Launch {
 }
 
 /// One tenant's place in a launch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lane {
     /// Its weights, leased until the launch has finished.
     pub slot: Slot,
@@ -167,7 +178,7 @@ pub struct Lane {
 }
 
 /// One request's part of a lane.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LaneRequest {
     /// Items it brings, at least one.
     pub items: u32,
@@ -183,6 +194,15 @@ pub struct Finished {
     /// Per lane, per request: one byte string per output of the plan, or why this request failed.
     pub answers: Vec<Vec<Result<Vec<bytes::Bytes>, RequestError>>>,
     /// From its first instruction to its last.
+    pub took: Duration,
+}
+
+/// What one step of a launch took.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StepTime {
+    /// Index of the step in the plan.
+    pub step: usize,
+    /// From the end of the step before it to its own end, without the overlap that steps of a whole launch have.
     pub took: Duration,
 }
 

@@ -17,6 +17,7 @@ mod compile;
 mod fence;
 mod library;
 mod partition;
+mod profile;
 mod program;
 mod site;
 mod slab;
@@ -24,14 +25,14 @@ mod steps;
 mod table;
 
 use crate::{
-    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, RequestError, Room, Slot,
-    Wake, misfit,
+    Device, DeviceError, DeviceInfo, Finished, Lane, Launch, MemoryUse, PartitionInfo, RequestError, Room,
+    Slot, StepTime, Wake, misfit,
 };
 use fence::{Compiler, Context, CudaError};
 use library::Library;
 use partition::{Partition, Running};
 use program::{NoKernel, Program};
-use rayon::ThreadPoolBuilder;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use slab::{SlabKey, Slabs};
 use std::collections::HashMap;
 use std::fmt;
@@ -41,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use table::LaneRow;
-use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
+use tessera_core::{Bytes, ClassId, LaunchId, PartitionId, Precision, ProgramId};
 use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
 
@@ -60,6 +61,7 @@ pub struct CudaDevice {
     programs_ever: AtomicU64,
     slabs: Arc<Slabs>,
     library: Library,
+    stagers: Arc<ThreadPool>,
     outbox: Outbox,
     context: Arc<Context>,
 }
@@ -147,6 +149,7 @@ impl CudaDevice {
             programs_ever: AtomicU64::new(0),
             slabs: Arc::new(slabs),
             library: Library::new(&context, compiler, options.kernel_cache.clone()),
+            stagers,
             outbox,
             context,
             name,
@@ -155,6 +158,29 @@ impl CudaDevice {
 
     fn partition(&self, id: PartitionId) -> Option<&Partition> {
         self.partitions.iter().find(|partition| partition.info.id == id)
+    }
+
+    /// Checks a launch against its program and finds its slots.
+    fn let_in(
+        &self,
+        id: LaunchId,
+        program_id: ProgramId,
+        lanes: Vec<Lane>,
+    ) -> Result<(Running, &Partition), DeviceError> {
+        let refuse = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
+        let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
+        let (program, partition) =
+            programs.get(&program_id).ok_or_else(|| refuse("there is no such program".to_owned()))?;
+        misfit(&program.plan, program.room, &lanes).map_err(refuse)?;
+        let row = |lane: &Lane| {
+            let weights = self.slabs.address(program.slab(), &lane.slot);
+            let weights =
+                weights.ok_or_else(|| refuse(format!("{:?} holds no weights of its class", lane.slot)))?;
+            Ok(LaneRow { weights, items: lane.requests.iter().map(|request| request.items).sum() })
+        };
+        let rows = lanes.iter().map(row).collect::<Result<Vec<LaneRow>, DeviceError>>()?;
+        let partition = self.partition(*partition).expect("programs are compiled for partitions that exist");
+        Ok((Running { id, program: program.clone(), lanes, rows }, partition))
     }
 
     /// Says a refusal in the device's words.
@@ -239,21 +265,9 @@ impl Device for CudaDevice {
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
-        let Launch { id, program: program_id, lanes } = launch;
-        let refuse = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
-        let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
-        let (program, partition) =
-            programs.get(&program_id).ok_or_else(|| refuse("there is no such program".to_owned()))?;
-        misfit(&program.plan, program.room, &lanes).map_err(refuse)?;
-        let row = |lane: &crate::Lane| {
-            let weights = self.slabs.address(program.slab(), &lane.slot);
-            let weights =
-                weights.ok_or_else(|| refuse(format!("{:?} holds no weights of its class", lane.slot)))?;
-            Ok(LaneRow { weights, items: lane.requests.iter().map(|request| request.items).sum() })
-        };
-        let rows = lanes.iter().map(row).collect::<Result<Vec<LaneRow>, DeviceError>>()?;
-        let partition = self.partition(*partition).expect("programs are compiled for partitions that exist");
-        partition.push(Running { id, program: program.clone(), lanes, rows });
+        let Launch { id, program, lanes } = launch;
+        let (running, partition) = self.let_in(id, program, lanes)?;
+        partition.push(running);
         Ok(())
     }
 
@@ -265,6 +279,12 @@ impl Device for CudaDevice {
         let (weights, weights_free) = self.slabs.memory();
         let rest = Bytes(self.context.used_bytes()).saturating_sub(weights + weights_free);
         MemoryUse { weights, weights_free, arenas: rest }
+    }
+
+    fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
+        let (running, partition) = self.let_in(launch.id, launch.program, launch.lanes.clone())?;
+        let profiled = profile::profile(&running, rounds, partition, &self.stagers);
+        profiled.map_err(|refused| self.refuse(refused))
     }
 
     fn failure(&self) -> Option<String> {
@@ -297,7 +317,7 @@ impl Outbox {
 
     /// Answers every request of a launch that never ran to its end.
     fn finish_lost(&self, running: Running, why: &str) {
-        let lost = |lane: &crate::Lane| {
+        let lost = |lane: &Lane| {
             lane.requests.iter().map(|_| Err(RequestError::DeviceFailed(why.to_owned()))).collect()
         };
         let answers = running.lanes.iter().map(lost).collect();

@@ -50,7 +50,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn items(&self) -> u32 {
+    pub(crate) fn items(&self) -> u32 {
         self.rows.iter().map(|row| row.items).sum()
     }
 }
@@ -59,9 +59,18 @@ impl Running {
 struct InFlight {
     running: Running,
     berth: Berth,
-    /// Where each output begins in the berth, and the errors after them.
+    staged: Staged,
+}
+
+/// What of a berth a launch takes.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// Table and inputs.
+    pub(crate) bytes_in: usize,
+    /// Where each output begins, and the errors after them.
     outputs: Vec<usize>,
     errors: usize,
+    bytes_out: usize,
 }
 
 impl Partition {
@@ -116,6 +125,14 @@ impl Partition {
         Ok(arena.address())
     }
 
+    /// Lends an idle berth; waits for one.
+    pub(crate) fn with_berth<T>(&self, work: impl FnOnce(&mut Berth) -> T) -> T {
+        let mut berth = self.berths.take();
+        let done = work(&mut berth);
+        self.berths.give_back(berth);
+        done
+    }
+
     /// Makes berths for launches that bring and take so many bytes, before the first of them comes.
     pub(crate) fn reserve_berths(&self, bytes_in: usize, bytes_out: usize) -> Result<(), Refused> {
         self.berths.reserve(bytes_in, bytes_out, &self.outbox)
@@ -161,8 +178,8 @@ impl Feeder {
             }
             let berth = self.berths.take();
             match self.start(&running, berth) {
-                Ok((berth, outputs, errors)) => {
-                    let flight = InFlight { running, berth, outputs, errors };
+                Ok((berth, staged)) => {
+                    let flight = InFlight { running, berth, staged };
                     if let Err(unsent) = self.reap.send(flight) {
                         self.outbox.finish_lost(unsent.0.running, "its thread has ended");
                     }
@@ -176,39 +193,31 @@ impl Feeder {
     }
 
     /// Stages and enqueues one launch. Errors are the card's, and final.
-    fn start(&self, running: &Running, mut berth: Berth) -> Result<(Berth, Vec<usize>, usize), CudaError> {
-        let Running { program, lanes, rows, .. } = running;
-        let items = running.items();
-        let table_bytes = program.table.bytes.next_multiple_of(ALIGNMENT);
-        let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, table_bytes);
-        let (outputs, errors) = stage_offsets(&program.plan.outputs, items, 0);
-        let bytes_out = errors + items as usize * size_of::<ItemError>();
-
-        let addresses = inputs.iter().map(|&at| berth.device_in.address() + at as u64);
-        let ports: Vec<u64> =
-            addresses.chain(outputs.iter().map(|&at| berth.device_out.address() + at as u64)).collect();
-        let staged = berth.host_in.bytes_mut();
-        program.table.write(rows, &ports, &mut staged[..program.table.bytes]);
-        stage(&self.stagers, lanes, &inputs, staged);
-
+    fn start(&self, running: &Running, mut berth: Berth) -> Result<(Berth, Staged), CudaError> {
+        let program = &running.program;
+        let staged = berth.stage(running, &self.stagers);
+        let Staged { bytes_in, errors, bytes_out, .. } = staged;
         self.copy_in.copy_in(&berth.host_in, &berth.device_in, 0..bytes_in)?;
         berth.arrived.record(&self.copy_in)?;
         self.compute.wait(&berth.arrived)?;
         berth.started.record(&self.compute)?;
         self.compute.copy_within(berth.device_in.address(), program.table_address(), program.table.bytes)?;
-        let errors_bytes = bytes_out - errors;
         if let Some(address) = program.errors_address() {
-            self.compute.zero(address, errors_bytes)?;
+            self.compute.zero(address, bytes_out - errors)?;
         }
-        program.graph(items).launch(&self.compute)?;
+        program.graph(running.items()).launch(&self.compute)?;
         if let Some(address) = program.errors_address() {
-            self.compute.copy_within(address, berth.device_out.address() + errors as u64, errors_bytes)?;
+            self.compute.copy_within(
+                address,
+                berth.device_out.address() + errors as u64,
+                bytes_out - errors,
+            )?;
         }
         berth.computed.record(&self.compute)?;
         self.copy_out.wait(&berth.computed)?;
         self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, 0..bytes_out)?;
         berth.done.record(&self.copy_out)?;
-        Ok((berth, outputs, errors))
+        Ok((berth, staged))
     }
 }
 
@@ -246,7 +255,7 @@ struct Reaper {
 impl Reaper {
     fn run(self, reaped: &Receiver<InFlight>) {
         for flight in reaped {
-            let InFlight { berth, running, .. } = &flight;
+            let InFlight { running, berth, .. } = &flight;
             let ended = berth.done.synchronize().and_then(|()| berth.started.until(&berth.computed));
             match ended {
                 Ok(took) => {
@@ -272,7 +281,7 @@ impl Reaper {
 
 /// Every request's outputs, or why it failed.
 fn answers(flight: &InFlight) -> Vec<Vec<Result<Vec<Bytes>, RequestError>>> {
-    let InFlight { running, berth, outputs, errors } = flight;
+    let InFlight { running, berth, staged: Staged { outputs, errors, .. } } = flight;
     let program = &running.program;
     let bytes = berth.host_out.bytes();
     let mut first = 0;
@@ -301,9 +310,9 @@ fn answers(flight: &InFlight) -> Vec<Vec<Result<Vec<Bytes>, RequestError>>> {
 
 /// Staged bytes of one launch, and the events that mark its way.
 #[derive(Debug)]
-struct Berth {
-    host_in: Pinned,
-    device_in: Memory,
+pub(crate) struct Berth {
+    pub(crate) host_in: Pinned,
+    pub(crate) device_in: Memory,
     host_out: Pinned,
     device_out: Memory,
     arrived: Event,
@@ -324,6 +333,22 @@ impl Berth {
             computed: Event::timed(context)?,
             done: Event::timed(context)?,
         })
+    }
+
+    /// Writes a launch's table and inputs into it. It was made for the largest launch of any program, so they fit.
+    pub(crate) fn stage(&mut self, running: &Running, stagers: &ThreadPool) -> Staged {
+        let Running { program, lanes, rows, .. } = running;
+        let items = running.items();
+        let table_bytes = program.table.bytes.next_multiple_of(ALIGNMENT);
+        let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, table_bytes);
+        let (outputs, errors) = stage_offsets(&program.plan.outputs, items, 0);
+        let addresses = inputs.iter().map(|&at| self.device_in.address() + at as u64);
+        let ports: Vec<u64> =
+            addresses.chain(outputs.iter().map(|&at| self.device_out.address() + at as u64)).collect();
+        let staged = self.host_in.bytes_mut();
+        program.table.write(rows, &ports, &mut staged[..program.table.bytes]);
+        stage(stagers, lanes, &inputs, staged);
+        Staged { bytes_in, outputs, errors, bytes_out: errors + items as usize * size_of::<ItemError>() }
     }
 
     fn holds(&self, bytes_in: usize, bytes_out: usize) -> bool {

@@ -9,7 +9,7 @@
 use super::Refused;
 use super::abi::ItemError;
 use super::call::KernelCall;
-use super::fence::{Block, Graph, Shape, Stream};
+use super::fence::{Block, CudaError, Graph, Shape, Stream};
 use super::library::{Functions, Library};
 use super::partition::Partition;
 use super::site::Site;
@@ -18,7 +18,7 @@ use super::steps;
 use super::table::TableLayout;
 use crate::{RequestError, Room};
 use std::sync::Arc;
-use tessera_planner::plan::{Port, Step, StepKind};
+use tessera_planner::plan::{Port, StepKind};
 use tessera_planner::{Plan, SlotLayout};
 
 /// Where parts of a program's own memory, and of staged inputs and outputs, begin: a multiple of this.
@@ -30,12 +30,15 @@ pub(crate) struct Program {
     pub(crate) plan: Arc<Plan>,
     pub(crate) room: Room,
     pub(crate) table: TableLayout,
+    layout: Arc<SlotLayout>,
     /// Table, errors and constants.
     memory: Block,
+    constants: Vec<u64>,
+    arena: u64,
+    multiprocessors: u32,
     /// By the items they hold, fewest first.
     graphs: Vec<(u32, Graph)>,
-    /// The graphs' code.
-    _functions: Functions,
+    functions: Functions,
 }
 
 /// The step at which a plan could not be lowered, and why.
@@ -45,18 +48,27 @@ pub(crate) struct NoKernel {
     pub(crate) why: String,
 }
 
-/// A plan's kernels at one capacity, and the memory they want beside the buffers.
+/// A plan's kernels at one capacity.
 #[derive(Debug)]
-struct Lowered {
-    capacity: Room,
-    calls: Vec<KernelCall>,
+pub(crate) struct Lowered {
+    pub(crate) inputs: Vec<KernelCall>,
+    /// Per step.
+    pub(crate) steps: Vec<Vec<KernelCall>>,
+    pub(crate) outputs: Vec<KernelCall>,
+}
+
+impl Lowered {
+    /// All of them, in order.
+    fn calls(&self) -> impl Iterator<Item = &KernelCall> {
+        self.inputs.iter().chain(self.steps.iter().flatten()).chain(&self.outputs)
+    }
 }
 
 impl Program {
     /// Compiles what is not compiled yet, and captures. Takes from milliseconds to seconds; disturbs no launch.
     pub(crate) fn new(
         plan: &Arc<Plan>,
-        layout: &SlotLayout,
+        layout: &Arc<SlotLayout>,
         room: Room,
         partition: &Partition,
         library: &Library,
@@ -65,7 +77,6 @@ impl Program {
         let stream = &Arc::new(Stream::new(&partition.context)?);
         let table = TableLayout::new(room, plan.inputs.len() + plan.outputs.len());
         let mut end = table.bytes.next_multiple_of(ALIGNMENT);
-        let errors = end;
         end += (room.items as usize * size_of::<ItemError>()).next_multiple_of(ALIGNMENT);
         let mut constants = Vec::with_capacity(plan.constants.len());
         for constant in &plan.constants {
@@ -78,44 +89,91 @@ impl Program {
         }
         let constants: Vec<u64> = constants.iter().map(|&at| memory.address() + at as u64).collect();
         let arena = partition.reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room))?;
-        let lowered = capacities(room).map(|capacity| {
-            let site = Site {
-                plan,
-                layout,
-                capacity,
-                multiprocessors: partition.multiprocessors,
-                launch: table.params(memory.address(), memory.address() + errors as u64),
-                arena,
-                constants: &constants,
-                workspace: arena + arena_bytes(plan, capacity),
-            };
-            let calls = lower(&site, |port| table.port(memory.address(), port))?;
-            Ok(Lowered { capacity, calls })
-        });
-        let lowered: Vec<Lowered> = lowered.collect::<Result<_, NoKernel>>()?;
-        let specs = lowered.iter().flat_map(|lowered| &lowered.calls).map(|call| call.spec.clone()).collect();
-        let functions = library.load(specs).map_err(Refused::Compile)?;
-        let mut graphs = Vec::with_capacity(lowered.len());
-        for Lowered { capacity, calls } in &lowered {
-            let graph = Graph::capture(stream, || {
-                calls.iter().try_for_each(|call| {
-                    let shape = Shape {
-                        grid: call.grid,
-                        block: call.block,
-                        shared_bytes: call.shared_bytes,
-                        cluster: call.cluster,
-                    };
-                    let function = &functions[&call.spec];
-                    function.allow(&shape).and_then(|()| function.launch(stream, &shape, &call.params))
-                })
-            })?;
-            graphs.push((capacity.items, graph));
+        let mut program = Program {
+            plan: plan.clone(),
+            room,
+            table,
+            layout: layout.clone(),
+            memory,
+            constants,
+            arena,
+            multiprocessors: partition.multiprocessors,
+            graphs: Vec::new(),
+            functions: Functions::new(),
+        };
+        let lowered = capacities(room).map(|capacity| Ok((capacity, program.lower(capacity)?)));
+        let lowered: Vec<(Room, Lowered)> = lowered.collect::<Result<_, NoKernel>>()?;
+        let calls = lowered.iter().flat_map(|(_, lowered)| lowered.calls());
+        program.functions =
+            library.load(calls.map(|call| call.spec.clone()).collect()).map_err(Refused::Compile)?;
+        for (capacity, lowered) in &lowered {
+            let graph =
+                Graph::capture(stream, || lowered.calls().try_for_each(|call| program.launch(call, stream)))?;
+            program.graphs.push((capacity.items, graph));
         }
         stream.synchronize()?;
         let (_, bytes_in) = stage_offsets(&plan.inputs, room.items, table.bytes.next_multiple_of(ALIGNMENT));
         let (_, errors) = stage_offsets(&plan.outputs, room.items, 0);
         partition.reserve_berths(bytes_in, errors + room.items as usize * size_of::<ItemError>())?;
-        Ok(Program { plan: plan.clone(), room, table, memory, graphs, _functions: functions })
+        Ok(program)
+    }
+
+    /// The kernels of the plan at a capacity.
+    pub(crate) fn lower(&self, capacity: Room) -> Result<Lowered, NoKernel> {
+        let (plan, address) = (&*self.plan, self.memory.address());
+        let site = Site {
+            plan,
+            layout: &self.layout,
+            capacity,
+            multiprocessors: self.multiprocessors,
+            launch: self.table.params(address, address + self.errors_offset() as u64),
+            arena: self.arena,
+            constants: &self.constants,
+            workspace: self.arena + arena_bytes(plan, capacity),
+        };
+        let no_kernel = |step: String| move |why: String| NoKernel { step, why };
+        let wire = |port: usize| self.table.port(address, port);
+        let inputs = plan.inputs.iter().enumerate().map(|(index, input)| {
+            let call = steps::convert::ingest(&site, input, wire(index));
+            call.map_err(no_kernel(format!("input {index}")))
+        });
+        let steps = plan
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(index, step)| steps::calls(&site, index).map_err(no_kernel(step.name.clone())));
+        let outputs = plan.outputs.iter().enumerate().map(|(index, output)| {
+            let call = steps::convert::egress(&site, output, wire(plan.inputs.len() + index));
+            call.map_err(no_kernel(format!("output {index}")))
+        });
+        Ok(Lowered {
+            inputs: inputs.collect::<Result<Vec<_>, _>>()?.concat(),
+            steps: steps.collect::<Result<_, _>>()?,
+            outputs: outputs.collect::<Result<Vec<_>, _>>()?.concat(),
+        })
+    }
+
+    /// Puts one call into a stream.
+    pub(crate) fn launch(&self, call: &KernelCall, stream: &Stream) -> Result<(), CudaError> {
+        let shape = Shape {
+            grid: call.grid,
+            block: call.block,
+            shared_bytes: call.shared_bytes,
+            cluster: call.cluster,
+        };
+        let function = &self.functions[&call.spec];
+        function.allow(&shape)?;
+        function.launch(stream, &shape, &call.params)
+    }
+
+    /// The smallest capacity that holds so many items.
+    pub(crate) fn capacity(&self, items: u32) -> Room {
+        capacities(self.room).find(|capacity| capacity.items >= items).unwrap_or(self.room)
+    }
+
+    /// Where the errors begin in the program's own memory.
+    fn errors_offset(&self) -> usize {
+        self.table.bytes.next_multiple_of(ALIGNMENT)
     }
 
     /// Whose slots it reads.
@@ -131,7 +189,7 @@ impl Program {
     /// Where kernels report failures of items; `None` when no step can.
     pub(crate) fn errors_address(&self) -> Option<u64> {
         let watches = self.plan.steps.iter().any(|step| matches!(step.kind, StepKind::Gather { .. }));
-        watches.then(|| self.memory.address() + self.table.bytes.next_multiple_of(ALIGNMENT) as u64)
+        watches.then(|| self.memory.address() + self.errors_offset() as u64)
     }
 
     /// The graph for so many items, which are within the program's room.
@@ -154,25 +212,6 @@ impl Program {
 fn capacities(room: Room) -> impl Iterator<Item = Room> {
     let powers = (0..32).map(|power| 1u32 << power).take_while(move |&items| items < room.items);
     powers.chain([room.items]).map(move |items| Room { lanes: room.lanes.min(items), items })
-}
-
-/// The kernels of a plan, in order. `port` gives the place in the table that holds the address of an input, or of an output after all inputs.
-fn lower(site: &Site<'_>, port: impl Fn(usize) -> u64) -> Result<Vec<KernelCall>, NoKernel> {
-    let Plan { inputs, outputs, steps, .. } = site.plan;
-    let no_kernel = |step: String| move |why: String| NoKernel { step, why };
-    let mut calls = Vec::new();
-    for (index, input) in inputs.iter().enumerate() {
-        let call = steps::convert::ingest(site, input, port(index));
-        calls.extend(call.map_err(no_kernel(format!("input {index}")))?);
-    }
-    for (index, Step { name, .. }) in steps.iter().enumerate() {
-        calls.extend(steps::calls(site, index).map_err(no_kernel(name.clone()))?);
-    }
-    for (index, output) in outputs.iter().enumerate() {
-        let call = steps::convert::egress(site, output, port(inputs.len() + index));
-        calls.extend(call.map_err(no_kernel(format!("output {index}")))?);
-    }
-    Ok(calls)
 }
 
 /// Bytes of a plan's buffers at a capacity.

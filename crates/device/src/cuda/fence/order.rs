@@ -143,6 +143,16 @@ impl Event {
         unsafe { result::event::record(self.raw, stream.raw) }.doing("mark a place in a stream")
     }
 
+    /// As [`Event::record`], inside a graph that is being captured: it fires anew whenever the graph runs.
+    pub(crate) fn record_in_graph(&self, stream: &Stream) -> Result<(), CudaError> {
+        self.context.bind()?;
+        let flags = sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
+        // SAFETY: both live, and belong to one context.
+        unsafe { sys::cuEventRecordWithFlags(self.raw, stream.raw, flags) }
+            .result()
+            .doing("mark a place in a graph")
+    }
+
     /// Blocks this thread until it has fired. The error may be that of any kernel before it.
     pub(crate) fn synchronize(&self) -> Result<(), CudaError> {
         self.context.bind()?;
