@@ -9,6 +9,7 @@ use super::fence::{Compiled, Compiler};
 /// Every file in `kernels/`.
 const SOURCES: &[(&str, &str)] = &[
     ("abi.cuh", include_str!("kernels/abi.cuh")),
+    ("functions.cuh", include_str!("kernels/functions.cuh")),
     ("types.cuh", include_str!("kernels/types.cuh")),
     ("copy.cu", include_str!("kernels/copy.cu")),
 ];

@@ -3,11 +3,13 @@
 //! Pure: addresses come in with the [`Site`], and nothing here talks to a driver. A step without a kernel is refused by
 //! [`calls`] with the reason, and its class is served by another device.
 
+mod activation;
 mod attention;
 mod copy;
 mod depthwise;
 mod elementwise;
 mod fill;
+mod functions;
 mod gather;
 mod lstm;
 mod matmul;
