@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod convert;
 mod copy;
 mod depthwise;
 mod elementwise;
@@ -17,6 +18,9 @@ mod norm;
 mod pool;
 mod product;
 mod reduce;
+mod vector;
+
+pub(crate) use convert::{egress, ingest};
 
 use super::abi::MAX_AXES;
 use super::call::KernelCall;
