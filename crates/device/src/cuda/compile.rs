@@ -9,7 +9,10 @@ use super::fence::{Compiled, Compiler};
 /// Every file in `kernels/`.
 const SOURCES: &[(&str, &str)] = &[
     ("abi.cuh", include_str!("kernels/abi.cuh")),
+    ("functions.cuh", include_str!("kernels/functions.cuh")),
     ("types.cuh", include_str!("kernels/types.cuh")),
+    ("vector.cuh", include_str!("kernels/vector.cuh")),
+    ("convert.cu", include_str!("kernels/convert.cu")),
     ("copy.cu", include_str!("kernels/copy.cu")),
 ];
 

@@ -68,7 +68,8 @@ template <typename T>
 __device__ __forceinline__ T* at(const Launch& launch, const Operand& operand, u32 item) {
     u64 address = operand.base + operand.item_bytes * item;
     if (operand.kind == WEIGHT) address += launch.weights[launch.lane_of[item]];
-    return reinterpret_cast<T*>(address);
+    // Global memory, which the compiler cannot see: it would use the slower loads that find out.
+    return static_cast<T*>(__cvta_global_to_generic(address));
 }
 
 // Waits until the kernels before this one have finished and their writes can be seen (programmatic dependent launch).

@@ -1,13 +1,89 @@
-//! Between the wire and the arena.
+//! Ports: between the wire, where floats are f32, and the arena, where they are held as the precision says. See
+//! `kernels/convert.cu`.
 
-use crate::cuda::call::KernelCall;
-use crate::cuda::site::Site;
-use tessera_planner::plan::Port;
+use super::vector::widest;
+use crate::cuda::abi::{LaunchParams, OperandParams};
+use crate::cuda::call::{KernelCall, KernelSpec, params};
+use crate::cuda::site::{Site, type_number};
+use bytemuck::{Pod, Zeroable};
+use tessera_core::DType;
+use tessera_planner::plan::{Operand, Port};
 
-pub(crate) fn ingest(_site: &Site<'_>, _port: &Port, _wire: u64) -> Result<Vec<KernelCall>, String> {
-    Err("none yet".to_owned())
+/// Packs that a thread moves at a time: `UNROLL` of the kernel.
+const UNROLL: u64 = 4;
+/// Blocks per multiprocessor that keep memory busy; more would only queue.
+const BLOCKS_PER_MULTIPROCESSOR: u64 = 8;
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct ConvertParams {
+    launch: LaunchParams,
+    x: OperandParams,
+    out: OperandParams,
+    elements: u64,
+    per_item: u64,
+}
+params!(ConvertParams);
+
+/// Moves what requests brought for an input, `[item][elements]` of the port's type at `from`, to where the plan has it.
+pub(crate) fn ingest(site: &Site<'_>, port: usize, from: u64) -> KernelCall {
+    let port = &site.plan.inputs[port];
+    let call =
+        Move { from: port.dtype, x: wire(port, from), to: site.stored(port.at), out: site.operand(port.at) };
+    call.lower(site, port, false)
 }
 
-pub(crate) fn egress(_site: &Site<'_>, _port: &Port, _wire: u64) -> Result<Vec<KernelCall>, String> {
-    Err("none yet".to_owned())
+/// Moves an output from where the plan has it to `[item][elements]` of the port's type at `to`.
+pub(crate) fn egress(site: &Site<'_>, port: usize, to: u64) -> KernelCall {
+    let port = &site.plan.outputs[port];
+    let call =
+        Move { from: site.stored(port.at), x: site.operand(port.at), to: port.dtype, out: wire(port, to) };
+    call.lower(site, port, !matches!(port.at, Operand::Buffer(_)))
+}
+
+fn wire(port: &Port, address: u64) -> OperandParams {
+    OperandParams { base: address, item_bytes: port.bytes_per_item() as u64, kind: 0, unused: 0 }
+}
+
+struct Move {
+    from: DType,
+    x: OperandParams,
+    to: DType,
+    out: OperandParams,
+}
+
+impl Move {
+    fn lower(self, site: &Site<'_>, port: &Port, per_item: bool) -> KernelCall {
+        let elements = port.dims.iter().product::<usize>() as u64;
+        let items = u64::from(site.capacity.items);
+        let (pieces, length) = if per_item { (items, elements) } else { (1, items * elements) };
+        let a_block = UNROLL * 256 * widest(self.from.size().min(self.to.size())) as u64;
+        let most = u64::from(site.multiprocessors) * BLOCKS_PER_MULTIPROCESSOR;
+        let blocks = length.div_ceil(a_block).clamp(1, most.max(1)) as u32;
+        let params = ConvertParams {
+            launch: site.launch,
+            x: self.x,
+            out: self.out,
+            elements,
+            per_item: u64::from(per_item),
+        };
+        let (from, to) = as_moved(self.from, self.to);
+        let spec =
+            KernelSpec::new("convert.cu").define("FROM", type_number(from)).define("TO", type_number(to));
+        KernelCall::new(spec, &params, [blocks, pieces as u32, 1], 256)
+    }
+}
+
+/// Elements that stay as they are are moved as unsigned integers of their size, whatever they mean: fewer kernels.
+pub(super) fn as_moved(from: DType, to: DType) -> (DType, DType) {
+    if from != to {
+        return (from, to);
+    }
+    let bits = match from.size() {
+        1 => DType::U8,
+        2 => DType::U16,
+        4 => DType::U32,
+        _ => DType::U64,
+    };
+    (bits, bits)
 }

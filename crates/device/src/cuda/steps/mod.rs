@@ -3,12 +3,14 @@
 //! Pure: addresses come in with the [`Site`], and nothing here talks to a driver. A step without a kernel is refused by
 //! [`calls`] with the reason, and its class is served by another device.
 
+mod activation;
 mod attention;
 pub(crate) mod convert;
 mod copy;
 mod depthwise;
 mod elementwise;
 mod fill;
+mod functions;
 mod gather;
 mod lstm;
 mod matmul;
@@ -16,6 +18,9 @@ mod norm;
 mod pool;
 mod product;
 mod reduce;
+mod vector;
+
+pub(crate) use convert::{egress, ingest};
 
 use super::abi::MAX_AXES;
 use super::call::KernelCall;
