@@ -40,11 +40,11 @@ pub(crate) struct ItemError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct OperandParams {
-    /// The address of item 0; of a weight, its offset in the slot.
+    /// The address of item 0; of a weight, its offset in the slot; of the wire, the place in the table that holds the address.
     pub(crate) base: u64,
-    /// Bytes between items; 0 unless it is a buffer.
+    /// Bytes between items; 0 for constants and weights.
     pub(crate) item_bytes: u64,
-    /// 0 buffer, 1 constant, 2 weight.
+    /// 0 buffer, 1 constant, 2 weight, 3 wire.
     pub(crate) kind: u32,
     pub(crate) unused: u32,
 }

@@ -131,25 +131,17 @@ impl Program {
             constants: &self.constants,
             workspace: self.arena + arena_bytes(plan, capacity),
         };
-        let no_kernel = |step: String| move |why: String| NoKernel { step, why };
         let wire = |port: usize| self.table.port(address, port);
-        let inputs = plan.inputs.iter().enumerate().map(|(index, input)| {
-            let call = steps::convert::ingest(&site, input, wire(index));
-            call.map_err(no_kernel(format!("input {index}")))
+        let inputs = (0..plan.inputs.len()).map(|index| steps::ingest(&site, index, wire(index)));
+        let steps = plan.steps.iter().enumerate().map(|(index, step)| {
+            steps::calls(&site, index).map_err(|why| NoKernel { step: step.name.clone(), why })
         });
-        let steps = plan
-            .steps
-            .iter()
-            .enumerate()
-            .map(|(index, step)| steps::calls(&site, index).map_err(no_kernel(step.name.clone())));
-        let outputs = plan.outputs.iter().enumerate().map(|(index, output)| {
-            let call = steps::convert::egress(&site, output, wire(plan.inputs.len() + index));
-            call.map_err(no_kernel(format!("output {index}")))
-        });
+        let after = plan.inputs.len();
+        let outputs = (0..plan.outputs.len()).map(|index| steps::egress(&site, index, wire(after + index)));
         Ok(Lowered {
-            inputs: inputs.collect::<Result<Vec<_>, _>>()?.concat(),
+            inputs: inputs.collect(),
             steps: steps.collect::<Result<_, _>>()?,
-            outputs: outputs.collect::<Result<Vec<_>, _>>()?.concat(),
+            outputs: outputs.collect(),
         })
     }
 

@@ -4,6 +4,7 @@
 //   operand  buffer    base + item * item_bytes
 //            constant  base
 //            weight    weights[lane_of[item]] + base
+//            wire      *base + item * item_bytes              where this launch's inputs and outputs are staged
 //
 // A program is launched for up to its capacity of lanes and items; `counts` says how many there are this time. Grids are
 // made for the capacity, so every kernel first leaves out what is not there.
@@ -40,11 +41,11 @@ struct Launch {
 };
 static_assert(sizeof(Launch) == 40, "twin of abi.rs");
 
-enum OperandKind : u32 { BUFFER = 0, CONSTANT = 1, WEIGHT = 2 };
+enum OperandKind : u32 { BUFFER = 0, CONSTANT = 1, WEIGHT = 2, WIRE = 3 };
 
 struct Operand {
-    u64 base;        // address of item 0, or offset in the slot
-    u64 item_bytes;  // between items; 0 unless a buffer
+    u64 base;        // address of item 0; of a weight its offset in the slot, of the wire the place in the table that holds the address
+    u64 item_bytes;  // between items; 0 for constants and weights
     u32 kind;
     u32 unused;
 };
@@ -66,8 +67,10 @@ __device__ __forceinline__ u32 items_of(const Launch& launch) { return launch.co
 // The elements of an operand that an item sees.
 template <typename T>
 __device__ __forceinline__ T* at(const Launch& launch, const Operand& operand, u32 item) {
-    u64 address = operand.base + operand.item_bytes * item;
+    u64 address = operand.base;
     if (operand.kind == WEIGHT) address += launch.weights[launch.lane_of[item]];
+    if (operand.kind == WIRE) address = *static_cast<const u64*>(__cvta_global_to_generic(address));
+    address += operand.item_bytes * item;
     // Global memory, which the compiler cannot see: it would use the slower loads that find out.
     return static_cast<T*>(__cvta_global_to_generic(address));
 }

@@ -25,7 +25,8 @@ struct ConvertParams {
 }
 params!(ConvertParams);
 
-/// Moves what requests brought for an input, `[item][elements]` of the port's type at `from`, to where the plan has it.
+/// Moves what requests brought for an input, `[item][elements]` of the port's type, to where the plan has it. The address of the first is in the
+/// table at `from`.
 pub(crate) fn ingest(site: &Site<'_>, port: usize, from: u64) -> KernelCall {
     let port = &site.plan.inputs[port];
     let call =
@@ -33,7 +34,7 @@ pub(crate) fn ingest(site: &Site<'_>, port: usize, from: u64) -> KernelCall {
     call.lower(site, port, false)
 }
 
-/// Moves an output from where the plan has it to `[item][elements]` of the port's type at `to`.
+/// Moves an output from where the plan has it to `[item][elements]` of the port's type, whose address is in the table at `to`.
 pub(crate) fn egress(site: &Site<'_>, port: usize, to: u64) -> KernelCall {
     let port = &site.plan.outputs[port];
     let call =
@@ -42,7 +43,7 @@ pub(crate) fn egress(site: &Site<'_>, port: usize, to: u64) -> KernelCall {
 }
 
 fn wire(port: &Port, address: u64) -> OperandParams {
-    OperandParams { base: address, item_bytes: port.bytes_per_item() as u64, kind: 0, unused: 0 }
+    OperandParams { base: address, item_bytes: port.bytes_per_item() as u64, kind: 3, unused: 0 }
 }
 
 struct Move {

@@ -5,7 +5,7 @@
 
 mod activation;
 mod attention;
-pub(crate) mod convert;
+mod convert;
 mod copy;
 mod depthwise;
 mod elementwise;
