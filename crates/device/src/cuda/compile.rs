@@ -16,7 +16,9 @@ const SOURCES: &[(&str, &str)] = &[
     ("copy.cu", include_str!("kernels/copy.cu")),
     ("elementwise.cu", include_str!("kernels/elementwise.cu")),
     ("fill.cu", include_str!("kernels/fill.cu")),
+    ("gather.cu", include_str!("kernels/gather.cu")),
     ("reduce.cu", include_str!("kernels/reduce.cu")),
+    ("rows.cu", include_str!("kernels/rows.cu")),
     ("transpose.cu", include_str!("kernels/transpose.cu")),
 ];
 
