@@ -1,5 +1,7 @@
 //! The cases: one small plan per kind of step and shape worth a test.
 
+mod elements;
+
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::sync::Arc;
@@ -201,6 +203,7 @@ pub fn cases() -> Vec<Case> {
     ];
     all.extend(reductions.map(reduce));
     all.extend([chain(), mask(), transpose(), fill()]);
+    all.extend(elements::cases());
     all
 }
 

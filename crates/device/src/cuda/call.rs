@@ -67,6 +67,22 @@ impl KernelCall {
         }
     }
 
+    /// A call of a kernel whose parameters are `params`, then a list as long as the specialisation says.
+    pub(crate) fn with_list<P: Params, T: Pod>(
+        spec: KernelSpec,
+        params: &P,
+        list: &[T],
+        grid: [u32; 3],
+        block: u32,
+    ) -> KernelCall {
+        assert!(size_of::<P>().is_multiple_of(align_of::<T>()), "no gap before the list");
+        let mut call = KernelCall::new(spec, params, grid, block);
+        call.params.extend_from_slice(bytemuck::cast_slice(list));
+        call.spec.defines.retain(|(name, _)| *name != "PARAMS_BYTES");
+        call.spec = call.spec.define("PARAMS_BYTES", call.params.len());
+        call
+    }
+
     /// With so much dynamic shared memory.
     pub(crate) fn shared(mut self, bytes: usize) -> KernelCall {
         self.shared_bytes = u32::try_from(bytes).expect("a block's shared memory is under 4 GiB");

@@ -14,6 +14,12 @@ const SOURCES: &[(&str, &str)] = &[
     ("vector.cuh", include_str!("kernels/vector.cuh")),
     ("convert.cu", include_str!("kernels/convert.cu")),
     ("copy.cu", include_str!("kernels/copy.cu")),
+    ("elementwise.cu", include_str!("kernels/elementwise.cu")),
+    ("fill.cu", include_str!("kernels/fill.cu")),
+    ("gather.cu", include_str!("kernels/gather.cu")),
+    ("reduce.cu", include_str!("kernels/reduce.cu")),
+    ("rows.cu", include_str!("kernels/rows.cu")),
+    ("transpose.cu", include_str!("kernels/transpose.cu")),
 ];
 
 /// What kernels are compiled for. The matrix instructions that they use exist on nothing else.

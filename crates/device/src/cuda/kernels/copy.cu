@@ -1,22 +1,29 @@
 // Copy: moves elements. out[out_offset + i * out_strides...] = x[offset + i * strides...] for every index of `dims`, every item.
 //
-// One thread an element; blockIdx.y is the item. Elements are moved as bits, so a NaN keeps its own. Bound by memory: 2 * SIZE bytes an
-// element; a transposed walk reads or writes 32-byte sectors in part, which the cache makes up for on images.
+// A unit is what both sides hold in one piece and aligned, up to 16 bytes: lowering makes the innermost axis one of units where its
+// strides are 1. Units are moved as bits, so a NaN keeps its own; only a constant's f32 becomes the type that the plan's floats are held in.
+// A thread moves UNROLL units, a block apart, all loads first; blockIdx.y is the item. Bound by memory. Walks that turn the innermost axis
+// into another are transpose.cu's.
 //
-//   -DTYPE=n  the element's type      twin on the CPU: cpu/steps/walk.rs
-#include "types.cuh"
+//   -DFROM=n -DTO=n  types of the elements of a unit, -DWIDTH=n  how many      twin on the CPU: cpu/steps/walk.rs
+#include "vector.cuh"
 
-typedef TypeOf<TYPE>::type T;
+typedef TypeOf<FROM>::type From;
+typedef TypeOf<TO>::type To;
+typedef Pack<From, WIDTH> UnitFrom;
+typedef Pack<To, WIDTH> UnitTo;
+
+constexpr int UNROLL = 4;
 
 struct Params {
     Launch launch;
-    Walk x;
+    Walk x;  // in units
     Operand out;
     i64 out_offset;
     i64 out_strides[MAX_AXES];
     u32 dims[MAX_AXES];  // 1 beyond the walk's axes
-    u32 elements;        // their product
-    u32 axes;
+    u32 units;           // their product
+    u32 axes;            // at least 1
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/copy.rs");
 
@@ -25,19 +32,31 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     dependency_wait();
     dependents_may_start();
     if (item >= items_of(p.launch)) return;
-    const T* x = at<const T>(p.launch, p.x.operand, item) + p.x.offset;
-    T* out = at<T>(p.launch, p.out, item) + p.out_offset;
-    for (u32 element = blockIdx.x * blockDim.x + threadIdx.x; element < p.elements; element += gridDim.x * blockDim.x) {
-        u32 rest = element;
-        i64 from = 0, to = 0;
+    const UnitFrom* x = at<const UnitFrom>(p.launch, p.x.operand, item) + p.x.offset;
+    UnitTo* out = at<UnitTo>(p.launch, p.out, item) + p.out_offset;
+    const u32 first = blockIdx.x * (256 * UNROLL) + threadIdx.x;
+    UnitFrom loaded[UNROLL];
+    i64 to[UNROLL];
 #pragma unroll
-        for (int axis = MAX_AXES - 1; axis >= 0; axis--) {
-            if (axis >= p.axes) continue;
+    for (int i = 0; i < UNROLL; i++) {
+        const u32 unit = first + i * 256;
+        if (unit >= p.units) break;
+        u32 rest = unit;
+        i64 from = 0;
+        to[i] = 0;
+#pragma unroll 1
+        for (u32 axis = p.axes - 1; axis > 0; axis--) {
             const u32 index = rest % p.dims[axis];
             rest /= p.dims[axis];
             from += index * p.x.strides[axis];
-            to += index * p.out_strides[axis];
+            to[i] += index * p.out_strides[axis];
         }
-        out[to] = x[from];
+        loaded[i] = x[from + rest * p.x.strides[0]];
+        to[i] += rest * p.out_strides[0];
+    }
+#pragma unroll
+    for (int i = 0; i < UNROLL; i++) {
+        if (first + i * 256 >= p.units) break;
+        out[to[i]] = As<To, From>::of(loaded[i]);
     }
 }

@@ -35,6 +35,7 @@ __device__ __forceinline__ float floor(float x) { return ::floorf(x); }
 __device__ __forceinline__ float log(float x) { return ::logf(x); }
 __device__ __forceinline__ float neg(float x) { return -x; }
 __device__ __forceinline__ float logical_not(float x) { return x == 0.0f ? 1.0f : 0.0f; }
+__device__ __forceinline__ bool logical_not(bool x) { return !x; }
 __device__ __forceinline__ float reciprocal(float x) { return __fdiv_rn(1.0f, x); }
 __device__ __forceinline__ float relu(float x) { return x < 0.0f ? 0.0f : x; }
 __device__ __forceinline__ float round(float x) { return ::rintf(x); }
