@@ -8,6 +8,7 @@
 //! demo says so.
 
 use crate::load::{self, Outcome, Progress, Traffic};
+use crate::page::sample;
 use crate::zoo::tiny::Tiny;
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -154,12 +155,6 @@ async fn wait_until_ready(http: SocketAddr) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     bail!("the models were not loaded within a minute")
-}
-
-/// The value of a series without labels.
-fn sample(page: &str, name: &str) -> Option<f64> {
-    let line = page.lines().find(|line| line.split(' ').next() == Some(name))?;
-    line.split(' ').nth(1)?.parse().ok()
 }
 
 /// A line that is written over every half second, on terminals only.

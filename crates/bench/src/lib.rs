@@ -1,11 +1,13 @@
 //! The model zoo, workloads, the load generator and the demo.
 //!
-//! [`zoo`] makes models, [`load`] sends requests to them, [`latency`] says what people ask of the answers; [`demo`] puts them
-//! together.
+//! [`zoo`] makes models. Over HTTP, [`load`] sends requests to them, [`latency`] says what people ask of the answers and [`demo`] puts
+//! them together. In process, [`tenants`] measures whole models under every policy.
 
 pub mod client;
 pub mod demo;
 pub mod latency;
 pub mod load;
 pub mod onnx_writer;
+mod page;
+pub mod tenants;
 pub mod zoo;

@@ -1,5 +1,6 @@
 //! The `tessera` binary: a table of commands, glue only.
 
+mod bench;
 mod demo;
 mod serve;
 mod zoo;
@@ -19,6 +20,7 @@ const COMMANDS: &[Entry] = &[
     Entry { spell: demo::command, run: demo::run },
     Entry { spell: serve::command, run: serve::run },
     Entry { spell: zoo::command, run: zoo::run },
+    Entry { spell: bench::command, run: bench::run },
 ];
 
 fn main() -> ExitCode {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // the lint spares tests, but not the functions that they share
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod double;
+
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

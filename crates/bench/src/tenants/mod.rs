@@ -1,0 +1,117 @@
+//! `tessera bench tenants`: whole models, many tenants with weights of their own, one request after another from each.
+//!
+//! ```text
+//!   zoo ─▶ R tenants ─▶ engine and scheduler of the server, in process ─▶ device
+//!              ▲ closed loop: each tenant has so many requests on their way, always
+//!   check:  every tenant alone, then all together ─ equal to the bit, or no figure is printed
+//!   rounds: space-time, space, time, exclusive; exclusive, time, space, space-time; …      paired, so that a drift meets all alike
+//! ```
+//! What is compared is who shares a launch: engine, kernels and weights are the same for every policy. Requests of one tenant never
+//! share its lane, but under `exclusive`, which here means what the paper means by it: one model that all requests are for, in batches
+//! as large as there are tenants. Inputs are made before the clock starts and used again and again; answers are dropped.
+
+mod check;
+mod closed_loop;
+mod counted;
+mod report;
+mod stage;
+mod thread_time;
+
+pub use report::{Figures, PolicyReport, Report};
+
+use crate::zoo;
+use anyhow::{Context, Result, ensure};
+use report::Round;
+use stage::Stage;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_core::{Policy, Precision};
+use tessera_device::{Device, Wake};
+use tessera_server::Settings;
+use tessera_server::server::{self, StartError};
+use tessera_server::settings::Sources;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose tenants.
+    pub model: zoo::Model,
+    /// How many, each with weights of its own.
+    pub tenants: usize,
+    /// Under which policies, in the order of the first round.
+    pub policies: Vec<Policy>,
+    /// Where, in the words of `tessera serve --device`.
+    pub device: String,
+    /// How numbers are held.
+    pub precision: Precision,
+    /// Items that a request brings.
+    pub items: u32,
+    /// How long each policy runs in each round.
+    pub length: Duration,
+    /// How often each policy runs.
+    pub rounds: usize,
+    /// Requests that each tenant has on their way at a time. With two, the next launch is full when the last one ends.
+    pub in_flight: usize,
+    /// Decides weights and inputs.
+    pub seed: u64,
+}
+
+/// Measures on the device that the options name. `heard` is told what goes on, a line at a time.
+pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Report> {
+    let settings = settings(options)?;
+    run_on(options, |wake| server::open(&settings.devices, wake), heard)
+}
+
+/// As [`run`], on the device that `open` opens.
+pub fn run_on(
+    options: &Options,
+    open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
+    heard: &mut dyn FnMut(&str),
+) -> Result<Report> {
+    let counts = [options.tenants, options.rounds, options.in_flight, options.items as usize];
+    ensure!(!counts.contains(&0), "tenants, items, requests in flight and rounds are at least 1 each");
+    ensure!(!options.policies.is_empty(), "name at least one policy");
+    let stage = Stage::set(options, &settings(options)?, open, heard)?;
+    heard("checking that every tenant answers alone as among all others, to the bit");
+    let expected = check::alone(&stage)?;
+    for &policy in &options.policies {
+        check::together(&stage, policy, &expected).with_context(|| format!("policy {policy}"))?;
+    }
+    let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); options.policies.len()];
+    for number in 0..options.rounds {
+        let mut order: Vec<usize> = (0..options.policies.len()).collect();
+        if number % 2 == 1 {
+            order.reverse();
+        }
+        for index in order {
+            let policy = options.policies[index];
+            let round = closed_loop::round(&stage, policy, options.length)?;
+            let (nth, of) = (number + 1, options.rounds);
+            heard(&format!("round {nth} of {of}, {policy}: {:.1} inferences/s", round.inferences_per_s()));
+            rounds[index].push(round);
+        }
+    }
+    let report = Report::new(options, &stage, &rounds);
+    stage.clear();
+    Ok(report)
+}
+
+/// The server's settings for a bench: room for all tenants in one launch, queues that refuse nobody, nothing cached.
+fn settings(options: &Options) -> Result<Settings> {
+    let items = options.tenants as u64 * u64::from(options.items);
+    let values = [
+        ("device", options.device.clone()),
+        // Nothing is read from it; the setting has no default.
+        ("model_repository", ".".to_owned()),
+        ("pack_cache", "off".to_owned()),
+        ("max_lanes", options.tenants.to_string()),
+        ("max_items", items.to_string()),
+        ("queue_requests", (options.tenants * options.in_flight).to_string()),
+        ("queue_bytes", format!("{}GiB", 1 << 20)),
+    ];
+    let mut sources = Sources::new();
+    for (key, value) in values {
+        sources.flag(key, [value]);
+    }
+    Ok(sources.resolve()?)
+}

@@ -1,0 +1,186 @@
+//! Tenants loaded, their inputs at hand, an engine that answers.
+
+use super::Options;
+use crate::zoo::tenant_seed;
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tessera_core::{DType, Policy, RequestId, TenantId};
+use tessera_device::{Device, DeviceInfo, Wake};
+use tessera_planner::class;
+use tessera_planner::plan::Port;
+use tessera_server::Settings;
+use tessera_server::backstage::Backstage;
+use tessera_server::classes::{ClassEntry, Planned};
+use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
+use tessera_server::server::StartError;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+/// One request, to be sent as often as one likes.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) tenant: TenantId,
+    pub(super) inputs: Vec<Bytes>,
+}
+
+/// What a bench runs on.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// One worker: a single thread asks and hears, beside the engine's own.
+    pub(super) runtime: Runtime,
+    backstage: Backstage,
+    pub(super) desk: Arc<Desk>,
+    /// Per tenant, one for each of its requests on their way.
+    pub(super) requests: Vec<Vec<Request>>,
+    pub(super) device: DeviceInfo,
+    pub(super) plan: Arc<Planned>,
+    /// While it lives its plans do.
+    class: Arc<ClassEntry>,
+    pub(super) loading: Duration,
+}
+
+/// Where requests are handed in.
+#[derive(Debug)]
+pub(super) struct Desk {
+    engine: EngineHandle,
+    plan: Arc<Planned>,
+    items: NonZeroU32,
+    requests: AtomicU64,
+}
+
+impl Desk {
+    /// Items that each request brings.
+    pub(super) fn items(&self) -> u64 {
+        self.items.get().into()
+    }
+
+    /// Hands a request in and waits for its answer.
+    pub(super) async fn ask(&self, request: &Request) -> Result<Vec<Bytes>, NotAnswered> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.offer(Incoming {
+            request: RequestId(self.requests.fetch_add(1, Ordering::Relaxed)),
+            tenant: request.tenant,
+            plan: self.plan.key.clone(),
+            items: self.items,
+            batchable: true,
+            inputs: request.inputs.clone(),
+            arrived: Instant::now(),
+            timeout: None,
+            reply,
+        });
+        answer.await.unwrap_or_else(|_| Err(NotAnswered::Lost("the engine has stopped".to_owned())))
+    }
+}
+
+impl Stage {
+    pub(super) fn set(
+        options: &Options,
+        settings: &Settings,
+        open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
+        heard: &mut dyn FnMut(&str),
+    ) -> Result<Stage> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("asker")
+            .enable_all()
+            .build()?;
+        let inside = runtime.enter();
+        let backstage = Backstage::start(settings, open)?;
+        let device = backstage.means.device.info();
+        heard(&format!(
+            "loading {} tenants of {} on {} ({})",
+            options.tenants, options.model.architecture.name, device.name, device.description
+        ));
+        let started = Instant::now();
+        let mut tenants = Vec::with_capacity(options.tenants);
+        let mut entry = None;
+        for number in 0..options.tenants {
+            let model = class::load_bytes(options.model.bytes(tenant_seed(options.seed, number)), None)?;
+            let (tenant, class) = backstage
+                .add_tenant(model, options.precision)
+                .with_context(|| format!("tenant {number} cannot be loaded"))?;
+            tenants.push(tenant);
+            entry = Some(class);
+        }
+        drop(inside);
+        let class = entry.context("there is at least one tenant")?;
+        let bound = class
+            .class
+            .bind_without_free_dims()
+            .context("the zoo's models have no free dimension but the batch")?;
+        let plan = runtime.block_on(class.planned(&bound))?;
+        if !plan.plan.batched {
+            bail!(
+                "items of {} are not independent, so its tenants cannot share launches",
+                options.model.architecture.name
+            );
+        }
+        let mut random = StdRng::seed_from_u64(options.seed);
+        let mut requests = Vec::with_capacity(tenants.len());
+        for tenant in tenants {
+            let of_tenant = (0..options.in_flight)
+                .map(|_| Ok(Request { tenant, inputs: inputs(options, &plan.plan.inputs, &mut random)? }))
+                .collect::<Result<_>>()?;
+            requests.push(of_tenant);
+        }
+        let desk = Desk {
+            engine: backstage.means.engine.clone(),
+            plan: plan.clone(),
+            items: NonZeroU32::new(options.items).context("a request has an item")?,
+            requests: AtomicU64::new(0),
+        };
+        let loading = started.elapsed();
+        Ok(Stage { runtime, backstage, desk: Arc::new(desk), requests, device, plan, class, loading })
+    }
+
+    /// From the next decision on, this policy. Requests of one tenant share its lane under `exclusive` only.
+    pub(super) fn play(&self, policy: Policy) {
+        self.backstage.means.engine.set_policy(policy, policy == Policy::Exclusive);
+    }
+
+    /// The requests that are always on their way under a policy: each tenant's, or as many of one tenant.
+    pub(super) fn cast(&self, policy: Policy) -> Vec<Request> {
+        let tenants = self.requests.len();
+        let who = |tenant: usize| if policy == Policy::Exclusive { 0 } else { tenant };
+        (0..tenants).flat_map(|tenant| self.requests[who(tenant)].iter().cloned()).collect()
+    }
+
+    /// What the engine has counted so far.
+    pub(super) fn counted(&self) -> String {
+        self.backstage.means.metrics.encode()
+    }
+
+    /// Ends it: what is in flight is answered first.
+    pub(super) fn clear(self) {
+        let Stage { runtime, backstage, desk, plan, class, .. } = self;
+        drop((desk, plan, class));
+        backstage.stop();
+        drop(runtime);
+    }
+}
+
+/// One request's inputs: ids within their tables, floats of a mean square of one.
+fn inputs(options: &Options, ports: &[Port], random: &mut StdRng) -> Result<Vec<Bytes>> {
+    let bound = 3f32.sqrt();
+    let made = ports.iter().enumerate().map(|(index, port)| {
+        let elements = port.dims.iter().product::<usize>() * options.items as usize;
+        match (port.dtype, options.model.ids_below(index)) {
+            (DType::I64, Some(below)) => Ok((0..elements)
+                .flat_map(|_| random.random_range(0..below).to_le_bytes())
+                .collect::<Vec<u8>>()),
+            (DType::F32, None) => {
+                Ok((0..elements).flat_map(|_| random.random_range(-bound..bound).to_le_bytes()).collect())
+            }
+            (dtype, _) => {
+                Err(anyhow!("input {index} is of {dtype}, which no architecture of the zoo brings"))
+            }
+        }
+    });
+    made.map(|bytes| bytes.map(Bytes::from)).collect()
+}

@@ -1,0 +1,122 @@
+//! A device that answers at once, and not with what the model says: for the loop around devices, and for what it must notice.
+
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tessera_core::{ClassId, PartitionId, Precision, ProgramId, SlotId};
+use tessera_device::{
+    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Room, Slot, Wake,
+};
+use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+
+/// What the double answers with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answers {
+    /// The slot's number: as a device should, the same alone and among others.
+    BySlot,
+    /// The slot's number and how many lanes there are: neighbours show.
+    BySlotAndLanes,
+    /// The same for everybody: as if all had the same weights.
+    Alike,
+}
+
+/// See the module's text.
+pub struct Double {
+    answers: Answers,
+    target: PackTarget,
+    wake: Wake,
+    numbers: AtomicU64,
+    /// Bytes of one item of the outputs.
+    programs: Mutex<HashMap<ProgramId, Vec<usize>>>,
+    finished: Mutex<Vec<Finished>>,
+}
+
+impl std::fmt::Debug for Double {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Double").field("answers", &self.answers).finish_non_exhaustive()
+    }
+}
+
+impl Double {
+    /// Packs as `target` says.
+    pub fn open(answers: Answers, target: PackTarget, wake: Wake) -> Arc<dyn Device> {
+        Arc::new(Double {
+            answers,
+            target,
+            wake,
+            numbers: AtomicU64::new(0),
+            programs: Mutex::default(),
+            finished: Mutex::default(),
+        })
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Device for Double {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo { name: "double".into(), description: "answers at once".into(), memory_limit: None }
+    }
+
+    fn pack_target(&self, _: Precision) -> Result<PackTarget, DeviceError> {
+        Ok(self.target)
+    }
+
+    fn upload(&self, _: ClassId, _: &Arc<SlotLayout>, _: &Packed) -> Result<Slot, DeviceError> {
+        Ok(Slot::new(SlotId(self.number()), 0, Arc::new(())))
+    }
+
+    fn compile(
+        &self,
+        plan: &Arc<Plan>,
+        _: &Arc<SlotLayout>,
+        _: Room,
+        _: PartitionId,
+    ) -> Result<ProgramId, DeviceError> {
+        let program = ProgramId(self.number());
+        let outputs = plan.outputs.iter().map(|port| port.bytes_per_item()).collect();
+        self.programs.lock().unwrap().insert(program, outputs);
+        Ok(program)
+    }
+
+    fn discard(&self, program: ProgramId) {
+        self.programs.lock().unwrap().remove(&program);
+    }
+
+    fn partitions(&self) -> Vec<PartitionInfo> {
+        vec![PartitionInfo { id: PartitionId(0), units: 1 }]
+    }
+
+    fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
+        let lanes = launch.lanes.len() as u64;
+        let outputs = self.programs.lock().unwrap()[&launch.program].clone();
+        let answers = launch.lanes.iter().map(|lane| {
+            let number = match self.answers {
+                Answers::BySlot => lane.slot.id().0,
+                Answers::BySlotAndLanes => lane.slot.id().0 + 100 * lanes,
+                Answers::Alike => 1,
+            };
+            let answer = |items: u32| {
+                let of = |bytes: &usize| Bytes::from(vec![number as u8; bytes * items as usize]);
+                Ok(outputs.iter().map(of).collect())
+            };
+            lane.requests.iter().map(|request| answer(request.items)).collect()
+        });
+        let finished = Finished { id: launch.id, answers: answers.collect(), took: Duration::from_micros(1) };
+        self.finished.lock().unwrap().push(finished);
+        (self.wake)();
+        Ok(())
+    }
+
+    fn poll(&self) -> Vec<Finished> {
+        std::mem::take(&mut self.finished.lock().unwrap())
+    }
+
+    fn memory(&self) -> MemoryUse {
+        MemoryUse::default()
+    }
+}
