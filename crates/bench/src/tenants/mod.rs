@@ -28,7 +28,8 @@ use std::time::Duration;
 use tessera_core::{Policy, Precision};
 use tessera_device::{Device, Wake};
 use tessera_server::Settings;
-use tessera_server::server::{self, StartError};
+use tessera_server::devices;
+use tessera_server::server::StartError;
 use tessera_server::settings::Sources;
 
 /// What to measure.
@@ -59,7 +60,7 @@ pub struct Options {
 /// Measures on the device that the options name. `heard` is told what goes on, a line at a time.
 pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Report> {
     let settings = settings(options)?;
-    run_on(options, |wake| server::open(&settings.devices, wake), heard)
+    run_on(options, |wake| devices::open(&settings, wake), heard)
 }
 
 /// As [`run`], on the device that `open` opens.
