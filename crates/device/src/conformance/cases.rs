@@ -159,11 +159,14 @@ fn dense(operand: Operand, dims: &[usize]) -> Access {
 /// Every case.
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    for (rows, k, n) in [(1, 1, 1), (1, 64, 10), (5, 300, 33), (17, 64, 128), (3, 700, 65)] {
+    for (rows, k, n) in [(1, 1, 1), (1, 64, 10), (5, 300, 33), (17, 64, 128), (3, 700, 65), (49, 72, 24)] {
         for residual in [false, true] {
             all.push(gemm(rows, k, n, residual));
         }
     }
+    // One row of many products, several tiles of rows; rows that lie apart, at even and at odd places.
+    all.extend([gemm(1, 520, 72, false), gemm(130, 24, 12, true)]);
+    all.extend([gemm_apart(6, 40, 16, 8, 56), gemm_apart(6, 40, 16, 3, 45)]);
     for (size, channels, out, kernel, stride, pad, dilation, groups) in [
         (7, 3, 5, 3, 1, 1, 1, 1),
         (9, 8, 40, 3, 2, 1, 1, 1),
@@ -171,6 +174,12 @@ pub fn cases() -> Vec<Case> {
         (10, 4, 12, 1, 1, 0, 1, 1),
         (11, 40, 8, 3, 1, 1, 1, 1),
         (6, 16, 16, 1, 2, 0, 1, 1),
+        (15, 3, 8, 7, 2, 3, 1, 1),
+        (5, 64, 8, 3, 1, 1, 1, 1),
+        (5, 12, 200, 3, 2, 1, 1, 1),
+        (13, 24, 12, 3, 1, 1, 1, 1),
+        (6, 128, 70, 1, 1, 0, 1, 1),
+        (9, 32, 48, 3, 1, 1, 1, 4),
     ] {
         all.push(conv(size, channels, out, kernel, stride, pad, dilation, groups));
     }
@@ -225,6 +234,17 @@ fn gemm(rows: usize, k: usize, n: usize, residual: bool) -> Case {
         kind,
         &[(out, &[rows, n])],
     )
+}
+
+/// Rows that start after `offset` elements and are `stride` elements apart.
+fn gemm_apart(rows: usize, k: usize, n: usize, offset: usize, stride: usize) -> Case {
+    let mut b = Builder::new();
+    let x = b.input(DType::F32, &[offset + rows * stride]);
+    let w = b.matrix(k, n);
+    let out = b.buffer(DType::F32, rows * n);
+    let x = Access { operand: x, offset, strides: vec![stride as isize, 1] };
+    let kind = StepKind::Gemm { x, w, rows, k, n, epilogue: Epilogue::default(), out };
+    b.case(format!("gemm of rows {stride} apart from {offset}"), kind, &[(out, &[rows, n])])
 }
 
 #[allow(clippy::too_many_arguments)] // a row of the table of convolutions

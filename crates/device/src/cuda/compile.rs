@@ -9,7 +9,9 @@ use super::fence::{Compiled, Compiler};
 /// Every file in `kernels/`.
 const SOURCES: &[(&str, &str)] = &[
     ("abi.cuh", include_str!("kernels/abi.cuh")),
+    ("async.cuh", include_str!("kernels/async.cuh")),
     ("functions.cuh", include_str!("kernels/functions.cuh")),
+    ("product.cuh", include_str!("kernels/product.cuh")),
     ("types.cuh", include_str!("kernels/types.cuh")),
     ("vector.cuh", include_str!("kernels/vector.cuh")),
     ("convert.cu", include_str!("kernels/convert.cu")),
@@ -17,6 +19,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("elementwise.cu", include_str!("kernels/elementwise.cu")),
     ("fill.cu", include_str!("kernels/fill.cu")),
     ("gather.cu", include_str!("kernels/gather.cu")),
+    ("product_float.cu", include_str!("kernels/product_float.cu")),
+    ("product_tensor.cu", include_str!("kernels/product_tensor.cu")),
     ("reduce.cu", include_str!("kernels/reduce.cu")),
     ("rows.cu", include_str!("kernels/rows.cu")),
     ("transpose.cu", include_str!("kernels/transpose.cu")),

@@ -1,9 +1,310 @@
-//! Linear layers and convolutions.
+//! Linear layers and convolutions: see `kernels/product.cuh`, and `product_tensor.cu` and `product_float.cu` for the two ways of multiplying.
+//!
+//! A linear layer is a convolution of one tap whose image is a row, so one description serves both.
 
-use crate::cuda::call::KernelCall;
-use crate::cuda::site::Site;
-use tessera_planner::plan::StepKind;
+mod instruction;
+mod tiles;
 
-pub(super) fn calls(_site: &Site<'_>, _kind: &StepKind) -> Result<Vec<KernelCall>, String> {
-    Err("there is none yet".to_owned())
+use super::activation::{activated, limits};
+use crate::cuda::PANEL_WIDTH;
+use crate::cuda::abi::{LaunchParams, OperandParams};
+use crate::cuda::call::{KernelCall, KernelSpec, params};
+use crate::cuda::site::{Site, type_number};
+use bytemuck::{Pod, Zeroable};
+use tessera_core::{DType, Precision};
+use tessera_planner::pack::{BLOCK_COLUMNS, BLOCK_ROW_BYTES, WeightId};
+use tessera_planner::plan::{BufferId, ConvShape, Epilogue, Operand, StepKind};
+use tiles::{FloatTile, Sizes, TensorTile, row_tiles};
+
+/// A division by a product: the twin of `Divisor` in `product.cuh`. Right for numerators below 2³¹.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Divisor {
+    value: u32,
+    multiplier: u32,
+    shift: u32,
+}
+
+impl Divisor {
+    /// Errors when the divisor is zero, or 2³¹ and more.
+    fn new(value: usize) -> Result<Divisor, String> {
+        let small = u32::try_from(value).ok().filter(|value| (1..1 << 31).contains(value));
+        let value = small.ok_or_else(|| format!("a side of {value} is not between 1 and 2³¹"))?;
+        let shift = value.next_power_of_two().trailing_zeros();
+        let multiplier = (1u64 << (31 + shift)).div_ceil(u64::from(value)) as u32;
+        Ok(Divisor { value, multiplier, shift })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct ProductParams {
+    launch: LaunchParams,
+    x: OperandParams,
+    out: OperandParams,
+    residual: OperandParams,
+    weights: u64,
+    bias: u64,
+    x_offset: i64,
+    x_row: i64,
+    rows: Divisor,
+    out_width: Divisor,
+    m_tiles: Divisor,
+    group_tiles: Divisor,
+    in_per_group: Divisor,
+    k: u32,
+    n: u32,
+    groups: u32,
+    blocks: u32,
+    steps: u32,
+    vector: u32,
+    input: [u32; 2],
+    kernel: [u32; 2],
+    strides: [u32; 2],
+    dilations: [u32; 2],
+    before: [u32; 2],
+    limits: [f32; 2],
+    unused: u32,
+}
+params!(ProductParams);
+
+/// How rows of the input come into shared memory: the numbers of `-DLOADER`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Loader {
+    /// All of a row's k lies in one piece.
+    Rows = 0,
+    /// The channels of a tap do.
+    Taps = 1,
+    /// Neither, or not aligned to 16 bytes, or in another type.
+    Elements = 2,
+}
+
+/// A step of either kind.
+#[derive(Debug)]
+struct Product<'a> {
+    x: Operand,
+    /// Elements of an item before the first row, and between rows; `None` for an image.
+    linear: Option<(usize, isize)>,
+    w: WeightId,
+    shape: ConvShape,
+    epilogue: &'a Epilogue,
+    out: BufferId,
+}
+
+impl Product<'_> {
+    fn of(kind: &StepKind) -> Product<'_> {
+        match kind {
+            StepKind::Gemm { x, w, rows, k, n, epilogue, out } => {
+                let shape = ConvShape {
+                    input: [1; 2],
+                    output: [*rows, 1],
+                    kernel: [1; 2],
+                    strides: [1; 2],
+                    dilations: [1; 2],
+                    before: [0; 2],
+                    after: [0; 2],
+                    groups: 1,
+                    in_per_group: *k,
+                    out_per_group: *n,
+                };
+                let linear = Some((x.offset, x.strides[0]));
+                Product { x: x.operand, linear, w: *w, shape, epilogue, out: *out }
+            }
+            StepKind::Conv { x, w, shape, epilogue, out } => {
+                Product { x: *x, linear: None, w: *w, shape: *shape, epilogue, out: *out }
+            }
+            _ => unreachable!("called for its own kinds"),
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.shape.output[0] * self.shape.output[1]
+    }
+
+    fn k(&self) -> usize {
+        self.shape.kernel[0] * self.shape.kernel[1] * self.shape.in_per_group
+    }
+
+    /// Outputs of all groups.
+    fn outputs(&self) -> usize {
+        self.shape.groups * self.shape.out_per_group
+    }
+
+    fn loader(&self, site: &Site<'_>) -> Loader {
+        let real = site.precision().stored(DType::F32);
+        let chunk = 16 / real.size();
+        let x = site.operand(self.x);
+        // Chunks of a lane are numbered in 31 bits.
+        let near = u64::from(site.capacity.items) * x.item_bytes / 16 < 1 << 31;
+        let aligned =
+            site.stored(self.x) == real && x.item_bytes.is_multiple_of(16) && near && x.base.is_multiple_of(16);
+        if !aligned || !self.shape.in_per_group.is_multiple_of(chunk) {
+            return Loader::Elements;
+        }
+        if let Some((offset, stride)) = self.linear {
+            let rows = self.rows() == 1 || stride.unsigned_abs().is_multiple_of(chunk);
+            return if rows && offset.is_multiple_of(chunk) { Loader::Rows } else { Loader::Elements };
+        }
+        let inside = |axis: usize| {
+            (self.shape.output[axis] - 1) * self.shape.strides[axis] < self.shape.input[axis]
+                && self.shape.kernel[axis] == 1
+                && self.shape.before[axis] == 0
+        };
+        if inside(0) && inside(1) { Loader::Rows } else { Loader::Taps }
+    }
+}
+
+/// What either kind of tile says of itself.
+#[derive(Debug)]
+struct Chosen {
+    outputs: usize,
+    rows: usize,
+    /// k of a stage.
+    depth: usize,
+    threads: usize,
+    shared_bytes: usize,
+    spec: KernelSpec,
+}
+
+fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
+    let sizes = Sizes {
+        rows: product.rows(),
+        outputs: product.shape.out_per_group,
+        groups: product.shape.groups,
+        k: product.k(),
+        room: site.capacity,
+        multiprocessors: site.multiprocessors,
+    };
+    if site.precision() == Precision::Fp32 {
+        let tile = FloatTile::of(&sizes);
+        let spec = site
+            .spec("product_float.cu")
+            .define("OUTPUTS", tile.of_thread[0])
+            .define("ROWS", tile.of_thread[1])
+            .define("DEPTH", tile.depth)
+            .define("STAGES", tile.stages)
+            .define("MIN_BLOCKS", tile.blocks);
+        let (outputs, rows, depth) = (tile.outputs, tile.rows, tile.depth);
+        return Chosen {
+            outputs,
+            rows,
+            depth,
+            threads: tile.threads(),
+            shared_bytes: tile.shared_bytes(),
+            spec,
+        };
+    }
+    let depth = BLOCK_ROW_BYTES / site.precision().stored(DType::F32).size();
+    let tile = TensorTile::of(&sizes, sizes.k.div_ceil(depth));
+    let mut spec = site
+        .spec("product_tensor.cu")
+        .define("STAGES", tile.stages)
+        .define("LAG", tile.lag)
+        .define("MIN_BLOCKS", tile.blocks);
+    spec.generated = instruction::multiply(site.precision(), tile.rows);
+    let (outputs, rows) = (tile.outputs, tile.rows);
+    Chosen { outputs, rows, depth, threads: tile.threads(), shared_bytes: tile.shared_bytes(), spec }
+}
+
+pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
+    let product = Product::of(kind);
+    let (shape, epilogue) = (&product.shape, product.epilogue);
+    let chosen = choose(site, &product);
+    let real = site.precision().stored(DType::F32);
+
+    // Kernels number a lane's rows, an item's elements and the blocks in 31 bits.
+    let room = site.capacity;
+    let tiles = row_tiles(room, product.rows(), chosen.rows);
+    let group_tiles = shape.out_per_group.div_ceil(chosen.outputs);
+    let m_tiles = shape.groups * group_tiles;
+    let elements = [shape.input[0], shape.input[1], shape.groups, shape.in_per_group];
+    let numbered = [tiles * chosen.rows, tiles * m_tiles, product.outputs(), product.k() + chosen.depth];
+    let fits = |&count: &usize| count < 1 << 31;
+    let product_fits =
+        elements.iter().try_fold(1usize, |all, &side| all.checked_mul(side)).is_some_and(|all| fits(&all));
+    if !product_fits || !numbered.iter().all(fits) {
+        return Err(format!(
+            "it multiplies {} rows for {} items, more than 31 bits can number",
+            product.rows(),
+            room.items
+        ));
+    }
+
+    let residual = epilogue.residual;
+    let residual_kind = match residual {
+        None => 0,
+        Some(Operand::Buffer(_)) => 1,
+        Some(Operand::Constant(_) | Operand::Weight(_)) => 2,
+    };
+    let residual_params = residual
+        .map_or(OperandParams { base: 0, item_bytes: 0, kind: 0, unused: 0 }, |operand| {
+            site.operand(operand)
+        });
+    let vector =
+        shape.out_per_group.is_multiple_of(16 / real.size()) && residual_params.base.is_multiple_of(16);
+    let [x_offset, x_row] = product.linear.map_or([0, 0], |(offset, row)| [offset as i64, row as i64]);
+    let pair = |pair: [usize; 2]| pair.map(|side| side as u32);
+    let block = if site.precision() == Precision::Fp32 { PANEL_WIDTH } else { BLOCK_COLUMNS };
+    let offset_of = |weight: WeightId| site.operand(Operand::Weight(weight)).base;
+
+    let params = ProductParams {
+        launch: site.launch,
+        x: site.operand(product.x),
+        out: site.buffer(product.out),
+        residual: residual_params,
+        weights: offset_of(product.w),
+        bias: epilogue.bias.map_or(0, offset_of),
+        x_offset,
+        x_row,
+        rows: Divisor::new(product.rows())?,
+        out_width: Divisor::new(shape.output[1])?,
+        m_tiles: Divisor::new(m_tiles)?,
+        group_tiles: Divisor::new(group_tiles)?,
+        in_per_group: Divisor::new(shape.in_per_group)?,
+        k: product.k() as u32,
+        n: shape.out_per_group as u32,
+        groups: shape.groups as u32,
+        blocks: shape.out_per_group.div_ceil(block) as u32,
+        steps: product.k().div_ceil(chosen.depth) as u32,
+        vector: u32::from(vector),
+        input: pair(shape.input),
+        kernel: pair(shape.kernel),
+        strides: pair(shape.strides),
+        dilations: pair(shape.dilations),
+        before: pair(shape.before),
+        limits: limits(epilogue.activation),
+        unused: 0,
+    };
+    let spec = chosen
+        .spec
+        .define("BM", chosen.outputs)
+        .define("BN", chosen.rows)
+        .define("LINEAR", u32::from(product.linear.is_some()))
+        .define("LOADER", product.loader(site) as u32)
+        .define("X_TYPE", type_number(site.stored(product.x)))
+        .define("BIAS", u32::from(epilogue.bias.is_some()))
+        .define("RESIDUAL", residual_kind)
+        .define("RESIDUAL_TYPE", type_number(residual.map_or(real, |operand| site.stored(operand))));
+    let spec = activated(spec, epilogue.activation);
+    let grid = [(tiles * m_tiles) as u32, 1, 1];
+    Ok(vec![KernelCall::new(spec, &params, grid, chosen.threads as u32).shared(chosen.shared_bytes)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dividing_by_a_product_is_dividing() {
+        for value in (1..200).chain([784, 3136, 12544, 65535, 65536, 65537, 1 << 30, (1 << 31) - 1]) {
+            let divisor = Divisor::new(value).unwrap();
+            let near = |n: u64| [n.saturating_sub(1), n, n + 1];
+            let tried = (0..64).flat_map(|times| near(times * value as u64)).chain(near((1 << 31) - 2));
+            for n in tried.filter(|n| *n < 1 << 31) {
+                let quotient = (n * u64::from(divisor.multiplier)) >> (31 + divisor.shift);
+                assert_eq!(quotient, n / value as u64, "{n} / {value}");
+            }
+        }
+        assert!(Divisor::new(0).is_err() && Divisor::new(1 << 31).is_err());
+    }
 }

@@ -1,0 +1,68 @@
+// What runs beside the threads: copies into shared memory, and the barriers that tell of their end.
+//
+//   bulk   one thread asks for kilobytes, which count themselves off on a barrier     weights, which lie as they are used
+//   chunk  every thread asks for 16 bytes of its own, or for 16 zeros                 inputs, gathered from images
+//
+// Addresses in shared memory are 32 bits, as the instructions take them.
+#pragma once
+#include "abi.cuh"
+
+__device__ __forceinline__ u32 shared_address(const void* pointer) {
+    u32 address;
+    asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }" : "=r"(address) : "l"(pointer));
+    return address;
+}
+
+// ---- barriers
+
+// Once per barrier, by one thread; then `barriers_are_ready()` by the same thread, then __syncthreads().
+__device__ __forceinline__ void barrier_init(u64* barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
+}
+__device__ __forceinline__ void barriers_are_ready() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// Arrives, and has the phase wait for so many bytes more.
+__device__ __forceinline__ void barrier_expect(u64* barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(u64* barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+// Until the phase of this parity is over.
+__device__ __forceinline__ void barrier_wait(u64* barrier, u32 parity) {
+    const u32 address = shared_address(barrier);
+    u32 over;
+    do {
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(over)
+                     : "r"(address), "r"(parity)
+                     : "memory");
+    } while (!over);
+}
+
+// ---- copies
+
+// `bytes`, a multiple of 16, between addresses that are too; counted off on `barrier`.
+__device__ __forceinline__ void copy_bulk(u32 to, u64 from, u32 bytes, u64* barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+                 "r"(bytes), "r"(shared_address(barrier))
+                 : "memory");
+}
+// 16 bytes, or 16 zeros where there is nothing; `from` must be an address either way.
+__device__ __forceinline__ void copy_chunk(u32 to, u64 from, bool there) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+// Closes a group of this thread's chunks.
+__device__ __forceinline__ void chunks_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until at most `PENDING` of this thread's groups are under way.
+template <int PENDING> __device__ __forceinline__ void chunks_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// Makes this thread's writes to shared memory visible to the matrix unit and to bulk copies; a barrier of the block follows.
+__device__ __forceinline__ void publish_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A hint that the line at `address` is read soon.
+__device__ __forceinline__ void prefetch_line(u64 address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
