@@ -59,7 +59,12 @@ impl Double {
 
 impl Device for Double {
     fn info(&self) -> DeviceInfo {
-        DeviceInfo { name: "double".into(), description: "answers at once".into(), memory_limit: None }
+        DeviceInfo {
+            name: "double".into(),
+            description: "answers at once".into(),
+            memory_limit: None,
+            default_precision: Precision::Fp32,
+        }
     }
 
     fn pack_target(&self, _: Precision) -> Result<PackTarget, DeviceError> {

@@ -136,8 +136,10 @@ impl Product<'_> {
         let x = site.operand(self.x);
         // Chunks of a lane are numbered in 31 bits.
         let near = u64::from(site.capacity.items) * x.item_bytes / 16 < 1 << 31;
-        let aligned =
-            site.stored(self.x) == real && x.item_bytes.is_multiple_of(16) && near && x.base.is_multiple_of(16);
+        let aligned = site.stored(self.x) == real
+            && x.item_bytes.is_multiple_of(16)
+            && near
+            && x.base.is_multiple_of(16);
         if !aligned || !self.shape.in_per_group.is_multiple_of(chunk) {
             return Loader::Elements;
         }
