@@ -160,8 +160,10 @@ fn dense(operand: Operand, dims: &[usize]) -> Access {
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for (rows, k, n) in [(1, 1, 1), (1, 64, 10), (5, 300, 33), (17, 64, 128), (3, 700, 65), (49, 72, 24)] {
-        for residual in [false, true] {
-            all.push(gemm(rows, k, n, residual));
+        all.push(gemm(rows, k, n, false));
+        // One number that a residual almost cancels has no relative error worth a tolerance.
+        if rows * n > 1 {
+            all.push(gemm(rows, k, n, true));
         }
     }
     // One row of many products, several tiles of rows; rows that lie apart, at even and at odd places.
@@ -443,10 +445,12 @@ fn gather(stray: bool) -> Case {
 
 fn reduce(kind: Reduction) -> Case {
     let mut b = Builder::new();
-    let x = b.input(DType::F32, &[7, 40, 3]);
+    // Errors of factors add up in a product: few of them.
+    let length = if kind == Reduction::Prod { 6 } else { 40 };
+    let x = b.input(DType::F32, &[7, length, 3]);
     let out = b.buffer(DType::F32, 21);
-    let x = Access { operand: x, offset: 0, strides: vec![120, 1, 3] };
-    let step = StepKind::Reduce { kind, x, kept: vec![7, 3], reduced: vec![40], out };
+    let x = Access { operand: x, offset: 0, strides: vec![3 * length as isize, 1, 3] };
+    let step = StepKind::Reduce { kind, x, kept: vec![7, 3], reduced: vec![length], out };
     b.case(format!("reduce {kind:?}"), step, &[(out, &[7, 3])])
 }
 
