@@ -1,6 +1,8 @@
 //! The cases: one small plan per kind of step and shape worth a test.
 
 mod elements;
+mod rows;
+mod windows;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -215,6 +217,8 @@ pub fn cases() -> Vec<Case> {
     all.extend(reductions.map(reduce));
     all.extend([chain(), mask(), transpose(), fill()]);
     all.extend(elements::cases());
+    all.extend(rows::cases());
+    all.extend(windows::cases());
     all
 }
 

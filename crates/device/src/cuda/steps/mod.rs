@@ -19,6 +19,7 @@ mod pool;
 mod product;
 mod reduce;
 mod vector;
+mod window;
 
 pub(crate) use convert::{egress, ingest};
 
