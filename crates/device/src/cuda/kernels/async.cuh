@@ -50,7 +50,7 @@ __device__ __forceinline__ void copy_bulk(u32 to, u64 from, u32 bytes, u64* barr
                  "r"(bytes), "r"(shared_address(barrier))
                  : "memory");
 }
-// 16 bytes, or 16 zeros where there is nothing; `from` must be an address either way.
+// 16 bytes, or 16 zeros where there is nothing: then nothing is read, wherever `from` may point.
 __device__ __forceinline__ void copy_chunk(u32 to, u64 from, bool there) {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
 }

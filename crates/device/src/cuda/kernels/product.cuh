@@ -11,7 +11,7 @@
 //
 //   -DBM, -DBN        the tile
 //   -DLINEAR=1|0      whether rows are a linear layer's, or pixels
-//   -DLOADER=0|1|2    rows whose k lies in one piece; taps whose channels do; elements, one by one      see Loader
+//   -DLOADER=0|1|2|3  rows whose k lies in one piece; taps whose channels do; elements, one by one; runs of odd lengths      see Loader
 //   -DBIAS=0|1        whether there is one                                               its elements are f32, in the lane's slot
 //   -DRESIDUAL=0|1|2  none; a buffer; the same for every item (a constant, a weight)
 //   -DRESIDUAL_TYPE, -DX_TYPE   how those operands are held, see types.cuh
@@ -41,6 +41,7 @@ struct Params {
     Divisor m_tiles;     // of all groups
     Divisor group_tiles;  // of one group
     Divisor in_per_group;
+    Divisor run;  // elements that lie together: a row of the kernel's taps, or k
     u32 k;
     u32 n;       // outputs of one group
     u32 groups;
@@ -53,7 +54,6 @@ struct Params {
     u32 dilation_y, dilation_x;
     u32 top, left;
     float low, high;
-    u32 unused;
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/product.rs");
 
@@ -77,6 +77,10 @@ __device__ __forceinline__ void store_chunk(u64 address, const Chunk& c) {
                  "r"(c.words[3])
                  : "memory");
 }
+
+template <int BYTES> struct Bits;
+template <> struct Bits<2> { typedef u16 type; };
+template <> struct Bits<4> { typedef u32 type; };
 
 // The elements of a chunk.
 template <typename T> struct Chunked;
@@ -219,22 +223,27 @@ __device__ __forceinline__ float gathered(const Params& p, u64 inputs, const Sou
 // Brings rows of x into shared memory, a stage of ROW_CHUNKS * CHUNK of k at a time, in order. Every thread has one chunk's place in k and a
 // few rows. `Image::at(row, chunk)` is where a chunk lies in a stage.
 //
-// Chunks are copied by the hardware while the threads go on, where they lie in one piece and are aligned. Where not (three
-// channels, odd lengths, another type), elements are gathered by hand, and the copy is done when `load` returns.
+//   rows, taps  chunks that lie in one piece and are aligned are copied by the hardware while the threads go on
+//   runs        chunks put together from at most two pieces: all channels of a kernel's row of taps lie together, so a stem with
+//               three channels has runs of 21, and a linear layer of any length one run; addresses are worked out once per chunk
+//   elements    each on its own: groups, dilations and types that fit nothing else
+// The latter two are in place when `load` returns.
 template <int THREADS, int ROW_CHUNKS, typename Image> struct Loader {
     static constexpr int PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS, SPAN = ROW_CHUNKS * CHUNK;
     static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
 
     u64 inputs;
-    Place place;  // of this thread's chunk
-    u32 row, chunk;
-#if LOADER == 2
+    u32 k;           // of this thread's chunk in the next stage
+    u32 row, chunk;  // of its first
+#if LOADER == 1 || LOADER == 2
+    Place place;  // of k
+#endif
+#if LOADER >= 2
     const Source* sources;  // of the tile's rows, in shared memory
     u32 rows;               // that there are
 #else
-    u32 k;
-    u32 there;           // bit i: whether there is a row i
-    i32 offset[LOADS];   // chunks from `inputs`
+    u32 there;          // bit i: whether there is a row i
+    i32 offset[LOADS];  // chunks from `inputs`
 #if LOADER == 1
     i32 y[LOADS], x[LOADS];
 #endif
@@ -242,14 +251,17 @@ template <int THREADS, int ROW_CHUNKS, typename Image> struct Loader {
 
     // `table` has room for BN sources when elements are gathered. A barrier of the block comes before the first `load`.
     __device__ __forceinline__ Loader(const Params& p, const Rows& tile, u64 slot, u32 group, Source* table)
-        : inputs(inputs_of(p, tile, slot)), place(p, threadIdx.x % ROW_CHUNKS * CHUNK), row(threadIdx.x / ROW_CHUNKS),
-          chunk(threadIdx.x % ROW_CHUNKS) {
-#if LOADER == 2
+        : inputs(inputs_of(p, tile, slot)), k(threadIdx.x % ROW_CHUNKS * CHUNK), row(threadIdx.x / ROW_CHUNKS),
+          chunk(threadIdx.x % ROW_CHUNKS)
+#if LOADER == 1 || LOADER == 2
+          , place(p, k)
+#endif
+    {
+#if LOADER >= 2
         for (u32 i = threadIdx.x; i < BN; i += THREADS) table[i] = source_of(p, tile.first + i, group);
         sources = table;
         rows = tile.end - tile.first;
 #else
-        k = chunk * CHUNK;
         there = 0;
 #pragma unroll
         for (int i = 0; i < LOADS; i++) {
@@ -265,9 +277,56 @@ template <int THREADS, int ROW_CHUNKS, typename Image> struct Loader {
 #endif
     }
 
+    static __device__ __forceinline__ void put(u32 to, const Chunk& c) {
+        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(c.words[0]), "r"(c.words[1]), "r"(c.words[2]), "r"(c.words[3])
+                     : "memory");
+    }
+
     // The next stage, to `stage`.
     __device__ __forceinline__ void load(const Params& p, u32 stage) {
-#if LOADER == 2
+#if LOADER == 3
+        typedef typename Bits<sizeof(x_type)>::type bits;
+        constexpr int WORD = 4 / sizeof(x_type);  // elements of a word
+        const u32 ky = p.run.quotient(k), start = k - ky * p.run.value, before = p.run.value - start;  // elements of the first piece
+        const u32 channels = p.in_per_group.value, line = p.width * channels;
+        const u32 pitch = p.dilation_y * line;  // between runs
+        u32 offset[CHUNK], real_ones = 0;
+#pragma unroll
+        for (u32 i = 0; i < CHUNK; i++) {
+            offset[i] = (i < before ? ky * pitch + start + i : (ky + 1) * pitch + i - before) * u32(sizeof(x_type));
+            real_ones |= u32(k + i < p.k) << i;
+        }
+#pragma unroll 2
+        for (u32 at = row; at < BN; at += PASS) {
+            const Source source = sources[at];
+            u32 present = at < rows ? real_ones : 0;
+#if !LINEAR
+            const bool inside = source.y >= 0 & source.x >= 0 & source.y + (p.kernel_height - 1) * p.dilation_y < p.height &
+                                source.x + p.kernel_width <= p.width;
+            if (!inside) {
+                u32 seen = 0;
+#pragma unroll
+                for (u32 i = 0; i < CHUNK; i++) {
+                    const u32 y = source.y + (i < before ? ky : ky + 1) * p.dilation_y;
+                    const u32 element = source.x * i32(channels) + (i < before ? start + i : i - before);
+                    seen |= u32(y < p.height & element < line) << i;
+                }
+                present &= seen;
+            }
+#endif
+            const u64 from = inputs + source.element * i64(sizeof(x_type));
+            u32 elements[CHUNK];
+#pragma unroll
+            for (int i = 0; i < CHUNK; i++) {
+                elements[i] = 0;
+                if (present >> i & 1) elements[i] = *reinterpret_cast<const bits*>(from + offset[i]);
+            }
+            Chunk c;
+#pragma unroll
+            for (int i = 0; i < 4; i++) c.words[i] = WORD == 1 ? elements[i * WORD] : elements[i * WORD] | elements[(i + 1) * WORD - 1] << 16;
+            put(stage + Image::at(at, chunk), c);
+        }
+#elif LOADER == 2
 #pragma unroll 1
         for (u32 at = row; at < BN; at += PASS) {
             Chunk c = {};
@@ -280,33 +339,31 @@ template <int THREADS, int ROW_CHUNKS, typename Image> struct Loader {
                     here.advance(p, 1);
                 }
             }
-            asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(stage + Image::at(at, chunk)), "r"(c.words[0]), "r"(c.words[1]),
-                         "r"(c.words[2]), "r"(c.words[3])
-                         : "memory");
+            put(stage + Image::at(at, chunk), c);
         }
         place.advance(p, SPAN);
 #else
+        u32 present = k < p.k ? there : 0;
 #if LOADER == 1
         const u32 dy = place.ky * p.dilation_y, dx = place.kx * p.dilation_x;
-        const i32 tap = i32((dy * p.width + dx) * (p.groups * p.in_per_group.value) + place.channel) / CHUNK;
-        const u32 last = place.ky < p.kernel_height ? there : 0;
+        const i32 ahead = i32((dy * p.width + dx) * (p.groups * p.in_per_group.value) + place.channel) / CHUNK;
         place.advance(p, SPAN);
 #else
-        const i32 tap = k / CHUNK;
-        const u32 last = k < p.k ? there : 0;
-        k += SPAN;
+        const i32 ahead = k / CHUNK;
 #endif
 #pragma unroll
         for (int i = 0; i < LOADS; i++) {
             const u32 at = row + i * PASS;
             if (BN % PASS != 0 && at >= BN) continue;
-            bool inside = last >> i & 1;
+            bool inside = present >> i & 1;
 #if LOADER == 1
-            inside = inside && u32(y[i] + i32(dy)) < p.height && u32(x[i] + i32(dx)) < p.width;
+            inside &= (u32(y[i] + i32(dy)) < p.height) & (u32(x[i] + i32(dx)) < p.width);
 #endif
-            copy_chunk(stage + Image::at(at, chunk), inside ? inputs + i64(offset[i] + tap) * 16 : inputs, inside);
+            // Where nothing is read the address may be anything.
+            copy_chunk(stage + Image::at(at, chunk), inputs + i64(offset[i] + ahead) * 16, inside);
         }
 #endif
+        k += SPAN;
     }
 };
 

@@ -55,7 +55,7 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ u64 filled[STAGES];
-#if LOADER == 2
+#if LOADER >= 2
     __shared__ Source table[BN];
 #else
     Source* table = nullptr;

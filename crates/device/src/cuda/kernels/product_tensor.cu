@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     extern __shared__ unsigned char dynamic[];
     __shared__ u64 filled[STAGES];
     __shared__ float bias[BM];
-#if LOADER == 2
+#if LOADER >= 2
     __shared__ Source table[BN];
 #else
     Source* table = nullptr;

@@ -52,6 +52,7 @@ struct ProductParams {
     m_tiles: Divisor,
     group_tiles: Divisor,
     in_per_group: Divisor,
+    run: Divisor,
     k: u32,
     n: u32,
     groups: u32,
@@ -64,7 +65,6 @@ struct ProductParams {
     dilations: [u32; 2],
     before: [u32; 2],
     limits: [f32; 2],
-    unused: u32,
 }
 params!(ProductParams);
 
@@ -75,8 +75,10 @@ enum Loader {
     Rows = 0,
     /// The channels of a tap do.
     Taps = 1,
-    /// Neither, or not aligned to 16 bytes, or in another type.
+    /// None of the others.
     Elements = 2,
+    /// All channels of a row of taps do, in odd lengths or at odd places.
+    Runs = 3,
 }
 
 /// A step of either kind.
@@ -140,12 +142,15 @@ impl Product<'_> {
             && x.item_bytes.is_multiple_of(16)
             && near
             && x.base.is_multiple_of(16);
+        let run = self.shape.kernel[1] * self.shape.in_per_group;
+        let together = self.shape.groups == 1 && self.shape.dilations[1] == 1 && run >= chunk;
+        let gathered = if site.stored(self.x) == real && together { Loader::Runs } else { Loader::Elements };
         if !aligned || !self.shape.in_per_group.is_multiple_of(chunk) {
-            return Loader::Elements;
+            return gathered;
         }
         if let Some((offset, stride)) = self.linear {
             let rows = self.rows() == 1 || stride.unsigned_abs().is_multiple_of(chunk);
-            return if rows && offset.is_multiple_of(chunk) { Loader::Rows } else { Loader::Elements };
+            return if rows && offset.is_multiple_of(chunk) { Loader::Rows } else { gathered };
         }
         let inside = |axis: usize| {
             (self.shape.output[axis] - 1) * self.shape.strides[axis] < self.shape.input[axis]
@@ -263,6 +268,7 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         m_tiles: Divisor::new(m_tiles)?,
         group_tiles: Divisor::new(group_tiles)?,
         in_per_group: Divisor::new(shape.in_per_group)?,
+        run: Divisor::new(shape.kernel[1] * shape.in_per_group)?,
         k: product.k() as u32,
         n: shape.out_per_group as u32,
         groups: shape.groups as u32,
@@ -275,7 +281,6 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         dilations: pair(shape.dilations),
         before: pair(shape.before),
         limits: limits(epilogue.activation),
-        unused: 0,
     };
     let spec = chosen
         .spec
