@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 /// The answers to every request when nothing else runs, by tenant and request.
 pub(super) type Expected = HashMap<TenantId, Vec<Vec<Bytes>>>;
 
-/// Asks one request at a time. Errors when one fails, when an answer holds a number that is none, and when two tenants answer alike what both were asked: then
-/// somebody's weights are somebody else's.
+/// Asks one request at a time. Errors when one fails, when an answer holds a number that is none, and when two tenants answer
+/// alike what both were asked: then somebody's weights are somebody else's.
 pub(super) fn alone(stage: &Stage) -> Result<Expected> {
     stage.play(Policy::Time);
     let mut expected = Expected::new();
@@ -37,8 +37,8 @@ pub(super) fn alone(stage: &Stage) -> Result<Expected> {
     Ok(expected)
 }
 
-/// Asks everything that a policy will be asked at once, twice, and again until requests have shared a launch where they may: a device that is
-/// quick enough answers the first before the second comes. Errors unless every answer is what it was alone.
+/// Asks everything that a policy will be asked at once, twice, and again until requests have shared a launch where they may: a
+/// device that is quick enough answers the first before the second comes. Errors unless every answer is what it was alone.
 pub(super) fn together(stage: &Stage, policy: Policy, expected: &Expected) -> Result<()> {
     const MOST: usize = 1000;
     stage.play(policy);
