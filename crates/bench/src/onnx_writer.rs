@@ -62,8 +62,8 @@ struct Initializer {
 
 #[derive(Clone, Debug)]
 enum Elements {
-    /// Drawn; `learnt` ones count as parameters, statistics do not.
-    Drawn { count: usize, range: Range, learnt: bool },
+    /// Drawn; `learnt` ones count as parameters, statistics do not. Of each row of `row.0` elements `row.1` of its mean is taken off.
+    Drawn { count: usize, range: Range, learnt: bool, row: Option<(usize, f32)> },
     /// The same for every seed.
     Given(Vec<u8>),
 }
@@ -124,13 +124,21 @@ impl OnnxWriter {
     /// A learnt weight.
     pub fn weight(&mut self, name: &str, dims: &[usize], range: Range) -> String {
         let count = dims.iter().product();
-        self.tensor(name, DataType::Float, dims, Elements::Drawn { count, range, learnt: true })
+        self.tensor(name, DataType::Float, dims, Elements::Drawn { count, range, learnt: true, row: None })
+    }
+
+    /// A learnt weight of which `part` of the mean over everything but the first axis is taken off. Taken off whole, an output's
+    /// products with one and the same number cancel, so that what all inputs share does not drown what tells them apart.
+    pub fn centred_weight(&mut self, name: &str, dims: &[usize], range: Range, part: f32) -> String {
+        let count = dims.iter().product();
+        let row = Some((dims[1..].iter().product(), part));
+        self.tensor(name, DataType::Float, dims, Elements::Drawn { count, range, learnt: true, row })
     }
 
     /// A weight that training measures rather than learns, as the mean that a normalisation takes off: no parameter.
     pub fn statistic(&mut self, name: &str, dims: &[usize], range: Range) -> String {
         let count = dims.iter().product();
-        self.tensor(name, DataType::Float, dims, Elements::Drawn { count, range, learnt: false })
+        self.tensor(name, DataType::Float, dims, Elements::Drawn { count, range, learnt: false, row: None })
     }
 
     /// Integer constants: a shape, ids.
@@ -199,8 +207,12 @@ impl OnnxWriter {
             out.write_all(&start)?;
             match &tensor.elements {
                 Elements::Given(bytes) => out.write_all(bytes)?,
-                Elements::Drawn { count, range, .. } => {
-                    draw::write(draw::Stream::of(seed, index as u64), *range, *count, out)?;
+                Elements::Drawn { count, range, row, .. } => {
+                    let stream = draw::Stream::of(seed, index as u64);
+                    match row {
+                        None => draw::write(stream, *range, *count, out)?,
+                        Some((row, part)) => draw::write_rows(stream, *range, *count, *row, *part, out)?,
+                    }
                 }
             }
         }

@@ -29,7 +29,7 @@ fn options(name: &str, tenants: usize) -> Options {
 
 fn on_double(options: &Options, answers: Answers) -> anyhow::Result<Report> {
     let target = Cpu::open().target();
-    run_on(options, |wake| Ok(Double::open(answers, target, wake)), &mut |_| {})
+    run_on(options, &|_, wake| Ok(Double::open(answers, target, wake)), &mut |_| {})
 }
 
 #[test]

@@ -53,12 +53,16 @@ fn answers_stay_in_range_and_depend_on_weights_and_inputs() {
         let sizes = narrow(architecture.takes);
         let [one, other] = [1, 2].map(|seed| Tenant::new(name, &sizes, seed, cpu.target()));
         assert_eq!(one.model.class.id, other.model.class.id, "{name}: tenants are of one class");
-        let answer = |tenant: &Tenant, input| cpu.answer(tenant, &tenant.inputs(input)).concat();
-        let [first, second, others] = [answer(&one, 1), answer(&one, 2), answer(&other, 1)];
+        // To three inputs, for the model that answers with a single number.
+        let answers = |tenant: &Tenant, seeds: [u64; 3]| {
+            seeds.map(|seed| cpu.answer(tenant, &tenant.inputs(seed)).concat()).concat()
+        };
+        let [first, second, others] =
+            [answers(&one, [1, 2, 3]), answers(&one, [4, 5, 6]), answers(&other, [1, 2, 3])];
         let size = (first.iter().map(|x| x * x).sum::<f32>() / first.len() as f32).sqrt();
         assert!((0.03..30.0).contains(&size), "{name}: answers are of size {size}");
         let [by_input, by_weights] = [&second, &others].map(|answer| relative_l2(&first, answer));
-        assert!(by_input > 0.01, "{name}: another input moves the answer by {by_input} only");
+        assert!(by_input > 0.05, "{name}: another input moves the answer by {by_input} only");
         assert!(by_weights > 0.1, "{name}: other weights move the answer by {by_weights} only");
     }
 }
@@ -159,6 +163,6 @@ const FUSED: &[(&str, &[(&str, usize)])] = &[
     ("lstm", &[("gemm", 1), ("lstm", 1)]),
     ("lstm-2", &[("gemm", 1), ("lstm", 2)]),
     ("mlp", &[("gemm", 3)]),
-    // The towers' product and the sigmoid.
+    // The towers' product, and what comes after its sum.
     ("two-tower", &[("elementwise", 2), ("gather", 2), ("gemm", 4), ("reduce", 1)]),
 ];

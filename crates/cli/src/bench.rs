@@ -55,7 +55,7 @@ fn tenants_command() -> Command {
                 .long("json")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .help("Write the figures there too"),
+                .help("Write the figures there too; - writes them to standard output, in place of the table"),
         )
 }
 
@@ -75,10 +75,14 @@ fn run_tenants(given: &ArgMatches) -> Result<ExitCode> {
         seed: given.get_one::<u64>("seed").copied().unwrap_or_default(),
     };
     let report = tenants::run(&options, &mut |line| eprintln!("{line}"))?;
-    print!("{report}");
-    if let Some(path) = given.get_one::<PathBuf>("json") {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    let json = || serde_json::to_string_pretty(&report).map(|text| text + "\n");
+    match given.get_one::<PathBuf>("json") {
+        Some(path) if path.as_os_str() == "-" => print!("{}", json()?),
+        Some(path) => {
+            std::fs::write(path, json()?).with_context(|| format!("cannot write {}", path.display()))?;
+            print!("{report}");
+        }
+        None => print!("{report}"),
     }
     Ok(ExitCode::SUCCESS)
 }

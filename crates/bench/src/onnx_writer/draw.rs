@@ -57,6 +57,31 @@ pub(super) fn write(stream: Stream, range: Range, count: usize, out: &mut impl W
     Ok(())
 }
 
+/// As [`write`], `part` of each row's mean taken off.
+pub(super) fn write_rows(
+    stream: Stream,
+    range: Range,
+    count: usize,
+    row: usize,
+    part: f32,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let number = |at: usize| {
+        let bits = stream.at((at / 2) as u64);
+        range.centre + range.bound * signed_unit(if at.is_multiple_of(2) { bits >> 40 } else { bits >> 8 })
+    };
+    let mut numbers = vec![0.0f32; row];
+    let mut bytes = Vec::with_capacity(4 * row);
+    for first in (0..count).step_by(row) {
+        numbers.iter_mut().enumerate().for_each(|(at, slot)| *slot = number(first + at));
+        let off = part * numbers.iter().sum::<f32>() / row as f32;
+        bytes.clear();
+        bytes.extend(numbers.iter().flat_map(|number| (number - off).to_le_bytes()));
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +101,21 @@ mod tests {
         let variance = numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / 100_001.0;
         assert!((mean - 1.0).abs() < 3e-3, "{mean}");
         assert!((variance - 0.25 / 3.0).abs() < 1e-3, "{variance}");
+    }
+
+    #[test]
+    fn centred_rows_sum_to_zero_and_are_else_the_same() {
+        let range = Range::of_variance(1.0);
+        let mut bytes = Vec::new();
+        write_rows(Stream::of(3, 4), range, 5 * 301, 301, 1.0, &mut bytes).unwrap();
+        let plain = drawn(3, 4, range, 5 * 301);
+        for (row, plain) in bytes.chunks_exact(4 * 301).zip(plain.chunks_exact(301)) {
+            let row: Vec<f32> =
+                row.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+            let mean = plain.iter().sum::<f32>() / 301.0;
+            assert!(row.iter().sum::<f32>().abs() < 1e-3);
+            assert!(row.iter().zip(plain).all(|(centred, plain)| (plain - mean - centred).abs() < 1e-5));
+        }
     }
 
     #[test]

@@ -11,9 +11,20 @@ use tokio::task::JoinSet;
 /// The answers to every request when nothing else runs, by tenant and request.
 pub(super) type Expected = HashMap<TenantId, Vec<Vec<Bytes>>>;
 
-/// Asks one request at a time. Errors when one fails, when an answer holds a number that is none, and when two tenants answer alike what both were asked: then
-/// somebody's weights are somebody else's.
-pub(super) fn alone(stage: &Stage) -> Result<Expected> {
+/// Asks one request at a time, on every stage. Errors when one fails, when an answer holds a number that is none, when two stages answer
+/// differently, and when two tenants answer alike what both were asked: then somebody's weights are somebody else's.
+pub(super) fn alone<'a>(mut stages: impl Iterator<Item = &'a Stage>) -> Result<Expected> {
+    let expected = on_stage(stages.next().context("there is at least one policy")?)?;
+    for other in stages {
+        ensure!(
+            on_stage(other)? == expected,
+            "tenants answer in other bits where the device is divided for `space`"
+        );
+    }
+    Ok(expected)
+}
+
+fn on_stage(stage: &Stage) -> Result<Expected> {
     stage.play(Policy::Time);
     let mut expected = Expected::new();
     let mut to_the_same = HashSet::new();
@@ -37,8 +48,8 @@ pub(super) fn alone(stage: &Stage) -> Result<Expected> {
     Ok(expected)
 }
 
-/// Asks everything that a policy will be asked at once, twice, and again until requests have shared a launch where they may: a device that is
-/// quick enough answers the first before the second comes. Errors unless every answer is what it was alone.
+/// Asks everything that a policy will be asked at once, twice, and again until requests have shared a launch where they may: a
+/// device that is quick enough answers the first before the second comes. Errors unless every answer is what it was alone.
 pub(super) fn together(stage: &Stage, policy: Policy, expected: &Expected) -> Result<()> {
     const MOST: usize = 1000;
     stage.play(policy);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tessera_core::Policy;
 use tokio::task::JoinSet;
 
-/// Runs one policy for `length`. The rate is that of all answers over the time to the last of them, through all of which the device has
-/// something to do: no answer is cut in two by the end of the clock.
+/// Runs one policy for `length`. The rate is that of all answers over the time to the last of them, through all of which the
+/// device has something to do: no answer is cut in two by the end of the clock.
 pub(super) fn round(stage: &Stage, policy: Policy, length: Duration) -> Result<Round> {
     stage.play(policy);
     let cast = stage.cast(policy);

@@ -59,24 +59,22 @@ pub struct Options {
 
 /// Measures on the device that the options name. `heard` is told what goes on, a line at a time.
 pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Report> {
-    let settings = settings(options)?;
-    run_on(options, |wake| devices::open(&settings, wake), heard)
+    run_on(options, &devices::open, heard)
 }
 
-/// As [`run`], on the device that `open` opens.
-pub fn run_on(
-    options: &Options,
-    open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
-    heard: &mut dyn FnMut(&str),
-) -> Result<Report> {
+/// Opens a device, as [`devices::open`] does.
+pub type Open<'a> = &'a dyn Fn(&Settings, Wake) -> Result<Arc<dyn Device>, StartError>;
+
+/// As [`run`], on devices that `open` opens.
+pub fn run_on(options: &Options, open: Open<'_>, heard: &mut dyn FnMut(&str)) -> Result<Report> {
     let counts = [options.tenants, options.rounds, options.in_flight, options.items as usize];
     ensure!(!counts.contains(&0), "tenants, items, requests in flight and rounds are at least 1 each");
     ensure!(!options.policies.is_empty(), "name at least one policy");
-    let stage = Stage::set(options, &settings(options)?, open, heard)?;
+    let stages = Stages::set(options, open, heard)?;
     heard("checking that every tenant answers alone as among all others, to the bit");
-    let expected = check::alone(&stage)?;
+    let expected = check::alone(stages.all())?;
     for &policy in &options.policies {
-        check::together(&stage, policy, &expected).with_context(|| format!("policy {policy}"))?;
+        check::together(stages.of(policy), policy, &expected).with_context(|| format!("policy {policy}"))?;
     }
     let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); options.policies.len()];
     for number in 0..options.rounds {
@@ -86,22 +84,58 @@ pub fn run_on(
         }
         for index in order {
             let policy = options.policies[index];
-            let round = closed_loop::round(&stage, policy, options.length)?;
+            let round = closed_loop::round(stages.of(policy), policy, options.length)?;
             let (nth, of) = (number + 1, options.rounds);
             heard(&format!("round {nth} of {of}, {policy}: {:.1} inferences/s", round.inferences_per_s()));
             rounds[index].push(round);
         }
     }
-    let report = Report::new(options, &stage, &rounds);
-    stage.clear();
+    let report = Report::new(options, stages.of(options.policies[0]), &rounds);
+    stages.clear();
     Ok(report)
 }
 
+/// A device that is opened for `space` may be divided as no other policy wants it, so `space` has a device, an engine and copies
+/// of all weights of its own; the other policies share.
+#[derive(Debug)]
+struct Stages {
+    space: Option<Stage>,
+    others: Option<Stage>,
+}
+
+impl Stages {
+    fn set(options: &Options, open: Open<'_>, heard: &mut dyn FnMut(&str)) -> Result<Stages> {
+        let is_space = |policy: &Policy| *policy == Policy::Space;
+        let mut set = |policy: Option<&Policy>| {
+            policy.map(|policy| Stage::set(options, &settings(options, *policy)?, open, heard)).transpose()
+        };
+        Ok(Stages {
+            others: set(options.policies.iter().find(|policy| !is_space(policy)))?,
+            space: set(options.policies.iter().find(|policy| is_space(policy)))?,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Stage> {
+        self.others.iter().chain(&self.space)
+    }
+
+    fn of(&self, policy: Policy) -> &Stage {
+        let stage = if policy == Policy::Space { &self.space } else { &self.others };
+        stage.as_ref().expect("a stage was set for every policy")
+    }
+
+    fn clear(self) {
+        self.others.into_iter().chain(self.space).for_each(Stage::clear);
+    }
+}
+
 /// The server's settings for a bench: room for all tenants in one launch, queues that refuse nobody, nothing cached.
-fn settings(options: &Options) -> Result<Settings> {
+fn settings(options: &Options, policy: Policy) -> Result<Settings> {
     let items = options.tenants as u64 * u64::from(options.items);
     let values = [
         ("device", options.device.clone()),
+        ("policy", policy.to_string()),
+        ("precision", options.precision.to_string()),
         // Nothing is read from it; the setting has no default.
         ("model_repository", ".".to_owned()),
         ("pack_cache", "off".to_owned()),

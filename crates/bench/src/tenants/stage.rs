@@ -1,6 +1,6 @@
 //! Tenants loaded, their inputs at hand, an engine that answers.
 
-use super::Options;
+use super::{Open, Options};
 use crate::zoo::tenant_seed;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
@@ -11,14 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tessera_core::{DType, Policy, RequestId, TenantId};
-use tessera_device::{Device, DeviceInfo, Wake};
+use tessera_device::DeviceInfo;
 use tessera_planner::class;
 use tessera_planner::plan::Port;
 use tessera_server::Settings;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
 use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
-use tessera_server::server::StartError;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -82,7 +81,7 @@ impl Stage {
     pub(super) fn set(
         options: &Options,
         settings: &Settings,
-        open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
+        open: Open<'_>,
         heard: &mut dyn FnMut(&str),
     ) -> Result<Stage> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -91,7 +90,7 @@ impl Stage {
             .enable_all()
             .build()?;
         let inside = runtime.enter();
-        let backstage = Backstage::start(settings, open)?;
+        let backstage = Backstage::start(settings, |wake| open(settings, wake))?;
         let device = backstage.means.device.info();
         heard(&format!(
             "loading {} tenants of {} on {} ({})",

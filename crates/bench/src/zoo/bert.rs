@@ -1,6 +1,7 @@
 //! BERT (Devlin et al., 2019), as transformers exports `BertModel` from token ids alone: no padding, one segment.
 
 use super::network::{Network, PLAIN, Value};
+use super::scale::Scale;
 use super::{Size, wide_heads};
 use crate::onnx_writer::{Attribute, Range};
 
@@ -22,9 +23,9 @@ pub(super) fn build(net: &mut Network, size: &Size, layers: usize, heads: usize)
     let first = net.integers("first", &[0]);
     let first = net.onnx.named("pooler/Gather", "Gather", &[&x.name, &first], &[("axis", Attribute::Int(1))]);
     let first = net.onnx.named("pooler/Flatten", "Flatten", &[&first], &[("axis", Attribute::Int(1))]);
-    let first = Value { name: first, dims: vec![width], power: x.power };
+    let first = Value { name: first, dims: vec![width], scale: x.scale };
     let pooled = net.linear("pooler.dense", &first, width, PLAIN);
-    let pooled = net.pointwise("pooler.activation", "Tanh", &pooled, 0.4);
+    let pooled = net.pointwise("pooler.activation", "Tanh", &pooled, Scale::around_zero(0.4));
     net.output("pooler_output", &pooled);
 }
 
@@ -43,7 +44,7 @@ fn embeddings(net: &mut Network, tokens: usize, width: usize) -> Value {
     let places = look_up("position", PLACES, &place_ids, 0.3);
     let sum = net.onnx.named("embeddings/Add", "Add", &[&words, &segments], &[]);
     let sum = net.onnx.named("embeddings/Add_1", "Add", &[&sum, &places], &[]);
-    let x = Value { name: sum, dims: vec![tokens, width], power: 1.4 };
+    let x = Value { name: sum, dims: vec![tokens, width], scale: Scale::around_zero(1.4) };
     net.layer_norm("embeddings.LayerNorm", &x, EPSILON)
 }
 
@@ -88,5 +89,5 @@ fn attention(net: &mut Network, name: &str, [q, k, v]: [&Value; 3], heads: usize
     let mixed = net.onnx.named(&part("Transpose"), "Transpose", &[&mixed], &perm);
     let mixed = net.onnx.named(&part("Reshape"), "Reshape", &[&mixed, &merged], &[]);
     // A mean of many rows is smaller than they are; how much depends on how sharp the softmax is.
-    Value { name: mixed, dims: vec![tokens, width], power: 0.3 * v.power }
+    Value { name: mixed, dims: vec![tokens, width], scale: Scale::around_zero(0.3 * v.scale.power()) }
 }

@@ -1,6 +1,7 @@
 //! DenseNet (Huang et al., 2017), as torchvision builds it: each layer reads all before it, normalised anew.
 
 use super::network::{Conv, Network, PLAIN, Value};
+use super::scale::Scale;
 use super::{Size, wide};
 use crate::onnx_writer::Attribute;
 
@@ -64,8 +65,8 @@ fn concat(net: &mut Network, name: &str, parts: &[Value]) -> Value {
     }
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
     let channels = parts.iter().map(Value::channels).sum::<usize>();
-    let power = parts.iter().map(|part| part.power * part.channels() as f32).sum::<f32>() / channels as f32;
+    let scale = Scale::joined(parts.iter().map(|part| (part.scale, part.channels())));
     let joined = net.onnx.named(name, "Concat", &names, &[("axis", Attribute::Int(1))]);
     let dims = [&[channels], &parts[0].dims[1..]].concat();
-    Value { name: joined, dims, power }
+    Value { name: joined, dims, scale }
 }

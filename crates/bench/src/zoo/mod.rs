@@ -16,6 +16,7 @@ mod mobilenet;
 mod network;
 mod recurrent;
 mod resnet;
+mod scale;
 mod senet;
 mod table;
 mod tabular;

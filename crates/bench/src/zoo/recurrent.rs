@@ -1,6 +1,7 @@
 //! LSTMs as torch exports them: `torch.nn.LSTM` over a series, then a linear layer of its last state.
 
 use super::network::{Network, PLAIN, Value};
+use super::scale::Scale;
 use super::{Size, wide};
 use crate::onnx_writer::{Attribute, Range};
 
@@ -33,7 +34,7 @@ pub(super) fn lstm(net: &mut Network, size: &Size, layers: usize) {
     let last = net.onnx.integers("last", &[], &[-1]);
     let last = net.onnx.named("last_state", "Gather", &[&y, &last], &[("axis", Attribute::Int(1))]);
     // Gates of small weights stay half open: states of about a tenth.
-    let last = Value { name: last, dims: vec![width], power: 0.01 };
+    let last = Value { name: last, dims: vec![width], scale: Scale::around_zero(0.01) };
     let x = net.linear("head", &last, width, PLAIN);
     net.output("output", &x);
 }

@@ -68,5 +68,6 @@ fn residual(net: &mut Network, name: &str, x: &Value, block: Block, width: usize
     } else {
         x.clone()
     };
-    net.join_relu(name, &branch, &stream)
+    let sum = net.add(&part("add"), &branch, &stream);
+    net.relu(&part("relu"), &sum)
 }

@@ -59,5 +59,6 @@ fn block(net: &mut Network, name: &str, x: &Value, width: usize, stride: usize) 
     } else {
         x.clone()
     };
-    net.join_relu(name, &branch, &stream)
+    let sum = net.add(&part("add"), &branch, &stream);
+    net.relu(&part("relu"), &sum)
 }

@@ -23,8 +23,8 @@ const fn row(
     Architecture { name, about, parameters, takes, build }
 }
 
-/// The zoo. Parameters are those of torchvision's, timm's, transformers' and Keras's models of that name; recurrent networks and the recommender
-/// are sized here.
+/// The zoo. Parameters are those of torchvision's, timm's, transformers' and Keras's models of that name; recurrent networks
+/// and the recommender are sized here.
 #[rustfmt::skip] // one architecture a line
 pub static ARCHITECTURES: &[Architecture] = &[
     row("alexnet", 61_100_840, LARGE_IMAGE, "five convolutions and three wide linear layers", classic::alexnet),

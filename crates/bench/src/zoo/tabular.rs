@@ -1,6 +1,7 @@
 //! Models over numbers and ids: a perceptron, and a recommender of two towers.
 
 use super::network::{HE, Network, PLAIN, Value};
+use super::scale::Scale;
 use super::{Size, wide};
 use crate::onnx_writer::{Attribute, Range};
 
@@ -20,10 +21,13 @@ pub(super) fn two_tower(net: &mut Network, size: &Size) {
     let user = tower(net, "user", 138_493, size);
     let item = tower(net, "item", 26_744, size);
     let product = net.onnx.named("score/Mul", "Mul", &[&user.name, &item.name], &[]);
-    let axes = [("axes", Attribute::Ints(&[1])), ("keepdims", Attribute::Int(1))];
-    let mean = net.onnx.named("score/ReduceMean", "ReduceMean", &[&product], &axes);
-    let score = Value { name: mean, dims: vec![1], power: user.power * item.power };
-    let score = net.pointwise("score/Sigmoid", "Sigmoid", &score, 1.0);
+    let axis = net.integers("last_axis", &[-1]);
+    let sum = net.onnx.named("score/ReduceSum", "ReduceSum", &[&product, &axis], &[]);
+    // A temperature, so that scores are neither all a half nor all zero and one.
+    let factor = net.constant("temperature", (user.columns() as f32).powf(-0.5));
+    let score = net.onnx.named("score/Mul_1", "Mul", &[&sum, &factor], &[]);
+    let score = Value { name: score, dims: vec![1], scale: Scale::UNIT };
+    let score = net.pointwise("score/Sigmoid", "Sigmoid", &score, Scale { mean: 0.5, variance: 0.04 });
     net.output("score", &score);
 }
 
@@ -38,7 +42,7 @@ fn tower(net: &mut Network, name: &str, rows: usize, size: &Size) -> Value {
         &[&row],
         &[("axis", Attribute::Int(1))],
     );
-    let row = Value { name: row, dims: vec![width], power: 1.0 };
+    let row = Value { name: row, dims: vec![width], scale: Scale::UNIT };
     let hidden = net.linear(&format!("{name}.tower.0"), &row, wide(256, size), HE);
     let hidden = net.relu(&format!("{name}.tower.1"), &hidden);
     net.linear(&format!("{name}.tower.2"), &hidden, wide(128, size), PLAIN)

@@ -2,6 +2,7 @@
 //! square root on both sides of their product.
 
 use super::network::{Conv, Network, PLAIN, Value};
+use super::scale::Scale;
 use super::{Size, wide_heads};
 use crate::onnx_writer::{Attribute, Range};
 
@@ -17,7 +18,7 @@ pub(super) fn build(net: &mut Network, size: &Size, heads: usize) {
     let x = net.layer_norm("norm", &x, EPSILON);
     let zero = net.onnx.integers("class_token", &[], &[0]);
     let class = net.onnx.named("head/Gather", "Gather", &[&x.name, &zero], &[("axis", Attribute::Int(1))]);
-    let class = Value { name: class, dims: vec![x.columns()], power: x.power };
+    let class = Value { name: class, dims: vec![x.columns()], scale: x.scale };
     let x = net.linear("head", &class, 1000, PLAIN);
     net.output("logits", &x);
 }
@@ -44,7 +45,7 @@ fn patches(net: &mut Network, side: usize, width: usize) -> Value {
     let all = net.onnx.named("tokens/Concat", "Concat", &[&tokens, &flat], &[("axis", Attribute::Int(1))]);
     let places = net.onnx.weight("pos_embed", &[1, count + 1, width], Range::of_variance(0.3));
     let all = net.onnx.named("tokens/Add", "Add", &[&all, &places], &[]);
-    Value { name: all, dims: vec![count + 1, width], power: x.power + 0.3 }
+    Value { name: all, dims: vec![count + 1, width], scale: x.scale.plus(Scale::around_zero(0.3)) }
 }
 
 fn block(net: &mut Network, name: &str, x: &Value, heads: usize) -> Value {
@@ -88,5 +89,5 @@ fn attention(net: &mut Network, name: &str, x: &Value, heads: usize) -> Value {
     let mixed = net.onnx.named(&part("Transpose_2"), "Transpose", &[&mixed], &perm);
     let mixed = net.onnx.named(&part("Reshape_1"), "Reshape", &[&mixed, &merged], &[]);
     // A mean of many rows is smaller than they are.
-    Value { name: mixed, power: 0.3 * qkv.power, ..x.clone() }
+    Value { name: mixed, scale: Scale::around_zero(0.3 * qkv.scale.power()), ..x.clone() }
 }

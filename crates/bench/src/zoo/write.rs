@@ -16,8 +16,8 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-/// Writes `tenants` files `ARCHITECTURE-0.onnx`, … into `folder`, which is made if need be, and returns their paths. Each appears whole or not
-/// at all, so a server may be watching. `wrote` hears of every file.
+/// Writes `tenants` files `ARCHITECTURE-0.onnx`, … into `folder`, which is made if need be, and returns their paths. Each
+/// appears whole or not at all, so a server may be watching. `wrote` hears of every file.
 pub fn write_tenants(
     model: &Model,
     tenants: usize,
