@@ -1,11 +1,15 @@
 //! The demo: tenants of several classes, one of them bursting, served over real HTTP under each policy.
 //!
 //! ```text
+//!   first:            server on a free port ─▶ clients that ask without a pause ─▶ what this machine can answer
 //!   for each policy:  server on a free port ─▶ the same seeded arrivals from every tenant's clients ─▶ a row
 //! ```
-//! The load is the same for every policy, to the arrival. What differs is who shares a launch. On a CPU sharing gains little:
-//! a core is busy with one request, so a fused launch saves queueing and weights read twice, not idle hardware. The
-//! demo says so.
+//! The load is the same for every policy, to the arrival, and a part of what the machine can answer: with too little, requests
+//! meet nobody to share a launch with, and with too much, all that is seen is the queue. What differs is who shares a launch.
+//! On a CPU sharing gains little: a core is busy with one request, so a fused launch saves queueing and weights
+//! read twice, not idle hardware. The demo says so.
+
+mod report;
 
 use crate::load::{self, Outcome, Progress, Traffic};
 use crate::page::sample;
@@ -20,8 +24,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tessera_core::Policy;
 use tessera_server::Settings;
-use tessera_server::server::Server;
+use tessera_server::server::{Ended, Server};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// What to show.
 #[derive(Clone, Debug)]
@@ -30,14 +35,25 @@ pub struct Options {
     pub tenants: usize,
     /// How long each policy is under load.
     pub length: Duration,
-    /// Requests per second of all tenants together, the burst not counted.
-    pub rate: f64,
+    /// Requests per second of all tenants together, the burst not counted. `None` measures what the machine answers, and
+    /// takes [`LOAD`] of it.
+    pub rate: Option<f64>,
     /// Decides weights, arrivals and inputs.
     pub seed: u64,
 }
 
 /// Times its own rate at which the first tenant sends in the middle third of a run.
 const BURST: f64 = 10.0;
+
+/// The part of what a machine can answer that makes a load in which requests meet each other, and deadlines can be kept.
+pub const LOAD: f64 = 0.7;
+
+/// Clients that ask without a pause while capacity is measured: enough to keep every core busy, few enough that their queue
+/// breaks no deadline.
+const CALIBRATION_CLIENTS: usize = 16;
+
+/// How long they ask.
+const CALIBRATION: Duration = Duration::from_secs(4);
 
 /// One policy's row.
 struct Row {
@@ -48,26 +64,48 @@ struct Row {
     lanes_per_launch: f64,
 }
 
+impl Row {
+    /// The part of the requests with an SLO that were answered within it.
+    fn in_slo(&self) -> f64 {
+        self.outcome.attained() as f64 / self.with_slo.max(1) as f64
+    }
+}
+
 /// Runs the demo and prints it. Errors when the server cannot start, or a request fails in a way that no load explains.
 pub async fn run(options: &Options) -> Result<()> {
     let repository = TempFolder::new()?;
     write_tenants(options, &repository.0)?;
-    let traffic = traffic(options);
     println!(
-        "{} tenants of {} classes, each with weights of its own, over HTTP; the same arrivals for every policy.\n\
-         {} requests per second; tenant {} sends {BURST} times its share in the middle third. Half of the tenants\n\
-         want their answer in 25 or 100 ms.\n",
+        "{} tenants of {} classes, each with weights of its own, over HTTP; half of them want answers in 25 or 100 ms.",
         options.tenants,
-        Tiny::ALL.len(),
-        options.rate,
+        Tiny::ALL.len()
+    );
+    let rate = match options.rate {
+        Some(rate) => rate,
+        None => calibrated(options, &repository.0).await?,
+    };
+    let traffic = traffic(options, rate);
+    println!(
+        "The load: {rate:.0} requests per second, with the same arrivals for every policy; tenant {} sends {BURST} times its\n\
+         share in the middle third.\n",
         traffic[0].tenant
     );
     let mut rows = Vec::new();
     for policy in Policy::ALL {
         rows.push(under(policy, &repository.0, &traffic, options.length).await?);
     }
-    print_table(&rows, options.length);
+    report::print(&rows, options.length);
     Ok(())
+}
+
+/// A rate that is [`LOAD`] of what the machine answers, server and clients on the same cores.
+async fn calibrated(options: &Options, repository: &Path) -> Result<f64> {
+    let server = Running::start(Policy::SpaceTime, repository).await?;
+    let tenants = traffic(options, 0.0);
+    let capacity = load::capacity(server.http, &tenants, CALIBRATION_CLIENTS, CALIBRATION).await?;
+    server.stop().await?;
+    println!("This machine answers about {capacity:.0} of their requests per second.");
+    Ok((LOAD * capacity).max(1.0))
 }
 
 fn write_tenants(options: &Options, folder: &Path) -> Result<()> {
@@ -97,8 +135,8 @@ fn slo(number: usize) -> Option<Duration> {
     }
 }
 
-fn traffic(options: &Options) -> Vec<Traffic> {
-    let rate = options.rate / options.tenants as f64;
+fn traffic(options: &Options, rate: f64) -> Vec<Traffic> {
+    let rate = rate / options.tenants as f64;
     let third = options.length / 3;
     (0..options.tenants)
         .map(|number| {
@@ -110,26 +148,47 @@ fn traffic(options: &Options) -> Vec<Traffic> {
         .collect()
 }
 
+/// A server in this process.
+struct Running {
+    http: SocketAddr,
+    metrics: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Ended>,
+}
+
+impl Running {
+    /// Starts it on free ports and waits until every model is loaded.
+    async fn start(policy: Policy, repository: &Path) -> Result<Running> {
+        let mut settings = Settings::for_repository(repository);
+        (settings.policy, settings.http_port, settings.metrics_port) = (policy, 0, 0);
+        settings.pack_cache = None;
+        let server = Server::start(settings).await.context("the demo's server does not start")?;
+        let (http, metrics) = (server.http_address(), server.metrics_address());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        wait_until_ready(http).await?;
+        Ok(Running { http, metrics, stop, task })
+    }
+
+    async fn stop(self) -> Result<()> {
+        let _ = self.stop.send(());
+        self.task.await?;
+        Ok(())
+    }
+}
+
 async fn under(policy: Policy, repository: &Path, traffic: &[Traffic], length: Duration) -> Result<Row> {
-    let mut settings = Settings::for_repository(repository);
-    (settings.policy, settings.http_port, settings.metrics_port) = (policy, 0, 0);
-    settings.pack_cache = None;
-    let server = Server::start(settings).await.context("the demo's server does not start")?;
-    let (http, metrics) = (server.http_address(), server.metrics_address());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(server.run(async move {
-        let _ = stopped.await;
-    }));
-    wait_until_ready(http).await?;
+    let server = Running::start(policy, repository).await?;
     let progress = Arc::new(Progress::default());
     let shown = tokio::spawn(show(policy, progress.clone(), length));
-    let outcome = load::run(http, traffic, length, progress.clone()).await?;
+    let outcome = load::run(server.http, traffic, length, progress.clone()).await?;
     shown.abort();
     clear_line();
-    let page = crate::client::Connection::open(metrics).await?.get("/metrics").await?;
+    let page = crate::client::Connection::open(server.metrics).await?.get("/metrics").await?;
     let page = String::from_utf8_lossy(&page.body).into_owned();
-    let _ = stop.send(());
-    running.await?;
+    server.stop().await?;
     if let Some((count, why)) = &outcome.failed {
         bail!("{count} requests failed under {policy}; the first: {why}");
     }
@@ -157,11 +216,15 @@ async fn wait_until_ready(http: SocketAddr) -> Result<()> {
     bail!("the models were not loaded within a minute")
 }
 
-/// A line that is written over every half second, on terminals only.
+/// A line that is written over every half second; one for the whole run where lines cannot be written over.
 async fn show(policy: Policy, progress: Arc<Progress>, length: Duration) {
     let started = Instant::now();
+    let terminal = std::io::stdout().is_terminal();
+    if !terminal {
+        println!("{policy}: under load for {} s", length.as_secs());
+    }
     loop {
-        if std::io::stdout().is_terminal() {
+        if terminal {
             let (sent, answered) =
                 (progress.sent.load(Ordering::Relaxed), progress.answered.load(Ordering::Relaxed));
             let at = started.elapsed().as_secs_f64();
@@ -176,36 +239,6 @@ fn clear_line() {
     if std::io::stdout().is_terminal() {
         print!("\r{:60}\r", "");
     }
-}
-
-fn print_table(rows: &[Row], length: Duration) {
-    println!(
-        "{:<11} {:>10} {:>9} {:>9} {:>9} {:>8} {:>13}",
-        "policy", "answered/s", "p50 ms", "p99 ms", "in SLO", "refused", "lanes/launch"
-    );
-    for row in rows {
-        let latencies = row.outcome.latencies();
-        let ms = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;
-        println!(
-            "{:<11} {:>10.0} {:>9.2} {:>9.2} {:>8.1}% {:>8} {:>13.2}",
-            row.policy.name(),
-            latencies.count() as f64 / length.as_secs_f64(),
-            ms(50.0),
-            ms(99.0),
-            100.0 * row.outcome.attained() as f64 / row.with_slo.max(1) as f64,
-            row.outcome.refused,
-            row.lanes_per_launch
-        );
-    }
-    let sent = rows.first().map_or(0, |row| row.sent);
-    println!(
-        "\n{sent} requests were sent to each policy. Latency counts from the moment a request was due to leave. `in SLO` is the\n\
-         part of all requests with an SLO that were answered within it; refused ones count as misses.\n\n\
-         When sharing pays: lanes/launch above 1 means that tenants with different weights shared launches. On a CPU every\n\
-         core is busy with one request at a time, so a fused launch saves little, and the policies answer about as many;\n\
-         what differs is who waits. On a GPU one request leaves most of the card idle, and filling it is the point.\n\n\
-         Next: `tessera demo --rate 3000` (overload), `tessera serve --model-repository DIR` (your models), README.md."
-    );
 }
 
 /// A folder that is removed at the end.

@@ -104,6 +104,40 @@ pub async fn run(
     Ok(all)
 }
 
+/// Requests per second that the server answers when `clients` connections ask for tenants at random without a pause, after a quarter of
+/// `length` to warm up. What it refuses does not count.
+pub async fn capacity(to: SocketAddr, traffic: &[Traffic], clients: usize, length: Duration) -> Result<f64> {
+    let tenants: Vec<(String, Vec<(usize, Bytes)>)> =
+        traffic.iter().map(|one| (path(one), bodies(one, 4))).collect();
+    let tenants = Arc::new(tenants);
+    let (from, until) = (Instant::now() + length / 4, Instant::now() + length);
+    let mut running = JoinSet::new();
+    for client in 0..clients {
+        let tenants = tenants.clone();
+        running.spawn(async move {
+            let mut random = StdRng::seed_from_u64(client as u64);
+            let mut connection = Connection::open(to).await?;
+            let mut answered = 0u64;
+            while Instant::now() < until {
+                let (path, bodies) = &tenants[random.random_range(0..tenants.len())];
+                let (json_bytes, body) = &bodies[random.random_range(0..bodies.len())];
+                let reply = connection.post(path, Some(*json_bytes), body.clone()).await?;
+                answered += u64::from(reply.status == 200 && Instant::now() >= from);
+            }
+            anyhow::Ok(answered)
+        });
+    }
+    let mut answered = 0;
+    while let Some(client) = running.join_next().await {
+        answered += client.context("a client was lost")??;
+    }
+    Ok(answered as f64 / (length - length / 4).as_secs_f64())
+}
+
+fn path(traffic: &Traffic) -> String {
+    format!("/v2/models/{}/infer", traffic.tenant)
+}
+
 /// Poisson arrivals at the tenant's rates, as times from the start.
 pub fn arrivals(traffic: &Traffic, length: Duration) -> Vec<Duration> {
     let mut random = StdRng::seed_from_u64(traffic.seed);
@@ -133,7 +167,7 @@ async fn run_tenant(
     progress: Arc<Progress>,
 ) -> Result<Outcome> {
     let times = arrivals(&traffic, length);
-    let path = format!("/v2/models/{}/infer", traffic.tenant);
+    let path = path(&traffic);
     let bodies = Arc::new(bodies(&traffic, 16));
     let idle = Arc::new(Mutex::new(vec![Connection::open(to).await?]));
     let mut requests = JoinSet::new();

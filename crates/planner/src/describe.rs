@@ -118,6 +118,15 @@ pub fn input_name(op: &Op, index: usize) -> String {
     names.get(index).map_or_else(|| format!("input {index}"), |name| (*name).to_owned())
 }
 
+/// A function of one element in a word: `relu`, `gelu`, `gelu(tanh)`, `leakyrelu(0.01)`.
+pub(crate) fn function_text(function: Unary) -> String {
+    let Description { name, attributes } = unary(function);
+    let values: Vec<String> =
+        attributes.into_iter().map(|(_, value)| value).filter(|value| value != "none").collect();
+    let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+    format!("{}{values}", name.to_lowercase())
+}
+
 /// The shortest digits that lead back to the same number, so distinct numbers are distinct words.
 fn float(value: f32) -> String {
     format!("{value:?}")

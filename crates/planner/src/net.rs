@@ -6,6 +6,7 @@
 //! Nodes stay in an order in which every value is made before use. A rule replaces the *last* node of what it matches, so everything that
 //! the new node reads is there; what nobody reads any more is then swept away.
 
+use crate::describe::function_text;
 use crate::fold::{Folded, Role};
 use crate::graph::ValueId;
 use crate::infer::{Facts, Known, Note};
@@ -298,7 +299,7 @@ pub(crate) fn activation_text(activation: Activation) -> String {
         Activation::Identity => String::new(),
         Activation::Clip { low: 0.0, high: f32::INFINITY } => "+relu".to_string(),
         Activation::Clip { low, high } => format!("+clip({low}, {high})"),
-        Activation::Unary(function) => format!("+{}", format!("{function:?}").to_lowercase()),
+        Activation::Unary(function) => format!("+{}", function_text(function)),
     }
 }
 

@@ -460,6 +460,28 @@ pub enum ElementOp {
     Cast(DType, usize),
 }
 
+impl StepKind {
+    /// The kind in a word, for reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            StepKind::Gemm { .. } => "gemm",
+            StepKind::Conv { .. } => "conv",
+            StepKind::Depthwise { .. } => "depthwise",
+            StepKind::Pool { .. } => "pool",
+            StepKind::MatMul { .. } => "matmul",
+            StepKind::Attention { .. } => "attention",
+            StepKind::LayerNorm { .. } => "layer_norm",
+            StepKind::Softmax { .. } => "softmax",
+            StepKind::Lstm { .. } => "lstm",
+            StepKind::Gather { .. } => "gather",
+            StepKind::Reduce { .. } => "reduce",
+            StepKind::Elementwise { .. } => "elementwise",
+            StepKind::Copy { .. } => "copy",
+            StepKind::Fill { .. } => "fill",
+        }
+    }
+}
+
 impl Plan {
     /// Floating-point operations of one item.
     pub fn flops_per_item(&self) -> u64 {

@@ -2,6 +2,7 @@
 //!
 //! One line per step: `3  b5 f32[56·56·64] ← conv 3×3 /1 64→64 +relu  b4 w2   115.6 MFLOP  conv1+relu`.
 
+use crate::describe::function_text;
 use crate::net::activation_text;
 use crate::plan::{
     Access, BufferId, ConvShape, ElementOp, Epilogue, Operand, Plan, PoolKind, Step, StepKind,
@@ -13,25 +14,18 @@ impl fmt::Display for Plan {
         let items = if self.batched { "items batched" } else { "one request is one item" };
         writeln!(
             f,
-            "{} steps, {items}: {} and {} of arena per item; {} constants",
-            self.steps.len(),
+            "{}, {items}: {} and {} of arena per item; {}",
+            count(self.steps.len(), "step"),
             flops(self.flops_per_item()),
             self.arena_per_item,
-            self.constants.len()
+            count(self.constants.len(), "constant")
         )?;
         for (what, ports) in [("in ", &self.inputs), ("out", &self.outputs)] {
             for port in ports {
                 writeln!(f, "{what} {} {}{:?}", operand(&port.at), port.dtype, port.dims)?;
             }
         }
-        let first_lines = self.segments.iter().map(|run| run.start).collect::<Vec<_>>();
-        for (index, step) in self.steps.iter().enumerate() {
-            if self.segments.len() > 1 && first_lines.contains(&index) {
-                writeln!(f, "--- segment {}", first_lines.iter().filter(|&&start| start <= index).count())?;
-            }
-            let work = if step.flops == 0 { String::new() } else { format!("  {}", flops(step.flops)) };
-            writeln!(f, "{index:>3} {}{work}  ({})", self.step(step), step.name)?;
-        }
+        self.write_steps(f)?;
         writeln!(f, "buffers")?;
         for (index, buffer) in self.buffers.iter().enumerate() {
             let live = format!("{}..{}", buffer.live.start, buffer.live.end);
@@ -42,7 +36,21 @@ impl fmt::Display for Plan {
 }
 
 impl Plan {
-    fn step(&self, step: &Step) -> String {
+    /// One line per step, and one before each segment where there are several.
+    pub(crate) fn write_steps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first_lines = self.segments.iter().map(|run| run.start).collect::<Vec<_>>();
+        for (index, step) in self.steps.iter().enumerate() {
+            if self.segments.len() > 1 && first_lines.contains(&index) {
+                writeln!(f, "--- segment {}", first_lines.iter().filter(|&&start| start <= index).count())?;
+            }
+            let work = if step.flops == 0 { String::new() } else { format!("  {}", flops(step.flops)) };
+            writeln!(f, "{index:>3} {}{work}  ({})", self.step_text(step), step.name)?;
+        }
+        Ok(())
+    }
+
+    /// What a step does, reads and writes, without its name.
+    pub(crate) fn step_text(&self, step: &Step) -> String {
         let written =
             |id: BufferId| format!("b{} {}[{}] ←", id.0, self.buffer(id).dtype, self.buffer(id).elements);
         match &step.kind {
@@ -93,7 +101,7 @@ impl Plan {
             StepKind::LayerNorm { x, rows, cols, epsilon, scale, bias, out } => {
                 let bias = bias.map_or(String::new(), |bias| format!(" {}", operand(&bias)));
                 let (x, scale) = (operand(x), operand(scale));
-                format!("{} layer norm {rows}×{cols} ε {epsilon}  {x} {scale}{bias}", written(*out))
+                format!("{} layer norm {rows}×{cols} ε {epsilon:?}  {x} {scale}{bias}", written(*out))
             }
             StepKind::Softmax { x, rows, cols, log, out } => {
                 let name = if *log { "log softmax" } else { "softmax" };
@@ -209,11 +217,11 @@ fn formula(program: &[ElementOp]) -> String {
     for instruction in program {
         let text = match *instruction {
             ElementOp::Load(input) => format!("x{input}"),
-            ElementOp::Float(x) => format!("{x}"),
+            ElementOp::Float(x) => format!("{x:?}"),
             ElementOp::Int(x) => format!("{x}"),
             ElementOp::Bool(x) => format!("{x}"),
             ElementOp::Unary(function, x) => {
-                format!("{}({})", format!("{function:?}").to_lowercase(), texts[x])
+                format!("{}({})", function_text(function), texts[x])
             }
             ElementOp::Binary(function, a, b) => {
                 format!("{}({}, {})", format!("{function:?}").to_lowercase(), texts[a], texts[b])
@@ -230,8 +238,13 @@ fn formula(program: &[ElementOp]) -> String {
     texts.pop().unwrap_or_default()
 }
 
+/// `1 step`, `3 steps`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// `1.5 MFLOP`.
-fn flops(count: u64) -> String {
+pub(crate) fn flops(count: u64) -> String {
     match count {
         0..1000 => format!("{count} FLOP"),
         1000..1_000_000 => format!("{:.1} kFLOP", count as f64 / 1e3),

@@ -10,12 +10,17 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tessera_core::{ClassId, DType};
+use tessera_core::{ClassId, DType, Precision};
+use tessera_planner::PackTarget;
 use tessera_planner::class::{Model, ModelError, load, load_bytes, load_over_base};
 use tessera_planner::graph::ParamData;
 use tessera_planner::inspect::{compare, inspect};
 use tessera_planner::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use tessera_planner::pack::Matrices;
 use tessera_planner::source::read_weight;
+
+const TARGET: PackTarget =
+    PackTarget { device: "cpu", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
 
 fn model(name: &str) -> Model {
     load(&fixture(&format!("{name}.onnx"))).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -78,7 +83,7 @@ fn another_epsilon_is_another_class() {
     attribute(&mut proto, "LayerNormalization", "epsilon").f = Some(1e-6);
     let other = changed(&proto);
     assert_ne!(other.class.id, id("block_fresh"));
-    let said = compare(&model("block_fresh"), &other).difference.unwrap();
+    let said = compare(&model("block_fresh"), &other, TARGET).unwrap().difference.unwrap();
     assert_eq!(said, "LayerNormalization `/a/LayerNormalization`: epsilon 1e-5 against 1e-6");
 }
 
@@ -93,7 +98,7 @@ fn another_clip_bound_is_another_class() {
     bound.attribute[0].t.as_mut().unwrap().raw_data = Some(5f32.to_le_bytes().to_vec().into());
     let other = changed(&proto);
     assert_ne!(other.class.id, id("mobilenet_v2_035-0"));
-    let said = compare(&model("mobilenet_v2_035-0"), &other).difference.unwrap();
+    let said = compare(&model("mobilenet_v2_035-0"), &other, TARGET).unwrap().difference.unwrap();
     assert!(said.starts_with("Clip `/") && said.ends_with("`: high bound 6 against 5"), "{said}");
 }
 
@@ -415,20 +420,20 @@ fn a_header_that_lies_is_an_error() {
 
 #[test]
 fn the_first_difference_is_told_for_a_person() {
-    let said = |a: &str, b: &str| compare(&model(a), &model(b)).difference;
+    let said = |a: &str, b: &str| compare(&model(a), &model(b), TARGET).unwrap().difference;
     assert_eq!(said("block_fresh", "block_tuned"), None);
     assert_eq!(said("mlp-0", "lstm-0").unwrap(), "input `x`: [batch, 64] against [batch, free1, 32]");
     assert_eq!(said("mlp-0", "bert_tiny-0").unwrap(), "1 inputs against 2");
 
     let mut proto = proto("mlp-0.onnx");
     node(&mut proto, "Relu").op_type = Some("Tanh".into());
-    let said = compare(&model("mlp-0"), &changed(&proto)).difference.unwrap();
+    let said = compare(&model("mlp-0"), &changed(&proto), TARGET).unwrap().difference.unwrap();
     assert_eq!(said, "Relu `/f/f.1/Relu` against Tanh `/f/f.1/Relu`");
 }
 
 #[test]
 fn a_report_counts_what_a_model_is_made_of() {
-    let report = inspect(&model("mlp-0"));
+    let report = inspect(&model("mlp-0"), TARGET).unwrap();
     assert_eq!(report.operators, [("Gemm", 3), ("Relu", 2)]);
     assert_eq!((report.weights, report.parameters), (6, 64 * 256 + 256 + 256 * 256 + 256 + 256 * 8 + 8));
     assert_eq!(report.weight_bytes.0, 4 * report.parameters);

@@ -32,7 +32,8 @@ pub struct Backstage {
 }
 
 impl Backstage {
-    /// Opens a device with `open`, which is [`crate::devices::open`] but in tests, and starts the engine on it.
+    /// Opens a device with `open`, which is [`crate::devices::open`] but in tests, and starts the engine on it. Needs a tokio
+    /// runtime, which plans and hands out answers.
     pub fn start(
         settings: &Settings,
         open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
@@ -56,7 +57,7 @@ impl Backstage {
             max_wait: settings.max_wait,
             ..Config::new(settings.policy, partitions)
         };
-        let thread = inbox.start(config, device.clone(), metrics.clone())?;
+        let thread = inbox.start(config, device.clone(), metrics.clone(), Handle::current())?;
         let workshop = Workshop {
             device: device.clone(),
             engine: engine.clone(),

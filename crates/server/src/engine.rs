@@ -9,13 +9,12 @@
 //! once: with its outputs, or with the reason why not. Nothing on this thread blocks but the wait for the next event, and
 //! nothing slow runs here: planning, packing and uploading belong to the loaders.
 
+use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, QueueGauge, Queued};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tessera_core::{LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
@@ -23,6 +22,7 @@ use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, RequestError, 
 use tessera_scheduler::{
     Cancelled, Config, Decision, LaunchPlan, Offer, PlanWork, Refusal, Scheduler, Terms,
 };
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// Why a request has no outputs.
@@ -105,19 +105,22 @@ enum Command {
 /// The way to the engine. Cheap to clone; calls return at once.
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
-    commands: Sender<Command>,
-    running: Arc<AtomicBool>,
+    commands: Arc<Mailbox<Command>>,
 }
 
 impl EngineHandle {
-    /// Hands a request in. Its answer comes through its `reply`, also when the engine is gone.
-    pub fn offer(&self, incoming: Incoming) {
-        if let Err(error) = self.commands.send(Command::Offer(Box::new(incoming)))
-            && let Command::Offer(incoming) = error.0
-        {
-            // The other side may have stopped waiting; then nobody misses the answer.
-            let _ = incoming.reply.send(Err(NotAnswered::Stopping));
-        }
+    /// Hands a request in. Its answer comes through its `reply`, also when the engine is gone. The engine need not look at
+    /// it before the [`Offered`] is dropped.
+    pub fn offer(&self, incoming: Incoming) -> Offered<'_> {
+        let waiting = match self.commands.put(Command::Offer(Box::new(incoming))) {
+            Ok(waiting) => waiting,
+            Err(Command::Offer(incoming)) => {
+                answer(incoming.reply, Err(NotAnswered::Stopping));
+                0
+            }
+            Err(_) => 0,
+        };
+        Offered { commands: &self.commands, waiting }
     }
 
     /// Nobody waits for this answer any more.
@@ -153,7 +156,7 @@ impl EngineHandle {
 
     /// Whether the thread runs. Before its start it counts as running: what is sent then waits.
     pub fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire)
+        !self.commands.is_closed()
     }
 
     /// Answers everything that was let in, refuses everything new, and ends the thread.
@@ -163,50 +166,91 @@ impl EngineHandle {
 
     fn send(&self, command: Command) {
         // An engine that is gone has answered everybody; there is nobody left to tell.
-        let _ = self.commands.send(command);
+        let _ = self.commands.put(command);
+        self.commands.ring();
     }
 }
 
-/// The two ends of the engine's queue. Made before the device, which is opened with [`Inbox::wake`].
+/// A request was handed in. Dropped, it has the engine look.
+///
+/// Waking the engine for each request would cost a small one as much as all the rest of its way, and the engine would launch it alone while
+/// its neighbours are still being read. So whoever finds the queue empty waits until the runtime reads no more requests off the
+/// sockets, and then wakes the engine for all of them; the others need not.
 #[derive(Debug)]
-pub struct Inbox {
-    handle: EngineHandle,
-    commands: Receiver<Command>,
+#[must_use = "the engine looks when this is dropped"]
+pub struct Offered<'a> {
+    commands: &'a Mailbox<Command>,
+    /// Commands that waited when it was handed in, itself included.
+    waiting: usize,
 }
 
-impl Default for Inbox {
-    fn default() -> Inbox {
-        let (sender, commands) = channel();
-        Inbox {
-            handle: EngineHandle { commands: sender, running: Arc::new(AtomicBool::new(true)) },
-            commands,
+/// How many rounds of the runtime a request lets go by for its neighbours at most. One takes some tens of microseconds when the
+/// runtime is busy, and less than one when it is not.
+const MOST_ROUNDS: usize = 6;
+
+/// After so many rounds without a neighbour there are none. In each round a task that yielded runs before those whose sockets were found
+/// ready meanwhile, so one round without is no sign yet.
+const QUIET_ROUNDS: usize = 2;
+
+impl Offered<'_> {
+    /// Lets the requests of neighbours be handed in, too, while there are any.
+    pub async fn with_neighbours(self) {
+        if self.waiting != 1 {
+            return;
+        }
+        let (mut waiting, mut quiet) = (self.waiting, 0);
+        for _ in 0..MOST_ROUNDS {
+            tokio::task::yield_now().await;
+            let now = self.commands.len();
+            quiet = if now > waiting { 0 } else { quiet + 1 };
+            if quiet == QUIET_ROUNDS {
+                return;
+            }
+            waiting = now;
         }
     }
+}
+
+impl Drop for Offered<'_> {
+    fn drop(&mut self) {
+        if self.waiting == 1 {
+            self.commands.ring();
+        }
+    }
+}
+
+/// The engine's queue. Made before the device, which is opened with [`Inbox::wake`].
+#[derive(Debug, Default)]
+pub struct Inbox {
+    commands: Arc<Mailbox<Command>>,
 }
 
 impl Inbox {
     /// What the device calls when a launch is over.
     pub fn wake(&self) -> tessera_device::Wake {
-        let commands = self.handle.commands.clone();
-        Arc::new(move || drop(commands.send(Command::Wake)))
+        let handle = self.handle();
+        Arc::new(move || handle.send(Command::Wake))
     }
 
     /// The way in.
     pub fn handle(&self) -> EngineHandle {
-        self.handle.clone()
+        EngineHandle { commands: self.commands.clone() }
     }
 
-    /// Starts the thread.
+    /// Starts the thread. Answers of a launch are handed out by a task of `runtime`.
     pub fn start(
         self,
         config: Config,
         device: Arc<dyn Device>,
         metrics: Arc<Metrics>,
+        runtime: Handle,
     ) -> std::io::Result<JoinHandle<()>> {
+        let gone = Gone(self.commands.clone());
         let engine = Engine {
             commands: self.commands,
             device,
             metrics,
+            runtime,
             started: Instant::now(),
             policy: config.policy,
             scheduler: Scheduler::new(config),
@@ -216,27 +260,27 @@ impl Inbox {
             in_flight: HashMap::new(),
             stopping: false,
         };
-        let running = Running(self.handle.running);
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
-            let _running = running;
+            let _gone = gone;
             engine.run();
         })
     }
 }
 
 /// Says that the engine is gone when it is, on every way out, a panic included.
-struct Running(Arc<AtomicBool>);
+struct Gone(Arc<Mailbox<Command>>);
 
-impl Drop for Running {
+impl Drop for Gone {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.close();
     }
 }
 
 struct Engine {
-    commands: Receiver<Command>,
+    commands: Arc<Mailbox<Command>>,
     device: Arc<dyn Device>,
     metrics: Arc<Metrics>,
+    runtime: Handle,
     started: Instant,
     policy: Policy,
     scheduler: Scheduler,
@@ -272,6 +316,7 @@ struct InFlight {
 
 impl Engine {
     fn run(mut self) {
+        let mut commands = Vec::new();
         loop {
             let wait = self.advance();
             if let Some(why) = self.device.failure() {
@@ -280,20 +325,9 @@ impl Engine {
             if self.stopping && self.waiting.is_empty() && self.in_flight.is_empty() {
                 return;
             }
-            let first = match wait {
-                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(length) => self.commands.recv_timeout(length),
-            };
-            match first {
-                Ok(command) => self.take(command),
-                Err(RecvTimeoutError::Timeout) => {}
-                // Every handle is gone, the device's too: nobody can ask or answer any more.
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            // Take all that has come meanwhile before deciding: requests that arrive together leave together.
-            while let Ok(command) = self.commands.try_recv() {
-                self.take(command);
-            }
+            // All that has come is taken before deciding: requests that arrive together leave together.
+            self.commands.take(wait, &mut commands);
+            commands.drain(..).for_each(|command| self.take(command));
         }
     }
 
@@ -441,12 +475,19 @@ impl Engine {
         };
         self.scheduler.finished(self.now(), finished.id, launch.submitted.elapsed());
         self.metrics.launch_finished(finished.took);
-        for (replies, answers) in launch.replies.into_iter().zip(finished.answers) {
-            for ((_, reply), outputs) in replies.into_iter().zip(answers) {
+        let answers = finished.answers.into_iter().flatten();
+        self.hand_out(launch.replies.into_iter().flatten().map(|(_, reply)| reply).zip(answers).collect());
+        self.release(&launch.plan);
+    }
+
+    /// Answers the requests of a launch from inside the runtime: from this thread each answer could wake a worker, which may well stop
+    /// us to run, and sleep again before the next.
+    fn hand_out(&self, answers: Vec<(oneshot::Sender<Answer>, Result<Vec<Bytes>, RequestError>)>) {
+        self.runtime.spawn(async move {
+            for (reply, outputs) in answers {
                 answer(reply, outputs.map_err(NotAnswered::from));
             }
-        }
-        self.release(&launch.plan);
+        });
     }
 
     /// The device is lost: everybody who waits hears why, and the engine ends, which the server takes for the end.

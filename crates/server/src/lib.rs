@@ -18,6 +18,7 @@ pub mod frontend;
 pub mod http;
 pub mod loader;
 pub mod log;
+mod mailbox;
 pub mod metrics;
 pub mod protocol;
 pub mod registry;

@@ -115,7 +115,7 @@ impl Service {
         let items = if planned.plan.batched { bound.items } else { 1 };
         let most = u64::from(planned.most_items.get());
         let per_item: Vec<usize> = planned.plan.inputs.iter().map(Port::bytes_per_item).collect();
-        let mut waits = Vec::new();
+        let (mut waits, mut offered) = (Vec::new(), None);
         let mut first = 0;
         while first < items {
             let count = (items - first).min(most);
@@ -124,7 +124,7 @@ impl Service {
             };
             let (reply, answer) = oneshot::channel();
             let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
-            self.engine.offer(Incoming {
+            let handed_in = self.engine.offer(Incoming {
                 request,
                 tenant: served.tenant,
                 plan: planned.key.clone(),
@@ -138,8 +138,12 @@ impl Service {
                 timeout,
                 reply,
             });
+            offered.get_or_insert(handed_in);
             waits.push(Wait { engine: &self.engine, request, answer, over: false });
             first += count;
+        }
+        if let Some(offered) = offered {
+            offered.with_neighbours().await;
         }
         let mut parts = Vec::with_capacity(waits.len());
         for wait in waits {

@@ -31,6 +31,10 @@ use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
 use workers::{Outbox, Queue, Running};
 
+/// How weights are packed for any CPU: the device need not be open to know.
+pub const PACK_TARGET: PackTarget =
+    PackTarget { device: "cpu", precision: Precision::Fp32, matrices: Matrices::Panels(WIDTH) };
+
 /// Some cores of this machine as a device.
 pub struct CpuDevice {
     name: String,
@@ -132,11 +136,11 @@ impl Device for CpuDevice {
     }
 
     fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {
-        if precision != Precision::Fp32 {
+        if precision != PACK_TARGET.precision {
             let available = "fp32".to_owned();
             return Err(DeviceError::NoSuchPrecision { device: self.name.clone(), precision, available });
         }
-        Ok(PackTarget { device: "cpu", precision, matrices: Matrices::Panels(WIDTH) })
+        Ok(PACK_TARGET)
     }
 
     fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: &Packed) -> Result<Slot, DeviceError> {

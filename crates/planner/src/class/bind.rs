@@ -132,7 +132,7 @@ impl Class {
     }
 
     /// The free dimension that stands at axis 0 of every input and nowhere else.
-    fn item_dim(&self) -> Option<usize> {
+    pub(crate) fn item_dim(&self) -> Option<usize> {
         let inputs = &self.graph.inputs;
         let Some(&Dim::Free(index)) = inputs.first()?.dims.first() else { return None };
         let item = Dim::Free(index);

@@ -13,6 +13,7 @@ use tessera_planner::{Plan, SlotLayout, class, pack, source};
 use tessera_scheduler::{Config, PlanWork, Terms};
 use tessera_server::Metrics;
 use tessera_server::engine::{Answer, EngineHandle, Home, Inbox, NotAnswered};
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 const TENANT: TenantId = TenantId(0);
@@ -21,6 +22,8 @@ const TENANT: TenantId = TenantId(0);
 struct Running {
     engine: EngineHandle,
     thread: std::thread::JoinHandle<()>,
+    /// Hands out answers.
+    _runtime: Runtime,
     device: Arc<dyn Device>,
     plan: Arc<Plan>,
     layout: Arc<SlotLayout>,
@@ -47,9 +50,10 @@ impl Running {
         let config = Config::new(Policy::SpaceTime, vec![PartitionId(0)]);
         let metrics = Arc::new(Metrics::default());
         let queue = metrics.tenant_loaded("mlp-0");
-        let thread = inbox.start(config, device.clone(), metrics).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let thread = inbox.start(config, device.clone(), metrics, runtime.handle().clone()).unwrap();
         engine.tenant_added(TENANT, Terms::best_effort(OwnerId(0)), Home { slot, queue });
-        Running { engine, thread, device, plan, layout }
+        Running { engine, thread, device, plan, layout, _runtime: runtime }
     }
 
     /// Makes the plan's programs and announces them.
@@ -68,7 +72,7 @@ impl Running {
 
     fn ask(&self, request: u64) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.engine.offer(tessera_server::engine::Incoming {
+        let incoming = tessera_server::engine::Incoming {
             request: RequestId(request),
             tenant: TENANT,
             plan: self.plan.key.clone(),
@@ -78,7 +82,8 @@ impl Running {
             arrived: Instant::now(),
             timeout: None,
             reply,
-        });
+        };
+        drop(self.engine.offer(incoming));
         answer.blocking_recv().unwrap()
     }
 }

@@ -1,0 +1,66 @@
+//! The demo's table, and what can be said of it.
+
+use super::Row;
+use std::time::Duration;
+use tessera_core::Policy;
+
+/// Prints a row per policy, what they show, and what to try next.
+pub(super) fn print(rows: &[Row], length: Duration) {
+    println!(
+        "{:<11} {:>10} {:>9} {:>9} {:>9} {:>8} {:>13}",
+        "policy", "answered/s", "p50 ms", "p99 ms", "in SLO", "refused", "lanes/launch"
+    );
+    for row in rows {
+        let latencies = row.outcome.latencies();
+        let ms = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;
+        println!(
+            "{:<11} {:>10.0} {:>9.2} {:>9.2} {:>8.1}% {:>8} {:>13.2}",
+            row.policy.name(),
+            latencies.count() as f64 / length.as_secs_f64(),
+            ms(50.0),
+            ms(99.0),
+            100.0 * row.in_slo(),
+            row.outcome.refused,
+            row.lanes_per_launch
+        );
+    }
+    let sent = rows.first().map_or(0, |row| row.sent);
+    println!(
+        "\n{sent} requests were sent to each policy. Latency counts from the moment a request was due to leave. `in SLO` is the\n\
+         part of all requests with an SLO that were answered within it; refused ones count as misses.\n"
+    );
+    if let Some(said) = verdict(rows) {
+        println!("{said}\n");
+    }
+    println!(
+        "When sharing pays: while requests for one class meet in the queue, and the device has room that one tenant's request leaves\n\
+         idle. On a CPU there is little such room: every core is busy with one request at a time, so a fused launch saves waiting\n\
+         more than work, and the policies answer about as many. On a GPU one request leaves most of the card idle, and\n\
+         filling it is the point.\n\n\
+         Next: `tessera demo --rate {:.0}` (overload: who is refused, who waits), `tessera demo --tenants 200`,\n\
+         `tessera serve --model-repository DIR` (your models), README.md.",
+        2.0 * sent as f64 / length.as_secs_f64()
+    );
+}
+
+/// What the rows say of sharing, in both directions.
+fn verdict(rows: &[Row]) -> Option<String> {
+    let shared = rows.iter().find(|row| row.policy == Policy::SpaceTime)?;
+    let turns = rows.iter().find(|row| row.policy == Policy::Time)?;
+    let lanes = shared.lanes_per_launch;
+    if lanes < 1.1 {
+        let text = "Here requests hardly ever met: the machine was too quick for this load, and launches were not shared.";
+        return Some(text.to_owned());
+    }
+    let points = 100.0 * (shared.in_slo() - turns.in_slo());
+    let than = match points {
+        points if points > 1.0 => {
+            format!("{points:.0} points more of the deadlines were kept than with tenants in turn")
+        }
+        points if points < -1.0 => {
+            format!("{:.0} points fewer of the deadlines were kept than with tenants in turn", -points)
+        }
+        _ => "as many deadlines were kept as with tenants in turn".to_owned(),
+    };
+    Some(format!("Here a launch of space-time carried {lanes:.1} tenants on average, and {than}."))
+}
