@@ -23,6 +23,7 @@ fn options(name: &str, tenants: usize) -> Options {
         length: Duration::from_millis(100),
         rounds: 2,
         in_flight: 2,
+        steps: true,
         seed: 1,
     }
 }

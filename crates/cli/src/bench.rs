@@ -48,6 +48,12 @@ fn tenants_command() -> Command {
         .arg(count("seconds", "3").help("How long each policy runs in each round"))
         .arg(count("rounds", "3").help("How often each policy runs; the order of policies turns round every time"))
         .arg(count("in-flight", "2").help("Requests that each tenant has on their way at a time"))
+        .arg(
+            Arg::new("steps")
+                .long("steps")
+                .action(ArgAction::SetTrue)
+                .help("Measure every step of a launch too, beside its floor, where the device can"),
+        )
         .arg(text("seed", "N", "1").value_parser(value_parser!(u64)).help("Decides weights and inputs"))
         .args(size_flags())
         .arg(
@@ -72,6 +78,7 @@ fn run_tenants(given: &ArgMatches) -> Result<ExitCode> {
         length: Duration::from_secs(number("seconds").into()),
         rounds: number("rounds") as usize,
         in_flight: number("in-flight") as usize,
+        steps: given.get_flag("steps"),
         seed: given.get_one::<u64>("seed").copied().unwrap_or_default(),
     };
     let report = tenants::run(&options, &mut |line| eprintln!("{line}"))?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tessera_core::{OwnerId, Precision, TenantId};
-use tessera_device::{Device, Room, Wake};
+use tessera_device::{Device, Room, Slot, Wake};
 use tessera_planner::class::Model;
 use tessera_planner::pack_cache::PackCache;
 use tessera_scheduler::{Config, Terms};
@@ -79,14 +79,14 @@ impl Backstage {
         &self,
         model: Model,
         precision: Precision,
-    ) -> Result<(TenantId, Arc<ClassEntry>), LoadError> {
+    ) -> Result<(TenantId, Arc<ClassEntry>, Slot), LoadError> {
         let loaded = loader::place(model, precision, &self.means)?;
         let number = self.tenants.fetch_add(1, Ordering::Relaxed);
         let tenant = TenantId(number);
         let queue = self.means.metrics.tenant_loaded(&tenant.to_string());
-        let home = Home { slot: loaded.slot, queue };
+        let home = Home { slot: loaded.slot.clone(), queue };
         self.means.engine.tenant_added(tenant, Terms::best_effort(OwnerId(number)), home);
-        Ok((tenant, loaded.class))
+        Ok((tenant, loaded.class, loaded.slot))
     }
 
     /// For a server: the parts, of which the thread is to be joined after [`crate::engine::EngineHandle::stop`].

@@ -15,9 +15,11 @@ mod closed_loop;
 mod counted;
 mod report;
 mod stage;
+mod steps;
 mod thread_time;
 
 pub use report::{Figures, PolicyReport, Report};
+pub use steps::{Peak, StepReport};
 
 use crate::zoo;
 use anyhow::{Context, Result, ensure};
@@ -53,6 +55,8 @@ pub struct Options {
     pub rounds: usize,
     /// Requests that each tenant has on their way at a time. With two, the next launch is full when the last one ends.
     pub in_flight: usize,
+    /// Whether each step of a launch is measured too, where the device can.
+    pub steps: bool,
     /// Decides weights and inputs.
     pub seed: u64,
 }
@@ -90,7 +94,9 @@ pub fn run_on(options: &Options, open: Open<'_>, heard: &mut dyn FnMut(&str)) ->
             rounds[index].push(round);
         }
     }
-    let report = Report::new(options, stages.of(options.policies[0]), &rounds);
+    let stage = stages.of(options.policies[0]);
+    let steps = if options.steps { stage.steps()? } else { None };
+    let report = Report::new(options, stage, &rounds, steps);
     stages.clear();
     Ok(report)
 }

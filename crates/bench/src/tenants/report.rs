@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::stage::Stage;
+use super::steps::{StepReport, Table};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub struct Report {
     pub loading_s: f64,
     /// By policy, in the order asked for.
     pub policies: Vec<PolicyReport>,
+    /// What each step of a launch of all tenants takes, if it was asked for and the device measures steps.
+    pub steps: Option<Vec<StepReport>>,
 }
 
 /// One policy of a bench.
@@ -108,7 +111,12 @@ impl Figures {
 
 impl Report {
     /// `rounds` by policy; there is at least one of each.
-    pub(super) fn new(options: &Options, stage: &Stage, rounds: &[Vec<Round>]) -> Report {
+    pub(super) fn new(
+        options: &Options,
+        stage: &Stage,
+        rounds: &[Vec<Round>],
+        steps: Option<Vec<StepReport>>,
+    ) -> Report {
         let rates = |of: &[Round]| -> Vec<f64> { of.iter().map(Round::inferences_per_s).collect() };
         let first = rates(&rounds[0]);
         let policies = options.policies.iter().zip(rounds).map(|(policy, rounds)| {
@@ -149,6 +157,7 @@ impl Report {
             seconds: options.length.as_secs_f64(),
             loading_s: stage.loading.as_secs_f64(),
             policies: policies.collect(),
+            steps,
         }
     }
 }
@@ -210,7 +219,10 @@ impl fmt::Display for Report {
                 self.tenants
             )?;
         }
-        Ok(())
+        match &self.steps {
+            Some(steps) => write!(f, "\n{}", Table(steps)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,17 +1,18 @@
 //! Tenants loaded, their inputs at hand, an engine that answers.
 
+use super::steps::{self, Peak, StepReport};
 use super::{Open, Options};
 use crate::zoo::tenant_seed;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tessera_core::{DType, Policy, RequestId, TenantId};
-use tessera_device::DeviceInfo;
+use tessera_core::{DType, LaunchId, Policy, RequestId, TenantId};
+use tessera_device::{DeviceInfo, Lane, LaneRequest, Launch, Room, Slot};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
 use tessera_server::Settings;
@@ -20,6 +21,9 @@ use tessera_server::classes::{ClassEntry, Planned};
 use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+
+/// Launches of which each step's median is taken.
+const PROFILE_ROUNDS: NonZeroUsize = NonZeroUsize::new(50).expect("50 is not zero");
 
 /// One request, to be sent as often as one likes.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub(super) struct Stage {
     pub(super) requests: Vec<Vec<Request>>,
     pub(super) device: DeviceInfo,
     pub(super) plan: Arc<Planned>,
+    /// Every tenant's weights.
+    slots: Vec<Slot>,
     /// While it lives its plans do.
     class: Arc<ClassEntry>,
     pub(super) loading: Duration,
@@ -98,13 +104,15 @@ impl Stage {
         ));
         let started = Instant::now();
         let mut tenants = Vec::with_capacity(options.tenants);
+        let mut slots = Vec::with_capacity(options.tenants);
         let mut entry = None;
         for number in 0..options.tenants {
             let model = class::load_bytes(options.model.bytes(tenant_seed(options.seed, number)), None)?;
-            let (tenant, class) = backstage
+            let (tenant, class, slot) = backstage
                 .add_tenant(model, options.precision)
                 .with_context(|| format!("tenant {number} cannot be loaded"))?;
             tenants.push(tenant);
+            slots.push(slot);
             entry = Some(class);
         }
         drop(inside);
@@ -135,7 +143,7 @@ impl Stage {
             requests: AtomicU64::new(0),
         };
         let loading = started.elapsed();
-        Ok(Stage { runtime, backstage, desk: Arc::new(desk), requests, device, plan, class, loading })
+        Ok(Stage { runtime, backstage, desk: Arc::new(desk), requests, device, plan, slots, class, loading })
     }
 
     /// From the next decision on, this policy. Requests of one tenant share its lane under `exclusive` only.
@@ -150,6 +158,29 @@ impl Stage {
         (0..tenants).flat_map(|tenant| self.requests[who(tenant)].iter().cloned()).collect()
     }
 
+    /// What each step of a launch of all tenants takes, alone on the device; `None` where the device does not measure steps.
+    pub(super) fn steps(&self) -> Result<Option<Vec<StepReport>>> {
+        let device = &self.backstage.means.device;
+        let partition = device.partitions()[0].id;
+        let (tenants, per_request) = (self.slots.len(), self.desk.items.get());
+        let items = tenants * per_request as usize;
+        let room = Room { lanes: tenants as u32, items: items as u32 };
+        let program = device.compile(&self.plan.plan, &self.class.layout, room, partition)?;
+        let lane = |(slot, requests): (&Slot, &Vec<Request>)| {
+            let inputs = requests[0].inputs.clone();
+            Lane { slot: slot.clone(), requests: vec![LaneRequest { items: per_request, inputs }] }
+        };
+        let lanes = self.slots.iter().zip(&self.requests).map(lane).collect();
+        let launch = Launch { id: LaunchId(u64::MAX), program, lanes };
+        let times = device.profile(&launch, PROFILE_ROUNDS);
+        device.discard(program);
+        let peak = Peak::of(&self.device.description, self.plan.plan.key.precision);
+        let report = |times: Vec<_>| {
+            steps::report(&self.plan.plan, &self.class.layout, (tenants, items), &times, peak)
+        };
+        Ok(times.ok().map(report))
+    }
+
     /// What the engine has counted so far.
     pub(super) fn counted(&self) -> String {
         self.backstage.means.metrics.encode()
@@ -157,8 +188,8 @@ impl Stage {
 
     /// Ends it: what is in flight is answered first.
     pub(super) fn clear(self) {
-        let Stage { runtime, backstage, desk, plan, class, .. } = self;
-        drop((desk, plan, class));
+        let Stage { runtime, backstage, desk, plan, slots, class, .. } = self;
+        drop((desk, plan, slots, class));
         backstage.stop();
         drop(runtime);
     }

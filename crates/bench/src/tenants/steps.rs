@@ -1,0 +1,152 @@
+//! Where a launch's time goes: every step of the plan, beside what the hardware would need for it.
+//!
+//! The floor of a step is the longer of two times: its operations at the card's rate, and the bytes that it must move at the card's bandwidth
+//! (each lane's weights and every item's inputs and outputs, each once). Lost is what a step took beyond its floor; the table is sorted by it.
+
+use serde::Serialize;
+use std::fmt;
+use tessera_core::Precision;
+use tessera_device::StepTime;
+use tessera_planner::plan::{Operand, Step};
+use tessera_planner::{Plan, Read, SlotLayout};
+
+/// What a card can do.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Peak {
+    /// Dense operations per second in one precision, in units of 10¹².
+    pub tflops: f64,
+    /// Bytes per second to and from its memory, in units of 10⁹.
+    pub gbytes_per_s: f64,
+}
+
+impl Peak {
+    /// What was measured on a card like the one described; `None` for a device that nobody measured.
+    ///
+    /// On an H200 2026-11-23: a large matrix product gave 790 TFLOP/s in bf16 and 390 in tf32, a large copy 4.3 TB/s; fp32 is the data sheet's 67. An H100
+    /// has the same processor, and 3.35 TB/s on its data sheet, of which a copy reaches about nine tenths.
+    pub fn of(description: &str, precision: Precision) -> Option<Peak> {
+        let tflops = match precision {
+            Precision::Fp32 => 67.0,
+            Precision::Tf32 => 390.0,
+            Precision::Bf16 | Precision::Fp16 => 790.0,
+        };
+        let gbytes_per_s = match description {
+            card if card.contains("H200") => 4300.0,
+            card if card.contains("H100") => 3000.0,
+            _ => return None,
+        };
+        Some(Peak { tflops, gbytes_per_s })
+    }
+}
+
+/// One step of a launch.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct StepReport {
+    /// The step's name in the plan.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// What it took.
+    pub us: f64,
+    /// Operations per second, in units of 10¹².
+    pub tflops: f64,
+    /// Bytes that it must move per second, in units of 10⁹.
+    pub gbytes_per_s: f64,
+    /// What the hardware would need; `null` where its rates are not known.
+    pub floor_us: Option<f64>,
+}
+
+impl StepReport {
+    fn lost_us(&self) -> f64 {
+        self.us - self.floor_us.unwrap_or(0.0)
+    }
+}
+
+/// All steps of a launch of `lanes` lanes with `items` items in all, the one that loses most first.
+pub(super) fn report(
+    plan: &Plan,
+    layout: &SlotLayout,
+    (lanes, items): (usize, usize),
+    times: &[StepTime],
+    peak: Option<Peak>,
+) -> Vec<StepReport> {
+    let mut steps: Vec<StepReport> = times
+        .iter()
+        .map(|time| {
+            let step = &plan.steps[time.step];
+            let us = time.took.as_secs_f64() * 1e6;
+            let (flops, bytes) =
+                ((step.flops * items as u64) as f64, bytes(plan, layout, step, lanes, items));
+            let floor = |peak: Peak| (flops / peak.tflops / 1e6).max(bytes / peak.gbytes_per_s / 1e3);
+            StepReport {
+                name: step.name.clone(),
+                kind: step.kind.name(),
+                us,
+                tflops: flops / us / 1e6,
+                gbytes_per_s: bytes / us / 1e3,
+                floor_us: peak.map(floor),
+            }
+        })
+        .collect();
+    steps.sort_by(|a, b| b.lost_us().total_cmp(&a.lost_us()));
+    steps
+}
+
+/// Bytes that a step cannot do without moving.
+fn bytes(plan: &Plan, layout: &SlotLayout, step: &Step, lanes: usize, items: usize) -> f64 {
+    let stored = |operand: Operand| match operand {
+        Operand::Buffer(id) => plan.key.precision.stored(plan.buffer(id).dtype).size() * items,
+        Operand::Weight(id) => layout.tensors[id.0 as usize].dtype.size() * lanes,
+        Operand::Constant(id) => plan.constants[id.0 as usize].dtype().size(),
+    };
+    let reads = step.kind.reads().into_iter().map(|(read, _)| {
+        let elements = match &read {
+            Read::Dense(_, count) => *count,
+            // A stride of zero reads one element again and again.
+            Read::Walk(access, dims) => dims
+                .iter()
+                .zip(&access.strides)
+                .filter(|(_, stride)| **stride != 0)
+                .map(|(dim, _)| dim)
+                .product(),
+            Read::Panels { weight, .. } => layout.tensors[weight.0 as usize].layout.elements(),
+        };
+        elements * stored(read.operand())
+    });
+    let writes = step.kind.writes().into_iter();
+    let writes = writes.map(|write| write.elements() * stored(Operand::Buffer(write.buffer)));
+    reads.chain(writes).sum::<usize>() as f64
+}
+
+/// The table.
+pub(super) struct Table<'a>(pub(super) &'a [StepReport]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total: f64 = self.0.iter().map(|step| step.us).sum();
+        let floor: f64 = self.0.iter().filter_map(|step| step.floor_us).sum();
+        writeln!(f, "{} steps one after the other: {total:.0} µs, floor {floor:.0} µs", self.0.len())?;
+        let heads = ["µs", "floor µs", "lost µs", "of floor", "TFLOP/s", "GB/s"];
+        writeln!(
+            f,
+            "{:>9} {:>9} {:>9} {:>9} {:>9} {:>9}  step",
+            heads[0], heads[1], heads[2], heads[3], heads[4], heads[5]
+        )?;
+        for step in self.0 {
+            let floor = step.floor_us.unwrap_or(0.0);
+            writeln!(
+                f,
+                "{:>9.1} {:>9.1} {:>9.1} {:>8.0}% {:>9.1} {:>9.0}  {} ({})",
+                step.us,
+                floor,
+                step.lost_us(),
+                100.0 * floor / step.us,
+                step.tflops,
+                step.gbytes_per_s,
+                step.name,
+                step.kind
+            )?;
+        }
+        Ok(())
+    }
+}
