@@ -106,6 +106,10 @@ pub struct PartitionInfo {
     pub id: PartitionId,
     /// Cores, or SMs.
     pub units: usize,
+    /// Launches that it takes at once to keep computing: those beyond the first are copied in and out meanwhile.
+    pub ahead: u32,
+    /// How long before its turn a launch should be handed over for that.
+    pub lead: Duration,
 }
 
 /// How much one launch of a program may carry.

@@ -25,6 +25,11 @@ pub struct Config {
     /// The shares of the device that can run launches, never empty. `space-time` runs one launch on each; `time`
     /// and `exclusive` use the first only; `space` spreads its launches over all of them.
     pub partitions: Vec<PartitionId>,
+    /// Launches that a partition may hold at once, of which one computes: more than one lets the copies of the next overlap the kernels of this
+    /// one. What is handed over cannot be overtaken, so it is handed over late: when its lanes are all taken, or `lead` before its turn.
+    pub ahead: NonZeroU32,
+    /// How long before its turn a launch must be handed over for its inputs to be there in time.
+    pub lead: Duration,
     /// Most launches at once under `space`, all partitions together.
     pub max_concurrent: NonZeroU32,
     /// The longest a request waits on an idle device for company. Zero, the default, never waits: while the
@@ -55,6 +60,8 @@ impl Config {
             queue_requests: count(256),
             queue_bytes: Bytes::mib(64),
             partitions,
+            ahead: count(1),
+            lead: Duration::ZERO,
             max_concurrent: count(64),
             max_wait: Duration::ZERO,
             patience: Duration::from_millis(100),

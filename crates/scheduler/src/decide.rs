@@ -17,6 +17,7 @@ use crate::launch::{Decision, LaunchPlan};
 use crate::plans::PlanIx;
 use crate::queues::Waiting;
 use crate::scheduler::{InFlight, Scheduler};
+use std::time::Duration;
 use tessera_core::{LaunchId, Moment, PartitionId, Policy, TenantId};
 
 impl Scheduler {
@@ -46,9 +47,14 @@ impl Scheduler {
     }
 
     fn space_time(&self, now: Moment) -> Formed {
-        let Some(partition) = self.free_partition() else { return Formed::Nothing };
+        let Some(partition) = self.least_loaded() else { return Formed::Nothing };
         let Some(urgent) = self.queues.most_urgent() else { return Formed::Nothing };
         let limits = self.limits();
+        let before = self.work_before(now, partition);
+        // Fewer than there are lanes cannot fill a launch: not worth forming one on every arrival while its turn is far.
+        if before > self.config.lead && self.queues.len() < limits.max_lanes as usize {
+            return Formed::Wait(now + before - self.config.lead);
+        }
         let overloaded = urgent.urgency < now;
         let leader = if overloaded { self.queues.fair().next() } else { None };
         let leader = leader.and_then(|id| self.queues.get(id)).unwrap_or(urgent);
@@ -60,10 +66,14 @@ impl Scheduler {
                 self.owners.distance(owner, cost.unwrap_or_default())
             };
             let fair = self.queues.fair().of_plan(plan, step).filter_map(|id| self.queues.get(id));
-            self.fill(now, plan, fair, limits)
+            self.fill(now + before, plan, fair, limits)
         } else {
-            self.fill(now, plan, self.queues.of_plan(plan), limits)
+            self.fill(now + before, plan, self.queues.of_plan(plan), limits)
         };
+        // Its turn is not near, and others may join it until then.
+        if before > self.config.lead && !launch.has_all_lanes(limits) {
+            return Formed::Wait(now + before - self.config.lead);
+        }
         // Company may still come: wait for it as long as slack allows, but never with a full launch.
         let until = (leader.arrived + self.config.max_wait).min(urgent.urgency);
         if now < until && !launch.is_full(limits) {
@@ -116,7 +126,7 @@ impl Scheduler {
 
     /// `time` and `exclusive`: one launch at a time, tenants in turn or one until its queue is empty.
     fn in_turn(&mut self) -> Formed {
-        if !self.in_flight.is_empty() {
+        if self.in_flight.len() >= self.config.ahead.get() as usize {
             return Formed::Nothing;
         }
         let same = self.last_tenant.filter(|tenant| self.queues.depth(*tenant).requests > 0);
@@ -159,9 +169,16 @@ impl Scheduler {
         Formed::Launch(launch, partition)
     }
 
-    fn free_partition(&self) -> Option<PartitionId> {
-        let busy = |id: &PartitionId| self.in_flight.values().any(|launch| launch.partition == *id);
-        self.config.partitions.iter().copied().find(|id| !busy(id))
+    /// The partition with the fewest launches, if it may have one more.
+    fn least_loaded(&self) -> Option<PartitionId> {
+        let load = |id: &PartitionId| self.on(*id).count();
+        let least = self.config.partitions.iter().copied().min_by_key(load)?;
+        (load(&least) < self.config.ahead.get() as usize).then_some(least)
+    }
+
+    /// Predicted time until a launch that is handed to a partition now begins.
+    fn work_before(&self, now: Moment, partition: PartitionId) -> Duration {
+        self.on(partition).map(|launch| launch.left(now)).sum()
     }
 
     fn start(&mut self, now: Moment, launch: Forming, partition: PartitionId) -> LaunchPlan {
@@ -169,15 +186,9 @@ impl Scheduler {
         self.launches += 1;
         let (plan, size) = (launch.plan, launch.size());
         let predicted = self.plans.predict(plan, size);
-        let mut in_flight = InFlight {
-            plan,
-            size,
-            partition,
-            predicted,
-            started: now,
-            tenants: Vec::new(),
-            requests: Vec::new(),
-        };
+        let begun = self.on(partition).next().is_none().then_some(now);
+        let mut in_flight =
+            InFlight { plan, size, partition, predicted, begun, tenants: Vec::new(), requests: Vec::new() };
         for request in launch.requests() {
             let waiting =
                 self.queues.remove(request, &self.owners).expect("a launch is formed of what waits");

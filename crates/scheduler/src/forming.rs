@@ -66,6 +66,11 @@ impl Forming {
         self.items >= limits.max_items || (no_lane && !self.lanes.iter().any(|lane| lane.open))
     }
 
+    /// Whether no other tenant finds a place.
+    pub(crate) fn has_all_lanes(&self, limits: Limits) -> bool {
+        self.items >= limits.max_items || self.lanes.len() as u32 >= limits.max_lanes
+    }
+
     /// Where `rider` would sit, and how large the launch would be. Costs a look at every lane.
     pub(crate) fn seat(&self, rider: Rider, limits: Limits) -> Option<(Seat, Size)> {
         let items = self.items.checked_add(rider.items.get()).filter(|&items| items <= limits.max_items)?;

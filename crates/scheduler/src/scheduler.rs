@@ -34,7 +34,8 @@ pub(crate) struct InFlight {
     pub(crate) size: Size,
     pub(crate) partition: PartitionId,
     pub(crate) predicted: Option<Duration>,
-    pub(crate) started: Moment,
+    /// When those before it on its partition were over; `None` while they are not.
+    pub(crate) begun: Option<Moment>,
     pub(crate) tenants: Vec<TenantId>,
     pub(crate) requests: Vec<(RequestId, OwnerId, NonZeroU32)>,
 }
@@ -42,7 +43,8 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// Predicted time to its end.
     pub(crate) fn left(&self, now: Moment) -> Duration {
-        self.predicted.unwrap_or_default().saturating_sub(now.since(self.started))
+        let ran = self.begun.map_or(Duration::ZERO, |begun| now.since(begun));
+        self.predicted.unwrap_or_default().saturating_sub(ran)
     }
 }
 
@@ -133,9 +135,15 @@ impl Scheduler {
         self.next(now)
     }
 
-    /// A launch is over, however it ended. Frees its partition, learns from it, charges the owners in it by items.
+    /// A launch is over, however it ended: `took` since it was handed over. Makes room on its partition, learns from it, charges the owners in it
+    /// by items. The time that it waited behind others counts for them, not for it.
     pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration) {
         let Some(launch) = self.in_flight.remove(&launch) else { return };
+        let took = launch.begun.map_or(took, |begun| took.min(now.since(begun)));
+        // Ids rise, so the first is the oldest.
+        if let Some(next) = self.in_flight.values_mut().find(|other| other.partition == launch.partition) {
+            next.begun = next.begun.or(Some(now));
+        }
         self.plans.costs.learn(
             launch.plan,
             launch.size,
@@ -150,6 +158,11 @@ impl Scheduler {
             self.owners.work_left(owner);
             self.plans.released(launch.plan);
         }
+    }
+
+    /// The launches of a partition, oldest first.
+    pub(crate) fn on(&self, partition: PartitionId) -> impl Iterator<Item = &InFlight> {
+        self.in_flight.values().filter(move |launch| launch.partition == partition)
     }
 
     /// Takes a waiting request out for good.

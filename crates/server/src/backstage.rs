@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::registry::Means;
 use crate::server::StartError;
 use crate::settings::Settings;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -47,7 +48,8 @@ impl Backstage {
         device.pack_target(precision)?;
         tracing::info!(device = info.name, what = info.description, %precision, policy = %settings.policy, "device opened");
         let metrics = Arc::new(Metrics::default());
-        let partitions = device.partitions().iter().map(|partition| partition.id).collect();
+        let shares = device.partitions();
+        let partitions = shares.iter().map(|partition| partition.id).collect();
         let config = Config {
             tenant_batching: settings.tenant_batching,
             max_lanes: settings.max_lanes,
@@ -55,6 +57,12 @@ impl Backstage {
             queue_requests: settings.queue_requests,
             queue_bytes: settings.queue_bytes,
             max_wait: settings.max_wait,
+            ahead: shares
+                .iter()
+                .filter_map(|share| NonZeroU32::new(share.ahead))
+                .min()
+                .unwrap_or(NonZeroU32::MIN),
+            lead: shares.iter().map(|share| share.lead).max().unwrap_or_default(),
             ..Config::new(settings.policy, partitions)
         };
         let thread = inbox.start(config, device.clone(), metrics.clone(), Handle::current())?;

@@ -93,7 +93,7 @@ impl Device for Double {
     }
 
     fn partitions(&self) -> Vec<PartitionInfo> {
-        vec![PartitionInfo { id: PartitionId(0), units: 1 }]
+        vec![PartitionInfo { id: PartitionId(0), units: 1, ahead: 1, lead: Duration::ZERO }]
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {

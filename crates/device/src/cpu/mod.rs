@@ -25,6 +25,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use steps::gemm::WIDTH;
 use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
 use tessera_planner::pack::Matrices;
@@ -79,7 +80,8 @@ impl CpuDevice {
         for number in 0..options.partitions.get() {
             let mine: Vec<_> = cores.iter().skip(number).step_by(options.partitions.get()).copied().collect();
             let queue = Arc::new(Queue::default());
-            let info = PartitionInfo { id: PartitionId(number as u64), units: mine.len() };
+            let id = PartitionId(number as u64);
+            let info = PartitionInfo { id, units: mine.len(), ahead: 1, lead: Duration::ZERO };
             let mut partition = Partition { info, queue, workers: Vec::new() };
             for (worker, core) in mine.into_iter().enumerate() {
                 let thread = format!("cpu-{number}-{worker}");

@@ -21,10 +21,15 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tessera_core::{LaunchId, PartitionId};
 
 /// Launches that may be under way at once: one copies in, one computes, one copies out, and one is being staged.
 const BERTHS: usize = 4;
+/// Launches that keep the card computing: one that computes, and one that is staged and copied in meanwhile.
+const AHEAD: u32 = 2;
+/// Staging and copying 32 images of 224 pixels takes about so long (20 MB).
+const LEAD: Duration = Duration::from_micros(1000);
 
 /// A share of the card.
 #[derive(Debug)]
@@ -105,7 +110,7 @@ impl Partition {
             spawn(format!("cuda-reap-{}", id.0), Box::new(move || reaper.run(&reaped)))?,
         ];
         Ok(Partition {
-            info: PartitionInfo { id, units: units as usize },
+            info: PartitionInfo { id, units: units as usize, ahead: AHEAD, lead: LEAD },
             context: context.clone(),
             multiprocessors: units,
             arena: Mutex::new(arena),

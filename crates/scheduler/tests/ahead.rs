@@ -1,0 +1,101 @@
+//! Launches that are handed over before their turn, so that their copies overlap the kernels of the one before.
+
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_core::{
+    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
+};
+use tessera_scheduler::{Config, CostTable, Decision, LaunchPlan, Offer, Scheduler, Size, Terms};
+
+/// Every launch takes ten milliseconds.
+#[derive(Debug)]
+struct Ten;
+
+impl CostTable for Ten {
+    fn cost(&self, _: &PlanKey, _: Size) -> Option<Duration> {
+        Some(Duration::from_millis(10))
+    }
+}
+
+fn ms(ms: u64) -> Moment {
+    Moment::at(Duration::from_millis(ms))
+}
+
+/// Room for two launches of up to two lanes, to be handed over a millisecond before their turn.
+fn scheduler() -> Scheduler {
+    let two = NonZeroU32::new(2).unwrap();
+    let mut scheduler = Scheduler::new(Config {
+        given_costs: Some(Arc::new(Ten)),
+        max_lanes: two,
+        ahead: two,
+        lead: Duration::from_millis(1),
+        ..Config::new(Policy::SpaceTime, vec![PartitionId(0)])
+    });
+    for tenant in 0..8 {
+        scheduler.tenant_added(ms(0), TenantId(tenant), Terms::best_effort(OwnerId(tenant)));
+    }
+    scheduler
+}
+
+fn ask(scheduler: &mut Scheduler, now: u64, tenant: u64) {
+    let offer = Offer {
+        request: RequestId(now * 100 + tenant),
+        tenant: TenantId(tenant),
+        plan: PlanKey { class: ClassId([1; 16]), dims: [].into(), precision: Precision::Fp32 },
+        items: NonZeroU32::MIN,
+        bytes: Bytes(1),
+        deadline: None,
+        batchable: true,
+    };
+    scheduler.offer(ms(now), &offer).unwrap();
+}
+
+fn launched(decision: Decision) -> LaunchPlan {
+    let Decision::Launch(launch) = decision else { panic!("{decision:?} where a launch was expected") };
+    launch
+}
+
+#[test]
+fn a_full_launch_is_handed_over_while_another_computes_and_a_third_is_not() {
+    let mut scheduler = scheduler();
+    (0..6).for_each(|tenant| ask(&mut scheduler, 0, tenant));
+    assert_eq!(launched(scheduler.decide(ms(0))).lanes.len(), 2);
+    assert_eq!(launched(scheduler.decide(ms(0))).lanes.len(), 2);
+    assert!(!matches!(scheduler.decide(ms(0)), Decision::Launch(_)), "a partition holds two");
+}
+
+#[test]
+fn one_that_others_may_join_waits_until_shortly_before_its_turn() {
+    let mut scheduler = scheduler();
+    ask(&mut scheduler, 0, 0);
+    let first = launched(scheduler.decide(ms(0)));
+    ask(&mut scheduler, 1, 1);
+    let Decision::SleepUntil(until) = scheduler.decide(ms(1)) else { panic!("it is early") };
+    assert_eq!(until, ms(9), "a millisecond before the first is over");
+    ask(&mut scheduler, 5, 2);
+    assert_eq!(launched(scheduler.decide(ms(5))).lanes.len(), 2, "company made it full");
+    scheduler.finished(ms(10), first.id, Duration::from_millis(10));
+    ask(&mut scheduler, 11, 3);
+    assert_eq!(
+        scheduler.decide(ms(11)),
+        Decision::SleepUntil(ms(19)),
+        "the second began when the first ended"
+    );
+    assert_eq!(launched(scheduler.decide(ms(19))).lanes.len(), 1, "alone, as nobody came");
+}
+
+#[test]
+fn the_time_behind_others_is_not_a_launchs_own_cost() {
+    let mut scheduler = scheduler();
+    (0..4).for_each(|tenant| ask(&mut scheduler, 0, tenant));
+    let (first, second) = (launched(scheduler.decide(ms(0))), launched(scheduler.decide(ms(0))));
+    scheduler.finished(ms(10), first.id, Duration::from_millis(10));
+    scheduler.finished(ms(21), second.id, Duration::from_millis(21));
+    // Two requests shared each launch, and each pays its part: of 10 ms, and of the 11 ms that the second computed.
+    let served = |owner| scheduler.served(OwnerId(owner)).as_micros();
+    let all: u128 = (0..4).map(served).sum();
+    assert_eq!(all, 21_000);
+}
