@@ -65,10 +65,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     extern __shared__ __align__(16) float shared[];
     const u32 item = blockIdx.y;
     const Window& w = p.window;
-    if (item >= items_of(p.launch)) {
-        dependency_wait();
-        return;
-    }
+    if (!has_item(p.launch, item)) return;
     const u32 first_pack = blockIdx.x % p.channel_tiles * p.columns, strip = blockIdx.x / p.channel_tiles;
     const u32 columns = w.packs - first_pack < p.columns ? w.packs - first_pack : p.columns;
     {
