@@ -96,6 +96,11 @@ mod tests {
                     constants: &constants,
                     workspace: 0,
                 };
+                let inputs = (0..plan.inputs.len()).map(|port| steps::ingest(&site, port, 0));
+                let outputs = (0..plan.outputs.len()).map(|port| steps::egress(&site, port, 0));
+                inputs.chain(outputs).for_each(|call| {
+                    specs.entry(call.spec).or_insert_with(|| format!("ports {precision}"));
+                });
                 match steps::calls(&site, 0) {
                     Ok(calls) => calls.into_iter().for_each(|call| {
                         specs.entry(call.spec).or_insert_with(|| format!("{} {precision}", case.name));

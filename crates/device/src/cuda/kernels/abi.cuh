@@ -78,5 +78,12 @@ __device__ __forceinline__ T* at(const Launch& launch, const Operand& operand, u
 // Waits until the kernels before this one have finished and their writes can be seen (programmatic dependent launch).
 __device__ __forceinline__ void dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
+// Whether a block has its item. One that has none waits, as every block must, and leaves.
+__device__ __forceinline__ bool has_item(const Launch& launch, u32 item) {
+    if (item < items_of(launch)) return true;
+    dependency_wait();
+    return false;
+}
+
 // Lets the next kernel begin its prologue.
 __device__ __forceinline__ void dependents_may_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }

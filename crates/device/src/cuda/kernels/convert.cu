@@ -24,14 +24,14 @@ static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/convert.rs");
 
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u32 items = items_of(p.launch), item = blockIdx.y;
-    dependency_wait();
-    dependents_may_start();
-    if (item >= items) return;
+    if (!has_item(p.launch, item)) return;
     const From* x = at<const From>(p.launch, p.x, item);
     To* out = at<To>(p.launch, p.out, item);
     const u64 count = p.per_item ? p.elements : items * p.elements;
     const u64 thread = u64(blockIdx.x) * blockDim.x + threadIdx.x, threads = u64(gridDim.x) * blockDim.x;
     const bool aligned = ((reinterpret_cast<u64>(x) | reinterpret_cast<u64>(out)) & 15) == 0;
+    dependency_wait();
+    dependents_may_start();
     const u64 packs = aligned ? count / WIDTH : 0;
     for (u64 first = thread; first < packs; first += threads * UNROLL) {
         Pack<From, WIDTH> loaded[UNROLL];

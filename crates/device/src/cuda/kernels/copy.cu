@@ -29,11 +29,11 @@ static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/copy.rs");
 
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u32 item = blockIdx.y;
-    dependency_wait();
-    dependents_may_start();
-    if (item >= items_of(p.launch)) return;
+    if (!has_item(p.launch, item)) return;
     const UnitFrom* x = at<const UnitFrom>(p.launch, p.x.operand, item) + p.x.offset;
     UnitTo* out = at<UnitTo>(p.launch, p.out, item) + p.out_offset;
+    dependency_wait();
+    dependents_may_start();
     const u32 first = blockIdx.x * (256 * UNROLL) + threadIdx.x;
     UnitFrom loaded[UNROLL];
     i64 to[UNROLL];

@@ -61,14 +61,11 @@ __device__ __forceinline__ void read(const float* shared, u32 tap, u32 columns, 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(256, 2) kernel(const __grid_constant__ Params p) {
     extern __shared__ __align__(16) float shared[];
     const u32 item = blockIdx.y;
     const Window& w = p.window;
-    if (item >= items_of(p.launch)) {
-        dependency_wait();
-        return;
-    }
+    if (!has_item(p.launch, item)) return;
     const u32 first_pack = blockIdx.x % p.channel_tiles * p.columns, strip = blockIdx.x / p.channel_tiles;
     const u32 columns = w.packs - first_pack < p.columns ? w.packs - first_pack : p.columns;
     {
@@ -120,16 +117,22 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
                 seen[near] = Pack<T, WIDTH>{};
                 if (row_inside && u32(left + near) < w.input[1]) seen[near] = load_pack<T, WIDTH>(x_row + near * i64(pitch));
             }
+            float weights[KERNEL_W][WIDTH];
 #pragma unroll
-            for (int kx = 0; kx < KERNEL_W; kx++) {
-                float weights[WIDTH];
-                read(shared, ky * KERNEL_W + kx, p.columns, column, weights);
+            for (int kx = 0; kx < KERNEL_W; kx++) read(shared, ky * KERNEL_W + kx, p.columns, column, weights[kx]);
+            // Column by column, which is tap by tap for every pixel, so that each element is widened once and let go.
 #pragma unroll
-                for (int pixel = 0; pixel < PIXELS; pixel++)
+            for (int near = 0; near < REACH; near++) {
 #pragma unroll
-                    for (int e = 0; e < WIDTH; e++)
-                        sums[pixel][e] =
-                            __fmaf_rn(to_float(seen[pixel * STRIDE_W + kx * DILATION_W].at[e]), weights[e], sums[pixel][e]);
+                for (int e = 0; e < WIDTH; e++) {
+                    const float element = to_float(seen[near].at[e]);
+#pragma unroll
+                    for (int pixel = 0; pixel < PIXELS; pixel++)
+#pragma unroll
+                        for (int kx = 0; kx < KERNEL_W; kx++)
+                            if (pixel * STRIDE_W + kx * DILATION_W == near)
+                                sums[pixel][e] = __fmaf_rn(element, weights[kx][e], sums[pixel][e]);
+                }
             }
 #else
 #pragma unroll 1

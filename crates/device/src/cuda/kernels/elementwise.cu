@@ -19,12 +19,12 @@ struct Shape {
 static_assert(sizeof(Shape) == 104, "twin of steps/elementwise.rs");
 
 // Where the pack of a multi-index begins in an input.
-template <typename T, int N>
-__device__ __forceinline__ Pack<T, N> load_input(const Launch& launch, const Walk& walk, u32 item, const u32 (&index)[AXES]) {
+template <typename T>
+__device__ __forceinline__ const T* find_input(const Launch& launch, const Walk& walk, u32 item, const u32 (&index)[AXES]) {
     i64 from = walk.offset;
 #pragma unroll
     for (int axis = 0; axis < AXES; axis++) from += index[axis] * walk.strides[axis];
-    return load_pack<T, N>(at<const T>(launch, walk.operand, item) + from);
+    return at<const T>(launch, walk.operand, item) + from;
 }
 
 // A register's value of what an input holds: floats are f32 whatever they lie in, a byte that is not 0 is true.
@@ -38,9 +38,9 @@ template <> __device__ __forceinline__ bf16 stored<bf16, float>(float x) { retur
 template <> __device__ __forceinline__ half stored<half, float>(float x) { return from_float<half>(x); }
 
 // INPUTS, Out (as it is stored), and
-//   struct Loaded                                       a pack of every input
-//   Loaded load_inputs(launch, walks, item, index)
-//   chain(loaded, e)                                    element e of the packs
+//   struct Inputs { find(launch, walks, item, index) }      where every input's pack is
+//   struct Loaded { load(inputs) }                          the packs
+//   chain(loaded, e)                                        element e of the packs
 #include "generated.cuh"
 
 struct Params {
@@ -51,9 +51,7 @@ static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/elementwise.rs");
 
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u32 item = blockIdx.y, pack = blockIdx.x * 256 + threadIdx.x;
-    dependency_wait();
-    dependents_may_start();
-    if (item >= items_of(p.shape.launch) || pack >= p.shape.packs) return;
+    if (!has_item(p.shape.launch, item)) return;
     u32 index[AXES], rest = pack;
 #pragma unroll
     for (int axis = AXES - 1; axis > 0; axis--) {
@@ -62,7 +60,13 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     }
     index[0] = rest;
     index[AXES - 1] *= WIDTH;
-    const Loaded loaded = load_inputs(p.shape.launch, p.inputs, item, index);
+    Inputs inputs;
+    inputs.find(p.shape.launch, p.inputs, item, index);
+    dependency_wait();
+    dependents_may_start();
+    if (pack >= p.shape.packs) return;
+    Loaded loaded;
+    loaded.load(inputs);
     Pack<Out, WIDTH> out;
 #pragma unroll
     for (int e = 0; e < WIDTH; e++) out.at[e] = stored<Out>(chain(loaded, e));

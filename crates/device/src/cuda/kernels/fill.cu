@@ -26,8 +26,6 @@ __device__ __forceinline__ half element(u64 bits, half) { return from_float<half
 
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u64 count = items_of(p.launch) * p.elements;
-    dependency_wait();
-    dependents_may_start();
     T* out = at<T>(p.launch, p.out, 0);
     const T value = element(p.value, T());
     Pack<T, WIDTH> pack;
@@ -35,6 +33,8 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     for (int i = 0; i < WIDTH; i++) pack.at[i] = value;
     const u64 thread = u64(blockIdx.x) * blockDim.x + threadIdx.x, threads = u64(gridDim.x) * blockDim.x;
     const u64 packs = count / WIDTH;
+    dependency_wait();
+    dependents_may_start();
     for (u64 i = thread; i < packs; i += threads) store_pack<T, WIDTH>(out + i * WIDTH, pack);
     for (u64 i = packs * WIDTH + thread; i < count; i += threads) out[i] = value;
 }

@@ -50,12 +50,12 @@ __device__ __forceinline__ void report(const Params& p, const Id* ids, u32 item)
 
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u32 item = blockIdx.y;
-    dependency_wait();
-    dependents_may_start();
-    if (item >= items_of(p.launch)) return;
+    if (!has_item(p.launch, item)) return;
     const Id* ids = at<const Id>(p.launch, p.ids, item);
     const From* table = at<const From>(p.launch, p.table, item);
     To* out = at<To>(p.launch, p.out, item);
+    dependency_wait();
+    dependents_may_start();
     if (blockIdx.x == 0) report(p, ids, item);
     for (u64 pack = u64(blockIdx.x) * 256 + threadIdx.x; pack < p.packs; pack += u64(gridDim.x) * 256) {
         const u64 taken = pack / p.row;  // o * count + position

@@ -25,13 +25,14 @@ constexpr int UNROLL = KERNEL_H * KERNEL_W <= 32 ? KERNEL_W : 1;
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u32 item = blockIdx.y, index = blockIdx.x * 256 + threadIdx.x;
     const Window& w = p.window;
-    dependency_wait();
-    dependents_may_start();
-    if (item >= items_of(p.launch) || index >= w.output[0] * w.output[1] * w.packs) return;
+    if (!has_item(p.launch, item)) return;
     const u32 pixel = index / w.packs, pack = index % w.packs;
     const i32 top = i32(pixel / w.output[1] * w.stride_h) - w.before[0];
     const i32 left = i32(pixel % w.output[1] * STRIDE_W) - w.before[1];
     const T* x = at<const T>(p.launch, p.x, item) + pack * WIDTH;
+    dependency_wait();
+    dependents_may_start();
+    if (index >= w.output[0] * w.output[1] * w.packs) return;
     float combined[WIDTH];
 #pragma unroll
     for (int e = 0; e < WIDTH; e++) combined[e] = KIND == 0 ? __uint_as_float(0xff800000) : 0.0f;  // -inf

@@ -140,9 +140,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const u32 strand = p.strands_apart ? threadIdx.x / outputs : threadIdx.x % p.strands;
     const u32 column = p.strands_apart ? threadIdx.x % outputs : threadIdx.x / p.strands;
     const u32 apart = p.strands_apart ? outputs : 1;
-    dependency_wait();
-    dependents_may_start();
-    if (item >= items_of(p.launch)) return;
+    if (!has_item(p.launch, item)) return;
     const u32 pack = blockIdx.x * outputs + column;
     const bool active = pack < p.packs;
     i64 from = p.offset;
@@ -157,6 +155,8 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
         from += index * p.kept_strides[axis] * (axis == KEPT_AXES - 1 ? WIDTH : 1);
     }
     const T* x = at<const T>(p.launch, p.x, item) + from;
+    dependency_wait();
+    dependents_may_start();
     Value result[WIDTH], largest[WIDTH];
 #pragma unroll
     for (int e = 0; e < WIDTH; e++) result[e] = largest[e] = 0;

@@ -88,28 +88,31 @@ __device__ __forceinline__ float lowest() { return __uint_as_float(0xff800000); 
 
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u32 item = blockIdx.y, row = blockIdx.x * (256 / THREADS) + threadIdx.x / THREADS;
-    dependency_wait();
-    dependents_may_start();
-    // A warp, or the block, as one.
-    if (item >= items_of(p.launch) || row >= p.rows) return;
+    if (!has_item(p.launch, item)) return;
     const u64 start = u64(row) * p.cols;
     Mine mine;
     mine.row = at<const T>(p.launch, p.x, item) + start;
     mine.packs = p.cols / WIDTH;
     mine.first = threadIdx.x % THREADS;
+    real* out = at<real>(p.launch, p.out, item) + start;
+#if KIND == 0
+    const TypeOf<SCALE>::type* scale = at<const TypeOf<SCALE>::type>(p.launch, p.scale, item);
+#ifdef BIAS
+    const TypeOf<BIAS>::type* bias = at<const TypeOf<BIAS>::type>(p.launch, p.bias, item);
+#endif
+#endif
+    dependency_wait();
+    dependents_may_start();
+    // A warp leaves, or the block, as one.
+    if (row >= p.rows) return;
 #if PACKS > 0
 #pragma unroll
     for (int i = 0; i < PACKS; i++)
         if (mine.first + i * THREADS < mine.packs)
             mine.held[i] = load_pack<T, WIDTH>(mine.row + (mine.first + i * THREADS) * WIDTH);
 #endif
-    real* out = at<real>(p.launch, p.out, item) + start;
 
 #if KIND == 0
-    const TypeOf<SCALE>::type* scale = at<const TypeOf<SCALE>::type>(p.launch, p.scale, item);
-#ifdef BIAS
-    const TypeOf<BIAS>::type* bias = at<const TypeOf<BIAS>::type>(p.launch, p.bias, item);
-#endif
     float sum = 0.0f;
     mine.each([&](float x) { sum = __fadd_rn(sum, x); });
     const float mean = __fdiv_rn(across<Add>(sum), float(p.cols));

@@ -39,9 +39,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     // A struct of our own has no constructor to run, as shared memory asks.
     __shared__ From tile[TILE_B * PITCH];
     const u32 item = blockIdx.y;
-    dependency_wait();
-    dependents_may_start();
-    if (item >= items_of(p.launch)) return;
+    if (!has_item(p.launch, item)) return;
     u32 rest = blockIdx.x;
     const u32 first_a = rest % p.tiles_a * TILE_A;
     rest /= p.tiles_a;
@@ -57,6 +55,8 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
         out += index * p.out_outer[axis];
     }
     const u32 left_a = p.a - first_a, left_b = p.b - first_b;
+    dependency_wait();
+    dependents_may_start();
     From loaded[EACH];
 #pragma unroll
     for (int e = 0; e < EACH; e++) {

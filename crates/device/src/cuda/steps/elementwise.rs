@@ -125,14 +125,18 @@ fn generated(inputs: &[Input], program: &[ElementOp], out: DType) -> Result<Stri
     let types = element::types(&logical, program).map_err(|error| error.to_string())?;
     let register = |dtype: DType| register_type(dtype).ok_or_else(|| format!("a chain holds no {dtype}"));
     let result = types.last().copied().ok_or("a chain has an instruction")?;
+    let mut pointers = String::new();
+    let mut finds = String::new();
     let mut members = String::new();
     let mut loads = String::new();
     for (input, Input { stored, width, .. }) in inputs.iter().enumerate() {
-        let pack = format!("{}, {width}", memory_type(*stored)?);
+        let memory = memory_type(*stored)?;
         // Writing to a string does not fail.
-        let _ = writeln!(members, "    Pack<{pack}> x{input};");
+        let _ = writeln!(pointers, "    const {memory}* x{input};");
         let _ =
-            writeln!(loads, "    loaded.x{input} = load_input<{pack}>(launch, walks[{input}], item, index);");
+            writeln!(finds, "        x{input} = find_input<{memory}>(launch, walks[{input}], item, index);");
+        let _ = writeln!(members, "    Pack<{memory}, {width}> x{input};");
+        let _ = writeln!(loads, "        x{input} = load_pack<{memory}, {width}>(inputs.x{input});");
     }
     let mut code = String::new();
     for (at, (instruction, &dtype)) in program.iter().zip(&types).enumerate() {
@@ -155,9 +159,11 @@ fn generated(inputs: &[Input], program: &[ElementOp], out: DType) -> Result<Stri
     Ok(format!(
         "constexpr int INPUTS = {count};\n\
          typedef {out} Out;\n\
-         struct Loaded {{\n{members}}};\n\
-         __device__ __forceinline__ Loaded load_inputs(const Launch& launch, const Walk (&walks)[INPUTS], u32 item, \
-         const u32 (&index)[AXES]) {{\n    Loaded loaded;\n{loads}    return loaded;\n}}\n\
+         struct Inputs {{\n{pointers}    \
+         __device__ __forceinline__ void find(const Launch& launch, const Walk (&walks)[INPUTS], u32 item, \
+         const u32 (&index)[AXES]) {{\n{finds}    }}\n}};\n\
+         struct Loaded {{\n{members}    \
+         __device__ __forceinline__ void load(const Inputs& inputs) {{\n{loads}    }}\n}};\n\
          __device__ __forceinline__ {result} chain(const Loaded& x, int e) {{\n{code}    return r{last};\n}}\n",
         count = inputs.len().max(1),
         out = memory_type(out)?,
