@@ -54,6 +54,11 @@ struct Params {
     u32 dilation_y, dilation_x;
     u32 top, left;
     float low, high;
+    // Of windows that stay in shared memory, see product_window.cu; else 1 and 0.
+    Divisor line;        // positions of a padded line
+    Divisor item_tiles;  // tiles of rows of one item
+    u32 plane;           // places for positions, of 8 or 4 channels
+    u32 unused;
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/product.rs");
 
