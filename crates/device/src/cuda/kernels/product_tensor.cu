@@ -15,13 +15,14 @@
 // An element's products are summed by k in steps of 32 bytes, always by the same instruction: no tile changes a bit.
 // Bound by bytes for small images and few rows (weights once per lane), by the matrix unit and the feeding of it for large ones.
 //
-//   -DSTAGES, -DLAG=0|1, -DMIN_BLOCKS      of a multiprocessor         generated.cuh: multiply(), steps/product/instruction.rs
+//   -DSTAGES, -DLAG=0|1, -DMIN_BLOCKS of a multiprocessor
+//   -DAHEAD      stages between loading and use: all where k has no more of them, else STAGES - 1 - LAG
+//   generated.cuh      multiply(), see steps/product/instruction.rs
 #include "product_sums.cuh"
 
 constexpr int THREADS = BM * 2;
 constexpr u32 WEIGHT_BYTES = BM * ROW_BYTES, STAGE_BYTES = WEIGHT_BYTES + BN * ROW_BYTES;
-constexpr int AHEAD = STAGES - 1 - LAG;  // stages between loading and use
-static_assert(AHEAD >= 1, "a stage is loaded while another is used");
+static_assert(AHEAD >= 1 && AHEAD <= STAGES, "stages are loaded ahead");
 static_assert(BN * SUMS_PITCH * 4 <= STAGES * STAGE_BYTES, "the sums fit where the stages were");
 
 struct Swizzled {
@@ -66,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     }
     float own_bias = 0.0f;
 #if BIAS
-    if (thread < BM && m0 + thread < p.n) own_bias = reinterpret_cast<const float*>(slot + p.bias)[group * p.n + m0 + thread];
+    if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[group * p.n + m0 + thread];
 #endif
     Loader<THREADS, ROW_BYTES / 16, Swizzled> loader(p, rows, slot, group, table);
     __syncthreads();

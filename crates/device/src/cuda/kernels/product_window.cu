@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
 
     float own_bias = 0.0f;
 #if BIAS
-    if (thread < BM && m0 + thread < p.n) own_bias = reinterpret_cast<const float*>(slot + p.bias)[m0 + thread];
+    if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[m0 + thread];
 #endif
     dependency_wait();
     const u32 channels = p.in_per_group.value, needed = BN + (p.kernel_height - 1) * p.line.value + p.kernel_width - 1;

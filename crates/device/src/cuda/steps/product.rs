@@ -249,6 +249,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
         .spec("product_tensor.cu")
         .define("STAGES", tile.stages)
         .define("LAG", tile.lag)
+        .define("AHEAD", tile.ahead)
         .define("MIN_BLOCKS", tile.blocks);
     spec.generated = instruction::multiply(precision, tile.rows);
     Chosen {
@@ -354,6 +355,48 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Room;
+    use crate::conformance::cases;
+    use crate::cuda::target;
+
+    /// The kernel of a case, and how it loads.
+    fn kernel(name: &str, precision: Precision) -> (&'static str, String) {
+        let case = cases().into_iter().find(|case| case.name == name).expect(name);
+        let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
+        let site = Site {
+            plan: &plan,
+            layout: &layout,
+            capacity: Room { lanes: 16, items: 64 },
+            multiprocessors: 132,
+            launch: LaunchParams { counts: 0, weights: 0, first: 0, lane_of: 0, errors: 0 },
+            arena: 0,
+            constants: &[],
+            workspace: 0,
+        };
+        let call = calls(&site, &plan.steps[0].kind).expect(name).remove(0);
+        let loader =
+            call.spec.defines.iter().find(|(define, _)| *define == "LOADER").expect("one of its defines");
+        (call.spec.source, loader.1.clone())
+    }
+
+    #[test]
+    fn inputs_are_copied_in_the_largest_pieces_that_lie_together() {
+        let conv = |channels: &str, taps: &str| format!("conv {channels} {taps} dilation 1 groups 1");
+        let tensor = |loader: Loader| ("product_tensor.cu", (loader as u32).to_string());
+        for precision in [Precision::Bf16, Precision::Fp16] {
+            let of = |name: &str| kernel(name, precision);
+            assert_eq!(of("gemm 17×64×128"), tensor(Loader::Rows));
+            assert_eq!(of("gemm 5×300×33"), tensor(Loader::Runs), "300 halves are no chunks");
+            assert_eq!(of("gemm of rows 56 apart from 8"), tensor(Loader::Rows));
+            assert_eq!(of("gemm of rows 45 apart from 3"), tensor(Loader::Runs));
+            assert_eq!(of(&conv("16→16", "1×1 stride 2")), tensor(Loader::Rows));
+            assert_eq!(of(&conv("8→40", "3×3 stride 2")), tensor(Loader::Taps));
+            assert_eq!(of(&conv("3→8", "7×7 stride 2")), tensor(Loader::Runs), "a stem");
+            assert_eq!(of("conv 6→8 3×3 stride 1 dilation 2 groups 2"), tensor(Loader::Elements));
+            assert_eq!(of(&conv("64→3", "3×3 stride 1")).0, "product_window.cu");
+        }
+        assert_eq!(kernel(&conv("64→3", "3×3 stride 1"), Precision::Fp32).0, "product_float.cu");
+    }
 
     #[test]
     fn dividing_by_a_product_is_dividing() {
