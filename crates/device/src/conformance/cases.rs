@@ -184,6 +184,8 @@ pub fn cases() -> Vec<Case> {
         (13, 24, 12, 3, 1, 1, 1, 1),
         (6, 128, 70, 1, 1, 0, 1, 1),
         (9, 32, 48, 3, 1, 1, 1, 4),
+        (14, 64, 3, 3, 1, 1, 1, 1),
+        (16, 32, 66, 2, 1, 0, 1, 1),
     ] {
         all.push(conv(size, channels, out, kernel, stride, pad, dilation, groups));
     }

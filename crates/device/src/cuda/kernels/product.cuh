@@ -54,6 +54,11 @@ struct Params {
     u32 dilation_y, dilation_x;
     u32 top, left;
     float low, high;
+    // Of windows that stay in shared memory, see product_window.cu; else 1 and 0.
+    Divisor line;        // positions of a padded line
+    Divisor item_tiles;  // tiles of rows of one item
+    u32 plane;           // places for positions, of 8 or 4 channels
+    u32 unused;
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/product.rs");
 
@@ -61,6 +66,9 @@ typedef TypeOf<X_TYPE>::type x_type;
 #if RESIDUAL
 typedef TypeOf<RESIDUAL_TYPE>::type residual_type;
 #endif
+
+// Global memory at an address, which the compiler cannot see to be that: it would use the slower loads that find out.
+template <typename T> __device__ __forceinline__ T* global(u64 address) { return static_cast<T*>(__cvta_global_to_generic(address)); }
 
 // 16 bytes, as they are moved.
 struct __align__(16) Chunk { u32 words[4]; };
@@ -217,7 +225,7 @@ __device__ __forceinline__ float gathered(const Params& p, u64 inputs, const Sou
     const bool there = place.ky < p.kernel_height && u32(source.y + i32(dy)) < p.height && u32(source.x + i32(dx)) < p.width;
     if (!there) return 0.0f;
     const i64 tap = (i64(dy) * p.width + dx) * (p.groups * p.in_per_group.value) + place.channel;
-    return to_float(reinterpret_cast<const x_type*>(inputs)[source.element + tap]);
+    return to_float(global<const x_type>(inputs)[source.element + tap]);
 }
 
 // Brings rows of x into shared memory, a stage of ROW_CHUNKS * CHUNK of k at a time, in order. Every thread has one chunk's place in k and a
@@ -319,7 +327,7 @@ template <int THREADS, int ROW_CHUNKS, typename Image> struct Loader {
 #pragma unroll
             for (int i = 0; i < CHUNK; i++) {
                 elements[i] = 0;
-                if (present >> i & 1) elements[i] = *reinterpret_cast<const bits*>(from + offset[i]);
+                if (present >> i & 1) elements[i] = *global<const bits>(from + offset[i]);
             }
             Chunk c;
 #pragma unroll
@@ -397,7 +405,7 @@ __device__ __forceinline__ void load_residual(const Params& p, u64 address, u32 
         return;
     }
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) values[i] = i < left ? to_float(reinterpret_cast<const residual_type*>(address)[i]) : 0.0f;
+    for (int i = 0; i < COUNT; i++) values[i] = i < left ? to_float(global<const residual_type>(address)[i]) : 0.0f;
 }
 #endif
 
@@ -414,6 +422,6 @@ __device__ __forceinline__ void store(const Params& p, u64 element, u32 left, co
     }
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
-        if (i < left) reinterpret_cast<real*>(address)[i] = from_float<real>(values[i]);
+        if (i < left) global<real>(address)[i] = from_float<real>(values[i]);
     }
 }

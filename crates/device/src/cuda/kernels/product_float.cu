@@ -170,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         const u32 left = p.n - output;
         float bias[COUNT] = {};
 #if BIAS
-        const float* biases = reinterpret_cast<const float*>(slot + p.bias) + group * p.n + output;
+        const float* biases = global<const float>(slot + p.bias) + group * p.n + output;
 #pragma unroll
         for (int i = 0; i < COUNT; i++) bias[i] = i < left ? biases[i] : 0.0f;
 #endif

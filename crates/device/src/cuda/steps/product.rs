@@ -1,10 +1,23 @@
-//! Linear layers and convolutions: see `kernels/product.cuh`, and `product_tensor.cu` and `product_float.cu` for the two ways of multiplying.
+//! Linear layers and convolutions: see `kernels/product.cuh`.
 //!
-//! A linear layer is a convolution of one tap whose image is a row, so one description serves both.
+//! ```text
+//!   fp32 ────────────────────────────────────────────▶ product_float.cu    [`float`]
+//!   tf32, bf16, fp16 ─┬─ several taps, stride 1 ──────▶ product_window.cu   [`window`]
+//!                     └─ everything else ─────────────▶ product_tensor.cu   [`tensor`]
+//! ```
+//! A linear layer is a convolution of one tap whose image is a row, so one description serves both. Which kernel and tile computes a step is a matter
+//! of time alone: of one precision, all sum the same products in the same order.
 
+mod float;
 mod instruction;
-mod tiles;
+mod sizes;
+mod tensor;
+mod window;
 
+use self::float::FloatTile;
+use self::sizes::{Sizes, row_tiles};
+use self::tensor::TensorTile;
+use self::window::WindowTile;
 use super::activation::{activated, limits};
 use crate::cuda::PANEL_WIDTH;
 use crate::cuda::abi::{LaunchParams, OperandParams};
@@ -14,7 +27,6 @@ use bytemuck::{Pod, Zeroable};
 use tessera_core::{DType, Precision};
 use tessera_planner::pack::{BLOCK_COLUMNS, BLOCK_ROW_BYTES, WeightId};
 use tessera_planner::plan::{BufferId, ConvShape, Epilogue, Operand, StepKind};
-use tiles::{FloatTile, Sizes, TensorTile, row_tiles};
 
 /// A division by a product: the twin of `Divisor` in `product.cuh`. Right for numerators below 2³¹.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
@@ -65,6 +77,10 @@ struct ProductParams {
     dilations: [u32; 2],
     before: [u32; 2],
     limits: [f32; 2],
+    line: Divisor,
+    item_tiles: Divisor,
+    plane: u32,
+    unused: u32,
 }
 params!(ProductParams);
 
@@ -161,16 +177,21 @@ impl Product<'_> {
     }
 }
 
-/// What either kind of tile says of itself.
+/// A kernel and its tile.
 #[derive(Debug)]
 struct Chosen {
+    spec: KernelSpec,
+    /// Outputs and rows of a tile.
     outputs: usize,
     rows: usize,
     /// k of a stage.
     depth: usize,
     threads: usize,
     shared_bytes: usize,
-    spec: KernelSpec,
+    /// Of rows, in the worst launch.
+    tiles: usize,
+    /// Where a window stays in shared memory.
+    window: Option<WindowTile>,
 }
 
 fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
@@ -182,35 +203,65 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
         room: site.capacity,
         multiprocessors: site.multiprocessors,
     };
-    if site.precision() == Precision::Fp32 {
+    let precision = site.precision();
+    let size = precision.stored(DType::F32).size();
+    if precision == Precision::Fp32 {
         let tile = FloatTile::of(&sizes);
-        let spec = site
-            .spec("product_float.cu")
-            .define("OUTPUTS", tile.of_thread[0])
-            .define("ROWS", tile.of_thread[1])
-            .define("DEPTH", tile.depth)
+        return Chosen {
+            spec: site
+                .spec("product_float.cu")
+                .define("OUTPUTS", tile.of_thread[0])
+                .define("ROWS", tile.of_thread[1])
+                .define("DEPTH", tile.depth)
+                .define("STAGES", tile.stages)
+                .define("MIN_BLOCKS", tile.blocks),
+            outputs: tile.outputs,
+            rows: tile.rows,
+            depth: tile.depth,
+            threads: tile.threads(),
+            shared_bytes: tile.shared_bytes(),
+            tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+            window: None,
+        };
+    }
+    let depth = BLOCK_ROW_BYTES / size;
+    let stays = product.linear.is_none() && product.loader(site) == Loader::Taps;
+    if let Some(tile) = WindowTile::of(&sizes, &product.shape, size).filter(|_| stays) {
+        let mut spec = site
+            .spec("product_window.cu")
+            .define("ACROSS", tile.across)
             .define("STAGES", tile.stages)
             .define("MIN_BLOCKS", tile.blocks);
-        let (outputs, rows, depth) = (tile.outputs, tile.rows, tile.depth);
+        spec.generated = instruction::multiply(precision, tile.columns);
         return Chosen {
-            outputs,
-            rows,
+            spec,
+            outputs: tile.outputs,
+            rows: tile.positions(),
             depth,
             threads: tile.threads(),
             shared_bytes: tile.shared_bytes(),
-            spec,
+            tiles: sizes.room.items as usize * tile.item_tiles,
+            window: Some(tile),
         };
     }
-    let depth = BLOCK_ROW_BYTES / site.precision().stored(DType::F32).size();
     let tile = TensorTile::of(&sizes, sizes.k.div_ceil(depth));
     let mut spec = site
         .spec("product_tensor.cu")
         .define("STAGES", tile.stages)
         .define("LAG", tile.lag)
+        .define("AHEAD", tile.ahead)
         .define("MIN_BLOCKS", tile.blocks);
-    spec.generated = instruction::multiply(site.precision(), tile.rows);
-    let (outputs, rows) = (tile.outputs, tile.rows);
-    Chosen { outputs, rows, depth, threads: tile.threads(), shared_bytes: tile.shared_bytes(), spec }
+    spec.generated = instruction::multiply(precision, tile.rows);
+    Chosen {
+        spec,
+        outputs: tile.outputs,
+        rows: tile.rows,
+        depth,
+        threads: tile.threads(),
+        shared_bytes: tile.shared_bytes(),
+        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+        window: None,
+    }
 }
 
 pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
@@ -221,7 +272,7 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
 
     // Kernels number a lane's rows, an item's elements and the blocks in 31 bits.
     let room = site.capacity;
-    let tiles = row_tiles(room, product.rows(), chosen.rows);
+    let tiles = chosen.tiles;
     let group_tiles = shape.out_per_group.div_ceil(chosen.outputs);
     let m_tiles = shape.groups * group_tiles;
     let elements = [shape.input[0], shape.input[1], shape.groups, shape.in_per_group];
@@ -281,6 +332,10 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         dilations: pair(shape.dilations),
         before: pair(shape.before),
         limits: limits(epilogue.activation),
+        line: Divisor::new(chosen.window.map_or(1, |_| window::line(shape)))?,
+        item_tiles: Divisor::new(chosen.window.map_or(1, |tile| tile.item_tiles))?,
+        plane: chosen.window.map_or(0, |tile| tile.plane as u32),
+        unused: 0,
     };
     let spec = chosen
         .spec
@@ -300,6 +355,48 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Room;
+    use crate::conformance::cases;
+    use crate::cuda::target;
+
+    /// The kernel of a case, and how it loads.
+    fn kernel(name: &str, precision: Precision) -> (&'static str, String) {
+        let case = cases().into_iter().find(|case| case.name == name).expect(name);
+        let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
+        let site = Site {
+            plan: &plan,
+            layout: &layout,
+            capacity: Room { lanes: 16, items: 64 },
+            multiprocessors: 132,
+            launch: LaunchParams { counts: 0, weights: 0, first: 0, lane_of: 0, errors: 0 },
+            arena: 0,
+            constants: &[],
+            workspace: 0,
+        };
+        let call = calls(&site, &plan.steps[0].kind).expect(name).remove(0);
+        let loader =
+            call.spec.defines.iter().find(|(define, _)| *define == "LOADER").expect("one of its defines");
+        (call.spec.source, loader.1.clone())
+    }
+
+    #[test]
+    fn inputs_are_copied_in_the_largest_pieces_that_lie_together() {
+        let conv = |channels: &str, taps: &str| format!("conv {channels} {taps} dilation 1 groups 1");
+        let tensor = |loader: Loader| ("product_tensor.cu", (loader as u32).to_string());
+        for precision in [Precision::Bf16, Precision::Fp16] {
+            let of = |name: &str| kernel(name, precision);
+            assert_eq!(of("gemm 17×64×128"), tensor(Loader::Rows));
+            assert_eq!(of("gemm 5×300×33"), tensor(Loader::Runs), "300 halves are no chunks");
+            assert_eq!(of("gemm of rows 56 apart from 8"), tensor(Loader::Rows));
+            assert_eq!(of("gemm of rows 45 apart from 3"), tensor(Loader::Runs));
+            assert_eq!(of(&conv("16→16", "1×1 stride 2")), tensor(Loader::Rows));
+            assert_eq!(of(&conv("8→40", "3×3 stride 2")), tensor(Loader::Taps));
+            assert_eq!(of(&conv("3→8", "7×7 stride 2")), tensor(Loader::Runs), "a stem");
+            assert_eq!(of("conv 6→8 3×3 stride 1 dilation 2 groups 2"), tensor(Loader::Elements));
+            assert_eq!(of(&conv("64→3", "3×3 stride 1")).0, "product_window.cu");
+        }
+        assert_eq!(kernel(&conv("64→3", "3×3 stride 1"), Precision::Fp32).0, "product_float.cu");
+    }
 
     #[test]
     fn dividing_by_a_product_is_dividing() {

@@ -1,0 +1,150 @@
+// Convolutions with several taps and stride 1 on the matrix unit, whose input stays in shared memory while the taps walk over it.
+//
+//   lines of the padded image, one after the other:      . . . . . . .      a tile is BN positions in a row, from any start
+//                                                        . x x x x x .      a tap is the same memory, read from (ky, kx) further on
+//                                                        . x x x x x .      what lies between lines gives sums that nobody asked for
+//
+// product_tensor.cu reads each input once per tap; here once per tile, and no thread works out addresses in the main loop. A padded line
+// has `kernel_width - 1` positions that are no outputs: an eighth at 14 columns, little at 56.
+//
+//   shared memory   ring     [STAGES][BM/64 blocks of 8 KB]            weights, brought by a warp of their own
+//                   window   [channels / CHUNK][plane][CHUNK]          positions q0 .. q0 + BN + lines of taps, zeros outside the image
+// The matrix unit takes 8 positions of 16 bytes as one piece, wherever it starts; the next CHUNK channels are a plane further. A plane is one
+// place more than a multiple of 8, so that the chunks of a position fall on different banks.
+//
+// k walks the taps, then channels, in the steps of product_tensor.cu and by the same instruction: which of the two computes a layer changes
+// no bit. Bound by the matrix unit where there are 128 outputs; by the weights that each tile reads anew where there are 64.
+//
+//   -DBM, -DBN   the tile          -DACROSS=1|2   warp groups side by side along positions          -DSTAGES, -DMIN_BLOCKS
+#include "product_sums.cuh"
+
+constexpr int COLUMNS = BN / ACROSS;       // positions of a warp group
+constexpr int WORKERS = BM * 2 * ACROSS;   // threads that multiply
+constexpr int THREADS = WORKERS + 32;      // and the warp that brings weights
+constexpr u32 STAGE_BYTES = BM * ROW_BYTES;
+constexpr int SPAN = ROW_BYTES / 16 * CHUNK;  // channels of a step
+
+__device__ __forceinline__ void workers_sync() { asm volatile("bar.sync 1, %0;" ::"n"(WORKERS) : "memory"); }
+
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
+    extern __shared__ unsigned char dynamic[];
+    __shared__ u64 filled[STAGES], emptied[STAGES];
+    __shared__ float bias[BM];
+    const u32 thread = threadIdx.x, shared = (shared_address(dynamic) + 1023) & ~1023u, window = shared + STAGES * STAGE_BYTES;
+    const u32 tile = p.m_tiles.quotient(blockIdx.x), m0 = (blockIdx.x - tile * p.m_tiles.value) * BM;
+    const u32 item = p.item_tiles.quotient(tile), q0 = (tile - item * p.item_tiles.value) * BN;
+    if (item >= items_of(p.launch)) {
+        dependency_wait();
+        return;
+    }
+    const u32 lane = p.launch.lane_of[item];
+    const u64 slot = p.launch.weights[lane];
+    if (thread == 0) {
+#pragma unroll
+        for (int stage = 0; stage < STAGES; stage++) {
+            barrier_init(&filled[stage], 1);
+            barrier_init(&emptied[stage], WORKERS / 32);
+        }
+        barriers_are_ready();
+    }
+    __syncthreads();
+
+    if (thread >= WORKERS) {
+        if (thread == WORKERS) {
+            const u32 present = min(u32(BM / 64), p.blocks - m0 / 64);  // blocks of this tile that there are
+            const u64 weights = slot + p.weights + u64(m0 / 64) * p.steps * BLOCK_BYTES;
+            u32 stage = 0, parity = 1;
+#pragma unroll 1
+            for (u32 step = 0; step < p.steps; step++) {
+                barrier_wait(&emptied[stage], parity);
+                barrier_expect(&filled[stage], present * BLOCK_BYTES);
+#pragma unroll
+                for (u32 block = 0; block < BM / 64; block++) {
+                    if (block >= present) break;
+                    const u64 from = weights + (u64(block) * p.steps + step) * BLOCK_BYTES;
+                    copy_bulk(shared + stage * STAGE_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, &filled[stage]);
+                }
+                if (++stage == STAGES) {
+                    stage = 0;
+                    parity ^= 1;
+                }
+            }
+        }
+        return;
+    }
+
+    float own_bias = 0.0f;
+#if BIAS
+    if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[m0 + thread];
+#endif
+    dependency_wait();
+    const u32 channels = p.in_per_group.value, needed = BN + (p.kernel_height - 1) * p.line.value + p.kernel_width - 1;
+    {
+        const u32 chunk = thread % 8;
+        const u64 image = p.x.base + (p.x.kind == WEIGHT ? slot : 0) + p.x.item_bytes * item + chunk * 16;
+#pragma unroll 2
+        for (u32 place = thread / 8; place < needed; place += WORKERS / 8) {
+            const u32 line = p.line.quotient(q0 + place), column = q0 + place - line * p.line.value;
+            const u32 y = line - p.top, x = column - p.left;
+            const bool inside = (y < p.height) & (x < p.width);
+            const u64 from = image + (i64(i32(y)) * p.width + i32(x)) * i64(channels * sizeof(real));
+            const u32 to = window + (chunk * p.plane + place) * 16;
+#pragma unroll 1
+            for (u32 span = 0; span < channels / SPAN; span++) {
+                copy_chunk(to + span * (8 * 16) * p.plane, from + span * ROW_BYTES, inside);
+            }
+        }
+        chunks_commit();
+    }
+    dependents_may_start();
+    const Rows rows = {true, lane, item, 0, p.rows.value};
+    auto row_of = [&](u32 place) {
+        const u32 y = p.line.quotient(q0 + place), x = q0 + place - y * p.line.value;
+        return x < p.out_width.value && y * p.out_width.value < p.rows.value ? y * p.out_width.value + x : NO_ROW;
+    };
+    prefetch_residual<WORKERS>(p, rows, slot, 0, m0, thread, BN, row_of);
+    if (thread < BM) bias[thread] = own_bias;
+    chunks_wait<0>();
+    publish_shared();
+    workers_sync();
+
+    const u32 warps = thread / 128, along = warps % (BM / 64), across = warps / (BM / 64);
+    float sums[COLUMNS / 2];
+    clear(sums);
+    const u32 first = window + across * COLUMNS * 16, spans = channels / SPAN, further = 8 * 16 * p.plane;
+    u32 stage = 0, parity = 0, at = first, span = 0, kx = 0, tap = 0;  // tap: places from the window's first
+#pragma unroll 1
+    for (u32 step = 0;;) {
+        barrier_wait(&filled[stage], parity);
+        const u64 a = swizzled(shared + stage * STAGE_BYTES + along * BLOCK_BYTES), b = planar(at, p.plane);
+        products_begin();
+#pragma unroll
+        for (int part = 0; part < 4; part++) multiply(sums, a + part * 2, b + part * 2 * p.plane);
+        products_commit();
+        products_wait<1>();
+        if (step > 0 && thread % 32 == 0) barrier_arrive(&emptied[stage == 0 ? STAGES - 1 : stage - 1]);
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+        at += further;
+        if (++span == spans) {
+            span = 0;
+            tap++;
+            if (++kx == p.kernel_width) {
+                kx = 0;
+                tap += p.line.value - p.kernel_width;
+            }
+            at = first + tap * 16;
+        }
+        // There is at least one step: said so, the sums stay where they are between products.
+        if (++step >= p.steps) break;
+    }
+    products_wait<0>();
+    workers_sync();
+
+    float* transposed = reinterpret_cast<float*>(dynamic + (shared - shared_address(dynamic)));
+    transpose(transposed, sums, thread % (BM * 2), across * COLUMNS);
+    workers_sync();
+    finish<WORKERS>(p, rows, slot, 0, m0, thread, transposed, bias, BN, row_of);
+}

@@ -1,0 +1,115 @@
+//! Tiles of `kernels/product_tensor.cu`: any product on the matrix unit.
+
+use super::sizes::{BESIDE_STAGES, SHARED_BYTES, Sizes, stages, width};
+
+/// A tile of the matrix unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct TensorTile {
+    /// 64 or 128.
+    pub(super) outputs: usize,
+    /// A multiple of 8.
+    pub(super) rows: usize,
+    /// Of 128 bytes of k.
+    pub(super) stages: usize,
+    /// Groups of products that run while the next is fed: with deep stages, one.
+    pub(super) lag: usize,
+    /// Stages that are loaded before they are used: all where no place is used twice.
+    pub(super) ahead: usize,
+    /// Blocks that share a multiprocessor.
+    pub(super) blocks: usize,
+}
+
+impl TensorTile {
+    const WIDTHS: &[usize] = &[8, 16, 32, 56, 64, 104, 112, 128];
+
+    /// The tile of a step whose k is `steps` stages long.
+    pub(super) fn of(sizes: &Sizes, steps: usize) -> TensorTile {
+        let all = sizes.multiprocessors as usize;
+        let mut rows = width(TensorTile::WIDTHS, sizes.lane_rows());
+        // Few rows: weights are streamed, and small blocks stream as well as large ones and are more. Short sums: prologue and end are the
+        // kernel, and what matters is that other blocks work meanwhile.
+        let streamed = rows <= 32;
+        let tall = !streamed && steps > 2 && sizes.has_pairs() && sizes.blocks(128, rows) * 4 >= all * 3;
+        let outputs = if tall { 128 } else { 64 };
+        // A few lanes: narrower tiles before idle multiprocessors (64×56 took 8 lanes of ResNet-50 12 % faster).
+        if !tall && rows > 64 && sizes.blocks(outputs, rows) * 2 < all {
+            rows = if rows == 128 { 64 } else { 56 };
+        }
+        let alone = sizes.blocks(outputs, rows) <= all && steps >= 6;
+        let short = steps <= 2 && !streamed;
+        let blocks = match (alone, short, outputs) {
+            (true, ..) => 1,
+            (_, true, _) => 4,
+            (_, _, 128) => 2,
+            (..) => 3,
+        };
+        let room = SHARED_BYTES / blocks - BESIDE_STAGES;
+        let stages = if short { Some(2) } else { stages(room, (outputs + rows) * 128) };
+        let stages = stages.expect("three stages of any tile fit");
+        let lag = usize::from(stages >= 6);
+        let ahead = if steps <= stages { stages } else { stages - 1 - lag };
+        TensorTile { outputs, rows, stages, lag, ahead, blocks }
+    }
+
+    /// Dynamic shared memory: the stages, and what it takes to begin them at a multiple of 1024.
+    pub(super) fn shared_bytes(&self) -> usize {
+        self.stages * (self.outputs + self.rows) * 128 + 1024
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.outputs * 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sizes::tests::sizes;
+    use super::*;
+
+    fn tensor(rows: usize, outputs: usize, k: usize, lanes: u32) -> [usize; 3] {
+        let tile = TensorTile::of(&sizes(rows, outputs, k, lanes), k.div_ceil(64));
+        [tile.outputs, tile.rows, tile.stages]
+    }
+
+    #[test]
+    fn tiles_fit_the_images_of_residual_networks() {
+        assert_eq!(tensor(3136, 64, 576, 32), [64, 112, 3]);
+        assert_eq!(tensor(3136, 256, 64, 32), [64, 112, 2], "a short sum");
+        assert_eq!(tensor(784, 128, 1152, 32), [128, 112, 3]);
+        assert_eq!(tensor(196, 256, 2304, 32), [128, 104, 6], "128 blocks are one to a multiprocessor");
+        assert_eq!(tensor(196, 1024, 256, 32), [128, 104, 3]);
+        assert_eq!(tensor(49, 512, 4608, 32), [128, 56, 8], "a weight stream");
+        assert_eq!(tensor(49, 2048, 512, 32), [128, 56, 4]);
+    }
+
+    #[test]
+    fn few_lanes_take_smaller_tiles_before_multiprocessors_idle() {
+        assert_eq!(tensor(196, 256, 2304, 8), [64, 56, 8]);
+        assert_eq!(tensor(49, 512, 4608, 8), [64, 56, 8]);
+    }
+
+    #[test]
+    fn linear_layers_take_narrow_tiles_and_many_stages() {
+        assert_eq!(tensor(1, 1000, 2048, 32), [64, 8, 8]);
+        assert_eq!(tensor(12, 512, 512, 32), [64, 16, 6]);
+        assert_eq!(tensor(128, 768, 768, 16), [64, 128, 3]);
+        assert_eq!(tensor(128, 768, 768, 32), [128, 128, 3]);
+    }
+
+    #[test]
+    fn every_tile_fits_its_multiprocessor_and_its_sums() {
+        for rows in 1..400 {
+            for (outputs, k, lanes) in [(64, 64, 1), (200, 640, 8), (512, 4608, 32), (4096, 1024, 128)] {
+                let tile = TensorTile::of(&sizes(rows, outputs, k, lanes), k.div_ceil(64));
+                assert!(
+                    tile.blocks * (tile.shared_bytes() + BESIDE_STAGES - 1024) <= SHARED_BYTES,
+                    "{tile:?}"
+                );
+                assert!(tile.rows * (tile.outputs + 4) * 4 <= tile.shared_bytes() - 1024, "{tile:?}");
+                assert!(
+                    tile.ahead > 0 && (tile.ahead < tile.stages - tile.lag || k.div_ceil(64) <= tile.stages)
+                );
+            }
+        }
+    }
+}

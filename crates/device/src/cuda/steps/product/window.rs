@@ -1,0 +1,185 @@
+//! Tiles of `kernels/product_window.cu`: convolutions of several taps whose input stays in shared memory.
+
+use super::sizes::{BESIDE_STAGES, SHARED_BYTES, Sizes, stages};
+use tessera_planner::plan::ConvShape;
+
+/// A tile of positions of the padded image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct WindowTile {
+    /// 64 or 128.
+    pub(super) outputs: usize,
+    /// Of one warp group: a multiple of 8.
+    pub(super) columns: usize,
+    /// Warp groups side by side along positions.
+    pub(super) across: usize,
+    pub(super) stages: usize,
+    /// Blocks that share a multiprocessor.
+    pub(super) blocks: usize,
+    /// Tiles of one item.
+    pub(super) item_tiles: usize,
+    /// Places of a plane of the window.
+    pub(super) plane: usize,
+    /// Bytes of the window.
+    window: usize,
+}
+
+impl WindowTile {
+    /// Outputs, warp groups side by side, positions of each; the better of equals first. 4 lines of 28 columns with their padding are 120 positions, 7 are 210,
+    /// 7 lines of 14 are 112. A block of 216 is alone on its multiprocessor, which only two warp groups can keep busy.
+    const TILES: &[(usize, usize, usize)] = &[
+        (128, 1, 216),
+        (128, 1, 120),
+        (128, 1, 112),
+        (64, 2, 120),
+        (64, 1, 120),
+        (64, 1, 112),
+        (128, 1, 56),
+        (64, 1, 56),
+    ];
+
+    /// The tile of a convolution, whose elements have `size` bytes; `None` where taps are better gathered one by one: there is one, they
+    /// jump, channels do not fill steps, an eighth of the sums or more would be of padding (7×7 ties at best), or the window does not fit.
+    pub(super) fn of(sizes: &Sizes, shape: &ConvShape, size: usize) -> Option<WindowTile> {
+        let pixel = shape.in_per_group * size;
+        let walks = shape.strides == [1; 2]
+            && shape.dilations == [1; 2]
+            && shape.kernel.iter().product::<usize>() > 1;
+        if !walks || shape.groups != 1 || !pixel.is_multiple_of(128) {
+            return None;
+        }
+        let line = line(shape);
+        if shape.output[1] * 20 < line * 17 {
+            return None;
+        }
+        let tiles = WindowTile::TILES.iter().filter(|(outputs, ..)| *outputs == 64 || sizes.has_pairs());
+        let all = tiles.filter_map(|&(outputs, across, columns)| {
+            let tile = WindowTile::fitting(outputs, across, columns, sizes, shape, pixel)?;
+            Some((tile.cycles(sizes, shape, size), tile))
+        });
+        // One that comes later must be better by more than the estimate's error.
+        let better = |best: (usize, WindowTile), next: (usize, WindowTile)| {
+            if next.0 * 100 < best.0 * 97 { next } else { best }
+        };
+        all.reduce(better).map(|(_, tile)| tile)
+    }
+
+    fn fitting(
+        outputs: usize,
+        across: usize,
+        columns: usize,
+        sizes: &Sizes,
+        shape: &ConvShape,
+        pixel: usize,
+    ) -> Option<WindowTile> {
+        let (line, positions) = (line(shape), across * columns);
+        let needed = positions + (shape.kernel[0] - 1) * line + shape.kernel[1] - 1;
+        let plane = (needed + 6) / 8 * 8 + 1;
+        let window = plane * pixel;
+        let fits = |blocks: usize, least: usize| {
+            let room = (SHARED_BYTES / blocks).checked_sub(BESIDE_STAGES + window)?;
+            stages(room, outputs * 128).filter(|&stages| stages >= least).map(|stages| (blocks, stages))
+        };
+        let item_tiles = ((shape.output[0] - 1) * line + shape.output[1]).div_ceil(positions);
+        let launched = sizes.room.lanes as usize * item_tiles * sizes.outputs.div_ceil(outputs);
+        let alone = columns > 120 || launched <= sizes.multiprocessors as usize;
+        let shared = if alone { None } else { fits(2, 4) };
+        let (blocks, stages) = shared.or_else(|| fits(1, 3))?;
+        let tile = WindowTile { outputs, columns, across, stages, blocks, item_tiles, plane, window };
+        (tile.blocks * (tile.shared_bytes() + BESIDE_STAGES - 1024) <= SHARED_BYTES).then_some(tile)
+    }
+
+    /// An estimate of the busiest multiprocessor's time: products at the matrix unit's rate, weights and window at 64 bytes a cycle of which products
+    /// hide half, a thousand cycles to begin and end. A block alone waits for its window.
+    fn cycles(&self, sizes: &Sizes, shape: &ConvShape, size: usize) -> usize {
+        let products = self.outputs * self.positions() * sizes.k * size / 4096;
+        let needed = self.positions() + (shape.kernel[0] - 1) * line(shape);
+        let window = needed * shape.in_per_group * size;
+        let moved = (self.outputs * sizes.k * size + window) / 128;
+        let waited = if self.blocks == 1 { window / 64 } else { 0 };
+        let lanes = sizes.room.lanes as usize;
+        let blocks = lanes * self.item_tiles * sizes.outputs.div_ceil(self.outputs);
+        blocks.div_ceil(sizes.multiprocessors.max(1) as usize) * (products + moved + waited + 1000)
+    }
+
+    pub(super) fn positions(&self) -> usize {
+        self.across * self.columns
+    }
+
+    /// Dynamic shared memory: the ring and the window, where the sums lie later, and what it takes to begin at a multiple of 1024.
+    pub(super) fn shared_bytes(&self) -> usize {
+        let sums = self.positions() * (self.outputs + 4) * 4;
+        (self.stages * self.outputs * 128 + self.window).max(sums) + 1024
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.outputs * 2 * self.across + 32
+    }
+}
+
+/// Positions of a padded line.
+pub(super) fn line(shape: &ConvShape) -> usize {
+    shape.output[1] + shape.kernel[1] - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sizes::tests::sizes;
+    use super::*;
+
+    fn square(side: usize, channels: usize, outputs: usize) -> ConvShape {
+        ConvShape {
+            input: [side; 2],
+            output: [side; 2],
+            kernel: [3; 2],
+            strides: [1; 2],
+            dilations: [1; 2],
+            before: [1; 2],
+            after: [1; 2],
+            groups: 1,
+            in_per_group: channels,
+            out_per_group: outputs,
+        }
+    }
+
+    fn tile(side: usize, channels: usize, lanes: u32, size: usize) -> Option<WindowTile> {
+        let sizes = sizes(side * side, channels, 9 * channels, lanes);
+        WindowTile::of(&sizes, &square(side, channels, channels), size)
+    }
+
+    #[test]
+    fn images_of_residual_networks_take_the_tiles_that_were_measured_best() {
+        let chosen = |side, channels, lanes| {
+            tile(side, channels, lanes, 2).map(|tile| [tile.outputs, tile.positions(), tile.stages])
+        };
+        assert_eq!(chosen(56, 64, 32), Some([64, 240, 8]));
+        assert_eq!(chosen(28, 128, 32), Some([128, 216, 8]));
+        assert_eq!(chosen(14, 256, 32), Some([128, 112, 8]));
+        assert_eq!(chosen(14, 256, 8), Some([64, 56, 8]), "few lanes, small tiles");
+        assert_eq!(chosen(7, 512, 32), None, "a fifth of the sums would be padding");
+    }
+
+    #[test]
+    fn jumping_taps_and_odd_channels_are_gathered() {
+        let of = |shape: ConvShape| WindowTile::of(&sizes(196, 64, 576, 8), &shape, 2);
+        assert!(of(square(14, 64, 64)).is_some());
+        assert_eq!(of(ConvShape { strides: [2; 2], ..square(14, 64, 64) }), None);
+        assert_eq!(of(ConvShape { dilations: [2; 2], ..square(14, 64, 64) }), None);
+        assert_eq!(of(ConvShape { in_per_group: 40, ..square(14, 64, 64) }), None);
+        assert_eq!(of(ConvShape { kernel: [1; 2], ..square(14, 64, 64) }), None);
+    }
+
+    #[test]
+    fn every_tile_fits_its_multiprocessor() {
+        for side in [14, 20, 28, 56, 112, 224, 500] {
+            for (channels, size) in [(64, 2), (256, 2), (512, 2), (64, 4), (256, 4)] {
+                if let Some(tile) = tile(side, channels, 32, size) {
+                    assert!(
+                        tile.blocks * (tile.shared_bytes() + BESIDE_STAGES - 1024) <= SHARED_BYTES,
+                        "{tile:?}"
+                    );
+                    assert!(tile.plane % 8 == 1 && tile.threads() * tile.blocks <= 640);
+                }
+            }
+        }
+    }
+}
