@@ -23,6 +23,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("types.cuh", include_str!("kernels/types.cuh")),
     ("vector.cuh", include_str!("kernels/vector.cuh")),
     ("window.cuh", include_str!("kernels/window.cuh")),
+    ("attention.cu", include_str!("kernels/attention.cu")),
     ("convert.cu", include_str!("kernels/convert.cu")),
     ("copy.cu", include_str!("kernels/copy.cu")),
     ("depthwise.cu", include_str!("kernels/depthwise.cu")),
