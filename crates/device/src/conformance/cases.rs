@@ -2,6 +2,7 @@
 
 mod elements;
 mod rows;
+mod sequences;
 mod windows;
 
 use rand::RngExt;
@@ -12,8 +13,8 @@ use tessera_planner::fold::Role;
 use tessera_planner::op::{Binary, Reduction, Unary};
 use tessera_planner::pack::{PackTarget, WeightId, lay};
 use tessera_planner::plan::{
-    Access, Activation, AttentionShape, Buffer, BufferId, ConvShape, ElementOp, Epilogue, LstmShape, Operand,
-    PoolKind, Port, Step, StepKind,
+    Access, Activation, Buffer, BufferId, ConstantId, ConvShape, ElementOp, Epilogue, Operand, PoolKind,
+    Port, Step, StepKind,
 };
 use tessera_planner::{Packed, Plan, SlotLayout, Tensor};
 
@@ -125,25 +126,38 @@ impl Builder {
         self.weight(Role::Plain, dims)
     }
 
+    fn constant(&mut self, tensor: Tensor) -> Operand {
+        self.constants.push(tensor);
+        Operand::Constant(ConstantId(self.constants.len() as u32 - 1))
+    }
+
     fn case(self, name: String, kind: StepKind, outputs: &[(BufferId, &[usize])]) -> Case {
+        self.case_of(name, vec![kind], outputs)
+    }
+
+    /// A plan of several steps.
+    fn case_of(mut self, name: String, kinds: Vec<StepKind>, outputs: &[(BufferId, &[usize])]) -> Case {
         let mut class = [0; 16];
         class[..8].copy_from_slice(&(name.len() as u64).to_le_bytes());
         let key = PlanKey { class: ClassId(class), dims: [].into(), precision: Precision::Fp32 };
+        self.buffers.iter_mut().for_each(|buffer| buffer.live = 0..kinds.len());
         let ports = outputs.iter().map(|(id, dims)| Port {
             dtype: self.buffers[id.0 as usize].dtype,
             dims: dims.to_vec(),
             at: Operand::Buffer(*id),
         });
+        let segments = std::iter::once(0..kinds.len()).collect();
+        let step = |kind| Step { name: name.clone(), kind, flops: 0 };
         let plan = Plan {
             key,
             batched: true,
             inputs: self.inputs,
             outputs: ports.collect(),
-            steps: vec![Step { name: name.clone(), kind, flops: 0 }],
+            steps: kinds.into_iter().map(step).collect(),
             buffers: self.buffers,
             arena_per_item: Bytes(self.arena as u64),
             constants: self.constants,
-            segments: std::iter::once(0..1).collect(),
+            segments,
         };
         let seed = name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         Case { name, plan: Arc::new(plan), weights: self.weights, seed, ids: (50, false) }
@@ -195,16 +209,8 @@ pub fn cases() -> Vec<Case> {
         all.push(pool(PoolKind::Average { count_padding: true }, stride));
         all.push(pool(PoolKind::Average { count_padding: false }, stride));
     }
-    all.extend([matmul(false), matmul(true), attention(false), attention(true)]);
-    all.extend([
-        layer_norm(),
-        softmax(false),
-        softmax(true),
-        lstm(false),
-        lstm(true),
-        gather(false),
-        gather(true),
-    ]);
+    all.extend(sequences::cases());
+    all.extend([layer_norm(), softmax(false), softmax(true), gather(false), gather(true)]);
     let reductions = [
         Reduction::Sum,
         Reduction::Mean,
@@ -336,59 +342,6 @@ fn pool(kind: PoolKind, stride: usize) -> Case {
     b.case(format!("pool {kind:?} stride {stride}"), StepKind::Pool { kind, x, shape, out }, &[(out, &dims)])
 }
 
-fn matmul(transposed: bool) -> Case {
-    let mut b = Builder::new();
-    let (batch, m, n, k) = (3, 5, 34, 300);
-    let a = b.input(DType::F32, &[batch, m, k]);
-    let right = b.input(DType::F32, &[batch, k * n]);
-    let out = b.buffer(DType::F32, batch * m * n);
-    let (row, column) = if transposed { (1, k as isize) } else { (n as isize, 1) };
-    let right = Access { operand: right, offset: 0, strides: vec![(k * n) as isize, row, column] };
-    let kind = StepKind::MatMul {
-        batch: vec![batch],
-        m,
-        n,
-        k,
-        a: dense(a, &[batch, m, k]),
-        b: right,
-        alpha: 0.25,
-        out,
-    };
-    b.case(format!("matmul{}", if transposed { " transposed" } else { "" }), kind, &[(out, &[batch, m, n])])
-}
-
-fn attention(masked: bool) -> Case {
-    let mut b = Builder::new();
-    let (heads, tokens, dim) = (2, 9, 8);
-    // q, k and v side by side in one row per token, as a fused projection leaves them.
-    let row = 3 * heads * dim;
-    let qkv = b.input(DType::F32, &[tokens, row]);
-    let part = |number: usize| Access {
-        operand: qkv,
-        offset: number * heads * dim,
-        strides: vec![dim as isize, row as isize, 1],
-    };
-    let mask = masked.then(|| b.input(DType::F32, &[tokens]));
-    let mask = mask.map(|operand| Access { operand, offset: 0, strides: vec![0, 0, 1] });
-    let out = b.buffer(DType::F32, tokens * heads * dim);
-    let shape =
-        AttentionShape { heads, queries: tokens, keys: tokens, head_dim: dim, value_dim: dim, scale: 0.35 };
-    let kind = StepKind::Attention {
-        shape,
-        q: part(0),
-        k: part(1),
-        v: part(2),
-        mask,
-        out,
-        out_strides: [dim, heads * dim],
-    };
-    b.case(
-        format!("attention{}", if masked { " masked" } else { "" }),
-        kind,
-        &[(out, &[tokens, heads * dim])],
-    )
-}
-
 fn layer_norm() -> Case {
     let mut b = Builder::new();
     let (rows, cols) = (5, 70);
@@ -406,34 +359,6 @@ fn softmax(log: bool) -> Case {
     let out = b.buffer(DType::F32, rows * cols);
     let kind = StepKind::Softmax { x, rows, cols, log, out };
     b.case(format!("softmax{}", if log { " logarithm" } else { "" }), kind, &[(out, &[rows, cols])])
-}
-
-fn lstm(reverse: bool) -> Case {
-    let mut b = Builder::new();
-    let shape = LstmShape { time: 6, input: 11, hidden: 20, reverse };
-    let x = b.input(DType::F32, &[6, 11]);
-    let h0 = b.input(DType::F32, &[20]);
-    let (w, r, bias) = (b.matrix(11, 80), b.matrix(20, 80), b.plain(&[80]));
-    let (y, h, c) = (b.buffer(DType::F32, 6 * 20), b.buffer(DType::F32, 20), b.buffer(DType::F32, 20));
-    let kind = StepKind::Lstm {
-        shape,
-        x: dense(x, &[6, 11]),
-        w,
-        r,
-        bias: Some(bias),
-        h0: Some(h0),
-        c0: None,
-        y: Some(y),
-        y_offset: 0,
-        y_stride: 20,
-        h: Some(h),
-        c: Some(c),
-    };
-    b.case(
-        format!("lstm{}", if reverse { " reversed" } else { "" }),
-        kind,
-        &[(y, &[6, 20]), (h, &[20]), (c, &[20])],
-    )
 }
 
 fn gather(stray: bool) -> Case {

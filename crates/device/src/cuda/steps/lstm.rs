@@ -1,9 +1,288 @@
-//! Recurrent layers.
+//! Recurrent layers: see `kernels/lstm_state.cu`.
+//!
+//! ```text
+//!   x ─▶ lstm_input ─▶ gates, f32 in the workspace ─▶ lstm_state ─▶ y, h, c      on matrix units
+//!        lstm_input_strict                            lstm_state_strict           in strict f32
+//! ```
+//! How a layer is spread over multiprocessors, and how much of it stays on chip, follows from its sizes and the precision alone: see [`Spread`].
 
-use crate::cuda::call::KernelCall;
-use crate::cuda::site::Site;
-use tessera_planner::plan::StepKind;
+use crate::Room;
+use crate::cuda::abi::{LaunchParams, OperandParams, WalkParams};
+use crate::cuda::call::{KernelCall, params};
+use crate::cuda::site::{Site, type_number};
+use bytemuck::{Pod, Zeroable};
+use tessera_core::{DType, Precision};
+use tessera_planner::pack::{BLOCK_ROW_BYTES, WeightId};
+use tessera_planner::plan::{BufferId, LstmShape, Operand, StepKind};
 
-pub(super) fn calls(_site: &Site<'_>, _kind: &StepKind) -> Result<Vec<KernelCall>, String> {
-    Err("there is none yet".to_owned())
+/// Shared memory that a block can have: 227 KiB.
+const SHARED_BYTES: usize = 227 << 10;
+/// Gates of a unit.
+const GATES: usize = 4;
+/// Rows of a part of the input's product.
+const ROWS: u64 = 32;
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct InputParams {
+    launch: LaunchParams,
+    x: WalkParams,
+    w: OperandParams,
+    bias: OperandParams,
+    gates: u64,
+    time: u32,
+    input: u32,
+    k_blocks: u32,
+    unused: u32,
+}
+params!(InputParams);
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct StateParams {
+    launch: LaunchParams,
+    r: OperandParams,
+    h0: OperandParams,
+    c0: OperandParams,
+    y: OperandParams,
+    h: OperandParams,
+    c: OperandParams,
+    gates: u64,
+    y_offset: u64,
+    y_stride: u64,
+    time: u32,
+    unused: u32,
+}
+params!(StateParams);
+
+/// Bytes of what the input gives to the gates: f32, for every time of every item.
+pub(super) fn workspace_bytes(shape: &LstmShape, capacity: Room) -> u64 {
+    u64::from(capacity.items) * (shape.time * shape.hidden * GATES * size_of::<f32>()) as u64
+}
+
+/// How the states of some items of one lane are spread over a cluster of blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Spread {
+    /// Blocks of a cluster.
+    cluster: usize,
+    /// Items of a part.
+    items: usize,
+    /// Groups of units of a warp.
+    per_warp: usize,
+    /// Blocks of weights that a warp keeps in registers.
+    held: usize,
+    /// Blocks of weights that a warp (strict: rows that a block) keeps in shared memory.
+    kept: usize,
+    /// Dynamic shared memory of a block.
+    shared_bytes: usize,
+}
+
+impl Spread {
+    /// On matrix units: a warp sums groups of 8 units, and a block of 8 warps has 32 KiB of each block of k.
+    fn on_matrix_units(hidden: usize, element_bytes: usize) -> Option<Spread> {
+        const WARPS: usize = 8;
+        const KEPT_BYTES: usize = WARPS * 4096;
+        let k_blocks = (hidden * element_bytes).div_ceil(BLOCK_ROW_BYTES);
+        let groups = hidden.div_ceil(8);
+        let cluster = groups.div_ceil(WARPS).next_power_of_two().min(8);
+        let per_warp = groups.div_ceil(WARPS * cluster);
+        let state_bytes = |items: usize| 2 * items * (k_blocks * BLOCK_ROW_BYTES + 64);
+        let items = [8, 4, 2, 1].into_iter().find(|&items| state_bytes(items) <= SHARED_BYTES / 2)?;
+        let fixed = state_bytes(items) + per_warp * 2048;
+        let (blocks, room) = (per_warp * k_blocks, SHARED_BYTES.checked_sub(fixed)? / KEPT_BYTES);
+        // Four blocks are half of a thread's registers. Where weights also come from L2, those on their way need registers too.
+        let held = if blocks <= 4 + room { 4 } else { 2 }.min(k_blocks);
+        let kept = (blocks - held).min(room);
+        Some(Spread { cluster, items, per_warp, held, kept, shared_bytes: fixed + kept * KEPT_BYTES })
+    }
+
+    /// In strict f32: a block takes 64 units at a time, in eight slices of k.
+    fn strict(hidden: usize) -> Option<Spread> {
+        const PASS: usize = 64;
+        const SLICES: usize = 8;
+        let cluster = hidden.div_ceil(PASS).next_power_of_two().min(8);
+        let units = hidden.div_ceil(cluster);
+        let per_item = 2 * hidden + SLICES * GATES * PASS + units.next_multiple_of(PASS);
+        let fixed = |items: usize| per_item * items * size_of::<f32>();
+        let items = [4, 2, 1].into_iter().find(|&items| fixed(items) <= SHARED_BYTES / 2)?;
+        let row_bytes = GATES * units * size_of::<f32>();
+        let kept = ((SHARED_BYTES - fixed(items)) / row_bytes).min(hidden);
+        let shared_bytes = fixed(items) + kept * row_bytes;
+        Some(Spread { cluster, items, per_warp: 1, held: 0, kept, shared_bytes })
+    }
+}
+
+/// A recurrent layer of a site.
+struct Layer<'a> {
+    site: &'a Site<'a>,
+    shape: LstmShape,
+    strict: bool,
+}
+
+pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
+    let StepKind::Lstm { shape, y, h, c, .. } = kind else { unreachable!("called for its own kind") };
+    if shape.time == 0 || shape.input == 0 || shape.hidden == 0 {
+        return Err(format!("{shape:?} has nothing to compute"));
+    }
+    if y.is_none() && h.is_none() && c.is_none() {
+        return Ok(Vec::new());
+    }
+    let layer = Layer { site, shape: *shape, strict: site.precision() == Precision::Fp32 };
+    Ok(vec![layer.input(kind)?, layer.state(kind)?])
+}
+
+impl Layer<'_> {
+    fn input(&self, kind: &StepKind) -> Result<KernelCall, String> {
+        let StepKind::Lstm { x, w, bias, .. } = kind else { unreachable!("called for its own kind") };
+        let (site, shape) = (self.site, self.shape);
+        let params = InputParams {
+            launch: site.launch,
+            x: site.walk(x),
+            w: site.operand(Operand::Weight(*w)),
+            bias: self.vector(*bias)?,
+            gates: site.workspace,
+            time: length(shape.time)?,
+            input: length(shape.input)?,
+            k_blocks: (shape.input * self.element_bytes()).div_ceil(BLOCK_ROW_BYTES) as u32,
+            unused: 0,
+        };
+        let rows = u64::from(site.capacity.items) * shape.time as u64;
+        if u32::try_from(rows).is_err() {
+            return Err(format!("{} times of {} items are too many rows", shape.time, site.capacity.items));
+        }
+        // Each lane's last part may be cut short.
+        let parts = ((rows + (ROWS - 1) * u64::from(site.capacity.lanes)) / ROWS) as u32;
+        let source = if self.strict { "lstm_input_strict.cu" } else { "lstm_input.cu" };
+        let mut spec =
+            site.spec(source).define("HIDDEN", shape.hidden).define("BIAS", u32::from(bias.is_some()));
+        let stored = held(site, x.operand)?;
+        if self.strict {
+            let panels = (GATES * shape.hidden).div_ceil(64) as u32;
+            return Ok(KernelCall::new(spec, &params, [parts, panels, 1], 128));
+        }
+        let bytes = stored.size();
+        let aligned = |elements: usize| (elements * bytes).is_multiple_of(16);
+        let chunks = matches!(x.operand, Operand::Buffer(id) if site.item_bytes(id).is_multiple_of(16))
+            && stored == site.precision().stored(DType::F32)
+            && aligned(x.offset)
+            && aligned(x.strides[0].unsigned_abs())
+            && aligned(shape.input);
+        spec = spec.define("X_TYPE", type_number(stored)).define("X_CHUNKS", u32::from(chunks));
+        let blocks = shape.hidden.div_ceil(64) as u32;
+        Ok(KernelCall::new(spec, &params, [parts, blocks, 1], 256))
+    }
+
+    fn state(&self, kind: &StepKind) -> Result<KernelCall, String> {
+        let StepKind::Lstm { r, h0, c0, y, y_offset, y_stride, h, c, .. } = kind else {
+            unreachable!("called for its own kind")
+        };
+        let (site, shape) = (self.site, self.shape);
+        let spread = match self.strict {
+            true => Spread::strict(shape.hidden),
+            false => Spread::on_matrix_units(shape.hidden, self.element_bytes()),
+        };
+        let spread =
+            spread.ok_or_else(|| format!("a state of {} units does not fit shared memory", shape.hidden))?;
+        let operand = |of: Option<Operand>| of.map_or_else(OperandParams::zeroed, |of| site.operand(of));
+        let buffer = |of: Option<BufferId>| operand(of.map(Operand::Buffer));
+        let params = StateParams {
+            launch: site.launch,
+            r: site.operand(Operand::Weight(*r)),
+            h0: operand(*h0),
+            c0: operand(*c0),
+            y: buffer(*y),
+            h: buffer(*h),
+            c: buffer(*c),
+            gates: site.workspace,
+            y_offset: *y_offset as u64,
+            y_stride: *y_stride as u64,
+            time: length(shape.time)?,
+            unused: 0,
+        };
+        let source = if self.strict { "lstm_state_strict.cu" } else { "lstm_state.cu" };
+        let mut spec = site
+            .spec(source)
+            .define("HIDDEN", shape.hidden)
+            .define("CLUSTER", spread.cluster)
+            .define("ITEMS", spread.items)
+            .define("KEPT", spread.kept)
+            .define("REVERSE", u32::from(shape.reverse))
+            .define("WITH_Y", u32::from(y.is_some()))
+            .define("WITH_H", u32::from(h.is_some()))
+            .define("WITH_C", u32::from(c.is_some()));
+        if !self.strict {
+            spec = spec.define("PER_WARP", spread.per_warp).define("HELD", spread.held);
+        }
+        for (name, state) in [("H0_TYPE", h0), ("C0_TYPE", c0)] {
+            if let Some(state) = state {
+                spec = spec.define(name, type_number(held(site, *state)?));
+            }
+        }
+        let (items, lanes) = (site.capacity.items as usize, site.capacity.lanes as usize);
+        let parts = (items + (spread.items - 1) * lanes) / spread.items;
+        let threads = if self.strict { 512 } else { 256 };
+        let grid = [(parts * spread.cluster) as u32, 1, 1];
+        let mut call = KernelCall::new(spec, &params, grid, threads).shared(spread.shared_bytes);
+        call.cluster = spread.cluster as u32;
+        Ok(call)
+    }
+
+    /// Bytes of an element of a matrix.
+    fn element_bytes(&self) -> usize {
+        self.site.precision().stored(DType::F32).size()
+    }
+
+    /// A packed vector, which kernels read as f32; zeroed when there is none.
+    fn vector(&self, id: Option<WeightId>) -> Result<OperandParams, String> {
+        let Some(id) = id else { return Ok(OperandParams::zeroed()) };
+        match self.site.stored(Operand::Weight(id)) {
+            DType::F32 => Ok(self.site.operand(Operand::Weight(id))),
+            other => Err(format!("its bias is held as {other}")),
+        }
+    }
+}
+
+/// How floats are held.
+fn held(site: &Site<'_>, operand: Operand) -> Result<DType, String> {
+    match site.stored(operand) {
+        float @ (DType::F32 | DType::BF16 | DType::F16) => Ok(float),
+        other => Err(format!("it reads {other}, and recurrent layers are of floats")),
+    }
+}
+
+fn length(length: usize) -> Result<u32, String> {
+    u32::try_from(length).map_err(|_| format!("{length} is too long an axis"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_of_512_stays_on_chip_in_halves_and_in_part_in_f32() {
+        let halves = Spread::on_matrix_units(512, 2).unwrap();
+        assert_eq!((halves.cluster, halves.held + halves.kept), (8, 8));
+        let floats = Spread::on_matrix_units(512, 4).unwrap();
+        assert_eq!((floats.held, floats.kept), (2, 6));
+        assert_eq!(Spread::strict(512).unwrap().kept, 178);
+    }
+
+    #[test]
+    fn every_size_fits_or_is_refused() {
+        for hidden in (1..70).chain((70..40_000).step_by(97)) {
+            for spread in [
+                Spread::on_matrix_units(hidden, 2),
+                Spread::on_matrix_units(hidden, 4),
+                Spread::strict(hidden),
+            ] {
+                let Some(spread) = spread else {
+                    assert!(hidden > 10_000, "{hidden} units are refused");
+                    continue;
+                };
+                assert!(spread.shared_bytes <= SHARED_BYTES, "{hidden}: {spread:?}");
+            }
+            let Some(spread) = Spread::on_matrix_units(hidden, 2) else { continue };
+            assert!(spread.per_warp * spread.cluster * 64 >= hidden, "{hidden}: every unit has a warp");
+        }
+    }
 }

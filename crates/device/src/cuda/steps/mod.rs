@@ -32,8 +32,11 @@ use tessera_planner::plan::{Step, StepKind};
 
 /// Bytes that a step needs beside the plan's buffers while it runs, for launches of up to `capacity`.
 pub(crate) fn workspace_bytes(plan: &Plan, step: &Step, capacity: Room) -> u64 {
-    let _ = (plan, step, capacity);
-    0
+    let _ = plan;
+    match &step.kind {
+        StepKind::Lstm { shape, .. } => lstm::workspace_bytes(shape, capacity),
+        _ => 0,
+    }
 }
 
 /// The kernels of the plan's step `index`, in order. The error says what there is no kernel for.

@@ -1,0 +1,245 @@
+//! Products of intermediate values, attention and recurrent layers.
+
+use super::{Builder, Case, dense};
+use tessera_core::DType;
+use tessera_planner::Tensor;
+use tessera_planner::plan::{Access, AttentionShape, BufferId, LstmShape, StepKind};
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut all = vec![matmul(false), matmul(true), matmul_over_heads(), matmul_of_one_row()];
+    all.extend(attentions().iter().map(Attention::case));
+    all.extend([attention_over_columns(), bidirectional()]);
+    all.extend(recurrences().iter().map(Recurrence::case));
+    all
+}
+
+fn matmul(transposed: bool) -> Case {
+    let mut b = Builder::new();
+    let (batch, m, n, k) = (3, 5, 34, 300);
+    let a = b.input(DType::F32, &[batch, m, k]);
+    let right = b.input(DType::F32, &[batch, k * n]);
+    let out = b.buffer(DType::F32, batch * m * n);
+    let (row, column) = if transposed { (1, k as isize) } else { (n as isize, 1) };
+    let right = Access { operand: right, offset: 0, strides: vec![(k * n) as isize, row, column] };
+    let kind = StepKind::MatMul {
+        batch: vec![batch],
+        m,
+        n,
+        k,
+        a: dense(a, &[batch, m, k]),
+        b: right,
+        alpha: 0.25,
+        out,
+    };
+    b.case(format!("matmul{}", if transposed { " transposed" } else { "" }), kind, &[(out, &[batch, m, n])])
+}
+
+/// Two axes of batch, of which the right side has one; the left side's rows lie one after the other; several tiles.
+fn matmul_over_heads() -> Case {
+    let mut b = Builder::new();
+    let (heads, m, n, k) = (2, 70, 67, 20);
+    let a = b.input(DType::F32, &[2, heads, k, m]);
+    let right = b.input(DType::F32, &[heads, k, n]);
+    let out = b.buffer(DType::F32, 2 * heads * m * n);
+    let (size, row) = ((m * k) as isize, m as isize);
+    let kind = StepKind::MatMul {
+        batch: vec![2, heads],
+        m,
+        n,
+        k,
+        a: Access { operand: a, offset: 0, strides: vec![2 * size, size, 1, row] },
+        b: Access { operand: right, offset: 0, strides: vec![0, (k * n) as isize, n as isize, 1] },
+        alpha: 1.0,
+        out,
+    };
+    b.case("matmul over heads".to_owned(), kind, &[(out, &[2, heads, m, n])])
+}
+
+/// By a constant, which stays f32 in every precision.
+fn matmul_of_one_row() -> Case {
+    let mut b = Builder::new();
+    let (n, k) = (3, 33);
+    let a = b.input(DType::F32, &[1, k]);
+    let numbers: Vec<f32> = (0..n * k).map(|number| (number as f32 * 0.7).sin()).collect();
+    let right = b.constant(Tensor::from_elements(&[k, n], &numbers));
+    let out = b.buffer(DType::F32, n);
+    let (a, right) = (dense(a, &[1, k]), dense(right, &[k, n]));
+    let kind = StepKind::MatMul { batch: vec![], m: 1, n, k, a, b: right, alpha: -2.0, out };
+    b.case("matmul of one row by a constant".to_owned(), kind, &[(out, &[1, n])])
+}
+
+/// What is added to the scores.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Mask {
+    None,
+    /// An input `[keys]`, the same for every head and query.
+    Keys,
+    /// An input `[heads, queries, keys]`.
+    Full,
+    /// A constant: every query sees the keys up to its own, the others are −∞.
+    Causal,
+}
+
+/// Heads side by side in one row per token, as a projection leaves them.
+struct Attention {
+    heads: usize,
+    queries: usize,
+    keys: usize,
+    head_dim: usize,
+    value_dim: usize,
+    mask: Mask,
+}
+
+fn attentions() -> [Attention; 8] {
+    let row = |heads, [queries, keys]: [usize; 2], [head_dim, value_dim]: [usize; 2], mask| Attention {
+        heads,
+        queries,
+        keys,
+        head_dim,
+        value_dim,
+        mask,
+    };
+    [
+        row(2, [9, 9], [8, 8], Mask::None),
+        row(2, [9, 9], [8, 8], Mask::Keys),
+        row(3, [70, 70], [32, 32], Mask::Keys),
+        row(2, [5, 131], [64, 40], Mask::Full),
+        row(1, [67, 67], [20, 20], Mask::Causal),
+        row(2, [20, 130], [96, 128], Mask::None),
+        row(1, [66, 7], [7, 3], Mask::Keys),
+        row(1, [3, 20], [136, 150], Mask::None),
+    ]
+}
+
+impl Attention {
+    fn case(&self) -> Case {
+        let &Attention { heads, queries, keys, head_dim, value_dim, mask } = self;
+        let mut b = Builder::new();
+        let mut operand = |rows: usize, dim: usize| {
+            let operand = b.input(DType::F32, &[rows, heads * dim]);
+            Access { operand, offset: 0, strides: vec![dim as isize, (heads * dim) as isize, 1] }
+        };
+        let (q, k, v) = (operand(queries, head_dim), operand(keys, head_dim), operand(keys, value_dim));
+        let mask = match mask {
+            Mask::None => None,
+            Mask::Keys => {
+                let operand = b.input(DType::F32, &[keys]);
+                Some(Access { operand, offset: 0, strides: vec![0, 0, 1] })
+            }
+            Mask::Full => {
+                let dims = [heads, queries, keys];
+                Some(dense(b.input(DType::F32, &dims), &dims))
+            }
+            Mask::Causal => {
+                let seen = |index: usize| index % keys <= index / keys;
+                let scores: Vec<f32> =
+                    (0..queries * keys).map(|i| if seen(i) { 0.0 } else { f32::NEG_INFINITY }).collect();
+                let operand = b.constant(Tensor::from_elements(&[queries, keys], &scores));
+                Some(Access { operand, offset: 0, strides: vec![0, keys as isize, 1] })
+            }
+        };
+        let out = b.buffer(DType::F32, queries * heads * value_dim);
+        let shape = AttentionShape { heads, queries, keys, head_dim, value_dim, scale: 0.35 };
+        let out_strides = [value_dim, heads * value_dim];
+        let kind = StepKind::Attention { shape, q, k, v, mask, out, out_strides };
+        let name = format!(
+            "attention of {queries} to {keys}, {heads} heads of {head_dim} and {value_dim}, mask {:?}",
+            self.mask
+        );
+        b.case(name, kind, &[(out, &[queries, heads * value_dim])])
+    }
+}
+
+/// q, k and v in one row per token, at places that no vector load can use, k column by column, and the result head by head.
+fn attention_over_columns() -> Case {
+    let mut b = Builder::new();
+    let (heads, tokens, dim) = (2, 37, 16);
+    let row = 2 * heads * dim + 1;
+    let qv = b.input(DType::F32, &[tokens, row]);
+    let k = b.input(DType::F32, &[heads, dim, tokens]);
+    let part = |offset| Access { operand: qv, offset, strides: vec![dim as isize, row as isize, 1] };
+    let k = Access { operand: k, offset: 0, strides: vec![(dim * tokens) as isize, 1, tokens as isize] };
+    let out = b.buffer(DType::F32, heads * tokens * dim);
+    let shape =
+        AttentionShape { heads, queries: tokens, keys: tokens, head_dim: dim, value_dim: dim, scale: 0.25 };
+    let (q, v) = (part(0), part(heads * dim + 1));
+    let kind = StepKind::Attention { shape, q, k, v, mask: None, out, out_strides: [tokens * dim, dim] };
+    b.case("attention over columns".to_owned(), kind, &[(out, &[heads, tokens, dim])])
+}
+
+/// One direction of a layer.
+struct Recurrence {
+    time: usize,
+    input: usize,
+    hidden: usize,
+    reverse: bool,
+    /// Whether it starts from states that are inputs, and writes the last ones beside the sequence.
+    states: bool,
+}
+
+fn recurrences() -> [Recurrence; 6] {
+    let row = |time, input, hidden, reverse, states| Recurrence { time, input, hidden, reverse, states };
+    [
+        row(6, 11, 20, false, true),
+        row(6, 11, 20, true, true),
+        row(5, 64, 64, false, true),
+        row(3, 33, 130, true, false),
+        row(1, 40, 72, false, true),
+        // More than stays on chip in f32.
+        row(2, 8, 400, false, false),
+    ]
+}
+
+impl Recurrence {
+    fn case(&self) -> Case {
+        let &Recurrence { time, input, hidden, reverse, states } = self;
+        let mut b = Builder::new();
+        let shape = LstmShape { time, input, hidden, reverse };
+        let x = b.input(DType::F32, &[time, input]);
+        let h0 = states.then(|| b.input(DType::F32, &[hidden]));
+        let c0 = (states && reverse).then(|| b.input(DType::F32, &[hidden]));
+        let (w, r) = (b.matrix(input, 4 * hidden), b.matrix(hidden, 4 * hidden));
+        let bias = states.then(|| b.plain(&[4 * hidden]));
+        let y = b.buffer(DType::F32, time * hidden);
+        let [h, c] = [states, states && !reverse].map(|one| one.then(|| b.buffer(DType::F32, hidden)));
+        let x = dense(x, &[time, input]);
+        let kind =
+            StepKind::Lstm { shape, x, w, r, bias, h0, c0, y: Some(y), y_offset: 0, y_stride: hidden, h, c };
+        let name = format!(
+            "lstm of {hidden} over {time} of {input}{}{}",
+            if reverse { " reversed" } else { "" },
+            if states { " with states" } else { "" }
+        );
+        let sequence = [time, hidden];
+        let mut outputs: Vec<(BufferId, &[usize])> = vec![(y, &sequence)];
+        outputs.extend([h, c].into_iter().flatten().map(|last| (last, &sequence[1..])));
+        b.case(name, kind, &outputs)
+    }
+}
+
+/// Two directions that share one buffer, side by side; the first starts from a constant, and only the second's last state is wanted.
+fn bidirectional() -> Case {
+    let mut b = Builder::new();
+    let (time, input, hidden) = (7, 12, 28);
+    let x = b.input(DType::F32, &[time, input]);
+    let start: Vec<f32> = (0..hidden).map(|unit| (unit as f32).cos()).collect();
+    let start = b.constant(Tensor::from_elements(&[hidden], &start));
+    let y = b.buffer(DType::F32, time * 2 * hidden);
+    let last = b.buffer(DType::F32, hidden);
+    let mut direction = |reverse: bool| StepKind::Lstm {
+        shape: LstmShape { time, input, hidden, reverse },
+        x: dense(x, &[time, input]),
+        w: b.matrix(input, 4 * hidden),
+        r: b.matrix(hidden, 4 * hidden),
+        bias: Some(b.plain(&[4 * hidden])),
+        h0: (!reverse).then_some(start),
+        c0: (!reverse).then_some(start),
+        y: Some(y),
+        y_offset: if reverse { hidden } else { 0 },
+        y_stride: 2 * hidden,
+        h: reverse.then_some(last),
+        c: None,
+    };
+    let kinds = vec![direction(false), direction(true)];
+    b.case_of("lstm in both directions".to_owned(), kinds, &[(y, &[time, 2 * hidden]), (last, &[hidden])])
+}

@@ -1,0 +1,75 @@
+// Packed weights of a recurrent layer as fragments of matrix instructions, for a group of eight units.
+//
+//   matrix      blocks of 64 columns x 128 bytes of k (pack.rs, Layout::Blocks); a column is a gate of a unit
+//   fragment    two tiles of 16 rows: rows 0-7 of the first are the input gates of the eight units, rows 8-15 their output gates; the
+//               second holds forget gates and candidates. A thread's sums are then all four gates of one unit, for two columns of the
+//               right side: gates, cell and state are computed where the sums are
+//   chunk       16 bytes of a column's 128. Lane 4r + t reads chunks t and t + 4 of unit r, and word w of both is its part of
+//               instruction w: the order in which an instruction meets k does not matter, as both sides have the same
+//
+// So a warp reads whole 64-byte halves of columns, 16 bytes a lane, and four instructions a tile take all of it.
+#pragma once
+#include "lstm.cuh"
+#include "mma.cuh"
+
+constexpr u32 GROUP = 8;
+constexpr u32 GROUPS = (HIDDEN + GROUP - 1) / GROUP;
+constexpr u32 BLOCK_COLUMNS = 64, BLOCK_ROW_BYTES = 128;
+
+// A group's fragments of one block of k: [gate][chunk t or t + 4].
+struct Fragments {
+    uint4 chunk[GATES][2];
+};
+
+// Where the lane's parts of a group begin.
+struct Columns {
+    const char* base;
+    u32 at[GATES];
+};
+
+// Units beyond HIDDEN read a unit that exists; nobody reads their sums.
+__device__ __forceinline__ Columns columns_of(u64 matrix, u32 group, u32 k_blocks) {
+    const u32 lane = threadIdx.x % 32;
+    const u32 unit = min(group * GROUP + lane / 4, HIDDEN - 1);
+    Columns columns = {global<const char>(matrix), {}};
+#pragma unroll
+    for (u32 gate = 0; gate < GATES; gate++) {
+        const u32 column = gate * HIDDEN + unit;
+        const u32 row = column / BLOCK_COLUMNS * k_blocks * BLOCK_COLUMNS + column % BLOCK_COLUMNS;
+        columns.at[gate] = row * BLOCK_ROW_BYTES + ((lane % 4) ^ (column % 8)) * 16;
+    }
+    return columns;
+}
+
+// Address of a lane's chunk; the second one is 4 chunks away under the swizzle.
+__device__ __forceinline__ const uint4* chunk_of(const Columns& columns, u32 k_block, u32 gate, u32 second) {
+    const u32 at = (columns.at[gate] ^ (second * 64)) + k_block * (BLOCK_COLUMNS * BLOCK_ROW_BYTES);
+    return reinterpret_cast<const uint4*>(columns.base + at);
+}
+
+__device__ __forceinline__ Fragments fragments_of(const Columns& columns, u32 k_block) {
+    Fragments fragments;
+#pragma unroll
+    for (u32 gate = 0; gate < GATES; gate++)
+#pragma unroll
+        for (u32 second = 0; second < 2; second++)
+            fragments.chunk[gate][second] = __ldg(chunk_of(columns, k_block, gate, second));
+    return fragments;
+}
+
+__device__ __forceinline__ u32 word_at(const uint4& chunk, int word) {
+    return word == 0 ? chunk.x : word == 1 ? chunk.y : word == 2 ? chunk.z : chunk.w;
+}
+
+// One block of k for eight columns of the right side, of which the lane holds chunks t and t + 4 of column r. The even and the odd
+// instructions have sums of their own, as each instruction waits for the one before it on the same sums.
+__device__ __forceinline__ void multiply_block(float (&sums)[2][2][4], const Fragments& left, const uint4& right, const uint4& second) {
+#pragma unroll
+    for (int word = 0; word < 4; word++) {
+        const u32 b0 = word_at(right, word), b1 = word_at(second, word);
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++)
+            multiply_add(sums[word % 2][tile], word_at(left.chunk[2 * tile][0], word), word_at(left.chunk[2 * tile + 1][0], word),
+                         word_at(left.chunk[2 * tile][1], word), word_at(left.chunk[2 * tile + 1][1], word), b0, b1);
+    }
+}

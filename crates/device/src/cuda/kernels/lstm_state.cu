@@ -1,0 +1,215 @@
+// A recurrent layer's states, time by time: gates[t] += h[t - 1] * r; c = sigmoid(f) * c + sigmoid(i) * tanh(g); h = sigmoid(o) * tanh(c).
+//
+//   part       up to ITEMS items of one lane, on one cluster of CLUSTER blocks, from the first time to the last in one go
+//   warp       PER_WARP groups of eight units, all four gates of which it sums (lstm_fragments.cuh); 256 threads
+//   r          stays on chip as far as it fits: HELD blocks of k of a warp's first group in registers, KEPT more blocks of a warp in
+//              shared memory, each lane's 16 bytes where that lane alone reads them; what is left is read again each time, from L2
+//   h          a copy in every block's shared memory, two of them: one is read while the next one is written, by all blocks into all
+//              blocks; one barrier of the cluster per time
+//
+// Of one item a time needs 512 x 2048 products, nothing for matrix instructions: what bounds it is bringing weights to them. A cluster of
+// eight holds 2 MB of bf16, half in registers and half in shared memory, whose 128 bytes a clock make 1024 clocks a time; the columns of
+// the instruction that one item leaves empty are free for seven more. Registers and shared memory are filled before the wait for the
+// kernel before, so that this hides behind the input's product.
+//
+// The recurrence reads h as the plan's type, which is what `y` gives the next layer too; c and gates stay f32.
+//
+//   -DHIDDEN=n -DCLUSTER -DITEMS -DPER_WARP -DHELD -DKEPT           chosen in steps/lstm.rs, by the layer's sizes alone
+//   -DREVERSE=1 -DH0_TYPE -DC0_TYPE (not where the state is zero) -DWITH_Y -DWITH_H -DWITH_C
+#include "cluster.cuh"
+#include "lstm_fragments.cuh"
+
+struct Params {
+    Launch launch;
+    Operand r;
+    Operand h0;
+    Operand c0;
+    Operand y;
+    Operand h;
+    Operand c;
+    u64 gates;  // f32 [rows][HIDDEN][GATES]: what the input gives
+    u64 y_offset, y_stride;
+    u32 time, unused;
+};
+static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/lstm.rs");
+
+constexpr u32 THREADS = 256, WARPS = THREADS / 32;
+constexpr u32 K_BLOCKS = (HIDDEN * sizeof(real) + BLOCK_ROW_BYTES - 1) / BLOCK_ROW_BYTES;
+// Bytes of one item's h; neighbours are 16 banks apart, so that eight lanes (two items of four chunks) touch all 32.
+constexpr u32 PITCH = K_BLOCKS * BLOCK_ROW_BYTES + 64;
+constexpr u32 CHUNKS = 2 * GATES;
+
+// In front of uint4 kept[KEPT][CHUNKS][THREADS].
+struct Shared {
+    char h[2][ITEMS][PITCH];
+    float2 c[PER_WARP][THREADS];
+};
+
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+__device__ __forceinline__ float hyperbolic_tangent(float x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
+
+// Writes the h of eight units into every block: h[i] is item 2t + i of unit r. A lane writes one word of one block.
+__device__ __forceinline__ void publish(char (*to)[PITCH], u32 group, u32 items, const float (&h)[2]) {
+    const u32 lane = threadIdx.x % 32, block = lane / 4, word = lane % 4;
+    for (u32 item = 0; item < items; item++) {
+        const float mine = item % 2 ? h[1] : h[0];
+        char* units = &to[item][group * GROUP * sizeof(real)];
+#if REAL == 0
+#pragma unroll
+        for (u32 half = 0; half < 2; half++) {
+            const float value = __shfl_sync(~0u, mine, (half * 4 + word) * 4 + item / 2);
+            if (block < CLUSTER) store_remote<CLUSTER>(units + (half * 4 + word) * 4, block, word_of(value, 0.0f));
+        }
+#else
+        const float first = __shfl_sync(~0u, mine, 2 * word * 4 + item / 2);
+        const float second = __shfl_sync(~0u, mine, (2 * word + 1) * 4 + item / 2);
+        if (block < CLUSTER) store_remote<CLUSTER>(units + word * 4, block, word_of(first, second));
+#endif
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_constant__ Params p) {
+    extern __shared__ __align__(128) char memory[];
+    Shared& shared = *reinterpret_cast<Shared*>(memory);
+    auto* kept = reinterpret_cast<uint4(*)[CHUNKS][THREADS]>(memory + sizeof(Shared));
+    const u32 warp = threadIdx.x / 32, r = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const u32 rank = blockIdx.x % CLUSTER;
+    const Part part = part_of(p.launch, blockIdx.x / CLUSTER, 1, ITEMS);
+    if (part.rows == 0) {
+        dependency_wait();
+        return;
+    }
+    const auto group_of = [&](u32 index) { return (index * WARPS + warp) * CLUSTER + rank; };
+    const u64 matrix = p.launch.weights[part.lane] + p.r.base;
+
+    // Weights, as far as there is room: block `number` of a warp is block number % K_BLOCKS of its group number / K_BLOCKS.
+    Fragments held[HELD > 0 ? HELD : 1];
+    {
+        const Columns columns = columns_of(matrix, group_of(0), K_BLOCKS);
+#pragma unroll
+        for (u32 k_block = 0; k_block < HELD; k_block++) held[k_block] = fragments_of(columns, k_block);
+    }
+    for (int number = 0; number < KEPT; number++) {
+        const Columns columns = columns_of(matrix, group_of((number + HELD) / K_BLOCKS), K_BLOCKS);
+#pragma unroll
+        for (u32 chunk = 0; chunk < CHUNKS; chunk++)
+            copy_16(&kept[number][chunk][threadIdx.x], chunk_of(columns, (number + HELD) % K_BLOCKS, chunk / 2, chunk % 2));
+    }
+    for (u32 byte = threadIdx.x * 16; byte < sizeof(shared.h); byte += THREADS * 16)
+        *reinterpret_cast<uint4*>(&shared.h[0][0][0] + byte) = make_uint4(0, 0, 0, 0);
+    copies_wait();
+    dependency_wait();
+
+#ifdef H0_TYPE
+    __syncthreads();
+    for (u32 item = 0; item < part.rows; item++) {
+        const auto* h0 = at<const TypeOf<H0_TYPE>::type>(p.launch, p.h0, part.first + item);
+        for (u32 word = threadIdx.x; word < (HIDDEN + PER_WORD - 1) / PER_WORD; word += THREADS) {
+            const u32 unit = word * PER_WORD;
+            const float second = PER_WORD == 2 && unit + 1 < HIDDEN ? to_float(h0[unit + 1]) : 0.0f;
+            *reinterpret_cast<u32*>(&shared.h[0][item][word * 4]) = word_of(to_float(h0[unit]), second);
+        }
+    }
+#endif
+    for (u32 index = 0; index < PER_WARP; index++) {
+        float c[2] = {};
+#ifdef C0_TYPE
+        const u32 unit = group_of(index) * GROUP + r;
+#pragma unroll
+        for (u32 i = 0; i < 2; i++)
+            if (unit < HIDDEN && 2 * t + i < part.rows)
+                c[i] = to_float(at<const TypeOf<C0_TYPE>::type>(p.launch, p.c0, part.first + 2 * t + i)[unit]);
+#endif
+        shared.c[index][threadIdx.x] = make_float2(c[0], c[1]);
+    }
+    cluster_sync<CLUSTER>();
+
+    const float4* gates = reinterpret_cast<const float4*>(p.gates);
+    for (u32 step = 0; step < p.time; step++) {
+#if REVERSE
+        const u32 time = p.time - 1 - step;
+#else
+        const u32 time = step;
+#endif
+        const char(*now)[PITCH] = shared.h[step % 2];
+#pragma unroll 1
+        for (u32 index = 0; index < PER_WARP; index++) {
+            const u32 group = group_of(index), unit = group * GROUP + r;
+            if (group >= GROUPS) break;
+            float4 from_input[2] = {};
+#pragma unroll
+            for (u32 i = 0; i < 2; i++)
+                if (unit < HIDDEN && 2 * t + i < part.rows)
+                    from_input[i] = gates[(u64(part.first + 2 * t + i) * p.time + time) * HIDDEN + unit];
+
+            float sums[2][2][4] = {};
+            const auto multiply = [&](const Fragments& left, u32 k_block) {
+                uint4 right = {}, second = {};
+                if (r < part.rows) {
+                    const char* h = &now[r % ITEMS][k_block * BLOCK_ROW_BYTES + t * 16];
+                    right = *reinterpret_cast<const uint4*>(h);
+                    second = *reinterpret_cast<const uint4*>(h + 64);
+                }
+                multiply_block(sums, left, right, second);
+            };
+            u32 k_block = 0;
+            if (index == 0) {
+#pragma unroll
+                for (; k_block < HELD; k_block++) multiply(held[k_block], k_block);
+            }
+            const u32 number = index * K_BLOCKS;
+            const u32 kept_end = min(K_BLOCKS, number < HELD + KEPT ? HELD + KEPT - number : 0);
+#pragma unroll 2
+            for (; k_block < kept_end; k_block++) {
+                Fragments left;
+#pragma unroll
+                for (u32 chunk = 0; chunk < CHUNKS; chunk++)
+                    left.chunk[chunk / 2][chunk % 2] = kept[number + k_block - HELD][chunk][threadIdx.x];
+                multiply(left, k_block);
+            }
+            // What has no room comes from L2, one block ahead.
+            if (PER_WARP * K_BLOCKS > HELD + KEPT && k_block < K_BLOCKS) {
+                const Columns columns = columns_of(matrix, group, K_BLOCKS);
+                Fragments next = fragments_of(columns, k_block);
+#pragma unroll 2
+                for (; k_block < K_BLOCKS; k_block++) {
+                    const Fragments left = next;
+                    if (k_block + 1 < K_BLOCKS) next = fragments_of(columns, k_block + 1);
+                    multiply(left, k_block);
+                }
+            }
+
+            const float2 before = shared.c[index][threadIdx.x];
+            float c[2] = {before.x, before.y}, h[2];
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                const auto gate = [&](u32 number, float from_input) {
+                    const u32 sum = number % 2 * 2 + i;
+                    return sums[0][number / 2][sum] + sums[1][number / 2][sum] + from_input;
+                };
+                const float input = sigmoid(gate(0, from_input[i].x)), output = sigmoid(gate(1, from_input[i].y));
+                const float forget = sigmoid(gate(2, from_input[i].z));
+                const float candidate = hyperbolic_tangent(gate(3, from_input[i].w));
+                c[i] = forget * c[i] + input * candidate;
+                h[i] = unit < HIDDEN ? output * hyperbolic_tangent(c[i]) : 0.0f;
+            }
+            shared.c[index][threadIdx.x] = make_float2(c[0], c[1]);
+            if (step + 1 < p.time) publish(shared.h[(step + 1) % 2], group, part.rows, h);
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                const u32 item = part.first + 2 * t + i;
+                if (unit >= HIDDEN || 2 * t + i >= part.rows) continue;
+#if WITH_Y
+                at<real>(p.launch, p.y, item)[p.y_offset + time * p.y_stride + unit] = from_float<real>(h[i]);
+#endif
+#if WITH_H
+                if (step + 1 == p.time) at<real>(p.launch, p.h, item)[unit] = from_float<real>(h[i]);
+#endif
+#if WITH_C
+                if (step + 1 == p.time) at<real>(p.launch, p.c, item)[unit] = from_float<real>(c[i]);
+#endif
+            }
+        }
+        cluster_sync<CLUSTER>();
+    }
+}
