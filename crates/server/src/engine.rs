@@ -475,19 +475,18 @@ impl Engine {
         };
         self.scheduler.finished(self.now(), finished.id, launch.submitted.elapsed());
         self.metrics.launch_finished(finished.took);
-        let answers = finished.answers.into_iter().flatten();
-        self.hand_out(launch.replies.into_iter().flatten().map(|(_, reply)| reply).zip(answers).collect());
+        let answers =
+            finished.answers.into_iter().flatten().map(|outputs| outputs.map_err(NotAnswered::from));
+        let replies = launch.replies.into_iter().flatten().map(|(_, reply)| reply);
+        self.hand_out(replies.zip(answers).collect());
         self.release(&launch.plan);
     }
 
     /// Answers the requests of a launch from inside the runtime: from this thread each answer could wake a worker, which may well stop
     /// us to run, and sleep again before the next.
-    fn hand_out(&self, answers: Vec<(oneshot::Sender<Answer>, Result<Vec<Bytes>, RequestError>)>) {
-        self.runtime.spawn(async move {
-            for (reply, outputs) in answers {
-                answer(reply, outputs.map_err(NotAnswered::from));
-            }
-        });
+    fn hand_out(&self, answers: Vec<(oneshot::Sender<Answer>, Answer)>) {
+        self.runtime
+            .spawn(async move { answers.into_iter().for_each(|(reply, outputs)| answer(reply, outputs)) });
     }
 
     /// The device is lost: everybody who waits hears why, and the engine ends, which the server takes for the end.

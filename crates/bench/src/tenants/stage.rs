@@ -68,7 +68,7 @@ impl Desk {
     /// Hands a request in and waits for its answer.
     pub(super) async fn ask(&self, request: &Request) -> Result<Vec<Bytes>, NotAnswered> {
         let (reply, answer) = oneshot::channel();
-        self.engine.offer(Incoming {
+        let handed_in = self.engine.offer(Incoming {
             request: RequestId(self.requests.fetch_add(1, Ordering::Relaxed)),
             tenant: request.tenant,
             plan: self.plan.key.clone(),
@@ -79,6 +79,7 @@ impl Desk {
             timeout: None,
             reply,
         });
+        handed_in.with_neighbours().await;
         answer.await.unwrap_or_else(|_| Err(NotAnswered::Lost("the engine has stopped".to_owned())))
     }
 }
