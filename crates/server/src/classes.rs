@@ -5,7 +5,7 @@
 //! goes first.
 
 use crate::engine::{EngineHandle, Programs};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tessera_core::{ClassId, PlanKey, Precision};
@@ -156,8 +156,8 @@ impl Wish {
 
 #[derive(Debug, Default)]
 struct Plans {
-    /// By [`Wish::dims`]; with the time of last use.
-    cells: HashMap<Vec<u64>, (PlanCell, u64)>,
+    /// By [`Wish::dims`]; with the time of last use. Mostly one or a few, which a tree finds without hashing.
+    cells: BTreeMap<Vec<u64>, (PlanCell, u64)>,
     uses: u64,
 }
 

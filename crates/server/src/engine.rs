@@ -435,7 +435,6 @@ impl Engine {
                     .expect("an admitted request waits here until it is launched");
                 requests.push(LaneRequest { items: waiting.items.get(), inputs: waiting.inputs });
                 lane_replies.push((*request, waiting.reply));
-                self.plans.get_mut(&plan).expect("a plan in use is loaded").users -= 1;
             }
             let home = self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant");
             device_lanes.push(Lane { slot: home.slot.clone(), requests });
@@ -443,6 +442,7 @@ impl Engine {
         }
         let items = lanes.iter().map(|lane| lane.items).sum();
         let loaded = self.plans.get_mut(&plan).expect("a plan in use is loaded");
+        loaded.users -= replies.iter().map(Vec::len).sum::<usize>();
         let program = loaded.programs.iter().find(|(of, _)| *of == partition).map(|(_, program)| *program);
         let submitted = match program {
             Some(program) => self

@@ -96,10 +96,8 @@ pub fn decode(
     if ["sequence_id", "sequence_start", "sequence_end"].iter().any(|name| parameters.asks(name)) {
         return Err(Rejection::Unsupported("sequences are not offered: every request stands alone".into()));
     }
-    // Hashed: comparing each with each would let 256 long names that differ in their last letter take seconds.
-    let mut names = HashSet::with_capacity(parsed.inputs.0.len());
-    if let Some(twice) = parsed.inputs.0.iter().find(|input| !names.insert(input.name.as_str())) {
-        return Err(invalid(format_args!("input '{}' is given twice", shown(&twice.name))));
+    if let Some(twice) = repeated(parsed.inputs.0.iter().map(|input| input.name.as_str())) {
+        return Err(invalid(format_args!("input '{}' is given twice", shown(twice))));
     }
     let mut inputs = Vec::with_capacity(parsed.inputs.0.len());
     for input in parsed.inputs.0 {
@@ -114,9 +112,8 @@ pub fn decode(
     };
     let mut outputs = Vec::new();
     let asked = parsed.outputs.map(|all| all.0).unwrap_or_default();
-    let mut names = HashSet::with_capacity(asked.len());
-    if let Some(twice) = asked.iter().find(|output| !names.insert(output.name.as_str())) {
-        return Err(invalid(format_args!("output '{}' is asked for twice", shown(&twice.name))));
+    if let Some(twice) = repeated(asked.iter().map(|output| output.name.as_str())) {
+        return Err(invalid(format_args!("output '{}' is asked for twice", shown(twice))));
     }
     for output in asked {
         let parameters = output.parameters.unwrap_or_default();
@@ -136,6 +133,17 @@ pub fn decode(
     let timeout = timeout.map(Duration::from_micros);
     let request = InferRequest { model: model.into(), version, timeout, priority, inputs, outputs };
     Ok(Decoded { request, id: parsed.id, wanted })
+}
+
+/// The first name that was there before. Hashed: comparing each with each would let 256 long names that differ in their last letter
+/// take seconds.
+fn repeated<'a>(mut names: impl ExactSizeIterator<Item = &'a str>) -> Option<&'a str> {
+    // Most requests name one tensor or none, which needs no table.
+    if names.len() < 2 {
+        return None;
+    }
+    let mut seen = HashSet::with_capacity(names.len());
+    names.find(|name| !seen.insert(*name))
 }
 
 fn split_at(word: &str, length: usize) -> Result<usize, Rejection> {
