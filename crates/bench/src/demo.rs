@@ -46,7 +46,7 @@ pub struct Options {
 const BURST: f64 = 10.0;
 
 /// The part of what a machine can answer that makes a load in which requests meet each other, and deadlines can be kept.
-pub const LOAD: f64 = 0.7;
+pub const LOAD: f64 = 0.8;
 
 /// Clients that ask without a pause while capacity is measured: enough to keep every core busy, few enough that their queue
 /// breaks no deadline.

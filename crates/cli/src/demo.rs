@@ -18,7 +18,7 @@ pub(crate) fn command() -> Command {
         .arg(number("seconds", "How long each policy is under load").default_value("12"))
         .arg(number(
             "rate",
-            "Requests per second, all tenants together, before one of them bursts [default: 70 % of what this machine answers]",
+            "Requests per second, all tenants together, before one of them bursts [default: 80 % of what this machine answers]",
         ))
         .arg(number("seed", "Decides weights, arrivals and inputs").default_value("1"))
 }
