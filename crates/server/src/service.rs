@@ -32,10 +32,9 @@ impl Service {
         Service { registry, engine, requests: AtomicU64::new(0), stopping: AtomicBool::new(false) }
     }
 
-    /// From now on not ready, and nothing new is let in.
+    /// From now on not ready. Requests are still answered: they are those that came before the sockets closed.
     pub fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.engine.stop();
     }
 
     fn find(&self, model: &str, version: Option<u64>) -> Result<Arc<Served>, Rejection> {
@@ -188,9 +187,6 @@ impl Backend for Service {
 
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Rejection> {
         let arrived = Instant::now();
-        if self.stopping.load(Ordering::Acquire) {
-            return Err(Rejection::ShuttingDown);
-        }
         let mut served = self.find(&request.model, request.version)?;
         loop {
             let answer = self.run(&served, &request, arrived).await;
