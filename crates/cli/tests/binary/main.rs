@@ -9,5 +9,6 @@ mod client;
 mod models;
 mod process;
 
+mod soak;
 #[cfg(unix)]
 mod terminate;
