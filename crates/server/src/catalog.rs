@@ -119,6 +119,9 @@ pub fn read(folder: &Path) -> io::Result<Catalog> {
         } else {
             continue; // a README, a script: not ours
         };
+        if listing.is_err() && is_gone(&entry.path()) {
+            continue;
+        }
         let listing = check_name(name).and(listing);
         let twice = catalog.tenants.remove(name).is_some() || catalog.problems.contains_key(name);
         match listing {
@@ -142,6 +145,11 @@ fn check_name(name: &str) -> Result<(), String> {
             .to_owned());
     }
     Ok(())
+}
+
+/// Whether an entry was taken away since the folder was listed. A link that leads nowhere is still there.
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn single(model: &Path) -> Result<Listing, String> {
@@ -258,6 +266,18 @@ mod tests {
         assert!(problem("late").contains("slo_ms"));
         assert!(problem("sp ace").contains("rename"));
         assert!(!catalog.problems.contains_key(".hidden"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_a_problem_and_an_entry_that_was_taken_away_is_none() {
+        let folder = repository(&[]);
+        let link = folder.path().join("a.onnx");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert!(read(folder.path()).unwrap().problems["a"].contains("No such file"));
+        assert!(!is_gone(&link));
+        fs::remove_file(&link).unwrap();
+        assert!(is_gone(&link));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A class lives as long as a tenant of it is loaded. Its plans are made when a request first brings their free dimensions (a
 //! sentence length, an image side), off the serving path, once, and a bounded number is kept: the one used longest ago
-//! goes first.
+//! goes first, but none that a request holds: then there are more for a while.
 
 use crate::engine::{EngineHandle, Programs};
 use std::collections::{BTreeMap, HashMap};
@@ -61,14 +61,6 @@ pub struct Workshop {
     pub plans_per_class: NonZeroU32,
     /// Where plans are made, also those that a loader asks for.
     pub runtime: Handle,
-}
-
-impl Workshop {
-    fn drop_plan(&self, cell: &PlanCell) {
-        if let Some(Ok(Made::Plan(planned))) = cell.get() {
-            self.engine.plan_dropped(planned.key.clone(), planned.programs.clone());
-        }
-    }
 }
 
 /// Every class in use.
@@ -161,7 +153,7 @@ struct Plans {
     uses: u64,
 }
 
-/// A plan whose programs the engine has.
+/// A plan whose programs the engine has, for as long as somebody holds this.
 #[derive(Debug)]
 pub struct Planned {
     /// Its name in requests.
@@ -171,6 +163,14 @@ pub struct Planned {
     /// Most items of one launch, and so of one offer.
     pub most_items: NonZeroU32,
     programs: Programs,
+    engine: EngineHandle,
+}
+
+impl Drop for Planned {
+    /// Whoever held it has sent its offers before, so the engine hears of them first.
+    fn drop(&mut self) {
+        self.engine.plan_dropped(self.key.clone(), std::mem::take(&mut self.programs));
+    }
 }
 
 impl ClassEntry {
@@ -202,7 +202,7 @@ impl ClassEntry {
         self.workshop.runtime.block_on(self.planned(bound)).map(drop)
     }
 
-    /// The cell of a wish; the engine is told of those that had to go for it.
+    /// The cell of a wish; others may have to go for it.
     fn cell(&self, wish: &Wish) -> PlanCell {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plans = &mut *plans;
@@ -214,14 +214,11 @@ impl ClassEntry {
             return cell.clone();
         }
         while plans.cells.len() >= self.workshop.plans_per_class.get() as usize {
-            // One that is being made stays, or it would arrive with nobody to drop it.
-            let over = |cell: &PlanCell| cell.initialized() || Arc::strong_count(cell) == 1;
-            let cells = plans.cells.iter().filter(|(_, (cell, _))| over(cell));
-            let Some(oldest) = cells.min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone()) else {
+            let idle = plans.cells.iter().filter(|(_, (cell, _))| is_idle(cell));
+            let Some(oldest) = idle.min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone()) else {
                 break;
             };
-            let gone = plans.cells.remove(&oldest);
-            gone.into_iter().for_each(|(cell, _)| self.workshop.drop_plan(&cell));
+            plans.cells.remove(&oldest);
         }
         let cell = PlanCell::default();
         plans.cells.insert(key, (cell.clone(), uses));
@@ -254,7 +251,13 @@ impl ClassEntry {
         self.workshop.engine.plan_ready(plan.key.clone(), work, programs.clone());
         let most_items =
             NonZeroU32::new(if plan.batched { room.items } else { 1 }).expect("a room has items");
-        Ok(Made::Plan(Arc::new(Planned { key: plan.key.clone(), plan, most_items, programs })))
+        Ok(Made::Plan(Arc::new(Planned {
+            key: plan.key.clone(),
+            plan,
+            most_items,
+            programs,
+            engine: self.workshop.engine.clone(),
+        })))
     }
 
     fn plan(&self, wish: &Wish) -> Result<Plan, PlanError> {
@@ -274,6 +277,15 @@ impl ClassEntry {
     }
 }
 
+/// Whether nobody waits for what a cell is for, or holds it. Asked under the lock that cells are handed out under.
+fn is_idle(cell: &PlanCell) -> bool {
+    let held = |made: &Result<Made, NoPlan>| match made {
+        Ok(Made::Plan(planned)) => Arc::strong_count(planned) > 1,
+        Ok(Made::ItemsMix) | Err(_) => false,
+    };
+    Arc::strong_count(cell) == 1 && !cell.get().is_some_and(held)
+}
+
 /// Makes what a cell is for, once, whoever asks first. An interruption is not kept: the next one to ask tries again.
 async fn fill(cell: PlanCell, entry: Arc<ClassEntry>, wish: Wish) -> Result<Made, NoPlan> {
     let make = || async move {
@@ -281,13 +293,4 @@ async fn fill(cell: PlanCell, entry: Arc<ClassEntry>, wish: Wish) -> Result<Made
         made.map_err(|_| NoPlan::Interrupted)
     };
     cell.get_or_try_init(make).await?.clone()
-}
-
-impl Drop for ClassEntry {
-    fn drop(&mut self) {
-        let plans = std::mem::take(self.plans.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for (cell, _) in plans.cells.into_values() {
-            self.workshop.drop_plan(&cell);
-        }
-    }
 }

@@ -43,7 +43,7 @@ pub enum NotAnswered {
     /// It failed, and others in its launch did not.
     #[error(transparent)]
     Failed(#[from] RequestError),
-    /// The plan was dropped between its making and this request; ask for it again.
+    /// Nobody held the plan until the answer: a fault of ours.
     #[error("the plan is not loaded any more")]
     PlanGone,
     /// The launch could not be made, or its engine is gone: a fault of ours.

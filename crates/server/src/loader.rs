@@ -56,6 +56,11 @@ pub enum LoadError {
     /// Its plan.
     #[error(transparent)]
     Plan(#[from] NoPlan),
+    /// We did.
+    #[error(
+        "loading it panicked, which no model should bring about; please report it with the model and what standard error says"
+    )]
+    Panicked,
 }
 
 /// Imports a version's files and places it: see [`place`].

@@ -16,6 +16,7 @@ use crate::loader::{self, LoadError, Loaded};
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -171,7 +172,7 @@ impl Registry {
                     // The lock is held while waiting: loaders take turns to wait, which is all they do with it.
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(job) = job else { return };
-                    let loaded = registry.load(&job);
+                    let loaded = caught(|| registry.load(&job));
                     if events.send(Event::Loaded(Box::new((job, loaded)))).is_err() {
                         return;
                     }
@@ -272,6 +273,13 @@ impl Registry {
         let owner = *owners.entry(owner.to_owned()).or_insert(next);
         Terms { owner, share: file.share.unwrap_or(1.0), slo: file.slo() }
     }
+}
+
+/// A load that panics is a fault of ours, and its tenant's affair alone: the loader goes on, and readiness does not wait for
+/// ever.
+fn caught<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    // What it left half done is its own, but for locks, and those are taken poisoned or not.
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or(Err(LoadError::Panicked))
 }
 
 /// The only writer of the table.
@@ -488,4 +496,16 @@ enum Base {
     Coming,
     /// One that will not come.
     Missing(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_that_panics_is_a_failed_load() {
+        let failed = caught(|| -> Result<(), LoadError> { panic!("on purpose, in a test") });
+        assert!(failed.unwrap_err().to_string().contains("report"));
+        assert!(caught(|| Ok(())).is_ok());
+    }
 }

@@ -32,10 +32,9 @@ impl Service {
         Service { registry, engine, requests: AtomicU64::new(0), stopping: AtomicBool::new(false) }
     }
 
-    /// From now on not ready, and nothing new is let in.
+    /// From now on not ready. Requests are still answered: they are those that came before the sockets closed.
     pub fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.engine.stop();
     }
 
     fn find(&self, model: &str, version: Option<u64>) -> Result<Arc<Served>, Rejection> {
@@ -71,18 +70,10 @@ impl Service {
                 ))
             })?;
         let data: Vec<Bytes> = inputs.iter().map(|input| input.data.clone()).collect();
-        // A plan that was evicted between finding and offering is made again; twice in a row means a thrashing cache, and
-        // the caller hears of it.
-        let mut tries = 0;
-        let (planned, parts) = loop {
-            let planned =
-                served.class.planned(&bound).await.map_err(|error| no_plan(&served.info.name, &error))?;
-            let parts = self.offer(served, &planned, &bound, &data, arrived, request.timeout).await;
-            match parts {
-                Err(NotAnswered::PlanGone) if tries < 2 => tries += 1,
-                parts => break (planned, parts),
-            }
-        };
+        // Held until the answer is there, so that its programs are too.
+        let planned =
+            served.class.planned(&bound).await.map_err(|error| no_plan(&served.info.name, &error))?;
+        let parts = self.offer(served, &planned, &bound, &data, arrived, request.timeout).await;
         let allowed = request.timeout.or(served.slo).unwrap_or_default();
         let parts = parts.map_err(|why| rejection(&served.info.name, allowed, why))?;
         let outputs = wanted.into_iter().map(|output| {
@@ -188,9 +179,6 @@ impl Backend for Service {
 
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Rejection> {
         let arrived = Instant::now();
-        if self.stopping.load(Ordering::Acquire) {
-            return Err(Rejection::ShuttingDown);
-        }
         let mut served = self.find(&request.model, request.version)?;
         loop {
             let answer = self.run(&served, &request, arrived).await;
@@ -347,9 +335,6 @@ fn rejection(model: &str, allowed: Duration, why: NotAnswered) -> Rejection {
         NotAnswered::Failed(tessera_device::RequestError::DeviceFailed(why)) | NotAnswered::Lost(why) => {
             Rejection::Internal(why)
         }
-        NotAnswered::PlanGone => Rejection::NotReady {
-            model,
-            why: "its plans are being replaced faster than they are used; raise `max_plans`".to_owned(),
-        },
+        gone @ NotAnswered::PlanGone => Rejection::Internal(gone.to_string()),
     }
 }

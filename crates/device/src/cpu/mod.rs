@@ -74,6 +74,7 @@ impl CpuDevice {
                 format!("{} cores cannot make {} partitions; ask for fewer", cores.len(), options.partitions);
             return Err(cannot(why));
         }
+        fence::give_back_large_blocks();
         let outbox = Outbox { finished: Arc::default(), wake, ledger: Arc::default() };
         let mut partitions = Vec::new();
         // Core by core in turn, so that partitions differ by one core at most.

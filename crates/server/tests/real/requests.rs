@@ -276,3 +276,33 @@ fn a_tenant_removed_while_its_requests_wait_tells_them() {
     assert_eq!(served.send(&binary("going", &case("mlp-0").sets[0].inputs)).status, 404);
     served.is_well(&case("mlp-1"));
 }
+
+#[test]
+fn more_lengths_at_once_than_plans_are_kept_are_all_answered() {
+    let repository = repository(&["lstm-0", "mlp-1"]);
+    let served =
+        Served::with(tessera_server::Settings { max_plans: NonZeroU32::MIN, ..settings(repository.path()) });
+    served.wait_ready();
+    let inputs = &case("lstm-0").sets[0].inputs;
+    let series = &inputs[0].1;
+    let asked = |length: usize| -> Tensors {
+        // One item of so many steps, cut from all that there are.
+        let row = series.dims()[2] * size_of::<f32>();
+        let bytes = series.bytes().iter().copied().cycle().take(length * row).collect::<Vec<u8>>();
+        let dims = vec![1, length, series.dims()[2]];
+        vec![(inputs[0].0.clone(), Tensor::new(series.dtype(), dims, bytes).unwrap())]
+    };
+    let lengths: Vec<usize> = (1..=8).collect();
+    let alone: Vec<Tensors> = lengths.iter().map(|&length| served.answer("lstm-0", &asked(length))).collect();
+    std::thread::scope(|scope| {
+        for (length, alone) in lengths.iter().zip(&alone) {
+            let (asked, served) = (asked(*length), &served);
+            scope.spawn(move || {
+                for _ in 0..40 {
+                    assert_eq!(bits(&served.answer("lstm-0", &asked)), bits(alone), "length {length}");
+                }
+            });
+        }
+    });
+    served.is_well(&case("mlp-1"));
+}

@@ -90,8 +90,8 @@ impl Served {
     }
 
     /// Does something while the device is busy with `blocker`, so that requests wait when the engine decides what runs next.
-    /// `attempt` is given a question, whether the device is still busy, and answers `None` when it no longer was where
-    /// that matters, as may happen on a machine with much else to do; it is then called again with a longer launch to wait for.
+    /// `attempt` may ask whether the device is still busy, and answers `None` when it no longer was where that matters, as may
+    /// happen on a machine with much else to do; it is then called again, with a longer launch to wait for.
     pub(crate) fn while_busy<R>(&self, mut attempt: impl FnMut(&dyn Fn() -> bool) -> Option<R>) -> R {
         let finished = || self.sample("tessera_launch_duration_seconds_count");
         let question = fixture::case(SLOW).sets.remove(0);
@@ -149,7 +149,8 @@ impl Drop for Served {
         let _ = self.stop.take().map(|stop| stop.send(()));
         let ended = self.thread.take().map(std::thread::JoinHandle::join);
         if !std::thread::panicking() {
-            ended.unwrap().unwrap();
+            let Ended { cut, lost } = ended.unwrap().unwrap();
+            assert_eq!((cut, lost), (0, None));
         }
     }
 }
