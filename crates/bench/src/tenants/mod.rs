@@ -95,7 +95,12 @@ pub fn run_on(options: &Options, open: Open<'_>, heard: &mut dyn FnMut(&str)) ->
         }
     }
     let stage = stages.of(options.policies[0]);
-    let steps = if options.steps { stage.steps()? } else { None };
+    let steps = if options.steps {
+        let steps = stage.steps()?;
+        steps.inspect_err(|why| heard(&format!("steps are not timed: {why}"))).ok()
+    } else {
+        None
+    };
     let report = Report::new(options, stage, &rounds, steps);
     stages.clear();
     Ok(report)
