@@ -53,7 +53,7 @@ pub struct Options {
     pub length: Duration,
     /// How often each policy runs.
     pub rounds: usize,
-    /// Requests that each tenant has on their way at a time. With two, the next launch is full when the last one ends.
+    /// Requests that each tenant has on their way at a time. With three, one launch computes, one has its inputs copied, and one gathers.
     pub in_flight: usize,
     /// Whether each step of a launch is measured too, where the device can.
     pub steps: bool,
