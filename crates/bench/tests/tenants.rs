@@ -12,7 +12,7 @@ use tessera_bench::zoo::{self, Sizes};
 use tessera_core::{Policy, Precision};
 
 fn options(name: &str, tenants: usize) -> Options {
-    let sizes = Sizes { width: 0.1, tokens: (name == "lstm").then_some(4), ..Sizes::default() };
+    let sizes = Sizes { width: 0.125, tokens: (name == "lstm").then_some(4), ..Sizes::default() };
     Options {
         model: zoo::find(name).unwrap().model(&sizes).unwrap(),
         tenants,
@@ -23,7 +23,7 @@ fn options(name: &str, tenants: usize) -> Options {
         length: Duration::from_millis(100),
         rounds: 2,
         in_flight: 2,
-        steps: true,
+        steps: false,
         seed: 1,
     }
 }
@@ -84,6 +84,32 @@ fn an_answer_that_neighbours_move_is_no_result() {
 fn tenants_that_answer_alike_are_no_result() {
     let error = on_double(&options("mlp", 3), Answers::Alike).unwrap_err();
     assert!(format!("{error:#}").contains("exactly as another tenant does"), "{error:#}");
+}
+
+#[test]
+fn steps_are_timed_for_all_tenants_where_the_device_can() {
+    let with_steps = |tenants| Options {
+        steps: true,
+        policies: vec![Policy::SpaceTime],
+        rounds: 1,
+        ..options("mlp", tenants)
+    };
+    let report = on_double(&with_steps(3), Answers::BySlot).unwrap();
+    let steps = report.steps.as_ref().unwrap();
+    assert_eq!(steps.len(), 3, "one product a layer: {steps:?}");
+    // The double takes a microsecond a lane for each, and no floor is known for it.
+    assert!(steps.iter().all(|step| step.us == 3.0 && step.floor_us.is_none()), "{steps:?}");
+    let flops: f64 = steps.iter().map(|step| step.tflops * step.us * 1e6).sum();
+    assert_eq!(flops.round() as u64, 3 * report.flops_per_inference);
+    // 784 numbers in and 64 out, weights and biases of that layer, four bytes each, for three tenants in 3 µs.
+    let first = steps.iter().find(|step| step.name.starts_with("hidden_1")).unwrap();
+    assert_eq!(first.gbytes_per_s, f64::from(3 * 4 * (784 * 64 + 64 + 784 + 64)) / 3e3);
+    assert!(report.to_string().contains("hidden_1/Gemm"), "{report}");
+
+    let mut heard = Vec::new();
+    let report = run(&with_steps(2), &mut |line| heard.push(line.to_owned())).unwrap();
+    assert_eq!(report.steps, None);
+    assert!(heard.iter().any(|line| line.contains("does not measure single steps")), "{heard:?}");
 }
 
 #[test]

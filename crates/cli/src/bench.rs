@@ -47,7 +47,7 @@ fn tenants_command() -> Command {
         .arg(count("items", "1").help("Items that a request brings"))
         .arg(count("seconds", "3").help("How long each policy runs in each round"))
         .arg(count("rounds", "3").help("How often each policy runs; the order of policies turns round every time"))
-        .arg(count("in-flight", "2").help("Requests that each tenant has on their way at a time"))
+        .arg(count("in-flight", "3").help("Requests that each tenant has on their way at a time"))
         .arg(
             Arg::new("steps")
                 .long("steps")

@@ -24,7 +24,7 @@ impl Scheduler {
     pub(crate) fn next(&mut self, now: Moment) -> Decision {
         let formed = match self.config.policy {
             Policy::SpaceTime => self.space_time(now),
-            Policy::Time | Policy::Exclusive => self.in_turn(),
+            Policy::Time | Policy::Exclusive => self.in_turn(now),
             Policy::Space => self.side_by_side(),
         };
         match formed {
@@ -125,7 +125,7 @@ impl Scheduler {
     }
 
     /// `time` and `exclusive`: one launch at a time, tenants in turn or one until its queue is empty.
-    fn in_turn(&mut self) -> Formed {
+    fn in_turn(&mut self, now: Moment) -> Formed {
         if self.in_flight.len() >= self.config.ahead.get() as usize {
             return Formed::Nothing;
         }
@@ -133,8 +133,15 @@ impl Scheduler {
         let keeps = self.config.policy == Policy::Exclusive;
         let next = same.filter(|_| keeps).or_else(|| self.queues.tenants_after(self.last_tenant).next());
         let Some(tenant) = next else { return Formed::Nothing };
+        let partition = self.config.partitions[0];
+        let Some(launch) = self.of_one(tenant) else { return Formed::Nothing };
+        // Its turn is not near, and its tenant's next requests may join it until then.
+        let before = self.work_before(now, partition);
+        if before > self.config.lead && !launch.is_full(self.limits()) {
+            return Formed::Wait(now + before - self.config.lead);
+        }
         self.last_tenant = Some(tenant);
-        self.of_one(tenant, self.config.partitions[0])
+        Formed::Launch(launch, partition)
     }
 
     /// `space`: every tenant launches by itself, one launch each.
@@ -151,13 +158,16 @@ impl Scheduler {
         let load =
             |id: &PartitionId| self.in_flight.values().filter(|launch| launch.partition == *id).count();
         let partition = self.config.partitions.iter().copied().min_by_key(load);
-        self.of_one(tenant, partition.unwrap_or(self.config.partitions[0]))
+        match self.of_one(tenant) {
+            Some(launch) => Formed::Launch(launch, partition.unwrap_or(self.config.partitions[0])),
+            None => Formed::Nothing,
+        }
     }
 
     /// A launch of one tenant: its oldest request and what may share its lane.
-    fn of_one(&self, tenant: TenantId, partition: PartitionId) -> Formed {
+    fn of_one(&self, tenant: TenantId) -> Option<Forming> {
         let limits = self.limits();
-        let Some(first) = self.queues.of_tenant(tenant).next() else { return Formed::Nothing };
+        let first = self.queues.of_tenant(tenant).next()?;
         let mut launch = Forming::new(first.whose.plan);
         for waiting in self.queues.of_tenant(tenant).filter(|waiting| waiting.whose.plan == first.whose.plan)
         {
@@ -166,7 +176,7 @@ impl Scheduler {
                 None => break,
             }
         }
-        Formed::Launch(launch, partition)
+        Some(launch)
     }
 
     /// The partition with the fewest launches, if it may have one more.

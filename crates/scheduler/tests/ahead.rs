@@ -26,13 +26,17 @@ fn ms(ms: u64) -> Moment {
 
 /// Room for two launches of up to two lanes, to be handed over a millisecond before their turn.
 fn scheduler() -> Scheduler {
+    under(Policy::SpaceTime)
+}
+
+fn under(policy: Policy) -> Scheduler {
     let two = NonZeroU32::new(2).unwrap();
     let mut scheduler = Scheduler::new(Config {
         given_costs: Some(Arc::new(Ten)),
         max_lanes: two,
         ahead: two,
         lead: Duration::from_millis(1),
-        ..Config::new(Policy::SpaceTime, vec![PartitionId(0)])
+        ..Config::new(policy, vec![PartitionId(0)])
     });
     for tenant in 0..8 {
         scheduler.tenant_added(ms(0), TenantId(tenant), Terms::best_effort(OwnerId(tenant)));
@@ -85,6 +89,27 @@ fn one_that_others_may_join_waits_until_shortly_before_its_turn() {
         "the second began when the first ended"
     );
     assert_eq!(launched(scheduler.decide(ms(19))).lanes.len(), 1, "alone, as nobody came");
+}
+
+#[test]
+fn a_batch_of_one_tenant_goes_ahead_full_or_shortly_before_its_turn() {
+    let mut scheduler = under(Policy::Exclusive);
+    ask(&mut scheduler, 0, 0);
+    assert_eq!(launched(scheduler.decide(ms(0))).items(), 1);
+    for now in 1..64 {
+        ask(&mut scheduler, now, 0);
+        if now < 9 {
+            assert_eq!(scheduler.decide(ms(now)), Decision::SleepUntil(ms(9)), "the batch is not full");
+        }
+    }
+    ask(&mut scheduler, 64, 0);
+    assert_eq!(launched(scheduler.decide(ms(4))).items(), 64, "a full one does not wait");
+
+    let mut scheduler = under(Policy::Exclusive);
+    ask(&mut scheduler, 0, 0);
+    launched(scheduler.decide(ms(0)));
+    (1..4).for_each(|now| ask(&mut scheduler, now, 0));
+    assert_eq!(launched(scheduler.decide(ms(9))).items(), 3, "as many as came until its turn was near");
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub struct Options {
     pub length: Duration,
     /// How often each policy runs.
     pub rounds: usize,
-    /// Requests that each tenant has on their way at a time. With two, the next launch is full when the last one ends.
+    /// Requests that each tenant has on their way at a time. With three, one launch computes, one has its inputs copied, and one gathers.
     pub in_flight: usize,
     /// Whether each step of a launch is measured too, where the device can.
     pub steps: bool,
@@ -95,7 +95,12 @@ pub fn run_on(options: &Options, open: Open<'_>, heard: &mut dyn FnMut(&str)) ->
         }
     }
     let stage = stages.of(options.policies[0]);
-    let steps = if options.steps { stage.steps()? } else { None };
+    let steps = if options.steps {
+        let steps = stage.steps()?;
+        steps.inspect_err(|why| heard(&format!("steps are not timed: {why}"))).ok()
+    } else {
+        None
+    };
     let report = Report::new(options, stage, &rounds, steps);
     stages.clear();
     Ok(report)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tessera_core::{DType, LaunchId, Policy, RequestId, TenantId};
-use tessera_device::{DeviceInfo, Lane, LaneRequest, Launch, Room, Slot};
+use tessera_device::{DeviceError, DeviceInfo, Lane, LaneRequest, Launch, Room, Slot};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
 use tessera_server::Settings;
@@ -68,7 +68,7 @@ impl Desk {
     /// Hands a request in and waits for its answer.
     pub(super) async fn ask(&self, request: &Request) -> Result<Vec<Bytes>, NotAnswered> {
         let (reply, answer) = oneshot::channel();
-        let handed_in = self.engine.offer(Incoming {
+        let offered = self.engine.offer(Incoming {
             request: RequestId(self.requests.fetch_add(1, Ordering::Relaxed)),
             tenant: request.tenant,
             plan: self.plan.key.clone(),
@@ -79,7 +79,8 @@ impl Desk {
             timeout: None,
             reply,
         });
-        handed_in.with_neighbours().await;
+        // As the server does: tenants that are answered together ask together.
+        offered.with_neighbours().await;
         answer.await.unwrap_or_else(|_| Err(NotAnswered::Lost("the engine has stopped".to_owned())))
     }
 }
@@ -159,8 +160,8 @@ impl Stage {
         (0..tenants).flat_map(|tenant| self.requests[who(tenant)].iter().cloned()).collect()
     }
 
-    /// What each step of a launch of all tenants takes, alone on the device; `None` where the device does not measure steps.
-    pub(super) fn steps(&self) -> Result<Option<Vec<StepReport>>> {
+    /// What each step of a launch of all tenants takes, alone on the device. The inner error is the device's that does not measure steps.
+    pub(super) fn steps(&self) -> Result<Result<Vec<StepReport>, DeviceError>> {
         let device = &self.backstage.means.device;
         let partition = device.partitions()[0].id;
         let (tenants, per_request) = (self.slots.len(), self.desk.items.get());
@@ -179,7 +180,7 @@ impl Stage {
         let report = |times: Vec<_>| {
             steps::report(&self.plan.plan, &self.class.layout, (tenants, items), &times, peak)
         };
-        Ok(times.ok().map(report))
+        Ok(times.map(report))
     }
 
     /// What the engine has counted so far.

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tessera_core::{ClassId, PartitionId, Precision, ProgramId, SlotId};
 use tessera_device::{
-    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Room, Slot, Wake,
+    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Room, Slot, StepTime, Wake,
 };
+use tessera_planner::plan::Port;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
 
 /// What the double answers with.
@@ -28,8 +30,7 @@ pub struct Double {
     target: PackTarget,
     wake: Wake,
     numbers: AtomicU64,
-    /// Bytes of one item of the outputs.
-    programs: Mutex<HashMap<ProgramId, Vec<usize>>>,
+    programs: Mutex<HashMap<ProgramId, Arc<Plan>>>,
     finished: Mutex<Vec<Finished>>,
 }
 
@@ -83,8 +84,7 @@ impl Device for Double {
         _: PartitionId,
     ) -> Result<ProgramId, DeviceError> {
         let program = ProgramId(self.number());
-        let outputs = plan.outputs.iter().map(|port| port.bytes_per_item()).collect();
-        self.programs.lock().unwrap().insert(program, outputs);
+        self.programs.lock().unwrap().insert(program, plan.clone());
         Ok(program)
     }
 
@@ -98,7 +98,7 @@ impl Device for Double {
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
         let lanes = launch.lanes.len() as u64;
-        let outputs = self.programs.lock().unwrap()[&launch.program].clone();
+        let plan = self.programs.lock().unwrap()[&launch.program].clone();
         let answers = launch.lanes.iter().map(|lane| {
             let number = match self.answers {
                 Answers::BySlot => lane.slot.id().0,
@@ -106,8 +106,8 @@ impl Device for Double {
                 Answers::Alike => 1,
             };
             let answer = |items: u32| {
-                let of = |bytes: &usize| Bytes::from(vec![number as u8; bytes * items as usize]);
-                Ok(outputs.iter().map(of).collect())
+                let of = |port: &Port| vec![number as u8; port.bytes_per_item() * items as usize];
+                Ok(plan.outputs.iter().map(|port| Bytes::from(of(port))).collect())
             };
             lane.requests.iter().map(|request| answer(request.items)).collect()
         });
@@ -119,6 +119,13 @@ impl Device for Double {
 
     fn poll(&self) -> Vec<Finished> {
         std::mem::take(&mut self.finished.lock().unwrap())
+    }
+
+    /// Every step takes as many microseconds as there are lanes.
+    fn profile(&self, launch: &Launch, _: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
+        let took = Duration::from_micros(launch.lanes.len() as u64);
+        let steps = self.programs.lock().unwrap()[&launch.program].steps.len();
+        Ok((0..steps).map(|step| StepTime { step, took }).collect())
     }
 
     fn memory(&self) -> MemoryUse {

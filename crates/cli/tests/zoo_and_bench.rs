@@ -1,0 +1,57 @@
+//! `tessera zoo` and `tessera bench`, as they are typed.
+
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+use std::process::{Command, Output};
+
+fn tessera(line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tessera")).args(line.split(' ')).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn the_zoo_writes_as_many_tenants_as_asked_for_and_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("models");
+    let line = format!("zoo resnet18 --tenants 2 --width 0.1 --image-size 32 --out {}", out.display());
+    let output = tessera(&line);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for tenant in ["resnet-18-0.onnx", "resnet-18-1.onnx"] {
+        assert!(out.join(tenant).is_file());
+        assert!(text(&output.stdout).contains(tenant), "{}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn the_zoo_refuses_by_name_and_says_what_there_is() {
+    let unknown = tessera("zoo resnet-19 --out nowhere");
+    assert!(!unknown.status.success());
+    assert!(text(&unknown.stderr).contains("`resnet-19` is not in the zoo; choose one of"));
+    let gru = tessera("zoo gru --out nowhere");
+    assert!(text(&gru.stderr).contains("`gru` cannot be served yet"), "{}", text(&gru.stderr));
+}
+
+#[test]
+fn the_bench_of_tenants_prints_a_table_or_json() {
+    let line = "bench tenants --model lstm --width 0.05 --tokens 3 --tenants 2 --device cpu --seconds 1 --rounds 1 \
+                --policy space-time,exclusive";
+    let table = tessera(line);
+    assert!(table.status.success(), "{}", text(&table.stderr));
+    assert!(text(&table.stdout).lines().any(|line| line.starts_with("exclusive ")));
+    let json = tessera(&format!("{line} --json -"));
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let names: Vec<&str> =
+        report["policies"].as_array().unwrap().iter().map(|row| row["policy"].as_str().unwrap()).collect();
+    assert_eq!(names, ["space-time", "exclusive"]);
+    assert!(report["policies"][0]["inferences_per_s"]["median"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn the_bench_refuses_what_it_does_not_know_before_it_loads_anything() {
+    let output = tessera("bench tenants --model lstm --policy fastest");
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("`fastest` is not a policy"), "{}", text(&output.stderr));
+}
