@@ -60,6 +60,22 @@ __device__ __forceinline__ void prefetch_residual(const Params& p, const Rows& r
 #endif
 }
 
+// CHUNK sums. Of eight threads that read together, four take the second half of their eight first, so that no bank is hit twice.
+__device__ __forceinline__ void take(const float* from, u32 thread, float (&values)[CHUNK]) {
+    const bool swapped = CHUNK == 8 && (thread & 4);
+    float4 parts[CHUNK / 4];
+#pragma unroll
+    for (int i = 0; i < CHUNK / 4; i++) parts[i] = *reinterpret_cast<const float4*>(from + (swapped ? 4 - i * 4 : i * 4));
+#pragma unroll
+    for (int i = 0; i < CHUNK / 4; i++) {
+        const float4 part = swapped ? parts[CHUNK / 4 - 1 - i] : parts[i];
+        values[i * 4] = part.x;
+        values[i * 4 + 1] = part.y;
+        values[i * 4 + 2] = part.z;
+        values[i * 4 + 3] = part.w;
+    }
+}
+
 // Finishes `count` rows of transposed sums. A thread has CHUNK outputs of every STRIDE-th row.
 template <int THREADS, typename RowOf>
 __device__ __forceinline__ void finish(const Params& p, const Rows& rows, u64 slot, u32 group, u32 m0, u32 thread, const float* transposed,
@@ -84,14 +100,7 @@ __device__ __forceinline__ void finish(const Params& p, const Rows& rows, u64 sl
         for (int i = 0; i < BATCH; i++) {
             if (row[i] == NO_ROW) continue;
             float values[CHUNK];
-#pragma unroll
-            for (int j = 0; j < CHUNK; j += 4) {
-                const float4 four = *reinterpret_cast<const float4*>(transposed + (start + i * STRIDE) * SUMS_PITCH + at + j);
-                values[j] = four.x;
-                values[j + 1] = four.y;
-                values[j + 2] = four.z;
-                values[j + 3] = four.w;
-            }
+            take(transposed + (start + i * STRIDE) * SUMS_PITCH + at, thread, values);
 #pragma unroll
             for (int j = 0; j < CHUNK; j++) {
                 values[j] += bias[at + j];

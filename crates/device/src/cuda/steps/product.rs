@@ -270,19 +270,17 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
     let chosen = choose(site, &product);
     let real = site.precision().stored(DType::F32);
 
-    // Kernels number a lane's rows, an item's elements and the blocks in 31 bits.
+    // Kernels number a lane's rows and the blocks in 31 bits, an item's bytes in 32.
     let room = site.capacity;
     let tiles = chosen.tiles;
     let group_tiles = shape.out_per_group.div_ceil(chosen.outputs);
     let m_tiles = shape.groups * group_tiles;
-    let elements = [shape.input[0], shape.input[1], shape.groups, shape.in_per_group];
     let numbered = [tiles * chosen.rows, tiles * m_tiles, product.outputs(), product.k() + chosen.depth];
-    let fits = |&count: &usize| count < 1 << 31;
-    let product_fits =
-        elements.iter().try_fold(1usize, |all, &side| all.checked_mul(side)).is_some_and(|all| fits(&all));
-    if !product_fits || !numbered.iter().all(fits) {
+    let sides = [shape.input[0], shape.input[1], shape.groups, shape.in_per_group, size_of::<f32>()];
+    let bytes = sides.iter().try_fold(1usize, |all, &side| all.checked_mul(side));
+    if numbered.iter().any(|&count| count >= 1 << 31) || bytes.is_none_or(|bytes| bytes >= 1 << 32) {
         return Err(format!(
-            "it multiplies {} rows for {} items, more than 31 bits can number",
+            "it multiplies {} rows for {} items, more than kernels can number",
             product.rows(),
             room.items
         ));

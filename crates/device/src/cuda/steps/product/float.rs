@@ -1,6 +1,6 @@
 //! Tiles of `kernels/product_float.cu`: any product in strict fp32.
 
-use super::sizes::{Sizes, width};
+use super::sizes::Sizes;
 
 /// A tile of the float units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,26 +18,56 @@ pub(super) struct FloatTile {
 }
 
 impl FloatTile {
-    /// Widths, with the outputs and rows of a thread. 7 rows rather than 8, so that images' 49, 196 and 784 pixels fit.
-    const WIDTHS: &[(usize, [usize; 2])] =
-        &[(1, [2, 1]), (2, [2, 2]), (4, [2, 4]), (8, [2, 8]), (16, [8, 4]), (28, [8, 7]), (56, [8, 7])];
+    /// Rows of a tile, outputs and rows of a thread, and how much of the float units' rate the thread's work allows, of 100: what it reads from shared
+    /// memory is used `rows` and `outputs` times (an estimate). Multiples of 7 fit images' 49, 196 and 784 pixels.
+    const WIDTHS: &[(usize, [usize; 2], usize)] = &[
+        (64, [8, 8], 100),
+        (56, [8, 7], 97),
+        (32, [8, 8], 82),
+        (28, [8, 7], 80),
+        (16, [8, 4], 75),
+        (8, [2, 8], 65),
+        (4, [2, 4], 60),
+        (2, [2, 2], 55),
+        (1, [2, 1], 50),
+    ];
 
+    /// The tile with which the busiest multiprocessor is done first.
     pub(super) fn of(sizes: &Sizes) -> FloatTile {
-        let widths: Vec<usize> = FloatTile::WIDTHS.iter().map(|(width, _)| *width).collect();
-        let rows = width(&widths, sizes.lane_rows());
-        let of_thread = FloatTile::WIDTHS[widths.iter().position(|&width| width == rows).unwrap_or(0)].1;
-        let wide = rows == 56;
-        let tall = wide && sizes.has_pairs() && sizes.blocks(128, rows) >= sizes.multiprocessors as usize * 2;
-        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor (not measured).
-        let (depth, stages) = if rows <= 8 { (32, 8) } else { (16, if wide { 4 } else { 8 }) };
-        let outputs = if tall { 128 } else { 64 };
+        let heights: &[usize] = if sizes.has_pairs() { &[128, 64] } else { &[64] };
+        let tiles = heights.iter().flat_map(|&outputs| {
+            let wide = FloatTile::WIDTHS.iter().filter(move |(rows, ..)| outputs == 64 || *rows >= 56);
+            wide.map(move |&(rows, of_thread, rate)| {
+                (FloatTile::new(outputs, rows, of_thread), rate + outputs / 64)
+            })
+        });
+        let best = tiles.min_by_key(|(tile, rate)| tile.cycles(sizes, *rate));
+        best.expect("the table has tiles").0
+    }
+
+    fn new(outputs: usize, rows: usize, of_thread: [usize; 2]) -> FloatTile {
+        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor.
+        let (depth, stages) = match rows {
+            ..=8 => (32, 8),
+            _ => (16, 4),
+        };
         // Sums take the registers: two warps to a scheduler at full width.
-        let blocks = match (rows, tall) {
+        let blocks = match (rows, outputs) {
             (..=8, _) => 3,
-            (_, true) => 2,
-            (_, false) => 4,
+            (9..=32, _) => 8,
+            (_, 128) => 2,
+            _ => 4,
         };
         FloatTile { outputs, rows, of_thread, depth, stages, blocks }
+    }
+
+    /// What the busiest multiprocessor takes for one of k, in hundredths of a cycle: products at 128 a cycle, or one per thread while its blocks have fewer
+    /// threads; weights and inputs at 32 bytes a cycle, its share of the second-level cache.
+    fn cycles(&self, sizes: &Sizes, rate: usize) -> usize {
+        let blocks = sizes.blocks(self.outputs, self.rows).div_ceil(sizes.multiprocessors.max(1) as usize);
+        let busy = (blocks.min(self.blocks) * self.threads()).min(128);
+        let products = blocks * self.outputs * self.rows * 10_000 / (busy * rate);
+        products.max(blocks * (self.outputs + self.rows) * 4 * 100 / 32)
     }
 
     pub(super) fn shared_bytes(&self) -> usize {
@@ -67,14 +97,28 @@ mod tests {
         }
     }
 
+    fn tile(rows: usize, outputs: usize, lanes: u32) -> [usize; 3] {
+        let tile = FloatTile::of(&sizes(rows, outputs, 512, lanes));
+        [tile.outputs, tile.rows, tile.threads()]
+    }
+
     #[test]
-    fn images_take_wide_tiles_and_single_rows_stream_their_weights() {
-        let tile = |rows, outputs, lanes| {
-            let tile = FloatTile::of(&sizes(rows, outputs, 512, lanes));
-            [tile.outputs, tile.rows, tile.threads(), tile.depth * tile.stages]
-        };
-        assert_eq!(tile(784, 128, 32), [128, 56, 128, 64]);
-        assert_eq!(tile(49, 64, 32), [64, 56, 64, 64]);
-        assert_eq!(tile(1, 512, 120), [64, 1, 32, 256]);
+    fn many_rows_take_wide_tiles_that_fit_them() {
+        assert_eq!(tile(3136, 64, 32), [64, 64, 64]);
+        assert_eq!(tile(196, 1024, 32), [128, 56, 128]);
+        assert_eq!(tile(49, 2048, 32), [128, 56, 128]);
+        assert_eq!(tile(128, 256, 120), [128, 64, 128]);
+    }
+
+    #[test]
+    fn few_lanes_take_narrow_tiles_before_multiprocessors_idle() {
+        assert_eq!(tile(128, 256, 1), [64, 4, 32]);
+        assert_eq!(tile(256, 256, 2), [64, 8, 32]);
+    }
+
+    #[test]
+    fn single_rows_stream_their_weights() {
+        assert_eq!(tile(1, 512, 1), [64, 1, 32]);
+        assert_eq!(tile(1, 512, 120), [64, 1, 32]);
     }
 }
