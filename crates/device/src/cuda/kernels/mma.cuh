@@ -40,12 +40,3 @@ __device__ __forceinline__ u32 word_of(float first, float second) {
 #endif
     return word;
 }
-
-// Begins to copy 16 aligned bytes to shared memory.
-__device__ __forceinline__ void copy_16(void* to, const void* from) {
-    const u32 address = static_cast<u32>(__cvta_generic_to_shared(to));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
-}
-
-// Waits until this thread's copies have arrived.
-__device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
