@@ -40,3 +40,24 @@ __device__ __forceinline__ u32 word_of(float first, float second) {
 #endif
     return word;
 }
+
+#if REAL != 0
+// Four matrices of 8 x 8 halves from shared memory. Lane 8m + i names row i of matrix m, 16 aligned bytes; lane 4r + t gets the word
+// t of row r of each.
+__device__ __forceinline__ void load_matrices(u32 (&words)[4], const void* row) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+// The same, transposed: lane 4r + t gets elements r of rows 2t and 2t + 1.
+__device__ __forceinline__ void load_matrices_transposed(u32 (&words)[4], const void* row) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
+}
+#endif
