@@ -22,6 +22,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("vector.cuh", include_str!("kernels/vector.cuh")),
     ("window.cuh", include_str!("kernels/window.cuh")),
     ("attention.cu", include_str!("kernels/attention.cu")),
+    ("attention_halves.cu", include_str!("kernels/attention_halves.cu")),
     ("convert.cu", include_str!("kernels/convert.cu")),
     ("copy.cu", include_str!("kernels/copy.cu")),
     ("depthwise.cu", include_str!("kernels/depthwise.cu")),

@@ -56,8 +56,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     float(*k_slice)[PITCH] = weights + DEPTH;
 
     const u32 item = blockIdx.y;
-    dependency_wait();
-    if (item >= items_of(p.launch)) return;
+    if (!has_item(p.launch, item)) return;
     u32 rest = blockIdx.x;
     const u32 column = rest % p.value_tiles * VALUES;
     rest /= p.value_tiles;
@@ -76,6 +75,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
 #ifdef MASK_TYPE
     const auto* mask = at<const TypeOf<MASK_TYPE>::type>(p.launch, p.mask.operand, item) + p.mask.offset + head * p.mask.strides[0];
 #endif
+    dependency_wait();
     float mixture[VALUES / LINES][4][4] = {};
     float greatest[4], sum[4] = {};
 #pragma unroll

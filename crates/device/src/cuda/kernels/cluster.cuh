@@ -3,12 +3,23 @@
 #pragma once
 #include "types.cuh"
 
-// Until every thread of the cluster is here; what they wrote to shared memory before can be seen after.
-template <u32 BLOCKS> __device__ __forceinline__ void cluster_sync() {
-    if constexpr (BLOCKS == 1)
+// Tells the cluster that this thread's writes to shared memory are done. It waits for the thread's other writes too: those that nobody in
+// the cluster reads had better come after it.
+template <u32 BLOCKS> __device__ __forceinline__ void cluster_arrive() {
+    if constexpr (BLOCKS > 1) {
+        __syncwarp();
+        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    }
+}
+
+// Until every thread of the cluster has arrived; what they wrote to shared memory before can then be seen.
+template <u32 BLOCKS> __device__ __forceinline__ void cluster_wait() {
+    if constexpr (BLOCKS > 1) {
+        __syncwarp();
+        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    } else {
         __syncthreads();
-    else
-        asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    }
 }
 
 // Writes a word where `mine` is in the shared memory of block `rank`.

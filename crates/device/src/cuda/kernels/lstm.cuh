@@ -6,6 +6,11 @@
 // does not come to an end of lstm_input.cu with it.
 template <typename T> __device__ __forceinline__ T* global(u64 address) { return static_cast<T*>(__cvta_global_to_generic(address)); }
 
+// An item's elements of a buffer; `at` would first ask what the operand is.
+template <typename T> __device__ __forceinline__ T* item_of(const Operand& buffer, u32 item) {
+    return global<T>(buffer.base + buffer.item_bytes * item);
+}
+
 // Some neighbouring rows of one lane. A lane has `per_item` rows for each of its items, numbered through the launch.
 struct Part {
     u32 lane, first, rows;

@@ -7,7 +7,9 @@
 //   chunk       16 bytes of a column's 128. Lane 4r + t reads chunks t and t + 4 of unit r, and word w of both is its part of
 //               instruction w: the order in which an instruction meets k does not matter, as both sides have the same
 //
-// So a warp reads whole 64-byte halves of columns, 16 bytes a lane, and four instructions a tile take all of it.
+// So a warp reads whole 64-byte halves of columns, 16 bytes a lane, and four instructions a tile take all of it. An instruction wants its
+// words in neighbouring registers, so both sides are put in that order when they come: a tile's four words, and the right side's
+// pairs, see `right_place`.
 #pragma once
 #include "lstm.cuh"
 #include "mma.cuh"
@@ -16,9 +18,9 @@ constexpr u32 GROUP = 8;
 constexpr u32 GROUPS = (HIDDEN + GROUP - 1) / GROUP;
 constexpr u32 BLOCK_COLUMNS = 64, BLOCK_ROW_BYTES = 128;
 
-// A group's fragments of one block of k: [gate][chunk t or t + 4].
+// A group's fragments of one block of k: what each tile's instruction number `word` takes.
 struct Fragments {
-    uint4 chunk[GATES][2];
+    uint4 left[2][4];
 };
 
 // Where the lane's parts of a group begin.
@@ -47,29 +49,46 @@ __device__ __forceinline__ const uint4* chunk_of(const Columns& columns, u32 k_b
     return reinterpret_cast<const uint4*>(columns.base + at);
 }
 
-__device__ __forceinline__ Fragments fragments_of(const Columns& columns, u32 k_block) {
-    Fragments fragments;
-#pragma unroll
-    for (u32 gate = 0; gate < GATES; gate++)
-#pragma unroll
-        for (u32 second = 0; second < 2; second++)
-            fragments.chunk[gate][second] = __ldg(chunk_of(columns, k_block, gate, second));
-    return fragments;
-}
-
 __device__ __forceinline__ u32 word_at(const uint4& chunk, int word) {
     return word == 0 ? chunk.x : word == 1 ? chunk.y : word == 2 ? chunk.z : chunk.w;
 }
 
-// One block of k for eight columns of the right side, of which the lane holds chunks t and t + 4 of column r. The even and the odd
+__device__ __forceinline__ Fragments fragments_of(const Columns& columns, u32 k_block) {
+    uint4 chunk[GATES][2];
+#pragma unroll
+    for (u32 gate = 0; gate < GATES; gate++)
+#pragma unroll
+        for (u32 second = 0; second < 2; second++) chunk[gate][second] = __ldg(chunk_of(columns, k_block, gate, second));
+    Fragments fragments;
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++)
+#pragma unroll
+        for (int word = 0; word < 4; word++)
+            fragments.left[tile][word] = make_uint4(word_at(chunk[2 * tile][0], word), word_at(chunk[2 * tile + 1][0], word),
+                                                    word_at(chunk[2 * tile][1], word), word_at(chunk[2 * tile + 1][1], word));
+    return fragments;
+}
+
+// Where word `word` of a column of the right side is kept, in words: in each block of 32 words, what lane t of a column needs lies
+// together, and in it the two words of each instruction.
+__device__ __forceinline__ u32 right_place(u32 word) {
+    const u32 chunk = word % 32 / 4;
+    return word / 32 * 32 + chunk % 4 * 8 + word % 4 * 2 + chunk / 4;
+}
+// A column of the right side is kept so many bytes longer, so that eight lanes (two columns of four) touch all banks.
+constexpr u32 RIGHT_PADDING = 16;
+
+// One block of k for eight columns of the right side; `right` are the lane's eight words of its column. The even and the odd
 // instructions have sums of their own, as each instruction waits for the one before it on the same sums.
-__device__ __forceinline__ void multiply_block(float (&sums)[2][2][4], const Fragments& left, const uint4& right, const uint4& second) {
+__device__ __forceinline__ void multiply_block(float (&sums)[2][2][4], const Fragments& fragments, const uint4 (&right)[2]) {
 #pragma unroll
     for (int word = 0; word < 4; word++) {
-        const u32 b0 = word_at(right, word), b1 = word_at(second, word);
+        const uint4 pairs = right[word / 2];
+        const u32 b0 = word % 2 ? pairs.z : pairs.x, b1 = word % 2 ? pairs.w : pairs.y;
 #pragma unroll
-        for (int tile = 0; tile < 2; tile++)
-            multiply_add(sums[word % 2][tile], word_at(left.chunk[2 * tile][0], word), word_at(left.chunk[2 * tile + 1][0], word),
-                         word_at(left.chunk[2 * tile][1], word), word_at(left.chunk[2 * tile + 1][1], word), b0, b1);
+        for (int tile = 0; tile < 2; tile++) {
+            const uint4 left = fragments.left[tile][word];
+            multiply_add(sums[word % 2][tile], left.x, left.y, left.z, left.w, b0, b1);
+        }
     }
 }

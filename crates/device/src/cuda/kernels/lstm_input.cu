@@ -24,8 +24,7 @@ static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/lstm.rs");
 
 constexpr u32 ROWS = 32, TILES = ROWS / 8, DEPTH = 4;
 constexpr u32 SLICE_WORDS = DEPTH * BLOCK_ROW_BYTES / 4;
-// Neighbouring rows are 16 banks apart, so that eight lanes (two rows of four chunks) touch all 32.
-constexpr u32 PITCH = SLICE_WORDS + 16;
+constexpr u32 PITCH = SLICE_WORDS + RIGHT_PADDING / 4;
 
 // Words `first` to `first + SLICE_WORDS` of the part's rows of x.
 __device__ __forceinline__ void stage(const Params& p, const Part& part, u32 first, u32 (*slice)[PITCH]) {
@@ -42,17 +41,15 @@ __device__ __forceinline__ void stage(const Params& p, const Part& part, u32 fir
         const u32 number = part.first + row;
         const X* x = at<const X>(p.launch, p.x.operand, number / p.time) + p.x.offset + i64(number % p.time) * p.x.strides[0] + k;
 #if X_CHUNKS
-        uint4 chunk = inside ? *reinterpret_cast<const uint4*>(x) : make_uint4(0, 0, 0, 0);
-#if REAL == 0
-        chunk.x = word_of(__uint_as_float(chunk.x), 0.0f);
-        chunk.y = word_of(__uint_as_float(chunk.y), 0.0f);
-        chunk.z = word_of(__uint_as_float(chunk.z), 0.0f);
-        chunk.w = word_of(__uint_as_float(chunk.w), 0.0f);
-#endif
-        *reinterpret_cast<uint4*>(&slice[row][word]) = chunk;
+        const uint4 chunk = inside ? *reinterpret_cast<const uint4*>(x) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+        for (u32 i = 0; i < STEP; i++) {
+            const u32 held = word_at(chunk, i);
+            slice[row][right_place(word + i)] = REAL == 0 ? word_of(__uint_as_float(held), 0.0f) : held;
+        }
 #else
         const bool second = inside && PER_WORD == 2 && k + 1 < p.input;
-        slice[row][word] = word_of(inside ? to_float(x[0]) : 0.0f, second ? to_float(x[1]) : 0.0f);
+        slice[row][right_place(word)] = word_of(inside ? to_float(x[0]) : 0.0f, second ? to_float(x[1]) : 0.0f);
 #endif
     }
 }
@@ -83,8 +80,8 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
             if (k_block + 1 < p.k_blocks) next = fragments_of(columns, k_block + 1);
 #pragma unroll
             for (u32 tile = 0; tile < TILES; tile++) {
-                const u32* x = &slice[tile * 8 + r][(k_block - first) * (BLOCK_ROW_BYTES / 4) + t * 4];
-                multiply_block(sums[tile], now, *reinterpret_cast<const uint4*>(x), *reinterpret_cast<const uint4*>(x + 16));
+                const auto* x = reinterpret_cast<const uint4*>(&slice[tile * 8 + r][(k_block - first) * (BLOCK_ROW_BYTES / 4) + t * 8]);
+                multiply_block(sums[tile], now, {x[0], x[1]});
             }
         }
     }

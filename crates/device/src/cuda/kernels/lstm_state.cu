@@ -35,14 +35,15 @@ static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/lstm.rs");
 
 constexpr u32 THREADS = 256, WARPS = THREADS / 32;
 constexpr u32 K_BLOCKS = (HIDDEN * sizeof(real) + BLOCK_ROW_BYTES - 1) / BLOCK_ROW_BYTES;
-// Bytes of one item's h; neighbours are 16 banks apart, so that eight lanes (two items of four chunks) touch all 32.
-constexpr u32 PITCH = K_BLOCKS * BLOCK_ROW_BYTES + 64;
-constexpr u32 CHUNKS = 2 * GATES;
+// Bytes of one item's h.
+constexpr u32 PITCH = K_BLOCKS * BLOCK_ROW_BYTES + RIGHT_PADDING;
+constexpr u32 CHUNKS = sizeof(Fragments) / 16;
 
 // In front of uint4 kept[KEPT][CHUNKS][THREADS].
 struct Shared {
     char h[2][ITEMS][PITCH];
-    float2 c[PER_WARP][THREADS];
+    // Of the thread's units and its two items: c of each group, then h of each, where there are several.
+    float2 own[PER_WARP > 1 ? 2 * PER_WARP : 1][THREADS];
 };
 
 __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
@@ -51,20 +52,17 @@ __device__ __forceinline__ float hyperbolic_tangent(float x) { return 2.0f * sig
 // Writes the h of eight units into every block: h[i] is item 2t + i of unit r. A lane writes one word of one block.
 __device__ __forceinline__ void publish(char (*to)[PITCH], u32 group, u32 items, const float (&h)[2]) {
     const u32 lane = threadIdx.x % 32, block = lane / 4, word = lane % 4;
+    constexpr u32 GROUP_WORDS = GROUP / PER_WORD;
     for (u32 item = 0; item < items; item++) {
         const float mine = item % 2 ? h[1] : h[0];
-        char* units = &to[item][group * GROUP * sizeof(real)];
-#if REAL == 0
 #pragma unroll
-        for (u32 half = 0; half < 2; half++) {
-            const float value = __shfl_sync(~0u, mine, (half * 4 + word) * 4 + item / 2);
-            if (block < CLUSTER) store_remote<CLUSTER>(units + (half * 4 + word) * 4, block, word_of(value, 0.0f));
+        for (u32 half = 0; half < GROUP_WORDS; half += 4) {
+            const u32 unit = (half + word) * PER_WORD;
+            const float first = __shfl_sync(~0u, mine, unit * 4 + item / 2);
+            const float second = PER_WORD == 2 ? __shfl_sync(~0u, mine, (unit + 1) * 4 + item / 2) : 0.0f;
+            char* at = &to[item][right_place(group * GROUP_WORDS + half + word) * 4];
+            if (block < CLUSTER) store_remote<CLUSTER>(at, block, word_of(first, second));
         }
-#else
-        const float first = __shfl_sync(~0u, mine, 2 * word * 4 + item / 2);
-        const float second = __shfl_sync(~0u, mine, (2 * word + 1) * 4 + item / 2);
-        if (block < CLUSTER) store_remote<CLUSTER>(units + word * 4, block, word_of(first, second));
-#endif
     }
 }
 
@@ -83,21 +81,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     const u64 matrix = p.launch.weights[part.lane] + p.r.base;
 
     // Weights, as far as there is room: block `number` of a warp is block number % K_BLOCKS of its group number / K_BLOCKS.
+#pragma unroll 2
+    for (int number = 0; number < KEPT; number++) {
+        const Columns columns = columns_of(matrix, group_of((number + HELD) / K_BLOCKS), K_BLOCKS);
+        const Fragments fragments = fragments_of(columns, (number + HELD) % K_BLOCKS);
+#pragma unroll
+        for (u32 chunk = 0; chunk < CHUNKS; chunk++) kept[number][chunk][threadIdx.x] = fragments.left[chunk / 4][chunk % 4];
+    }
     Fragments held[HELD > 0 ? HELD : 1];
     {
         const Columns columns = columns_of(matrix, group_of(0), K_BLOCKS);
 #pragma unroll
         for (u32 k_block = 0; k_block < HELD; k_block++) held[k_block] = fragments_of(columns, k_block);
     }
-    for (int number = 0; number < KEPT; number++) {
-        const Columns columns = columns_of(matrix, group_of((number + HELD) / K_BLOCKS), K_BLOCKS);
-#pragma unroll
-        for (u32 chunk = 0; chunk < CHUNKS; chunk++)
-            copy_16(&kept[number][chunk][threadIdx.x], chunk_of(columns, (number + HELD) % K_BLOCKS, chunk / 2, chunk % 2));
-    }
     for (u32 byte = threadIdx.x * 16; byte < sizeof(shared.h); byte += THREADS * 16)
         *reinterpret_cast<uint4*>(&shared.h[0][0][0] + byte) = make_uint4(0, 0, 0, 0);
-    copies_wait();
     dependency_wait();
 
 #ifdef H0_TYPE
@@ -107,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         for (u32 word = threadIdx.x; word < (HIDDEN + PER_WORD - 1) / PER_WORD; word += THREADS) {
             const u32 unit = word * PER_WORD;
             const float second = PER_WORD == 2 && unit + 1 < HIDDEN ? to_float(h0[unit + 1]) : 0.0f;
-            *reinterpret_cast<u32*>(&shared.h[0][item][word * 4]) = word_of(to_float(h0[unit]), second);
+            *reinterpret_cast<u32*>(&shared.h[0][item][right_place(word) * 4]) = word_of(to_float(h0[unit]), second);
         }
     }
 #endif
@@ -120,9 +118,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
             if (unit < HIDDEN && 2 * t + i < part.rows)
                 c[i] = to_float(at<const TypeOf<C0_TYPE>::type>(p.launch, p.c0, part.first + 2 * t + i)[unit]);
 #endif
-        shared.c[index][threadIdx.x] = make_float2(c[0], c[1]);
+        shared.own[index][threadIdx.x] = make_float2(c[0], c[1]);
     }
-    cluster_sync<CLUSTER>();
+    cluster_arrive<CLUSTER>();
+    cluster_wait<CLUSTER>();
 
     const float4* gates = reinterpret_cast<const float4*>(p.gates);
     for (u32 step = 0; step < p.time; step++) {
@@ -132,6 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         const u32 time = step;
 #endif
         const char(*now)[PITCH] = shared.h[step % 2];
+        float2 last = {};
 #pragma unroll 1
         for (u32 index = 0; index < PER_WARP; index++) {
             const u32 group = group_of(index), unit = group * GROUP + r;
@@ -143,14 +143,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
                     from_input[i] = gates[(u64(part.first + 2 * t + i) * p.time + time) * HIDDEN + unit];
 
             float sums[2][2][4] = {};
-            const auto multiply = [&](const Fragments& left, u32 k_block) {
-                uint4 right = {}, second = {};
+            const auto multiply = [&](const Fragments& fragments, u32 k_block) {
+                uint4 right[2] = {};
                 if (r < part.rows) {
-                    const char* h = &now[r % ITEMS][k_block * BLOCK_ROW_BYTES + t * 16];
-                    right = *reinterpret_cast<const uint4*>(h);
-                    second = *reinterpret_cast<const uint4*>(h + 64);
+                    const auto* h = reinterpret_cast<const uint4*>(&now[r % ITEMS][k_block * BLOCK_ROW_BYTES + t * 32]);
+                    right[0] = h[0];
+                    right[1] = h[1];
                 }
-                multiply_block(sums, left, right, second);
+                multiply_block(sums, fragments, right);
             };
             u32 k_block = 0;
             if (index == 0) {
@@ -161,11 +161,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
             const u32 kept_end = min(K_BLOCKS, number < HELD + KEPT ? HELD + KEPT - number : 0);
 #pragma unroll 2
             for (; k_block < kept_end; k_block++) {
-                Fragments left;
+                Fragments fragments;
 #pragma unroll
                 for (u32 chunk = 0; chunk < CHUNKS; chunk++)
-                    left.chunk[chunk / 2][chunk % 2] = kept[number + k_block - HELD][chunk][threadIdx.x];
-                multiply(left, k_block);
+                    fragments.left[chunk / 4][chunk % 4] = kept[number + k_block - HELD][chunk][threadIdx.x];
+                multiply(fragments, k_block);
             }
             // What has no room comes from L2, one block ahead.
             if (PER_WARP * K_BLOCKS > HELD + KEPT && k_block < K_BLOCKS) {
@@ -173,13 +173,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
                 Fragments next = fragments_of(columns, k_block);
 #pragma unroll 2
                 for (; k_block < K_BLOCKS; k_block++) {
-                    const Fragments left = next;
+                    const Fragments fragments = next;
                     if (k_block + 1 < K_BLOCKS) next = fragments_of(columns, k_block + 1);
-                    multiply(left, k_block);
+                    multiply(fragments, k_block);
                 }
             }
 
-            const float2 before = shared.c[index][threadIdx.x];
+            const float2 before = shared.own[index][threadIdx.x];
             float c[2] = {before.x, before.y}, h[2];
 #pragma unroll
             for (u32 i = 0; i < 2; i++) {
@@ -193,23 +193,32 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
                 c[i] = forget * c[i] + input * candidate;
                 h[i] = unit < HIDDEN ? output * hyperbolic_tangent(c[i]) : 0.0f;
             }
-            shared.c[index][threadIdx.x] = make_float2(c[0], c[1]);
+            shared.own[index][threadIdx.x] = make_float2(c[0], c[1]);
+            last = make_float2(h[0], h[1]);
+            if (PER_WARP > 1) shared.own[PER_WARP + index][threadIdx.x] = last;
             if (step + 1 < p.time) publish(shared.h[(step + 1) % 2], group, part.rows, h);
+        }
+        cluster_arrive<CLUSTER>();
+        // While the others arrive, what nobody of the cluster waits for.
+#pragma unroll 1
+        for (u32 index = 0; index < PER_WARP; index++) {
+            const u32 unit = group_of(index) * GROUP + r;
+            const float2 h = PER_WARP > 1 ? shared.own[PER_WARP + index][threadIdx.x] : last, c = shared.own[index][threadIdx.x];
 #pragma unroll
             for (u32 i = 0; i < 2; i++) {
                 const u32 item = part.first + 2 * t + i;
                 if (unit >= HIDDEN || 2 * t + i >= part.rows) continue;
 #if WITH_Y
-                at<real>(p.launch, p.y, item)[p.y_offset + time * p.y_stride + unit] = from_float<real>(h[i]);
+                item_of<real>(p.y, item)[p.y_offset + time * p.y_stride + unit] = from_float<real>(i ? h.y : h.x);
 #endif
 #if WITH_H
-                if (step + 1 == p.time) at<real>(p.launch, p.h, item)[unit] = from_float<real>(h[i]);
+                if (step + 1 == p.time) item_of<real>(p.h, item)[unit] = from_float<real>(i ? h.y : h.x);
 #endif
 #if WITH_C
-                if (step + 1 == p.time) at<real>(p.launch, p.c, item)[unit] = from_float<real>(c[i]);
+                if (step + 1 == p.time) item_of<real>(p.c, item)[unit] = from_float<real>(i ? c.y : c.x);
 #endif
             }
         }
-        cluster_sync<CLUSTER>();
+        cluster_wait<CLUSTER>();
     }
 }

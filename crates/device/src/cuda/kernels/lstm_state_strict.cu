@@ -37,6 +37,7 @@ struct Shared {
     float h[2][HIDDEN][ITEMS];
     float parts[SLICES][GATES][ITEMS][PASS];
     float c[PASSES][ITEMS][PASS];
+    float last[PASSES][ITEMS][PASS];
 };
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -127,7 +128,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
 #endif
         shared.c[pass][my_item][my_unit] = value;
     }
-    cluster_sync<CLUSTER>();
+    cluster_arrive<CLUSTER>();
+    cluster_wait<CLUSTER>();
 
     for (u32 step = 0; step < p.time; step++) {
 #if REVERSE
@@ -168,25 +170,32 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
                 const float c = sigmoid(gates[2]) * shared.c[pass][my_item][my_unit] + sigmoid(gates[0]) * tanhf(gates[3]);
                 const float h = sigmoid(gates[1]) * tanhf(c);
                 shared.c[pass][my_item][my_unit] = c;
-                const bool last = step + 1 == p.time;
-                if (!last) {
+                shared.last[pass][my_item][my_unit] = h;
+                if (step + 1 < p.time) {
 #pragma unroll
                     for (u32 block = 0; block < CLUSTER; block++)
                         store_remote<CLUSTER>(&next[number][my_item], block, __float_as_uint(h));
                 }
-                const u32 item = part.first + my_item;
-#if WITH_Y
-                at<float>(p.launch, p.y, item)[p.y_offset + time * p.y_stride + number] = h;
-#endif
-#if WITH_H
-                if (last) at<float>(p.launch, p.h, item)[number] = h;
-#endif
-#if WITH_C
-                if (last) at<float>(p.launch, p.c, item)[number] = c;
-#endif
             }
             if (pass + 1 < PASSES) __syncthreads();
         }
-        cluster_sync<CLUSTER>();
+        cluster_arrive<CLUSTER>();
+        // While the others arrive, what nobody of the cluster waits for.
+#pragma unroll 1
+        for (u32 pass = 0; pass < PASSES; pass++) {
+            const u32 unit = pass * PASS + my_unit, number = rank * UNITS + unit, item = part.first + my_item;
+            if (my_item >= part.rows || unit >= UNITS || number >= HIDDEN) continue;
+            const float h = shared.last[pass][my_item][my_unit], c = shared.c[pass][my_item][my_unit];
+#if WITH_Y
+            item_of<float>(p.y, item)[p.y_offset + time * p.y_stride + number] = h;
+#endif
+#if WITH_H
+            if (step + 1 == p.time) item_of<float>(p.h, item)[number] = h;
+#endif
+#if WITH_C
+            if (step + 1 == p.time) item_of<float>(p.c, item)[number] = c;
+#endif
+        }
+        cluster_wait<CLUSTER>();
     }
 }

@@ -34,8 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     __shared__ __align__(16) float a_slice[DEPTH][PITCH];
     __shared__ __align__(16) float b_slice[DEPTH][PITCH];
     const u32 item = blockIdx.y;
-    dependency_wait();
-    if (item >= items_of(p.launch)) return;
+    if (!has_item(p.launch, item)) return;
     u32 rest = blockIdx.x;
     const u32 column = rest % p.column_tiles * LINES;
     rest /= p.column_tiles;
@@ -56,6 +55,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const Lines<TypeOf<A_TYPE>::type> a = {a_from + a_at, p.a_k, p.a_row, p.m - row, p.k};
     const Lines<TypeOf<B_TYPE>::type> b = {b_from + b_at, p.b_k, p.b_column, p.n - column, p.k};
 
+    dependency_wait();
     const u32 my_row = threadIdx.x / 16 * 4, my_column = threadIdx.x % 16 * 4;
     float total[4][4] = {}, run[4][4] = {};
     float a_held[DEPTH / 4], b_held[DEPTH / 4];

@@ -41,11 +41,23 @@ __device__ __forceinline__ u32 word_of(float first, float second) {
     return word;
 }
 
-// Begins to copy 16 aligned bytes to shared memory.
-__device__ __forceinline__ void copy_16(void* to, const void* from) {
-    const u32 address = static_cast<u32>(__cvta_generic_to_shared(to));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+#if REAL != 0
+// Four matrices of 8 x 8 halves from shared memory. Lane 8m + i names row i of matrix m, 16 aligned bytes; lane 4r + t gets the word
+// t of row r of each.
+__device__ __forceinline__ void load_matrices(u32 (&words)[4], const void* row) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
 }
 
-// Waits until this thread's copies have arrived.
-__device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+// The same, transposed: lane 4r + t gets elements r of rows 2t and 2t + 1.
+__device__ __forceinline__ void load_matrices_transposed(u32 (&words)[4], const void* row) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
+}
+#endif

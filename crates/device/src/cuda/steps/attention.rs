@@ -1,14 +1,16 @@
-//! Fused attention: see `kernels/attention.cu`.
+//! Fused attention: see `kernels/attention.cu`, and `kernels/attention_halves.cu` for what has a kernel on matrix units.
 
 use crate::cuda::abi::{LaunchParams, OperandParams, WalkParams};
 use crate::cuda::call::{KernelCall, params};
 use crate::cuda::site::{Site, type_number};
 use bytemuck::{Pod, Zeroable};
 use tessera_core::DType;
-use tessera_planner::plan::{Access, StepKind};
+use tessera_planner::plan::{Access, AttentionShape, BufferId, Operand, StepKind};
 
 /// Queries of a block, and keys of a tile.
 const TILE: usize = 64;
+/// Widest head, in q and in v, whose fragments fit registers.
+const WIDEST: usize = 128;
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -44,7 +46,15 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         float @ (DType::F32 | DType::BF16 | DType::F16) => Ok(type_number(float)),
         other => Err(format!("it reads {other}, and attention is over floats")),
     };
-    let values = if shape.value_dim <= 64 { 64 } else { 128 };
+    let halves = site.precision().stored(DType::F32).size() == 2
+        && (1..=WIDEST).contains(&shape.head_dim)
+        && (1..=WIDEST).contains(&shape.value_dim);
+    // On matrix units a block has all of v, which is padded; else its columns are cut over blocks.
+    let values = match (halves, shape.value_dim) {
+        (true, dim) => dim.next_multiple_of(16),
+        (false, ..=64) => 64,
+        (false, _) => 128,
+    };
     let (query_tiles, value_tiles) = (shape.queries.div_ceil(TILE), shape.value_dim.div_ceil(values));
     let blocks = shape.heads.saturating_mul(query_tiles).saturating_mul(value_tiles);
     let blocks = i32::try_from(blocks).map_err(|_| format!("{} heads are too many", shape.heads))?;
@@ -71,13 +81,46 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         unused: 0,
     };
     let mut spec = site
-        .spec("attention.cu")
+        .spec(if halves { "attention_halves.cu" } else { "attention.cu" })
         .define("Q_TYPE", held(q)?)
         .define("K_TYPE", held(k)?)
-        .define("V_TYPE", held(v)?)
-        .define("VALUES", values);
+        .define("V_TYPE", held(v)?);
     if let Some(mask) = mask {
         spec = spec.define("MASK_TYPE", held(mask)?);
     }
-    Ok(vec![KernelCall::new(spec, &params, [blocks as u32, site.capacity.items, 1], 256)])
+    let grid = [blocks as u32, site.capacity.items, 1];
+    if !halves {
+        return Ok(vec![KernelCall::new(spec.define("VALUES", values), &params, grid, 256)]);
+    }
+    let head = shape.head_dim.next_multiple_of(16);
+    let by_query = mask.as_ref().is_some_and(|mask| mask.strides[1] != 0 && shape.queries > 1);
+    let spec = spec
+        .define("HEAD", head)
+        .define("VALUE", values)
+        .define("Q_CHUNKS", u32::from(in_chunks(site, q, shape.head_dim)))
+        .define("K_CHUNKS", u32::from(in_chunks(site, k, shape.head_dim)))
+        .define("V_CHUNKS", u32::from(in_chunks(site, v, shape.value_dim)))
+        .define("OUT_PAIRS", u32::from(in_pairs(site, *out, *out_strides, shape)))
+        .define("MASK_ROWS", u32::from(by_query));
+    // q, then two tiles of k and v with two rows of the mask. A row is 8 elements longer than its dimension.
+    let shared = TILE * 2 * ((head + 8) + 2 * (head + 8) + 2 * (values + 8)) + 2 * TILE * size_of::<f32>();
+    Ok(vec![KernelCall::new(spec, &params, grid, 128).shared(shared)])
+}
+
+/// Whether rows of `dim` halves can be read 16 bytes at a time.
+fn in_chunks(site: &Site<'_>, access: &Access, dim: usize) -> bool {
+    let eighths = |elements: usize| elements.is_multiple_of(8);
+    let halves = site.stored(access.operand) == site.precision().stored(DType::F32);
+    let buffer = matches!(access.operand, Operand::Buffer(id) if site.item_bytes(id).is_multiple_of(16));
+    let [head, row, column] = access.strides[..] else { unreachable!("attention walks three axes") };
+    halves
+        && buffer
+        && column == 1
+        && [access.offset, dim, head.unsigned_abs(), row.unsigned_abs()].into_iter().all(eighths)
+}
+
+/// Whether the result can be written two halves at a time.
+fn in_pairs(site: &Site<'_>, out: BufferId, strides: [usize; 2], shape: &AttentionShape) -> bool {
+    site.item_bytes(out).is_multiple_of(4)
+        && [strides[0], strides[1], shape.value_dim].into_iter().all(|elements| elements.is_multiple_of(2))
 }

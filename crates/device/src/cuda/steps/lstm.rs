@@ -86,9 +86,11 @@ impl Spread {
         let groups = hidden.div_ceil(8);
         let cluster = groups.div_ceil(WARPS).next_power_of_two().min(8);
         let per_warp = groups.div_ceil(WARPS * cluster);
-        let state_bytes = |items: usize| 2 * items * (k_blocks * BLOCK_ROW_BYTES + 64);
+        let state_bytes = |items: usize| 2 * items * (k_blocks * BLOCK_ROW_BYTES + 16);
         let items = [8, 4, 2, 1].into_iter().find(|&items| state_bytes(items) <= SHARED_BYTES / 2)?;
-        let fixed = state_bytes(items) + per_warp * 2048;
+        // Cells, and where a warp has several groups, states too.
+        let own_bytes = if per_warp > 1 { per_warp * 4096 } else { 2048 };
+        let fixed = state_bytes(items) + own_bytes;
         let (blocks, room) = (per_warp * k_blocks, SHARED_BYTES.checked_sub(fixed)? / KEPT_BYTES);
         // Four blocks are half of a thread's registers. Where weights also come from L2, those on their way need registers too.
         let held = if blocks <= 4 + room { 4 } else { 2 }.min(k_blocks);
@@ -102,7 +104,7 @@ impl Spread {
         const SLICES: usize = 8;
         let cluster = hidden.div_ceil(PASS).next_power_of_two().min(8);
         let units = hidden.div_ceil(cluster);
-        let per_item = 2 * hidden + SLICES * GATES * PASS + units.next_multiple_of(PASS);
+        let per_item = 2 * hidden + SLICES * GATES * PASS + 2 * units.next_multiple_of(PASS);
         let fixed = |items: usize| per_item * items * size_of::<f32>();
         let items = [4, 2, 1].into_iter().find(|&items| fixed(items) <= SHARED_BYTES / 2)?;
         let row_bytes = GATES * units * size_of::<f32>();
@@ -264,7 +266,7 @@ mod tests {
         assert_eq!((halves.cluster, halves.held + halves.kept), (8, 8));
         let floats = Spread::on_matrix_units(512, 4).unwrap();
         assert_eq!((floats.held, floats.kept), (2, 6));
-        assert_eq!(Spread::strict(512).unwrap().kept, 178);
+        assert_eq!(Spread::strict(512).unwrap().kept, 177);
     }
 
     #[test]
