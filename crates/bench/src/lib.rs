@@ -1,10 +1,11 @@
 //! The model zoo, workloads, the load generator and the demo.
 //!
 //! [`zoo`] makes models. Over HTTP, [`load`] sends requests to them, [`latency`] says what people ask of the answers and [`demo`] puts
-//! them together. In process, [`tenants`] measures whole models under every policy.
+//! them together. In process, [`tenants`] measures whole models under every policy, and [`figures`] repeats the paper's on a card.
 
 pub mod client;
 pub mod demo;
+pub mod figures;
 pub mod latency;
 pub mod load;
 pub mod onnx_writer;

@@ -1,8 +1,10 @@
-//! `tessera bench`: measurements in process, see `tessera_bench`.
+//! `tessera bench`: measurements in process, see `tessera_bench`. The paper's products are in `products`.
 
+use crate::products;
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,12 +18,14 @@ pub(crate) fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(tenants_command())
+        .subcommands(products::commands())
 }
 
 pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     match given.subcommand() {
         Some(("tenants", given)) => run_tenants(given),
-        _ => unreachable!("clap requires one of the subcommands above"),
+        Some((name, given)) => products::run(name, given),
+        None => unreachable!("clap requires one of the subcommands above"),
     }
 }
 
@@ -56,13 +60,16 @@ fn tenants_command() -> Command {
         )
         .arg(text("seed", "N", "1").value_parser(value_parser!(u64)).help("Decides weights and inputs"))
         .args(size_flags())
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help("Write the figures there too; - writes them to standard output, in place of the table"),
-        )
+        .arg(json_flag())
+}
+
+/// Where figures go for machines.
+pub(crate) fn json_flag() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("Write the figures there too; - writes them to standard output, in place of the table")
 }
 
 fn run_tenants(given: &ArgMatches) -> Result<ExitCode> {
@@ -82,16 +89,22 @@ fn run_tenants(given: &ArgMatches) -> Result<ExitCode> {
         seed: given.get_one::<u64>("seed").copied().unwrap_or_default(),
     };
     let report = tenants::run(&options, &mut |line| eprintln!("{line}"))?;
-    let json = || serde_json::to_string_pretty(&report).map(|text| text + "\n");
-    match given.get_one::<PathBuf>("json") {
-        Some(path) if path.as_os_str() == "-" => print!("{}", json()?),
-        Some(path) => {
-            std::fs::write(path, json()?).with_context(|| format!("cannot write {}", path.display()))?;
-            print!("{report}");
-        }
-        None => print!("{report}"),
-    }
+    publish(given, &report, serde_json::to_string_pretty(&report)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a report where [`json_flag`] says: the table for people, the figures for machines.
+pub(crate) fn publish(given: &ArgMatches, table: &dyn Display, mut figures: String) -> Result<()> {
+    figures.push('\n');
+    match given.get_one::<PathBuf>("json") {
+        Some(path) if path.as_os_str() == "-" => print!("{figures}"),
+        Some(path) => {
+            std::fs::write(path, figures).with_context(|| format!("cannot write {}", path.display()))?;
+            print!("{table}");
+        }
+        None => print!("{table}"),
+    }
+    Ok(())
 }
 
 /// Each once, in the order in which they were named.

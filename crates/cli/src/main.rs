@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod inspect;
+mod products;
 mod serve;
 mod zoo;
 

@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod cpu;
 #[cfg(any(target_os = "linux", windows))]
 pub mod cuda;
+pub mod sgemm;
 
 use std::fmt;
 use std::num::NonZeroUsize;

@@ -19,6 +19,7 @@ mod library;
 mod partition;
 mod profile;
 mod program;
+pub mod sgemm;
 mod site;
 mod slab;
 mod steps;
@@ -113,6 +114,19 @@ enum Refused {
     Thread(String),
 }
 
+impl Refused {
+    /// In a device's words.
+    fn by(self, device: String) -> DeviceError {
+        match self {
+            Refused::NoKernel(NoKernel { step, why }) => DeviceError::NoKernel { device, step, why },
+            Refused::Memory { what, need, free } => {
+                DeviceError::OutOfMemory { what: what.to_owned(), need, free, device }
+            }
+            other => DeviceError::Failed { device, why: other.to_string() },
+        }
+    }
+}
+
 impl From<NoKernel> for Refused {
     fn from(none: NoKernel) -> Refused {
         Refused::NoKernel(none)
@@ -185,14 +199,7 @@ impl CudaDevice {
 
     /// Says a refusal in the device's words.
     fn refuse(&self, refused: Refused) -> DeviceError {
-        let device = self.name.clone();
-        match refused {
-            Refused::NoKernel(NoKernel { step, why }) => DeviceError::NoKernel { device, step, why },
-            Refused::Memory { what, need, free } => {
-                DeviceError::OutOfMemory { what: what.to_owned(), need, free, device }
-            }
-            other => DeviceError::Failed { device, why: other.to_string() },
-        }
+        refused.by(self.name.clone())
     }
 }
 

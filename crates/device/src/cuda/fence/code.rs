@@ -100,11 +100,31 @@ impl Function {
     /// Puts one launch into a stream. It may begin before the kernel ahead of it has ended (programmatic dependent launch): kernels wait
     /// themselves, see `abi.cuh`. `params` are the bytes of the kernel's one parameter; addresses in them are the caller's duty.
     pub(crate) fn launch(&self, stream: &Stream, shape: &Shape, params: &[u8]) -> Result<(), CudaError> {
+        self.launch_after(stream, shape, params, true)
+    }
+
+    /// As [`Function::launch`], once all that the stream waits for has ended: for the first kernel behind an event of another stream.
+    pub(crate) fn launch_apart(
+        &self,
+        stream: &Stream,
+        shape: &Shape,
+        params: &[u8],
+    ) -> Result<(), CudaError> {
+        self.launch_after(stream, shape, params, false)
+    }
+
+    fn launch_after(
+        &self,
+        stream: &Stream,
+        shape: &Shape,
+        params: &[u8],
+        overlap: bool,
+    ) -> Result<(), CudaError> {
         stream.bind()?;
         // SAFETY: structs of integers, pointers and unions of those: all zeros are valid.
         let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { std::mem::zeroed() };
         attributes[0].id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attributes[0].value.programmaticStreamSerializationAllowed = 1;
+        attributes[0].value.programmaticStreamSerializationAllowed = i32::from(overlap);
         attributes[1].id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
         attributes[1].value.clusterDim.x = shape.cluster;
         attributes[1].value.clusterDim.y = 1;

@@ -13,6 +13,13 @@ pub(crate) struct CudaError {
     why: String,
 }
 
+impl CudaError {
+    /// What a library said no to.
+    pub(super) fn new(doing: &'static str, why: String) -> CudaError {
+        CudaError { doing, why }
+    }
+}
+
 /// Gives a driver's answer the words of who asked.
 pub(super) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, CudaError>;

@@ -7,6 +7,7 @@
 //!            ├─ Memory, Pinned              bytes, on the device (grows without moving) and on the host
 //!            └─ Module ─▶ Function ─▶ Graph code, and a program's kernels captured as one thing to launch
 //!   Compiler                                source to machine code
+//!   Blas                                    the vendor's matrix products, for benches to stand beside
 //! ```
 //! Libraries are found when the process first asks for them; one that is missing is an error with the way out, never a panic (the
 //! bindings panic when a missing library is called, so presence is asked first).
@@ -18,12 +19,14 @@
 
 mod code;
 mod context;
+mod cublas;
 mod memory;
 mod nvrtc;
 mod order;
 
 pub(crate) use code::{Function, Graph, Shape};
 pub(crate) use context::{Context, CudaError};
+pub(crate) use cublas::{Blas, Gemm};
 pub(crate) use memory::{Block, Memory, Pinned};
 pub(crate) use nvrtc::{Compiled, Compiler};
 pub(crate) use order::{Event, Stream};

@@ -89,6 +89,14 @@ impl Stream {
             .doing("copy from the card")
     }
 
+    /// Copies from the device, and waits: for what happens once. Into memory of any kind.
+    pub(crate) fn download(&self, address: u64, into: &mut [u8]) -> Result<(), CudaError> {
+        self.bind()?;
+        // SAFETY: the caller owns as many bytes at `address`; the copy is over before this returns.
+        unsafe { result::memcpy_dtoh_async(into, address, self.raw) }.doing("copy from the card")?;
+        self.synchronize()
+    }
+
     /// Copies `bytes` from one address of the device to another. Both lie in memory whose owners the caller holds.
     pub(crate) fn copy_within(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
         self.bind()?;
