@@ -138,7 +138,7 @@ fn load<'a>(
         device.upload(class.id, &layout, &packed).unwrap()
     });
     let slots = slots.collect();
-    let room = Room { lanes: 32, items: 64 };
+    let room = Room { lanes: 32, items: 128 };
     let program = device.compile(&plan, &layout, room, PartitionId(0)).unwrap();
     Loaded { device, bell, plan, program, slots }
 }

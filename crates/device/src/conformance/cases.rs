@@ -29,6 +29,8 @@ pub struct Case {
     pub weights: Vec<(Role, Vec<usize>)>,
     /// Decides weights and inputs.
     pub seed: u64,
+    /// No weight is further from zero.
+    gain: f32,
     /// Integer inputs are below this; a few are not, where the case is about that.
     ids: (i64, bool),
 }
@@ -51,7 +53,7 @@ impl Case {
     pub fn random_weights(&self, random: &mut StdRng) -> Vec<Vec<u8>> {
         let tensor = |(_, dims): &(Role, Vec<usize>)| {
             let count = dims.iter().product::<usize>();
-            (0..count).flat_map(|_| random.random_range(-1.0f32..1.0).to_le_bytes()).collect()
+            (0..count).flat_map(|_| random.random_range(-self.gain..self.gain).to_le_bytes()).collect()
         };
         self.weights.iter().map(tensor).collect()
     }
@@ -160,7 +162,7 @@ impl Builder {
             segments,
         };
         let seed = name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        Case { name, plan: Arc::new(plan), weights: self.weights, seed, ids: (50, false) }
+        Case { name, plan: Arc::new(plan), weights: self.weights, seed, gain: 1.0, ids: (50, false) }
     }
 }
 

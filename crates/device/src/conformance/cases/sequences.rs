@@ -190,6 +190,9 @@ fn recurrences() -> [Recurrence; 6] {
     ]
 }
 
+/// As in trained layers, whose gates would only amplify what rounding changed if weights were large.
+const RECURRENT_GAIN: f32 = 0.25;
+
 impl Recurrence {
     fn case(&self) -> Case {
         let &Recurrence { time, input, hidden, reverse, states } = self;
@@ -213,7 +216,7 @@ impl Recurrence {
         let sequence = [time, hidden];
         let mut outputs: Vec<(BufferId, &[usize])> = vec![(y, &sequence)];
         outputs.extend([h, c].into_iter().flatten().map(|last| (last, &sequence[1..])));
-        b.case(name, kind, &outputs)
+        Case { gain: RECURRENT_GAIN, ..b.case(name, kind, &outputs) }
     }
 }
 
@@ -241,5 +244,6 @@ fn bidirectional() -> Case {
         c: None,
     };
     let kinds = vec![direction(false), direction(true)];
-    b.case_of("lstm in both directions".to_owned(), kinds, &[(y, &[time, 2 * hidden]), (last, &[hidden])])
+    let outputs: [(BufferId, &[usize]); 2] = [(y, &[time, 2 * hidden]), (last, &[hidden])];
+    Case { gain: RECURRENT_GAIN, ..b.case_of("lstm in both directions".to_owned(), kinds, &outputs) }
 }
