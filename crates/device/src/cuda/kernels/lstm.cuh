@@ -18,7 +18,12 @@ struct Part {
 
 // Part `number` of a launch whose lanes are cut into parts of at most `size` rows; no rows when there are not so many parts.
 __device__ __forceinline__ Part part_of(const Launch& launch, u32 number, u32 per_item, u32 size) {
-    const u32 lanes = lanes_of(launch);
+    const u32 lanes = lanes_of(launch), uniform = launch.counts[2] * per_item;
+    if (uniform > 0) {
+        const u32 parts = (uniform + size - 1) / size, lane = number / parts, start = number % parts * size;
+        if (lane >= lanes) return {0, 0, 0};
+        return {lane, lane * uniform + start, min(size, uniform - start)};
+    }
     for (u32 lane = 0; lane < lanes; lane++) {
         const u32 first = launch.first[lane] * per_item, end = launch.first[lane + 1] * per_item;
         const u32 parts = (end - first + size - 1) / size;
