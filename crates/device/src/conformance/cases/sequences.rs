@@ -90,7 +90,7 @@ struct Attention {
     mask: Mask,
 }
 
-fn attentions() -> [Attention; 8] {
+fn attentions() -> [Attention; 10] {
     let row = |heads, [queries, keys]: [usize; 2], [head_dim, value_dim]: [usize; 2], mask| Attention {
         heads,
         queries,
@@ -104,6 +104,8 @@ fn attentions() -> [Attention; 8] {
         row(2, [9, 9], [8, 8], Mask::Keys),
         row(3, [70, 70], [32, 32], Mask::Keys),
         row(2, [5, 131], [64, 40], Mask::Full),
+        row(1, [65, 80], [64, 64], Mask::Keys),
+        row(1, [4, 20], [128, 128], Mask::Full),
         row(1, [67, 67], [20, 20], Mask::Causal),
         row(2, [20, 130], [96, 128], Mask::None),
         row(1, [66, 7], [7, 3], Mask::Keys),

@@ -11,7 +11,7 @@
 // The exponential is a power of two, one instruction; log2(e) comes in after the largest score is taken off, as the least of floats, a
 // usual mask, would become -infinity by it. Weights are rounded to the plan's type; sums, softmax and mixture are f32.
 //
-// BERT-base, 128 tokens, 16 items: 384 blocks, four on a multiprocessor, all at once; 0.8 GFLOP and 12.6 MB, so bound by memory: 4 us.
+// BERT-base, 128 tokens, 16 items: 384 blocks, three on a multiprocessor, all at once; 0.8 GFLOP and 12.6 MB, so bound by memory: 4 us.
 //
 //   -DQ_TYPE, -DK_TYPE, -DV_TYPE, -DMASK_TYPE  how operands are held; no MASK_TYPE without a mask
 //   -DQ_CHUNKS=1, -DK_CHUNKS, -DV_CHUNKS       rows can be read 16 bytes at a time      -DOUT_PAIRS=1  written 4 bytes at a time
@@ -36,6 +36,8 @@ static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/attention.rs");
 
 constexpr u32 THREADS = 128, ROWS = 64, STAGES = 2;
 constexpr u32 HEAD_PITCH = HEAD + 8, VALUE_PITCH = VALUE + 8;
+// Blocks that a multiprocessor should have room for. Without a number the compiler spills rather than pass 128 registers.
+constexpr u32 BLOCKS = HEAD + VALUE <= 128 ? 3 : 2;
 constexpr float LOG2_E = 1.44269504f;
 
 struct Shared {
@@ -83,7 +85,7 @@ __device__ __forceinline__ float sum_of_row(float x) {
     return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) kernel(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) kernel(const __grid_constant__ Params p) {
     extern __shared__ __align__(128) char memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
     const u32 item = blockIdx.y;
