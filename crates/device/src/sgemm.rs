@@ -1,4 +1,5 @@
-//! A bench of R matrix products, one per tenant: what it is asked and what it answers. The card that answers is [`crate::cuda::sgemm`].
+//! A bench of R matrix products, one per tenant: what it is asked and what it answers. The card that answers is
+//! [`crate::cuda::sgemm`].
 //!
 //! ```text
 //!   C_r[m, n] = A_r[m, k] · B_r[k, n]      r = 0…R−1, A_r the tenant's weights

@@ -1,14 +1,16 @@
 //! Figure 7: throughput of the merged product against the number of tenants.
 //!
-//! **The claim** (paper, §4.1; V100, fp32). With a convolution of ResNet-18 as M=256, N=128, K=1152, throughput by merging grows with the number of
-//! tenants up to what the card can do; side by side on streams it grows less and stays far below; one after the other it does not grow at all.
+//! **The claim** (paper, §4.1; V100, fp32). With a convolution of ResNet-18 as M=256, N=128, K=1152, throughput by
+//! merging grows with the number of tenants up to what the card can do; side by side on streams it grows less and
+//! stays far below; one after the other it does not grow at all.
 //!
-//! **The expected shape.** Time-only: flat, what one small product leaves of the card. Space-only: rises, then bends at the number of kernels that run at
-//! once, or at the rate of launching. The super-kernel: rises along the floor until its blocks fill the card, then stays near it, with a step back
-//! where the last wave of blocks is nearly empty.
+//! **The expected shape.** Time-only: flat, what one small product leaves of the card. Space-only: rises, then bends
+//! at the number of kernels that run at once, or at the rate of launching. The super-kernel: rises along the floor
+//! until its blocks fill the card, then stays near it, with a step back where the last wave of blocks is nearly
+//! empty.
 //!
-//! **What would refute it.** Space-only reaching the super-kernel at any number of tenants beyond a few; a super-kernel that stays below 70 % of the floor
-//! with 32 tenants and more.
+//! **What would refute it.** Space-only reaching the super-kernel at any number of tenants beyond a few; a
+//! super-kernel that stays below 70 % of the floor with 32 tenants and more.
 
 use super::products::{Options, Row, Sheet, run as measure};
 use anyhow::Result;

@@ -1,10 +1,11 @@
 //! The paper's three matrix products on a card, by every way there is.
 //!
 //! ```text
-//!   shapes × precisions × tenants ─▶ cells ─card─▶ times of every way ─▶ rows: the best of each family, beside the floor
+//!   shapes × precisions × tenants ─▶ cells ─card─▶ times of every way ─▶ rows: the best of each family
 //! ```
-//! All ways of a cell are measured in alternating rounds, so ratios are taken round by round. Each family is represented by its fastest way: time-only and
-//! space-only use our kernel or cuBLAS, graphs or stream launches, and any number of streams, whatever is best for them.
+//! All ways of a cell are measured in alternating rounds, so ratios are taken round by round. Each family is
+//! represented by its fastest way: time-only and space-only use our kernel or cuBLAS, graphs or stream launches, and
+//! any number of streams, whatever is best for them.
 
 use super::card::{self, About};
 use super::spread::Spread;
@@ -108,7 +109,7 @@ pub struct Sheet {
 /// What is timed, in words.
 const TIMED: &str = "microseconds for one product of every tenant: a run of 1 ms or more between two events of the card, over the times it \
                      computes all products; runs are captured graphs, or stream launches where a family is faster with them, and walk through \
-                     copies of all matrices of over 192 MiB together";
+                     copies of all matrices that take 192 MiB or more together";
 
 /// One cell.
 #[derive(Clone, PartialEq, Debug, Serialize)]

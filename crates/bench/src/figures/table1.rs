@@ -1,14 +1,17 @@
 //! Table 1: what merging the same product of R tenants gains.
 //!
-//! **The claim** (paper, §4.1; V100, fp32). A merged product of R tenants has more throughput than the next best of time-only and space-only scheduling: by
-//! geometric mean over 2 ≤ R ≤ 120 2.48 times for an RNN's matrix-vector product, 3.23 times for a convolution of ResNet-18, 4.93 times for a square
-//! matrix. Their merged product is cuBLAS's batched one; ours is the step that plans use.
+//! **The claim** (paper, §4.1; V100, fp32). A merged product of R tenants has more throughput than the next best of
+//! time-only and space-only scheduling: by geometric mean over 2 ≤ R ≤ 120 2.48 times for an RNN's matrix-vector
+//! product, 3.23 times for a convolution of ResNet-18, 4.93 times for a square matrix. Their merged product is
+//! cuBLAS's batched one; ours is the step that plans use.
 //!
-//! **The expected shape.** The gain grows with R until the merged product fills the card, and is then as large as the waste of launching small kernels.
-//! It is larger where single products are smaller against the card, so larger in bf16 than in fp32. Ours is never slower than cuBLAS's.
+//! **The expected shape.** The gain grows with R until the merged product fills the card, and is then as large as the
+//! waste of launching small kernels. It is larger where single products are smaller against the card, so larger in
+//! bf16 than in fp32. Ours is never slower than cuBLAS's.
 //!
-//! **What would refute it.** A gain of about 1 for R ≥ 10; a next best scheduler that comes within the rounds' spread of the super-kernel;
-//! cuBLAS batched below ours by more than the spread in any cell, which would mean that our kernel and not the idea is at fault.
+//! **What would refute it.** A gain of about 1 for R ≥ 10; a next best scheduler that comes within the rounds' spread
+//! of the super-kernel; cuBLAS batched below ours by more than the spread in any cell, which would mean that our
+//! kernel and not the idea is at fault.
 
 use super::products::{FamilyRow, Options, Paper, Row, SHAPES, Sheet, run as measure};
 use super::spread::{Spread, geomean};

@@ -18,7 +18,8 @@ impl<T> Doing<T> for Result<T, result::CublasError> {
     }
 }
 
-/// cuBLAS on one stream, with a workspace of its own, so that its calls may be captured and may run beside those of others.
+/// cuBLAS on one stream, with a workspace of its own, so that its calls may be captured and may run beside those of
+/// others.
 pub(crate) struct Blas {
     raw: sys::cublasHandle_t,
     stream: Arc<Stream>,
@@ -77,7 +78,8 @@ impl Gemm {
     }
 }
 
-/// Factors of the product and of what C held. In host memory, which is where a fresh handle looks for them, and reads them within the call.
+/// Factors of the product and of what C held. In host memory, which is where a fresh handle looks for them, and reads
+/// them within the call.
 static ONE: f32 = 1.0;
 static ZERO: f32 = 0.0;
 const NONE: sys::cublasOperation_t = sys::cublasOperation_t::CUBLAS_OP_N;
@@ -103,7 +105,8 @@ impl Blas {
         // SAFETY: handle and stream live; the two bindings have a name each for the driver's one type.
         unsafe { result::set_stream(raw, stream.raw.cast()) }.doing("give cuBLAS its stream")?;
         let address = blas._workspace.address() as *mut c_void;
-        // SAFETY: the workspace has so many bytes and outlives the handle. It comes after the stream, which would reset it.
+        // SAFETY: the workspace has so many bytes and outlives the handle. It comes after the stream, which would
+        // reset it.
         unsafe { sys::cublasSetWorkspace_v2(raw, address, WORKSPACE_BYTES) }
             .result()
             .doing("give cuBLAS its workspace")?;
@@ -190,7 +193,8 @@ impl Blas {
         .doing("multiply strided batches of matrices")
     }
 
-    /// Puts `count` products into the stream. At each of `at` lie, on the device, `count` addresses of matrices. Duties as in [`Blas::one`].
+    /// Puts `count` products into the stream. At each of `at` lie, on the device, `count` addresses of matrices.
+    /// Duties as in [`Blas::one`].
     pub(crate) fn pointed(&self, gemm: &Gemm, at: [u64; 3], count: u32) -> Result<(), CudaError> {
         self.stream.bind()?;
         let Words { sizes: [m, n, k], transposed, leading, dtype, compute, .. } = gemm.words();

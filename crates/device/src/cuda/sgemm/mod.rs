@@ -7,7 +7,8 @@
 //!   ways       which ways there are
 //!   run        results checked, then times
 //! ```
-//! The super-kernel here is what a program launches: the same plan step, lowered by the same code, with the same launch table.
+//! The super-kernel here is what a program launches: the same plan step, lowered by the same code, with the same
+//! launch table.
 
 mod problem;
 mod rotation;
@@ -111,7 +112,8 @@ impl Bench {
         )
     }
 
-    /// Compiles all that `cells` need, on every core; else each cell would compile its own. Errors when there is no kernel.
+    /// Compiles all that `cells` need, on every core; else each cell would compile its own. Errors when there is no
+    /// kernel.
     pub fn prepare(&mut self, cells: &[Cell]) -> Result<(), DeviceError> {
         let mut specs = BTreeSet::new();
         for cell in cells {
@@ -125,8 +127,8 @@ impl Bench {
 
     /// Measures one cell: a look at every way, then `rounds` of the best. Takes about half a second.
     ///
-    /// A way that is wrong or fails is among the faults and does not end the bench. Errors when there is no kernel, the cell does not fit the
-    /// card's memory, or the card is lost.
+    /// A way that is wrong or fails is among the faults and does not end the bench. Errors when there is no kernel,
+    /// the cell does not fit the card's memory, or the card is lost.
     pub fn measure(&mut self, cell: Cell, rounds: usize) -> Result<Measured, DeviceError> {
         let of_cell =
             |problem: &Definition| problem.sizes == cell.sizes && problem.precision == cell.precision;

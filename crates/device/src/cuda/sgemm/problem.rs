@@ -79,8 +79,8 @@ impl Definition {
         self.sizes.elements() * self.stored().size()
     }
 
-    /// The largest relative L2 distance from the exact result: the order of sums in fp32; factors of 10 bits in tf32; results of 8 (and 11) bits
-    /// in halves, whose factors are exact here.
+    /// The largest relative L2 distance from the exact result: the order of sums in fp32; factors of 10 bits in tf32;
+    /// results of 8 (and 11) bits in halves, whose factors are exact here.
     pub(super) fn tolerance(&self) -> f64 {
         match self.precision {
             Precision::Fp32 => 1e-5,

@@ -3,18 +3,20 @@
 //! ```text
 //!   set 0 [tenant 0][tenant 1]…[tenant R−1]   set 1 […]   …      one walk: every set once, in order
 //! ```
-//! Sets are as many as cover more than three times the largest second-level cache of these cards (60 MB): by the time a walk comes round, all of a
-//! set has been evicted. Where R products are larger than that, one set is enough.
+//! Sets are as many as cover more than three times the largest second-level cache of these cards (60 MB): by the time
+//! a walk comes round, all of a set has been evicted. Where R products are larger than that, one set is enough.
 
 use std::time::Duration;
 
 /// Bytes that a walk touches at least.
 const COVER: usize = 192 << 20;
 
-/// Products whose numbers differ; a prime, so that neighbours, tenants of the same set, and sets all differ. The others are copies of these.
+/// Products whose numbers differ; a prime, so that neighbours, tenants of the same set, and sets all differ. The
+/// others are copies of these.
 pub(super) const DISTINCT: usize = 7;
 
-/// What a timed run should take, and takes half of at least. Launching a graph costs some microseconds, which are then lost in it.
+/// What a timed run should take, and takes half of at least. Launching a graph costs some microseconds, which are
+/// then lost in it.
 const RUN: Duration = Duration::from_millis(2);
 
 /// Copies of R products.

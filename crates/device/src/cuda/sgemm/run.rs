@@ -1,14 +1,14 @@
 //! One cell on the card: results first, then times.
 //!
 //! ```text
-//!   every way    run once, results right? ─▶ how long is a walk? ─▶ capture enough walks ─▶ right again? ─▶ two timed runs
-//!   the best     rounds of all, forwards and backwards in turn                             each between two events of the card
+//!   every way    run once ─▶ right? ─▶ how long is a walk? ─▶ capture enough walks ─▶ right? ─▶ two timed runs
+//!   the best     rounds of all, forwards and backwards in turn, each between two events of the card
 //! ```
-//! What is timed is a run: whole walks through all sets, captured as one graph, or launched one by one. Both last long enough for the cost
-//! of starting them to vanish, and both are filled by the same code.
+//! What is timed is a run: whole walks through all sets, captured as one graph, or launched one by one. Both last long
+//! enough for the cost of starting them to vanish, and both are filled by the same code.
 //!
-//! Streams of space-only meet before and after a run, not between its sets: tenants wait for nobody, which is what favours that
-//! policy most. Within a stream our kernels overlap as in a plan's program.
+//! Streams of space-only meet before and after a run, not between its sets: tenants wait for nobody, which is what
+//! favours that policy most. Within a stream our kernels overlap as in a plan's program.
 
 use super::Lane;
 use super::problem::{Definition, Numbers};

@@ -49,7 +49,8 @@ pub(super) fn side_by_side(tenants: usize, transposed: bool) -> Vec<Way> {
     ways
 }
 
-/// The places, among looks of `(family, time)`, of those that are measured in rounds: the fastest of each family, and those near it.
+/// The places, among looks of `(family, time)`, of those that are measured in rounds: the fastest of each family, and
+/// those near it.
 pub(super) fn finalists(looks: &[(Family, f64)]) -> Vec<usize> {
     let mut chosen = Vec::new();
     for family in Family::ALL {

@@ -1,9 +1,9 @@
 //! Where everything of one cell lies in the card's memory.
 //!
 //! ```text
-//!   source   [DISTINCT products][slot | A | Aᵀ | x]       from which all others are copied, so that nothing waits for the host
+//!   source   [DISTINCT products][slot | A | Aᵀ | x]       from which all others are copied
 //!   weights  [product] slots · A · Aᵀ                      each densely, as its readers want it
-//!   merged   [set][x of R | out of R]                      an arena of the super-kernel; what cuBLAS reads and writes too
+//!   merged   [set][x of R | out of R]                      the super-kernel's arenas; cuBLAS uses them too
 //!   alone    [product][x | out]                            an arena for each single launch of our kernel
 //!   tables   [set] of R lanes, [product] of one, [set] of pointers
 //! ```
@@ -116,7 +116,8 @@ impl<'a> Yard<'a> {
         arena + start + item as u64 * self.item_bytes(id)
     }
 
-    /// What lies where among the tenants of a set, for those that take all at once; one address per matrix, densely behind it the next tenants'.
+    /// What lies where among the tenants of a set, for those that take all at once; one address per matrix, densely
+    /// behind it the next tenants'.
     pub(super) fn matrix(&self, which: Matrix, set: usize, tenant: usize) -> u64 {
         let product = self.product(set, tenant);
         let arena = self.place(self.merged, set);
