@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use tessera_core::{Bytes, ClassId};
 
 /// Increased whenever packing makes other bytes of the same input, or an entry looks different.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MAGIC: [u8; 8] = *b"TESSPACK";
 /// Magic, format, four zeros, length, key, checksum.
 const HEADER: usize = 8 + 4 + 4 + 8 + 32 + 32;

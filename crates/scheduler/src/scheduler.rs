@@ -135,11 +135,12 @@ impl Scheduler {
         self.next(now)
     }
 
-    /// A launch is over, however it ended: `took` since it was handed over. Makes room on its partition, learns from it, charges the owners in it
-    /// by items. The time that it waited behind others counts for them, not for it.
-    pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration) {
+    /// A launch is over, however it ended: `took` since it was handed over, `computed` on the device. Makes room on its partition, learns from it,
+    /// charges the owners in it by items. The time that it waited behind others counts for them, not for it.
+    pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration, computed: Duration) {
         let Some(launch) = self.in_flight.remove(&launch) else { return };
-        let took = launch.begun.map_or(took, |begun| took.min(now.since(begun)));
+        // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
+        let took = launch.begun.map_or(took, |begun| took.min(now.since(begun))).max(computed);
         // Ids rise, so the first is the oldest.
         if let Some(next) = self.in_flight.values_mut().find(|other| other.partition == launch.partition) {
             next.begun = next.begun.or(Some(now));

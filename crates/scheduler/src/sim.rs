@@ -100,7 +100,7 @@ impl<C: CostTable> Simulation<C> {
             for request in launch.requests() {
                 self.outcomes.insert(request, Outcome::Answered { at, lanes: launch.lanes.len() as u32 });
             }
-            self.scheduler.finished(self.now, id, took);
+            self.scheduler.finished(self.now, id, took, took);
             self.decide();
         }
         self.now = self.now.max(to);

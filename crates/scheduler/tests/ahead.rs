@@ -81,7 +81,7 @@ fn one_that_others_may_join_waits_until_shortly_before_its_turn() {
     assert_eq!(until, ms(9), "a millisecond before the first is over");
     ask(&mut scheduler, 5, 2);
     assert_eq!(launched(scheduler.decide(ms(5))).lanes.len(), 2, "company made it full");
-    scheduler.finished(ms(10), first.id, Duration::from_millis(10));
+    scheduler.finished(ms(10), first.id, Duration::from_millis(10), Duration::ZERO);
     ask(&mut scheduler, 11, 3);
     assert_eq!(
         scheduler.decide(ms(11)),
@@ -117,10 +117,22 @@ fn the_time_behind_others_is_not_a_launchs_own_cost() {
     let mut scheduler = scheduler();
     (0..4).for_each(|tenant| ask(&mut scheduler, 0, tenant));
     let (first, second) = (launched(scheduler.decide(ms(0))), launched(scheduler.decide(ms(0))));
-    scheduler.finished(ms(10), first.id, Duration::from_millis(10));
-    scheduler.finished(ms(21), second.id, Duration::from_millis(21));
+    scheduler.finished(ms(10), first.id, Duration::from_millis(10), Duration::ZERO);
+    scheduler.finished(ms(21), second.id, Duration::from_millis(21), Duration::ZERO);
     // Two requests shared each launch, and each pays its part: of 10 ms, and of the 11 ms that the second computed.
     let served = |owner| scheduler.served(OwnerId(owner)).as_micros();
     let all: u128 = (0..4).map(served).sum();
     assert_eq!(all, 21_000);
+}
+
+#[test]
+fn a_launch_that_is_heard_of_together_with_the_one_before_still_costs_what_it_computed() {
+    let mut scheduler = scheduler();
+    (0..4).for_each(|tenant| ask(&mut scheduler, 0, tenant));
+    let (first, second) = (launched(scheduler.decide(ms(0))), launched(scheduler.decide(ms(0))));
+    let ten = Duration::from_millis(10);
+    scheduler.finished(ms(20), first.id, 2 * ten, ten);
+    scheduler.finished(ms(20), second.id, 2 * ten, ten);
+    let served: u128 = (0..4).map(|owner| scheduler.served(OwnerId(owner)).as_millis()).sum();
+    assert_eq!(served, 30, "20 ms until the first was heard of, and 10 ms for the second");
 }

@@ -63,7 +63,7 @@ fn another_policy_counts_from_the_next_decision_on_for_what_waits_already() {
     let Decision::Launch(first) = scheduler.decide(ms(0)) else { panic!("requests wait") };
     assert_eq!(first.lanes.len(), 1);
     scheduler.set_policy(Policy::SpaceTime, true);
-    scheduler.finished(ms(1), first.id, Duration::from_millis(1));
+    scheduler.finished(ms(1), first.id, Duration::from_millis(1), Duration::ZERO);
     let Decision::Launch(second) = scheduler.decide(ms(1)) else { panic!("requests wait") };
     assert_eq!(second.lanes.len(), 3);
 }
@@ -164,7 +164,7 @@ fn a_plan_that_was_slow_once_is_measured_again() {
     scheduler.tenant_added(ms(0), TenantId(0), terms);
     scheduler.offer(ms(0), &offer(1, 0, 1)).expect("a plan never measured is let in");
     let Decision::Launch(launch) = scheduler.decide(ms(0)) else { panic!("an idle device") };
-    scheduler.finished(ms(500), launch.id, Duration::from_millis(500));
+    scheduler.finished(ms(500), launch.id, Duration::from_millis(500), Duration::ZERO);
     assert!(matches!(scheduler.offer(ms(501), &offer(2, 0, 1)), Err(Refusal::TooLate { .. })));
     scheduler.offer(ms(1600), &offer(3, 0, 1)).expect("after a second one is let in to measure");
 }

@@ -459,7 +459,7 @@ impl Engine {
             }
             Err(why) => {
                 tracing::error!(launch = %id, %plan, why, "a launch was refused by the device");
-                self.scheduler.finished(self.now(), id, Duration::ZERO);
+                self.scheduler.finished(self.now(), id, Duration::ZERO, Duration::ZERO);
                 for (_, reply) in replies.into_iter().flatten() {
                     answer(reply, Err(NotAnswered::Lost(why.clone())));
                 }
@@ -473,7 +473,7 @@ impl Engine {
             tracing::error!(launch = %finished.id, "the device finished a launch that nobody made");
             return;
         };
-        self.scheduler.finished(self.now(), finished.id, launch.submitted.elapsed());
+        self.scheduler.finished(self.now(), finished.id, launch.submitted.elapsed(), finished.took);
         self.metrics.launch_finished(finished.took);
         let answers =
             finished.answers.into_iter().flatten().map(|outputs| outputs.map_err(NotAnswered::from));

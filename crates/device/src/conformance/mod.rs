@@ -31,7 +31,7 @@ pub const fn tolerance(precision: Precision) -> f64 {
         Precision::Fp32 => 1e-5,
         Precision::Tf32 => 2e-3,
         Precision::Fp16 => 2e-3,
-        Precision::Bf16 => 1.5e-2,
+        Precision::Bf16 => 2e-2,
     }
 }
 

@@ -8,6 +8,7 @@
 
 use super::abi::LaunchParams;
 use bytemuck::Pod;
+use std::fmt;
 
 /// One specialisation of one kernel: what the compiler gets. The entry is always called `kernel`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,8 +29,8 @@ impl KernelSpec {
     }
 
     /// With one more define.
-    pub(crate) fn define(mut self, name: &'static str, value: impl ToString) -> KernelSpec {
-        self.defines.push((name, value.to_string()));
+    pub(crate) fn define(mut self, name: &'static str, value: impl fmt::Display) -> KernelSpec {
+        self.defines.push((name, format!("{value}")));
         self
     }
 }

@@ -26,8 +26,12 @@ pub(crate) struct Library {
     compiler: Compiler,
     folder: Option<PathBuf>,
     loaded: Mutex<HashMap<KernelSpec, Weak<Function>>>,
-    compiled_ever: AtomicU64,
+    /// Numbers the parts of files that this process writes.
+    parts_ever: AtomicU64,
 }
+
+/// Machine code, or why there is none.
+type Cubin = Result<Vec<u8>, String>;
 
 /// Functions by specialisation.
 pub(crate) type Functions = HashMap<KernelSpec, Arc<Function>>;
@@ -41,13 +45,8 @@ impl Library {
             compiler,
             folder,
             loaded: Mutex::default(),
-            compiled_ever: AtomicU64::new(0),
+            parts_ever: AtomicU64::new(0),
         }
-    }
-
-    /// Kernels that were compiled since the start, rather than found.
-    pub(crate) fn compiled_ever(&self) -> u64 {
-        self.compiled_ever.load(Ordering::Relaxed)
     }
 
     /// All of `specs`, ready to be launched. Compiling takes about 0.1 to 0.5 s a kernel and core. The error is the compiler's or the driver's.
@@ -79,8 +78,7 @@ impl Library {
     /// The machine code of all of `specs`, in their order, on every core.
     fn cubins(&self, specs: &[KernelSpec]) -> Result<Vec<Vec<u8>>, String> {
         let next = AtomicUsize::new(0);
-        let cubins: Vec<Mutex<Option<Result<Vec<u8>, String>>>> =
-            specs.iter().map(|_| Mutex::default()).collect();
+        let cubins: Vec<Mutex<Option<Cubin>>> = specs.iter().map(|_| Mutex::default()).collect();
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         std::thread::scope(|scope| {
             for _ in 0..cores.min(specs.len()) {
@@ -94,19 +92,19 @@ impl Library {
                 });
             }
         });
-        let done = |cubin: Mutex<Option<Result<Vec<u8>, String>>>| {
+        let done = |cubin: Mutex<Option<Cubin>>| {
             cubin.into_inner().unwrap_or_else(PoisonError::into_inner).expect("every index was taken")
         };
         cubins.into_iter().map(done).collect()
     }
 
-    fn cubin(&self, spec: &KernelSpec) -> Result<Vec<u8>, String> {
+    fn cubin(&self, spec: &KernelSpec) -> Cubin {
         let path = self.folder.as_ref().map(|folder| folder.join(self.file_name(spec)));
         if let Some(cubin) = path.as_deref().and_then(read) {
             return Ok(cubin);
         }
         let cubin = compile::compile(&self.compiler, spec)?.cubin;
-        let number = self.compiled_ever.fetch_add(1, Ordering::Relaxed);
+        let number = self.parts_ever.fetch_add(1, Ordering::Relaxed);
         if let Some(path) = path {
             write(&path, &cubin, number);
         }

@@ -26,8 +26,8 @@ use tessera_core::{LaunchId, PartitionId};
 
 /// Launches that may be under way at once: one copies in, one computes, one copies out, and one is being staged.
 const BERTHS: usize = 4;
-/// Launches that keep the card computing: one that computes, and one that is staged and copied in meanwhile.
-const AHEAD: u32 = 2;
+/// Launches that keep the card computing: one that computes, one that is copied in meanwhile, and one that is staged for it.
+const AHEAD: u32 = 3;
 /// Staging and copying 32 images of 224 pixels takes about so long (20 MB).
 const LEAD: Duration = Duration::from_micros(1000);
 

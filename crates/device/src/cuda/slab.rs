@@ -9,6 +9,7 @@
 use super::fence::{Context, CudaError, Memory, Stream};
 use crate::Slot;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use tessera_core::{Bytes, ClassId, Precision, SlotId};
 
@@ -83,12 +84,14 @@ impl Slabs {
         let (address, lease, generation) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let State { slabs, generations } = &mut *state;
-            if !slabs.contains_key(&key) {
-                // As many addresses as the card has bytes: a slab can never want more.
-                let memory = Memory::reserve(&self.context, self.context.total_bytes as usize)?;
-                slabs.insert(key, Slab { memory, slot_bytes: weights.len(), taken: Vec::new() });
-            }
-            let slab = slabs.get_mut(&key).expect("inserted above");
+            let slab = match slabs.entry(key) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    // As many addresses as the card has bytes: a slab can never want more.
+                    let memory = Memory::reserve(&self.context, self.context.total_bytes as usize)?;
+                    entry.insert(Slab { memory, slot_bytes: weights.len(), taken: Vec::new() })
+                }
+            };
             let index = slab.taken.iter().position(Option::is_none).unwrap_or(slab.taken.len());
             let end = (index + 1) * slab.slot_bytes;
             let grown = room(slab.memory.growth_to(end)).and_then(|()| Ok(slab.memory.grow_to(end)?));

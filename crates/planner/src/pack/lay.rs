@@ -5,7 +5,8 @@
 //!   kernel [out, in, taps]        ─▶ per group: (tap·in + input, out)   likewise
 //!   depthwise [channels, 1, taps] ─▶ [taps][channels]
 //! ```
-//! Elements are f32 when they come; halves are rounded to nearest, ties to even, as they are laid.
+//! Elements are f32 when they come; halves are rounded to nearest, ties to even, as they are laid. So are singles in blocks, to the ten bits
+//! of fraction that a matrix unit reads of them (tf32): it would cut what is below, and every product would be a little too small.
 
 use super::{Layout, PackedTensor};
 use crate::fold::Role;
@@ -22,8 +23,23 @@ pub fn lay(role: Role, dims: &[usize], from: &[u8], packed: &PackedTensor, slot:
     match packed.dtype {
         DType::BF16 => laid(role, dims, from, &packed.layout, to, |x| bf16::from_f32(x).to_le_bytes()),
         DType::F16 => laid(role, dims, from, &packed.layout, to, |x| f16::from_f32(x).to_le_bytes()),
+        _ if matches!(packed.layout, Layout::Blocks { .. }) => {
+            laid(role, dims, from, &packed.layout, to, |x| tf32(x).to_le_bytes());
+        }
         _ => laid(role, dims, from, &packed.layout, to, f32::to_le_bytes),
     }
+}
+
+/// The nearest number with ten bits of fraction, ties to even; infinities and NaNs stay.
+fn tf32(x: f32) -> f32 {
+    const CUT: u32 = 13;
+    if !x.is_finite() {
+        return x;
+    }
+    let bits = x.to_bits();
+    let odd = bits >> CUT & 1;
+    // A carry out of the fraction rounds up to the next power of two, as it should.
+    f32::from_bits((bits + (1 << (CUT - 1)) - 1 + odd) >> CUT << CUT)
 }
 
 fn laid<const SIZE: usize>(
@@ -98,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_matrix_unpacks_to_itself_and_ends_in_zeros() {
-        for (k, n) in [(3, 5), (1, 1), (7, 32), (2, 16), (65, 70), (4, 3)] {
+        for (k, n) in [(3, 5), (1, 1), (7, 32), (2, 16), (33, 62), (31, 66), (4, 3)] {
             for layout in layouts(1, k, n) {
                 let matrix = laid(Role::Matrix, &[k, n], &layout);
                 let unpacked: Vec<f32> =
@@ -146,6 +162,27 @@ mod tests {
         let halves: Vec<f32> =
             to.chunks(2).map(|two| bf16::from_le_bytes(two.try_into().unwrap()).to_f32()).collect();
         assert_eq!(halves, [1.0, 3.0]);
+    }
+
+    #[test]
+    fn singles_for_a_matrix_unit_are_rounded_to_what_it_reads() {
+        let step = 1.0 / 1024.0;
+        for (x, rounded) in [
+            (1.0, 1.0),
+            (1.0 + step, 1.0 + step),
+            (1.0 + 0.4 * step, 1.0),
+            (1.0 + 0.6 * step, 1.0 + step),
+            (1.0 + 0.5 * step, 1.0),
+            (1.0 + 1.5 * step, 1.0 + 2.0 * step),
+            (-2.0 + 0.1 * step, -2.0),
+            (0.0, 0.0),
+            (f32::INFINITY, f32::INFINITY),
+        ] {
+            assert_eq!(tf32(x), rounded, "{x:?}");
+        }
+        assert!(tf32(f32::NAN).is_nan());
+        let matrix = laid(Role::Matrix, &[1, 1], &Layout::Blocks { groups: 1, k: 1, n: 1, depth: 32 });
+        assert_eq!(matrix[0], 1.0);
     }
 
     #[test]
