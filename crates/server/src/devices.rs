@@ -16,13 +16,14 @@ const SPACE_STREAMS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero
 /// Opens the device that the settings name. Errors say what is missing and what else can be named.
 pub fn open(settings: &Settings, wake: Wake) -> Result<Arc<dyn Device>, StartError> {
     match settings.devices.as_slice() {
-        [] | [DeviceWord::Auto] => match cuda::probe() {
-            Ok(()) => cuda::open(0, settings, wake),
-            Err(why) => {
+        [] | [DeviceWord::Auto] => {
+            let card = cuda::probe()
+                .and_then(|()| cuda::open(0, settings, wake.clone()).map_err(|error| error.to_string()));
+            card.or_else(|why| {
                 tracing::info!(why, "serving from the CPU");
                 cpu(Cores::All, settings, wake)
-            }
-        },
+            })
+        }
         [DeviceWord::Cpu(cores)] if cores.is_empty() => cpu(Cores::All, settings, wake),
         [DeviceWord::Cpu(cores)] => {
             cpu(Cores::These(cores.iter().map(|&core| core as usize).collect()), settings, wake)
