@@ -57,7 +57,7 @@ pub(super) fn write(stream: Stream, range: Range, count: usize, out: &mut impl W
     Ok(())
 }
 
-/// As [`write`], `part` of each row's mean taken off.
+/// As [`write()`], `part` of each row's mean taken off.
 pub(super) fn write_rows(
     stream: Stream,
     range: Range,

@@ -213,7 +213,7 @@ fn arena_bytes(plan: &Plan, capacity: Room) -> u64 {
 
 /// Bytes of the step that wants most beside the buffers.
 fn workspace_bytes(plan: &Plan, capacity: Room) -> u64 {
-    let each = plan.steps.iter().map(|step| steps::workspace_bytes(plan, step, capacity));
+    let each = plan.steps.iter().map(|step| steps::workspace_bytes(step, capacity));
     each.max().unwrap_or(0)
 }
 

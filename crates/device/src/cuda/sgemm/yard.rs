@@ -70,7 +70,7 @@ impl<'a> Yard<'a> {
         let source = slot + 2 * a + definition.sizes.n * definition.sizes.k * real;
         let arena = definition.plan.arena_per_item.0 as usize;
         let workspace = |room| {
-            let bytes = steps::workspace_bytes(&definition.plan, &definition.plan.steps[0], room);
+            let bytes = steps::workspace_bytes(&definition.plan.steps[0], room);
             (bytes as usize).next_multiple_of(ALIGNMENT)
         };
         let table = |room| TableLayout::new(room, 0).bytes.next_multiple_of(ALIGNMENT);

@@ -27,12 +27,10 @@ use super::abi::MAX_AXES;
 use super::call::KernelCall;
 use super::site::Site;
 use crate::Room;
-use tessera_planner::Plan;
 use tessera_planner::plan::{Step, StepKind};
 
 /// Bytes that a step needs beside the plan's buffers while it runs, for launches of up to `capacity`.
-pub(crate) fn workspace_bytes(plan: &Plan, step: &Step, capacity: Room) -> u64 {
-    let _ = plan;
+pub(crate) fn workspace_bytes(step: &Step, capacity: Room) -> u64 {
     match &step.kind {
         StepKind::Lstm { shape, .. } => lstm::workspace_bytes(shape, capacity),
         _ => 0,
