@@ -3,6 +3,7 @@
 //! ```text
 //!   Conv(x, w, b) ─ BatchNorm(·, γ, β, μ, σ²)      becomes   Conv(x, w′, b′)   w′ = expression over (w, γ, σ²), b′ = …
 //!   Gemm(x, Transpose(w))                          becomes   Gemm(x, w′)       w′ = Transpose(w)
+//!   Gemm(x, u), Gemm(x, v), …                      becomes   Split(Gemm(x, w′))  w′ = [u | v | …]
 //! ```
 //! Purely structural: it looks at operators, attributes and the shapes of parameters, never at activations' shapes (so
 //! one slot serves every plan of the class) and never at weights' values. The expressions are evaluated once per tenant
@@ -12,6 +13,7 @@ mod fixed;
 mod linear;
 mod lstm;
 mod rank;
+mod siblings;
 
 use crate::graph::{Graph, Node, Param, ParamData, ParamId, ValueId};
 use crate::op::{Binary, Op};
@@ -150,6 +152,7 @@ pub fn fold(graph: &Graph) -> Result<Folded, FoldError> {
             folding.rewrite(node)?;
         }
     }
+    folding.join_siblings();
     Ok(folding.finish())
 }
 

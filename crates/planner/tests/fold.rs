@@ -216,6 +216,62 @@ fn a_product_that_others_read_keeps_its_value() {
     );
 }
 
+/// Projections of one value, each turned, and a product of the turned: what attention does.
+fn projections(b: &mut Builder, x: ValueId, parts: &[(&str, usize)]) -> Vec<ValueId> {
+    let project = |&(name, width): &(&str, usize)| {
+        let (w, bias) = (b.weight(&format!("w{name}"), &[2, width]), b.weight(&format!("b{name}"), &[width]));
+        let product = b.node(Op::MatMul, &[x, w], &format!("{name}.product"));
+        let sum = b.node(Op::Binary(Binary::Add), &[product, bias], name);
+        b.node(Op::Transpose { perm: vec![1, 0] }, &[sum], &format!("{name}.turned"))
+    };
+    parts.iter().map(project).collect()
+}
+
+#[test]
+fn projections_of_one_value_are_one_product_in_parts() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 2]);
+    let turned = projections(&mut b, x, &[("q", 3), ("k", 3), ("v", 5)]);
+    let y = b.node(Op::Concat { axis: 0 }, &turned, "y");
+    assert_eq!(
+        folded(b, y),
+        lines(
+            "q.joined = Gemm(x, w0, w1)
+             q, k, v = Split(q.joined, widths)
+             q.turned = Transpose(q)
+             k.turned = Transpose(k)
+             v.turned = Transpose(v)
+             y = Concat[0](q.turned, k.turned, v.turned)
+             w0 matrix [2, 11] = Concat[1](wq, wk, wv)
+             w1 plain [11] = Concat[0](bq, bk, bv)"
+        )
+    );
+}
+
+#[test]
+fn a_product_that_something_is_computed_from_stays_alone() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[4, 2]);
+    let turned = projections(&mut b, x, &[("q", 3)]);
+    let w = b.weight("gate", &[2, 4]);
+    let gate = b.node(Op::MatMul, &[x, w], "gate.product");
+    let open = b.node(Op::Unary(Unary::Sigmoid), &[gate], "open");
+    let y = b.node(Op::MatMul, &[turned[0], open], "y");
+    assert_eq!(
+        folded(b, y),
+        lines(
+            "q = Gemm(x, w0, w1)
+             q.turned = Transpose(q)
+             gate.product = Gemm(x, w2)
+             open = Sigmoid(gate.product)
+             y = MatMul(q.turned, open)
+             w0 matrix [2, 3] = wq
+             w1 plain [3] = bq
+             w2 matrix [2, 4] = gate"
+        )
+    );
+}
+
 #[test]
 fn what_is_added_along_another_axis_is_no_bias() {
     for dims in [&[8, 1][..], &[8, 3], &[1, 1, 1, 3]] {
