@@ -1,7 +1,7 @@
 //! `tessera bench`: measurements in process, see `tessera_bench`. The paper's products are in `products`.
 
-use crate::products;
 use crate::zoo::{size_flags, sizes};
+use crate::{processes, products};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::fmt::Display;
@@ -18,49 +18,81 @@ pub(crate) fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(tenants_command())
+        .subcommands(processes::commands())
         .subcommands(products::commands())
 }
 
 pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     match given.subcommand() {
         Some(("tenants", given)) => run_tenants(given),
+        Some(("processes", given)) => processes::run(given),
+        Some(("worker", given)) => processes::work(given),
         Some((name, given)) => products::run(name, given),
         None => unreachable!("clap requires one of the subcommands above"),
     }
 }
 
 fn tenants_command() -> Command {
-    let text = |name: &'static str, value: &'static str, default: &'static str| {
-        Arg::new(name).long(name).value_name(value).default_value(default)
-    };
-    let count = |name: &'static str, default: &'static str| {
-        text(name, "N", default).value_parser(value_parser!(u32).range(1..=1_000_000))
-    };
     Command::new("tenants")
         .about("Whole models: many tenants with weights of their own, one request after another from each, under every policy")
-        .arg(Arg::new("model").long("model").value_name("ARCH").required(true).help("An architecture of `tessera zoo`"))
-        .arg(count("tenants", "32").help("How many tenants"))
         .arg(
             text("policy", "POLICY", "all")
                 .action(ArgAction::Append)
                 .value_delimiter(',')
                 .help("space-time, space, time, exclusive (all requests for one tenant, in batches), or all; may be given several times"),
         )
-        .arg(text("device", "DEVICE", "auto").help("Where to run, as `tessera serve --device`"))
-        .arg(text("precision", "PRECISION", "fp32").help("fp32, tf32, bf16 or fp16, where the device has it"))
-        .arg(count("items", "1").help("Items that a request brings"))
-        .arg(count("seconds", "3").help("How long each policy runs in each round"))
         .arg(count("rounds", "3").help("How often each policy runs; the order of policies turns round every time"))
-        .arg(count("in-flight", "3").help("Requests that each tenant has on their way at a time"))
         .arg(
             Arg::new("steps")
                 .long("steps")
                 .action(ArgAction::SetTrue)
                 .help("Measure every step of a launch too, beside its floor, where the device can"),
         )
-        .arg(text("seed", "N", "1").value_parser(value_parser!(u64)).help("Decides weights and inputs"))
-        .args(size_flags())
+        .args(load_flags())
         .arg(json_flag())
+}
+
+fn text(name: &'static str, value: &'static str, default: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).default_value(default)
+}
+
+fn count(name: &'static str, default: &'static str) -> Arg {
+    text(name, "N", default).value_parser(value_parser!(u32).range(1..=1_000_000))
+}
+
+/// What is loaded and how it is asked: the same for every bench of whole models.
+pub(crate) fn load_flags() -> Vec<Arg> {
+    let model = Arg::new("model").long("model").value_name("ARCH").required(true);
+    let flags = [
+        model.help("An architecture of `tessera zoo`"),
+        count("tenants", "32").help("How many tenants"),
+        text("device", "DEVICE", "auto").help("Where to run, as `tessera serve --device`"),
+        text("precision", "PRECISION", "fp32").help("fp32, tf32, bf16 or fp16, where the device has it"),
+        count("items", "1").help("Items that a request brings"),
+        count("seconds", "3").help("How long each run is"),
+        count("in-flight", "3").help("Requests that each tenant has on their way at a time"),
+        text("seed", "N", "1").value_parser(value_parser!(u64)).help("Decides weights and inputs"),
+    ];
+    flags.into_iter().chain(size_flags()).collect()
+}
+
+/// What [`load_flags`] say, to be measured under these policies.
+pub(crate) fn options(given: &ArgMatches, policies: Vec<Policy>) -> Result<Options> {
+    let word = |name: &str| given.get_one::<String>(name).map(String::as_str).unwrap_or_default();
+    let number = |name: &str| given.get_one::<u32>(name).copied().unwrap_or(1);
+    Ok(Options {
+        model: zoo::find(word("model"))?.model(&sizes(given))?,
+        tenants: number("tenants") as usize,
+        policies,
+        device: word("device").to_owned(),
+        precision: word("precision").parse::<Precision>().map_err(anyhow::Error::msg)?,
+        items: number("items"),
+        length: Duration::from_secs(number("seconds").into()),
+        rounds: 1,
+        in_flight: number("in-flight") as usize,
+        steps: false,
+        seed: given.get_one::<u64>("seed").copied().unwrap_or_default(),
+    })
 }
 
 /// Where figures go for machines.
@@ -73,20 +105,11 @@ pub(crate) fn json_flag() -> Arg {
 }
 
 fn run_tenants(given: &ArgMatches) -> Result<ExitCode> {
-    let word = |name: &str| given.get_one::<String>(name).map(String::as_str).unwrap_or_default();
-    let number = |name: &str| given.get_one::<u32>(name).copied().unwrap_or(1);
+    let policies = policies(given.get_many::<String>("policy").into_iter().flatten())?;
     let options = Options {
-        model: zoo::find(word("model"))?.model(&sizes(given))?,
-        tenants: number("tenants") as usize,
-        policies: policies(given.get_many::<String>("policy").into_iter().flatten())?,
-        device: word("device").to_owned(),
-        precision: word("precision").parse::<Precision>().map_err(anyhow::Error::msg)?,
-        items: number("items"),
-        length: Duration::from_secs(number("seconds").into()),
-        rounds: number("rounds") as usize,
-        in_flight: number("in-flight") as usize,
+        rounds: given.get_one::<u32>("rounds").copied().unwrap_or(1) as usize,
         steps: given.get_flag("steps"),
-        seed: given.get_one::<u64>("seed").copied().unwrap_or_default(),
+        ..options(given, policies)?
     };
     let report = tenants::run(&options, &mut |line| eprintln!("{line}"))?;
     publish(given, &report, serde_json::to_string_pretty(&report)?)?;

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod inspect;
+mod processes;
 mod products;
 mod serve;
 mod zoo;

@@ -55,3 +55,24 @@ fn the_bench_refuses_what_it_does_not_know_before_it_loads_anything() {
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("`fastest` is not a policy"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn bench_processes_adds_up_what_every_process_did() {
+    let line = "bench processes --how time-slicing --model lstm --width 0.05 --tokens 3 --tenants 2 --device cpu --seconds 1 \
+                --json -";
+    let ran = tessera(line);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let rows: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let figure = |name: &str| rows[0][name].as_f64().unwrap();
+    assert_eq!((rows[0]["how"].as_str(), rows[0]["processes"].as_u64()), (Some("time-slicing"), Some(2)));
+    assert!(figure("least_per_s") > 0.0 && figure("least_per_s") <= figure("most_per_s"), "{rows}");
+    assert!(figure("inferences_per_s") >= figure("most_per_s"), "{rows}");
+}
+
+#[test]
+fn a_worker_that_cannot_load_its_tenant_ends_the_bench_with_its_own_words() {
+    let ran = tessera("bench processes --how time-slicing --model lstm --tenants 2 --device cuda:99 --seconds 1");
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_eq!(ran.status.code(), Some(2), "{said}");
+    assert!(said.contains("cuda:99") && said.contains("ended before it was ready"), "{said}");
+}

@@ -13,6 +13,7 @@
 mod check;
 mod closed_loop;
 mod counted;
+pub mod processes;
 mod report;
 mod stage;
 mod steps;
