@@ -71,7 +71,8 @@ fn bench_processes_adds_up_what_every_process_did() {
 
 #[test]
 fn a_worker_that_cannot_load_its_tenant_ends_the_bench_with_its_own_words() {
-    let ran = tessera("bench processes --how time-slicing --model lstm --tenants 2 --device cuda:99 --seconds 1");
+    let ran =
+        tessera("bench processes --how time-slicing --model lstm --tenants 2 --device cuda:99 --seconds 1");
     let said = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert_eq!(ran.status.code(), Some(2), "{said}");
     assert!(said.contains("cuda:99") && said.contains("ended before it was ready"), "{said}");
