@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 use tessera_server::Settings;
 use tessera_server::server::{Ended, Server};
+use tessera_server::settings::DeviceWord;
 use tokio::sync::oneshot;
 
 /// A running server; dropped, it drains and ends.
@@ -18,9 +19,10 @@ pub(crate) struct Served {
     thread: Option<std::thread::JoinHandle<Ended>>,
 }
 
-/// Settings for tests: free ports, a quick eye on the repository, no packs of earlier runs.
+/// Settings for tests: the CPU also where there is a card, free ports, a quick eye on the repository, no packs of earlier runs.
 pub(crate) fn settings(repository: &Path) -> Settings {
     let mut settings = Settings::for_repository(repository);
+    settings.devices = vec![DeviceWord::Cpu(Vec::new())];
     (settings.http_port, settings.metrics_port) = (0, 0);
     (settings.poll_interval, settings.pack_cache) = (Duration::from_millis(20), None);
     settings
