@@ -38,5 +38,7 @@ tenants lstm-bf16-32 --model lstm --tenants 32 --precision bf16 --policy space-t
 tenants resnet-50-tf32-32 --model resnet-50 --tenants 32 --precision tf32 --policy space-time
 tenants resnet-50-fp32-32 --model resnet-50 --tenants 32 --precision fp32 --policy space-time
 [ "$what" = full ] || exit 0
+"$tessera" bench processes --model resnet-50 --tenants 8 --precision bf16 --device cuda:0 --seconds 2 --json "$out/processes.json" \
+    2>>"$out/log.txt" | tee -a "$out/summary.txt"
 tenants resnet-50-bf16-128 --model resnet-50 --tenants 128 --precision bf16 --policy space-time
 "$tessera" bench table1 --json "$out/table1.json" >"$out/table1.txt" 2>>"$out/log.txt"
