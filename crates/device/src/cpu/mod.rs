@@ -36,6 +36,10 @@ use workers::{Outbox, Queue, Running};
 pub const PACK_TARGET: PackTarget =
     PackTarget { device: "cpu", precision: Precision::Fp32, matrices: Matrices::Panels(WIDTH) };
 
+/// Launches that a partition takes at once: a worker that finds no run left in the first begins the second, so that no core idles while
+/// another ends a launch.
+const AHEAD: u32 = 2;
+
 /// Some cores of this machine as a device.
 pub struct CpuDevice {
     name: String,
@@ -82,7 +86,7 @@ impl CpuDevice {
             let mine: Vec<_> = cores.iter().skip(number).step_by(options.partitions.get()).copied().collect();
             let queue = Arc::new(Queue::default());
             let id = PartitionId(number as u64);
-            let info = PartitionInfo { id, units: mine.len(), ahead: 1, lead: Duration::ZERO };
+            let info = PartitionInfo { id, units: mine.len(), ahead: AHEAD, lead: Duration::ZERO };
             let mut partition = Partition { info, queue, workers: Vec::new() };
             for (worker, core) in mine.into_iter().enumerate() {
                 let thread = format!("cpu-{number}-{worker}");
