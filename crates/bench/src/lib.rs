@@ -10,5 +10,6 @@ pub mod latency;
 pub mod load;
 pub mod onnx_writer;
 mod page;
+pub mod spread;
 pub mod tenants;
 pub mod zoo;

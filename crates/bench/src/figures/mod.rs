@@ -9,5 +9,4 @@
 mod card;
 pub mod figure7;
 pub mod products;
-pub mod spread;
 pub mod table1;

@@ -8,7 +8,7 @@
 //! any number of streams, whatever is best for them.
 
 use super::card::{self, About};
-use super::spread::Spread;
+use crate::spread::Spread;
 use crate::tenants::Peak;
 use anyhow::{Result, bail};
 use serde::Serialize;

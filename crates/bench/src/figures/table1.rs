@@ -14,7 +14,7 @@
 //! kernel and not the idea is at fault.
 
 use super::products::{FamilyRow, Options, Paper, Row, SHAPES, Sheet, run as measure};
-use super::spread::{Spread, geomean};
+use crate::spread::{Spread, geomean};
 use anyhow::Result;
 use serde::Serialize;
 use std::fmt;

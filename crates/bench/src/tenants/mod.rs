@@ -19,7 +19,7 @@ mod stage;
 mod steps;
 mod thread_time;
 
-pub use report::{Figures, PolicyReport, Report};
+pub use report::{PolicyReport, Report};
 pub use steps::{Peak, StepReport};
 
 use crate::zoo;

@@ -3,6 +3,7 @@
 use super::Options;
 use super::stage::Stage;
 use super::steps::{StepReport, Table};
+use crate::spread::Spread;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -70,9 +71,9 @@ pub struct PolicyReport {
     /// Its name.
     pub policy: &'static str,
     /// Inferences (items) per second.
-    pub inferences_per_s: Figures,
+    pub inferences_per_s: Spread,
     /// Its rate over that of the first policy in the same round.
-    pub over_first: Figures,
+    pub over_first: Spread,
     /// In all rounds.
     pub launches: u64,
     /// Mean of all rounds.
@@ -85,30 +86,6 @@ pub struct PolicyReport {
     pub engine_us_per_launch: Option<f64>,
 }
 
-/// One figure of every round.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Figures {
-    /// The middle one.
-    pub median: f64,
-    /// The smallest.
-    pub min: f64,
-    /// The largest.
-    pub max: f64,
-    /// All, in the order of rounds.
-    pub rounds: Vec<f64>,
-}
-
-impl Figures {
-    fn of(rounds: Vec<f64>) -> Figures {
-        let mut sorted = rounds.clone();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let median =
-            if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
-        Figures { median, min: sorted[0], max: sorted[sorted.len() - 1], rounds }
-    }
-}
-
 impl Report {
     /// `rounds` by policy; there is at least one of each.
     pub(super) fn new(
@@ -117,7 +94,9 @@ impl Report {
         rounds: &[Vec<Round>],
         steps: Option<Vec<StepReport>>,
     ) -> Report {
-        let rates = |of: &[Round]| -> Vec<f64> { of.iter().map(Round::inferences_per_s).collect() };
+        let rates = |of: &[Round]| {
+            Spread::of(of.iter().map(Round::inferences_per_s).collect()).expect("there is a round")
+        };
         let first = rates(&rounds[0]);
         let policies = options.policies.iter().zip(rounds).map(|(policy, rounds)| {
             let rates = rates(rounds);
@@ -129,8 +108,8 @@ impl Report {
             let has_time = rounds.iter().all(|round| round.engine_us_per_launch.is_some());
             PolicyReport {
                 policy: policy.name(),
-                over_first: Figures::of(rates.iter().zip(&first).map(|(rate, first)| rate / first).collect()),
-                inferences_per_s: Figures::of(rates),
+                over_first: rates.over(&first).expect("there is a round"),
+                inferences_per_s: rates,
                 launches,
                 lanes_per_launch: mean(|round| round.lanes_per_launch),
                 items_per_launch: mean(|round| round.items_per_launch),
@@ -223,18 +202,5 @@ impl fmt::Display for Report {
             Some(steps) => write!(f, "\n{}", Table(steps)),
             None => Ok(()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_of_an_even_number_of_rounds_lies_between_the_middle_two() {
-        let figures = Figures::of(vec![4.0, 1.0, 3.0, 2.0]);
-        assert_eq!((figures.median, figures.min, figures.max), (2.5, 1.0, 4.0));
-        assert_eq!(figures.rounds, [4.0, 1.0, 3.0, 2.0]);
-        assert_eq!(Figures::of(vec![3.0, 1.0, 2.0]).median, 2.0);
     }
 }
