@@ -71,6 +71,7 @@ impl Backstage {
             engine: engine.clone(),
             room: Room { lanes: settings.max_lanes.get(), items: settings.max_items.get() },
             plans_per_class: settings.max_plans,
+            most_item_memory: settings.max_item_memory,
             runtime: Handle::current(),
         };
         let cache = settings.pack_cache.as_ref().and_then(|folder| {

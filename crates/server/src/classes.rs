@@ -8,7 +8,7 @@ use crate::engine::{EngineHandle, Programs};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tessera_core::{ClassId, PlanKey, Precision};
+use tessera_core::{Bytes, ClassId, PlanKey, Precision};
 use tessera_device::{Device, DeviceError, Room};
 use tessera_planner::class::{Bound, Class};
 use tessera_planner::infer::{DimValue, InferError};
@@ -59,6 +59,8 @@ pub struct Workshop {
     pub room: Room,
     /// Plans that one class keeps.
     pub plans_per_class: NonZeroU32,
+    /// Most working memory that one item may take: lengths that need more are refused, as a device keeps what it once took.
+    pub most_item_memory: Bytes,
     /// Where plans are made, also those that a loader asks for.
     pub runtime: Handle,
 }
@@ -235,6 +237,14 @@ impl ClassEntry {
             }
             Ok(plan) => Arc::new(plan),
         };
+        let most = self.workshop.most_item_memory;
+        if plan.arena_per_item > most {
+            let why = format!(
+                "one item needs {} of working memory, and {most} is allowed; bring less, or raise `max_item_memory_bytes`",
+                plan.arena_per_item
+            );
+            return Err(NoPlan::Unplannable { dims: self.describe(&wish.bound), why });
+        }
         // A whole request is one item, and each lane carries one.
         let most = self.workshop.room;
         let room = if plan.batched { most } else { Room { items: most.lanes, ..most } };

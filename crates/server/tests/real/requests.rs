@@ -278,6 +278,18 @@ fn a_tenant_removed_while_its_requests_wait_tells_them() {
 }
 
 #[test]
+fn a_length_that_needs_too_much_memory_is_refused_and_others_are_not() {
+    let repository = repository(&["lstm-0", "mlp-1"]);
+    let max_item_memory = Bytes(1 << 20);
+    let served = Served::with(tessera_server::Settings { max_item_memory, ..settings(repository.path()) });
+    served.wait_ready();
+    let longer: Tensors = vec![("x".to_owned(), floats(&[1, 20_000, 32]))];
+    let body = request("/v2/models/lstm-0/infer", &longer, Form::Binary, Form::Binary);
+    served.refused("a series that is too long", &body, 400, "max_item_memory_bytes");
+    served.is_well(&case("lstm-0"));
+}
+
+#[test]
 fn more_lengths_at_once_than_plans_are_kept_are_all_answered() {
     let repository = repository(&["lstm-0", "mlp-1"]);
     let served =
