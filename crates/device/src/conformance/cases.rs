@@ -3,6 +3,7 @@
 mod elements;
 mod rows;
 mod sequences;
+mod stems;
 mod windows;
 
 use rand::RngExt;
@@ -228,6 +229,7 @@ pub fn cases() -> Vec<Case> {
     all.extend([chain(), mask(), transpose(), fill()]);
     all.extend(elements::cases());
     all.extend(rows::cases());
+    all.extend(stems::cases());
     all.extend(windows::cases());
     all
 }

@@ -36,6 +36,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("matmul.cu", include_str!("kernels/matmul.cu")),
     ("pool.cu", include_str!("kernels/pool.cu")),
     ("product_float.cu", include_str!("kernels/product_float.cu")),
+    ("product_stem.cu", include_str!("kernels/product_stem.cu")),
     ("product_tensor.cu", include_str!("kernels/product_tensor.cu")),
     ("product_window.cu", include_str!("kernels/product_window.cu")),
     ("reduce.cu", include_str!("kernels/reduce.cu")),

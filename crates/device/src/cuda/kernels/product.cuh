@@ -54,7 +54,7 @@ struct Params {
     u32 dilation_y, dilation_x;
     u32 top, left;
     float low, high;
-    // Of windows that stay in shared memory, see product_window.cu; else 1 and 0.
+    // Of windows that stay in shared memory, see product_window.cu, and of stems, see there; else 1 and 0.
     Divisor line;        // positions of a padded line
     Divisor item_tiles;  // tiles of rows of one item
     u32 plane;           // places for positions, of 8 or 4 channels

@@ -3,19 +3,23 @@
 //! ```text
 //!   fp32 ────────────────────────────────────────────▶ product_float.cu    [`float`]
 //!   tf32, bf16, fp16 ─┬─ several taps, stride 1 ──────▶ product_window.cu   [`window`]
+//!                     ├─ few channels, stride 2 ──────▶ product_stem.cu     [`stem`]       bf16 and fp16
 //!                     └─ everything else ─────────────▶ product_tensor.cu   [`tensor`]
 //! ```
-//! A linear layer is a convolution of one tap whose image is a row, so one description serves both. Which kernel and tile computes a step is a matter
-//! of time alone: of one precision, all sum the same products in the same order.
+//! A linear layer is a convolution of one tap whose image is a row, so one description serves both. A step's shape and precision decide whether
+//! the stem's kernel computes it, whose order of sums is its own. Which of the others does, with which tile, is a matter of time alone: of one
+//! precision, all sum the same products in the same order.
 
 mod float;
 mod instruction;
 mod sizes;
+mod stem;
 mod tensor;
 mod window;
 
 use self::float::FloatTile;
 use self::sizes::{Sizes, row_tiles};
+use self::stem::StemTile;
 use self::tensor::TensorTile;
 use self::window::WindowTile;
 use super::activation::{activated, limits};
@@ -192,6 +196,8 @@ struct Chosen {
     tiles: usize,
     /// Where a window stays in shared memory.
     window: Option<WindowTile>,
+    /// Where lines of the image do.
+    stem: Option<StemTile>,
 }
 
 fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
@@ -222,6 +228,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             shared_bytes: tile.shared_bytes(),
             tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
             window: None,
+            stem: None,
         };
     }
     let depth = BLOCK_ROW_BYTES / size;
@@ -242,6 +249,29 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             shared_bytes: tile.shared_bytes(),
             tiles: sizes.room.items as usize * tile.item_tiles,
             window: Some(tile),
+            stem: None,
+        };
+    }
+    let dense = product.linear.is_none() && site.stored(product.x) == precision.stored(DType::F32);
+    let residual = product.epilogue.residual.is_some();
+    if let Some(tile) = StemTile::of(&sizes, &product.shape, size, residual).filter(|_| dense) {
+        let mut spec = site
+            .spec("product_stem.cu")
+            .define("CHANNELS", product.shape.in_per_group)
+            .define("KERNEL_HEIGHT", product.shape.kernel[0])
+            .define("KERNEL_WIDTH", product.shape.kernel[1])
+            .define("MIN_BLOCKS", tile.blocks);
+        spec.generated = instruction::multiply_held(precision, tile.columns);
+        return Chosen {
+            spec,
+            outputs: StemTile::OUTPUTS,
+            rows: tile.columns,
+            depth,
+            threads: StemTile::THREADS,
+            shared_bytes: tile.shared_bytes(&product.shape),
+            tiles: sizes.room.items as usize * tile.item_tiles,
+            window: None,
+            stem: Some(tile),
         };
     }
     let tile = TensorTile::of(&sizes, sizes.k.div_ceil(depth));
@@ -261,6 +291,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
         shared_bytes: tile.shared_bytes(),
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         window: None,
+        stem: None,
     }
 }
 
@@ -300,6 +331,11 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         shape.out_per_group.is_multiple_of(16 / real.size()) && residual_params.base.is_multiple_of(16);
     let [x_offset, x_row] = product.linear.map_or([0, 0], |(offset, row)| [offset as i64, row as i64]);
     let pair = |pair: [usize; 2]| pair.map(|side| side as u32);
+    let [line, item_tiles, plane] = match (chosen.window, chosen.stem) {
+        (Some(tile), _) => [window::line(shape), tile.item_tiles, tile.plane],
+        (_, Some(tile)) => [tile.line_tiles, tile.item_tiles, tile.strip],
+        _ => [1, 1, 0],
+    };
     let block = if site.precision() == Precision::Fp32 { PANEL_WIDTH } else { BLOCK_COLUMNS };
     let offset_of = |weight: WeightId| site.operand(Operand::Weight(weight)).base;
 
@@ -330,9 +366,9 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         dilations: pair(shape.dilations),
         before: pair(shape.before),
         limits: limits(epilogue.activation),
-        line: Divisor::new(chosen.window.map_or(1, |_| window::line(shape)))?,
-        item_tiles: Divisor::new(chosen.window.map_or(1, |tile| tile.item_tiles))?,
-        plane: chosen.window.map_or(0, |tile| tile.plane as u32),
+        line: Divisor::new(line)?,
+        item_tiles: Divisor::new(item_tiles)?,
+        plane: plane as u32,
         unused: 0,
     };
     let spec = chosen
@@ -389,7 +425,7 @@ mod tests {
             assert_eq!(of("gemm of rows 45 apart from 3"), tensor(Loader::Runs));
             assert_eq!(of(&conv("16→16", "1×1 stride 2")), tensor(Loader::Rows));
             assert_eq!(of(&conv("8→40", "3×3 stride 2")), tensor(Loader::Taps));
-            assert_eq!(of(&conv("3→8", "7×7 stride 2")), tensor(Loader::Runs), "a stem");
+            assert_eq!(of(&conv("3→8", "7×7 stride 2")).0, "product_stem.cu");
             assert_eq!(of("conv 6→8 3×3 stride 1 dilation 2 groups 2"), tensor(Loader::Elements));
             assert_eq!(of(&conv("64→3", "3×3 stride 1")).0, "product_window.cu");
         }

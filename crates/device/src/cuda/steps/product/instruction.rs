@@ -4,25 +4,60 @@
 
 use tessera_core::Precision;
 
+/// Where an instruction takes the weights from. Rows are always in shared memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Weights {
+    Shared,
+    /// In registers.
+    Held,
+}
+
 /// `multiply(sums, a, b)`: 64 outputs by `columns` rows by 32 bytes of k, both factors from shared memory.
 pub(super) fn multiply(precision: Precision, columns: usize) -> String {
-    let (depth, kind, transposed) = match precision {
-        // Four-byte factors can only lie with k together, so there is nothing to say about transposing.
-        Precision::Fp32 | Precision::Tf32 => (8, "tf32", ""),
-        Precision::Bf16 => (16, "bf16", ", 0, 0"),
-        Precision::Fp16 => (16, "f16", ", 0, 0"),
+    multiply_by(Weights::Shared, precision, columns)
+}
+
+/// The same, but for the weights, which a thread has its share of.
+pub(super) fn multiply_held(precision: Precision, columns: usize) -> String {
+    multiply_by(Weights::Held, precision, columns)
+}
+
+fn multiply_by(weights: Weights, precision: Precision, columns: usize) -> String {
+    let (depth, kind) = match precision {
+        Precision::Fp32 | Precision::Tf32 => (8, "tf32"),
+        Precision::Bf16 => (16, "bf16"),
+        Precision::Fp16 => (16, "f16"),
     };
     let sums = columns / 2; // of one of 128 threads
-    let registers: Vec<String> = (0..sums).map(|register| format!("%{register}")).collect();
-    let operands: Vec<String> = (0..sums).map(|register| format!("\"+f\"(d[{register}])")).collect();
+    let (a, names, a_operands) = match weights {
+        Weights::Shared => ("u64 a", format!("%{sums}"), "\"l\"(a)".to_owned()),
+        Weights::Held => {
+            let [names, operands] = [
+                each(4, |register| format!("%{}", sums + register)),
+                each(4, |word| format!("\"r\"(a[{word}])")),
+            ];
+            ("const u32 (&a)[4]", format!("{{{names}}}"), operands)
+        }
+    };
+    let b = sums + if weights == Weights::Shared { 1 } else { 4 };
+    let transposed = match (precision, weights) {
+        // Four-byte factors can only lie with k together, so there is nothing to say about transposing; nor of registers.
+        (Precision::Fp32 | Precision::Tf32, _) => "",
+        (_, Weights::Shared) => ", 0, 0",
+        (_, Weights::Held) => ", 0",
+    };
     format!(
-        "__device__ __forceinline__ void multiply(float (&d)[{sums}], u64 a, u64 b) {{\n    \
-         asm volatile(\"wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.f32.{kind}.{kind} {{{}}}, %{sums}, %{}, 1, 1, 1{transposed};\"\n        \
-         : {} : \"l\"(a), \"l\"(b));\n}}\n",
-        registers.join(", "),
-        sums + 1,
-        operands.join(", "),
+        "__device__ __forceinline__ void multiply(float (&d)[{sums}], {a}, u64 b) {{\n    \
+         asm volatile(\"wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.f32.{kind}.{kind} {{{}}}, {names}, %{b}, 1, 1, 1{transposed};\"\n        \
+         : {} : {a_operands}, \"l\"(b));\n}}\n",
+        each(sums, |register| format!("%{register}")),
+        each(sums, |register| format!("\"+f\"(d[{register}])")),
     )
+}
+
+/// A list of operands.
+fn each(count: usize, operand: impl Fn(usize) -> String) -> String {
+    (0..count).map(operand).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -33,6 +68,8 @@ mod tests {
     fn an_instruction_names_each_of_its_sums_once() {
         let text = multiply(Precision::Bf16, 8);
         assert!(text.contains("m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"), "{text}");
+        let text = multiply_held(Precision::Bf16, 8);
+        assert!(text.contains("{%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, 1, 1, 1, 0;"), "{text}");
         assert!(multiply(Precision::Tf32, 56).contains("m64n56k8.f32.tf32.tf32 {%0,"));
         assert_eq!(multiply(Precision::Fp16, 128).matches("+f").count(), 64);
     }

@@ -1,0 +1,296 @@
+// The first convolution of a network: few channels, every second place of a large image. bf16 and fp16, on the matrix unit.
+//
+//   a line of the image in shared memory, a pixel is four channels, 8 bytes      |...0|...0|...0|rgb0|rgb0|rgb0|rgb0|rgb0|rgb0|rgb0|
+//   what output 0 sees of it, and output 1, 16 bytes further                      ^-- 8 taps -----------------------------^
+//                                                                                           ^-- 8 taps -----------------------------^
+//
+// With a stride of two, neighbours' inputs start 16 bytes apart, which is how the matrix unit takes rows that are not swizzled: the lines
+// of the image are its factor as they lie, overlaps and all, and nothing is gathered. In product_tensor.cu every input is read once per
+// tap, element by element; here once per strip of lines.
+//
+//   M   outputs, 64       their weights stay in registers: with three channels they are few, and all tiles use all of them
+//   N   columns, BN       of one line of outputs of one item
+//   k   lines of taps, taps of a line (padded to 4 or 8), channels (padded to 4); 16 of them to an instruction
+//
+//   shared memory   staged  [BN][64 outputs + 8]            a line of outputs, on its way out
+//                   lines   [lines of the strip][PIXELS][4] zeros beside the image, above and below it
+//                   (first of all the weights lie there, as blocks, until they are in registers)
+//
+// A block has a strip of lines of outputs of one item, and the inputs of the next line come while this one is multiplied. Pads of k have
+// weights of zero; an infinity in the image is then a NaN one column further than it should be, where a line of taps is padded.
+//
+// An element's products are summed in the order of k above, always by the same instruction: neither strip nor tile changes a bit. Other kernels
+// sum them in another order, so it is the step's shape that decides who does.
+// Bound by the bytes of the outputs.
+//
+//   -DBN                           columns of a tile, a multiple of 16
+//   -DCHANNELS, -DKERNEL_HEIGHT, -DKERNEL_WIDTH          -DMIN_BLOCKS of a multiprocessor
+//   generated.cuh                  multiply(), see steps/product/instruction.rs
+// Of the parameters, `plane` is the lines of a strip, `line` the tiles of a line, `item_tiles` the tiles of all its strips.
+#include "product_sums.cuh"
+#include "mma.cuh"
+
+constexpr int THREADS = 128;
+constexpr int TAPS = KERNEL_WIDTH <= 4 ? 4 : 8;             // of a line, with padding
+constexpr int PARTS = TAPS / 4;                             // instructions of a line of taps
+constexpr int STEPS = KERNEL_HEIGHT * PARTS;
+constexpr int PIXELS = 2 * (BN - 1) + TAPS;                 // of a line of inputs
+constexpr u32 PIXEL_BYTES = 8, LINE_BYTES = PIXELS * PIXEL_BYTES;
+constexpr u32 STAGED_PITCH = BM * 2 + 16, STAGED_BYTES = BN * STAGED_PITCH;
+constexpr int PAIRS = PIXELS / 2 + 1;                       // pairs of pixels that a line of inputs can touch
+constexpr int FIRST = (KERNEL_HEIGHT * PAIRS + THREADS - 1) / THREADS;  // pairs of the first line of outputs, of one thread
+constexpr int AHEAD = (2 * PAIRS + THREADS - 1) / THREADS;              // and of the two lines that the next sees more
+constexpr u32 TOGETHER = 4;                                             // chunks of outputs that a thread moves at once
+static_assert(BM == 64 && BN % 16 == 0 && LINE_BYTES % 16 == 0 && STAGED_BYTES % 16 == 0, "chunks");
+static_assert(sizeof(x_type) == 2 && sizeof(real) == 2 && CHANNELS <= 4 && KERNEL_WIDTH <= 8, "a pixel is 8 bytes");
+
+__device__ __forceinline__ u32 load_half(u32 shared) {
+    u16 bits;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(bits) : "r"(shared) : "memory");
+    return bits;
+}
+__device__ __forceinline__ Chunk load_staged(u32 shared) {
+    Chunk c;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(c.words[0]), "=r"(c.words[1]), "=r"(c.words[2]), "=r"(c.words[3])
+                 : "r"(shared)
+                 : "memory");
+    return c;
+}
+__device__ __forceinline__ void store_pixel(u32 shared, u32 low, u32 high) {
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(low), "r"(high) : "memory");
+}
+__device__ __forceinline__ void store_zeros(u32 shared) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(shared), "r"(0) : "memory");
+}
+// Four matrices of 8 x 8 halves to shared memory, transposed. Lane 4r + t has elements 2t and 2t + 1 of row r of each, which become elements r of
+// the rows 2t and 2t + 1; lane 8m + i names row i of matrix m as it will lie, 16 aligned bytes.
+__device__ __forceinline__ void store_matrices_transposed(u32 shared, const u32 (&words)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(words[0]), "r"(words[1]),
+                 "r"(words[2]), "r"(words[3])
+                 : "memory");
+}
+
+// This thread's weights: those of outputs `thread / 32 * 16 + thread % 32 / 4` and of the eighth after it, at k 2t, 2t + 1, 2t + 8 and 2t + 9 of every
+// instruction, t = thread % 4. They come from blocks at `blocks`, where k walks taps and channels without padding.
+__device__ __forceinline__ void take_weights(u32 blocks, u32 thread, u32 (&weights)[STEPS][4]) {
+    const u32 output = thread / 32 * 16 + thread % 32 / 4, tap = thread % 4 / 2, channel = thread % 2 * 2;
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+#pragma unroll
+        for (int half_step = 0; half_step < 2; half_step++) {
+            const u32 kx = step % PARTS * 4 + half_step * 2 + tap;
+            u32 words[2] = {0, 0};
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                // Pads read a weight like all others, which is dropped: so no load waits for another.
+                const bool there = kx < KERNEL_WIDTH & channel + i < CHANNELS;
+                const u32 k = there ? (step / PARTS * KERNEL_WIDTH + kx) * CHANNELS + channel + i : 0;
+                const u32 at = blocks + k / 64 * BLOCK_BYTES + output * ROW_BYTES + ((k % 64 / 8 ^ output % 8) << 4) + k % 8 * 2;
+                const u32 loaded[2] = {load_half(at), load_half(at + 8 * ROW_BYTES)};
+                words[0] |= there ? loaded[0] << (i * 16) : 0;
+                words[1] |= there ? loaded[1] << (i * 16) : 0;
+            }
+            weights[step][half_step * 2] = words[0];
+            weights[step][half_step * 2 + 1] = words[1];
+        }
+    }
+}
+
+// Pairs of pixels on their way: how many pixels of each there are.
+template <int COUNT> struct Pairs {
+    i32 present[COUNT];
+    u32 words[COUNT][CHANNELS];
+};
+
+// The lines of inputs that a tile sees, in pairs of pixels: a pair is CHANNELS words, and starts at an even pixel of the image.
+struct Lines {
+    u64 image;       // of the item
+    u32 lines;       // in shared memory
+    i32 top, left;   // the place in the image of line 0's first pixel
+    i32 first;       // pair of a line that the tile sees first
+    i32 pairs;       // that it sees
+    i32 height, width;
+
+    // Asks for pairs `from` + thread, + THREADS, ..., which are counted over all lines, as far as they come before `end`.
+    template <int COUNT> __device__ __forceinline__ void load(Pairs<COUNT>& held, u32 from, u32 end) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            const u32 pair = from + threadIdx.x + i * THREADS;
+            const i32 y = top + i32(pair / PAIRS), of_line = pair % PAIRS, pixel = (first + of_line) * 2;
+            const bool there = pair < end & of_line < pairs & y >= 0 & y < height;
+            held.present[i] = there ? min(2, width - pixel) : 0;
+            const u64 at = image + (i64(y) * width + pixel) * i64(CHANNELS * sizeof(x_type));
+            if (held.present[i] == 2 && at % 4 == 0) {
+#pragma unroll
+                for (int j = 0; j < CHANNELS; j++) held.words[i][j] = global<const u32>(at)[j];
+            } else if (held.present[i] > 0) {
+#pragma unroll
+                for (int j = 0; j < CHANNELS; j++) {
+                    held.words[i][j] = global<const u16>(at)[j * 2 < held.present[i] * CHANNELS ? j * 2 : 0];
+                    if (j * 2 + 1 < held.present[i] * CHANNELS) held.words[i][j] |= u32(global<const u16>(at)[j * 2 + 1]) << 16;
+                }
+            }
+        }
+    }
+    // Spreads what was asked for from `from` on to four channels a pixel.
+    template <int COUNT> __device__ __forceinline__ void put(const Pairs<COUNT>& held, u32 from) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            const u32 pair = from + threadIdx.x + i * THREADS;
+            const i32 pixel = (first + i32(pair % PAIRS)) * 2 - left;
+            const u32 to = lines + pair / PAIRS * LINE_BYTES;
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                u32 halves[4] = {0, 0, 0, 0};
+#pragma unroll
+                for (int channel = 0; channel < CHANNELS; channel++) {
+                    const int at = j * CHANNELS + channel;
+                    halves[channel] = at % 2 ? held.words[i][at / 2] >> 16 : held.words[i][at / 2] & 0xffff;
+                }
+                if (j < held.present[i] && u32(pixel + j) < PIXELS) {
+                    store_pixel(to + (pixel + j) * PIXEL_BYTES, halves[0] | halves[1] << 16, halves[2] | halves[3] << 16);
+                }
+            }
+        }
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
+    extern __shared__ __align__(128) unsigned char dynamic[];
+    __shared__ u64 filled;
+    const u32 thread = threadIdx.x, staged = shared_address(dynamic), lines = staged + STAGED_BYTES;
+    const u32 tile = p.m_tiles.quotient(blockIdx.x), m0 = (blockIdx.x - tile * p.m_tiles.value) * BM;
+    const u32 item = p.item_tiles.quotient(tile), of_item = tile - item * p.item_tiles.value;
+    const u32 strip = p.line.quotient(of_item), column0 = (of_item - strip * p.line.value) * BN;
+    if (!has_item(p.launch, item)) return;
+    const u32 lane = p.launch.lane_of[item];
+    const u64 slot = p.launch.weights[lane];
+    const Rows rows = {true, lane, item, 0, p.rows.value};
+    const u32 out_width = p.out_width.value, out_height = p.out_width.quotient(p.rows.value);
+    const u32 y0 = strip * p.plane, count = min(p.plane, out_height - y0);  // lines of outputs
+
+    if (thread == 0) {
+        barrier_init(&filled, 1);
+        barriers_are_ready();
+        barrier_expect(&filled, p.steps * BLOCK_BYTES);
+        copy_bulk(staged, slot + p.weights + u64(m0 / 64) * p.steps * BLOCK_BYTES, p.steps * BLOCK_BYTES, &filled);
+    }
+    [[maybe_unused]] const u32 own = thread / 32 * 16 + thread % 32 / 4;  // this thread's first output, the other is 8 further
+    float bias[2] = {0.0f, 0.0f};
+#if BIAS
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (m0 + own + i * 8 < p.n) bias[i] = global<const float>(slot + p.bias)[m0 + own + i * 8];
+    }
+#endif
+    __syncthreads();
+    barrier_wait(&filled, 0);
+    u32 weights[STEPS][4];
+    take_weights(staged, thread, weights);
+    __syncthreads();
+    for (u32 at = thread * 16; at < ((count - 1) * 2 + KERNEL_HEIGHT) * LINE_BYTES; at += THREADS * 16) store_zeros(lines + at);
+    __syncthreads();
+
+    dependency_wait();
+    Lines input;
+    input.image = inputs_of(p, rows, slot);
+    input.lines = lines;
+    input.top = i32(y0 * 2) - i32(p.top);
+    input.left = i32(column0 * 2) - i32(p.left);
+    input.height = p.height;
+    input.width = p.width;
+    input.first = max(input.left, 0) / 2;
+    input.pairs = (min(input.left + PIXELS, input.width) + 1) / 2 - input.first;
+    {
+        Pairs<FIRST> held;
+        input.load(held, 0, KERNEL_HEIGHT * PAIRS);
+        input.put(held, 0);
+    }
+    publish_shared();
+    dependents_may_start();
+    __syncthreads();
+
+    const u32 outputs = min(u32(BM), p.n - m0), columns = min(u32(BN), out_width - column0);
+    // The line of outputs that is staged.
+    auto write = [&](u32 y) {
+        const u64 to = p.out.base + out_element(p, rows, 0, y * out_width + column0, m0) * sizeof(real);
+        if (p.vector) {
+            const u32 chunk = thread % 8;
+            if (chunk * CHUNK >= outputs) return;
+#pragma unroll
+            for (u32 start = 0; start < BN; start += 16 * TOGETHER) {
+                Chunk chunks[TOGETHER];
+#pragma unroll
+                for (u32 i = 0; i < TOGETHER; i++) {
+                    const u32 column = start + thread / 8 + i * 16;
+                    if (start + i * 16 < BN) chunks[i] = load_staged(staged + column * STAGED_PITCH + chunk * 16);
+                }
+#pragma unroll
+                for (u32 i = 0; i < TOGETHER; i++) {
+                    const u32 column = start + thread / 8 + i * 16;
+                    if (start + i * 16 < BN && column < columns) store_chunk(to + (column * p.n + chunk * CHUNK) * sizeof(real), chunks[i]);
+                }
+            }
+            return;
+        }
+        const u32 output = thread % BM;
+        if (output >= outputs) return;
+#pragma unroll 1
+        for (u32 column = thread / BM; column < columns; column += THREADS / BM) {
+            global<u16>(to)[column * p.n + output] = load_half(staged + column * STAGED_PITCH + output * 2);
+        }
+    };
+
+    float sums[BN / 2];
+#pragma unroll 1
+    for (u32 y = 0;;) {
+        clear(sums);
+        products_begin();
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            const u32 at = lines + (y * 2 + step / PARTS) * LINE_BYTES + step % PARTS * 32;
+            multiply(sums, weights[step], planar(at, 1));
+        }
+        products_commit();
+        // The next line of outputs sees two lines more.
+        const u32 next = (KERNEL_HEIGHT + y * 2) * PAIRS;
+        Pairs<AHEAD> held;
+        input.load(held, next, y + 1 < count ? next + 2 * PAIRS : 0);
+        if (y > 0) write(y0 + y - 1);
+        products_wait<0>();
+        input.put(held, next);
+        __syncthreads();  // what was staged is written
+
+        // Finishes this thread's elements: of 16 columns 8 each of two outputs.
+        if (thread / 32 * 16 < outputs) {
+#pragma unroll
+            for (int n = 0; n < BN / 16; n++) {
+                u32 halves[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float pair[2];
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
+                        pair[j] = sums[n * 8 + i * 2 + j] + bias[i % 2];
+#if RESIDUAL
+                        const u32 column = column0 + n * 16 + i / 2 * 8 + thread % 4 * 2 + j, output = m0 + own + i % 2 * 8;
+                        if (column < out_width && output < p.n) {
+                            const u32 row = (y0 + y) * out_width + column;
+                            pair[j] += to_float(*global<const residual_type>(residual_address(p, rows, slot, 0, row, output)));
+                        }
+#endif
+                        pair[j] = activate(pair[j], p.low, p.high);
+                    }
+                    halves[i] = word_of(pair[0], pair[1]);
+                }
+                const u32 column = n * 16 + thread % 32 / 16 * 8 + thread % 8, output = thread / 32 * 16 + thread % 16 / 8 * 8;
+                store_matrices_transposed(staged + column * STAGED_PITCH + output * 2, halves);
+            }
+        }
+        publish_shared();
+        __syncthreads();
+        if (++y >= count) break;
+    }
+    write(y0 + count - 1);
+}
