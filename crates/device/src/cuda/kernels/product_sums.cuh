@@ -64,7 +64,9 @@ __device__ __forceinline__ void prefetch_residual(const Params& p, const Rows& r
 // smaller; rounded here, errors have no direction and do not add up over layers.
 __device__ __forceinline__ float held(float x) {
 #if REAL == 0
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=f"(x) : "f"(x));
+    u32 bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    x = __uint_as_float(bits);
 #endif
     return x;
 }
