@@ -15,6 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
         (12, 3, 2, 1),
         // Two blocks side by side along channels; a kernel beyond what is unrolled; taps apart.
         (288, 3, 1, 1),
+        (264, 3, 2, 1),
         (16, 9, 1, 1),
         (16, 3, 1, 2),
         (3, 3, 1, 4),

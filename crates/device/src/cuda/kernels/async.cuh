@@ -54,6 +54,10 @@ __device__ __forceinline__ void copy_bulk(u32 to, u64 from, u32 bytes, u64* barr
 __device__ __forceinline__ void copy_chunk(u32 to, u64 from, bool there) {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
+// 4, 8 or 16 bytes, at a multiple of as many.
+template <int BYTES> __device__ __forceinline__ void copy_few(u32 to, u64 from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(BYTES) : "memory");
+}
 // Closes a group of this thread's chunks.
 __device__ __forceinline__ void chunks_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most `PENDING` of this thread's groups are under way.

@@ -22,10 +22,16 @@ __device__ __forceinline__ float fast_reciprocal(float x) {
     return y;
 }
 
-__device__ __forceinline__ float clip(float x, float low, float high) {
-    const float above = x < low ? low : x;
-    return above > high ? high : above;
+// One instruction each, which keep a NaN.
+__device__ __forceinline__ float at_least(float x, float low) {
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(x), "f"(low));
+    return x;
 }
+__device__ __forceinline__ float at_most(float x, float high) {
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(x), "f"(high));
+    return x;
+}
+__device__ __forceinline__ float clip(float x, float low, float high) { return at_most(at_least(x, low), high); }
 
 __device__ __forceinline__ float abs(float x) { return ::fabsf(x); }
 __device__ __forceinline__ float ceil(float x) { return ::ceilf(x); }
@@ -37,7 +43,7 @@ __device__ __forceinline__ float neg(float x) { return -x; }
 __device__ __forceinline__ float logical_not(float x) { return x == 0.0f ? 1.0f : 0.0f; }
 __device__ __forceinline__ bool logical_not(bool x) { return !x; }
 __device__ __forceinline__ float reciprocal(float x) { return __fdiv_rn(1.0f, x); }
-__device__ __forceinline__ float relu(float x) { return x < 0.0f ? 0.0f : x; }
+__device__ __forceinline__ float relu(float x) { return at_least(x, 0.0f); }
 __device__ __forceinline__ float round(float x) { return ::rintf(x); }
 __device__ __forceinline__ float sign(float x) { return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : __fmul_rn(x, 0.0f); }
 __device__ __forceinline__ float sqrt(float x) { return __fsqrt_rn(x); }

@@ -87,18 +87,22 @@ __device__ __forceinline__ void take(const float* from, u32 thread, float (&valu
     }
 }
 
-// Finishes `count` rows of transposed sums. A thread has CHUNK outputs of every STRIDE-th row.
+// Finishes `count` rows of transposed sums. A thread has CHUNK outputs of every `stride`-th row; where the tile has outputs that the group
+// has not, threads that would have had them take more rows instead.
 template <int THREADS, typename RowOf>
 __device__ __forceinline__ void finish(const Params& p, const Rows& rows, u64 slot, u32 group, u32 m0, u32 thread, const float* transposed,
                                        const float* bias, u32 count, RowOf row_of) {
-    constexpr int CHUNKS = BM / CHUNK, STRIDE = THREADS / CHUNKS;
-    const u32 at = thread % CHUNKS * CHUNK, output = m0 + at;
-    if (output >= p.n) return;
-    const u32 left = p.n - output;
-    for (u32 start = thread / CHUNKS; start < count; start += STRIDE * BATCH) {
+    const u32 chunks = min(u32(BM / CHUNK), (p.n - m0 + CHUNK - 1) / CHUNK), stride = THREADS / chunks;
+    const u32 at = thread % chunks * CHUNK, output = m0 + at, left = p.n - output;
+    if (thread >= stride * chunks) return;
+    // Read once: the stores below keep the compiler from seeing that it stays the same.
+    float own_bias[CHUNK];
+#pragma unroll
+    for (int j = 0; j < CHUNK; j++) own_bias[j] = bias[at + j];
+    for (u32 start = thread / chunks; start < count; start += stride * BATCH) {
         u32 row[BATCH];
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) row[i] = start + i * STRIDE < count ? row_of(start + i * STRIDE) : NO_ROW;
+        for (int i = 0; i < BATCH; i++) row[i] = start + i * stride < count ? row_of(start + i * stride) : NO_ROW;
 #if RESIDUAL
         float residual[BATCH][CHUNK];
 #pragma unroll
@@ -111,10 +115,10 @@ __device__ __forceinline__ void finish(const Params& p, const Rows& rows, u64 sl
         for (int i = 0; i < BATCH; i++) {
             if (row[i] == NO_ROW) continue;
             float values[CHUNK];
-            take(transposed + (start + i * STRIDE) * SUMS_PITCH + at, thread, values);
+            take(transposed + (start + i * stride) * SUMS_PITCH + at, thread, values);
 #pragma unroll
             for (int j = 0; j < CHUNK; j++) {
-                values[j] += bias[at + j];
+                values[j] += own_bias[j];
 #if RESIDUAL
                 values[j] += residual[i][j];
 #endif

@@ -116,7 +116,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     __syncthreads();
 
     float* transposed = reinterpret_cast<float*>(dynamic + (shared - shared_address(dynamic)));
-    transpose(transposed, sums, thread, 0);
+    // A warp has 16 outputs, of which there may be none.
+    if (m0 + thread / 32 * 16 < p.n) transpose(transposed, sums, thread, 0);
     __syncthreads();
     finish<THREADS>(p, rows, slot, group, m0, thread, transposed, bias, count, [&](u32 row) { return rows.first + row; });
 }

@@ -80,6 +80,9 @@ struct Total {
     }
 };
 
+// Elements of a strand that are on their way at once.
+constexpr int TOGETHER = 4;
+
 __shared__ Value partial[WIDTH][256];
 
 // Combines the elements of this thread's strand, then the strands: in every thread the value of its outputs.
@@ -89,19 +92,29 @@ __device__ __forceinline__ void combine(const Params& p, const T* x, u32 strand,
 #pragma unroll
     for (int e = 0; e < WIDTH; e++) mine[e] = How::start();
     if (active) {
-#pragma unroll 4
-        for (u32 k = strand; k < p.length; k += p.strands) {
-            u32 rest = k;
-            i64 from = 0;
+#pragma unroll 1
+        for (u32 k = strand; k < p.length; k += p.strands * TOGETHER) {
+            // Asked for together, then combined in order.
+            Pack<T, WIDTH> packs[TOGETHER];
 #pragma unroll
-            for (int axis = REDUCED_AXES - 1; axis > 0; axis--) {
-                from += rest % p.reduced[axis] * p.reduced_strides[axis];
-                rest /= p.reduced[axis];
+            for (int i = 0; i < TOGETHER; i++) {
+                if (k + i * p.strands >= p.length) break;
+                u32 rest = k + i * p.strands;
+                i64 from = 0;
+#pragma unroll
+                for (int axis = REDUCED_AXES - 1; axis > 0; axis--) {
+                    from += rest % p.reduced[axis] * p.reduced_strides[axis];
+                    rest /= p.reduced[axis];
+                }
+                from += rest * p.reduced_strides[0];
+                packs[i] = load_pack<T, WIDTH>(x + from);
             }
-            from += rest * p.reduced_strides[0];
-            const Pack<T, WIDTH> pack = load_pack<T, WIDTH>(x + from);
 #pragma unroll
-            for (int e = 0; e < WIDTH; e++) mine[e] = How::both(mine[e], How::map(value(pack.at[e]), result[e]));
+            for (int i = 0; i < TOGETHER; i++) {
+                if (k + i * p.strands >= p.length) break;
+#pragma unroll
+                for (int e = 0; e < WIDTH; e++) mine[e] = How::both(mine[e], How::map(value(packs[i].at[e]), result[e]));
+            }
         }
     }
     __syncthreads();  // what an earlier combination left has been read

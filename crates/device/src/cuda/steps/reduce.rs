@@ -88,11 +88,11 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
     Ok(vec![KernelCall::new(spec, &params, grid, THREADS)])
 }
 
-/// Into how many strands a reduction of so many elements is cut. Where outputs are neighbours, their threads need 16 elements each to be
-/// worth their while and must leave room for a sector of outputs; where elements are, more threads only read together.
+/// Into how many strands a reduction of so many elements is cut: of four elements, which a thread asks for together, so that a small image is
+/// on its way at once. Where outputs are neighbours, their threads must leave room for a sector of outputs; where elements are, more threads
+/// only read together.
 fn strands(length: u32, side_by_side: bool) -> u32 {
-    let (each, most) = if side_by_side { (16, 64) } else { (4, THREADS) };
-    length.div_ceil(each).next_power_of_two().clamp(1, most)
+    length.div_ceil(4).next_power_of_two().clamp(1, if side_by_side { 64 } else { THREADS })
 }
 
 /// As the kernel numbers them.
@@ -122,6 +122,6 @@ mod tests {
                 assert_eq!(THREADS % strands(length, side_by_side), 0);
             }
         }
-        assert_eq!((strands(49, true), strands(49, false), strands(3, false)), (4, 16, 1));
+        assert_eq!((strands(49, true), strands(49, false), strands(3, false)), (16, 16, 1));
     }
 }
