@@ -187,6 +187,11 @@ pub fn cases() -> Vec<Case> {
     }
     // One row of many products, several tiles of rows; rows that lie apart, at even and at odd places.
     all.extend([gemm(1, 520, 72, false), gemm(130, 24, 12, true)]);
+    // Few rows: sums in one part, in two and in four, of whole steps and others; as many rows as are few, and one more.
+    for (rows, k, n) in [(1, 256, 80), (2, 472, 40), (4, 1096, 20), (8, 512, 24), (9, 264, 20), (7, 8, 600)] {
+        all.push(gemm(rows, k, n, rows % 2 == 0));
+    }
+    all.push(gemm(1, 1032, 100, true));
     all.extend([gemm_apart(6, 40, 16, 8, 56), gemm_apart(6, 40, 16, 3, 45)]);
     for (size, channels, out, kernel, stride, pad, dilation, groups) in [
         (7, 3, 5, 3, 1, 1, 1, 1),

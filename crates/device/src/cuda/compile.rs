@@ -35,6 +35,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("lstm_state_strict.cu", include_str!("kernels/lstm_state_strict.cu")),
     ("matmul.cu", include_str!("kernels/matmul.cu")),
     ("pool.cu", include_str!("kernels/pool.cu")),
+    ("product_few.cu", include_str!("kernels/product_few.cu")),
+    ("product_few_float.cu", include_str!("kernels/product_few_float.cu")),
     ("product_float.cu", include_str!("kernels/product_float.cu")),
     ("product_stem.cu", include_str!("kernels/product_stem.cu")),
     ("product_tensor.cu", include_str!("kernels/product_tensor.cu")),

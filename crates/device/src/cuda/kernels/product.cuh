@@ -409,6 +409,17 @@ __device__ __forceinline__ void load_residual(const Params& p, u64 address, u32 
 }
 #endif
 
+// What a result of the matrix unit is held as. In tf32 the next product reads ten bits of fraction and would cut the rest, which makes every result a little
+// smaller; rounded here, errors have no direction and do not add up over layers.
+__device__ __forceinline__ float held(float x) {
+#if REAL == 0
+    u32 bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    x = __uint_as_float(bits);
+#endif
+    return x;
+}
+
 // Rounds COUNT finished elements, of which `left` belong to the group, and writes them from element `element` of `out` on.
 template <int COUNT>
 __device__ __forceinline__ void store(const Params& p, u64 element, u32 left, const float (&values)[COUNT]) {

@@ -60,17 +60,6 @@ __device__ __forceinline__ void prefetch_residual(const Params& p, const Rows& r
 #endif
 }
 
-// What a result is held as. In tf32 the next product reads ten bits of fraction and would cut the rest, which makes every result a little
-// smaller; rounded here, errors have no direction and do not add up over layers.
-__device__ __forceinline__ float held(float x) {
-#if REAL == 0
-    u32 bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-    x = __uint_as_float(bits);
-#endif
-    return x;
-}
-
 // CHUNK sums. Of eight threads that read together, four take the second half of their eight first, so that no bank is hit twice.
 __device__ __forceinline__ void take(const float* from, u32 thread, float (&values)[CHUNK]) {
     const bool swapped = CHUNK == 8 && (thread & 4);

@@ -1,15 +1,18 @@
 //! Linear layers and convolutions: see `kernels/product.cuh`.
 //!
 //! ```text
-//!   fp32 ────────────────────────────────────────────▶ product_float.cu    [`float`]
-//!   tf32, bf16, fp16 ─┬─ several taps, stride 1 ──────▶ product_window.cu   [`window`]
-//!                     ├─ few channels, stride 2 ──────▶ product_stem.cu     [`stem`]       bf16 and fp16
-//!                     └─ everything else ─────────────▶ product_tensor.cu   [`tensor`]
+//!   fp32 ─────────────┬─ few rows of few lanes ───────▶ product_few_float.cu  [`few`]
+//!                     └─ everything else ─────────────▶ product_float.cu      [`float`]
+//!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
+//!                     ├─ several taps, stride 1 ──────▶ product_window.cu     [`window`]
+//!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16
+//!                     └─ everything else ─────────────▶ product_tensor.cu     [`tensor`]
 //! ```
 //! A linear layer is a convolution of one tap whose image is a row, so one description serves both. A step's shape and precision decide whether
-//! the stem's kernel computes it, whose order of sums is its own. Which of the others does, with which tile, is a matter of time alone: of one
-//! precision, all sum the same products in the same order.
+//! `product_few.cu` or the stem's kernel computes it, whose orders of sums are their own. Which of the others does, with which tile, is a matter of time
+//! alone: of one precision, all sum the same products in the same order.
 
+mod few;
 mod float;
 mod instruction;
 mod sizes;
@@ -17,6 +20,7 @@ mod stem;
 mod tensor;
 mod window;
 
+use self::few::{FewFloatTile, FewTile};
 use self::float::FloatTile;
 use self::sizes::{Sizes, row_tiles};
 use self::stem::StemTile;
@@ -152,6 +156,20 @@ impl Product<'_> {
         self.shape.groups * self.shape.out_per_group
     }
 
+    /// Whether the rows of a linear layer are whole chunks of 16 bytes in a buffer. A matter of the plan alone: buffers begin at multiples of 64 bytes at
+    /// any capacity.
+    fn in_chunks(&self, site: &Site<'_>) -> bool {
+        let real = site.precision().stored(DType::F32);
+        let chunk = 16 / real.size();
+        let Some((offset, stride)) = self.linear else { return false };
+        matches!(self.x, Operand::Buffer(_))
+            && site.stored(self.x) == real
+            && site.operand(self.x).item_bytes.is_multiple_of(16)
+            && self.k().is_multiple_of(chunk)
+            && offset.is_multiple_of(chunk)
+            && (self.rows() == 1 || stride.unsigned_abs().is_multiple_of(chunk))
+    }
+
     fn loader(&self, site: &Site<'_>) -> Loader {
         let real = site.precision().stored(DType::F32);
         let chunk = 16 / real.size();
@@ -185,6 +203,7 @@ impl Product<'_> {
 #[derive(Debug)]
 struct Chosen {
     spec: KernelSpec,
+    loader: Loader,
     /// Outputs and rows of a tile.
     outputs: usize,
     rows: usize,
@@ -211,9 +230,26 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
     };
     let precision = site.precision();
     let size = precision.stored(DType::F32).size();
+    let loader = product.loader(site);
     if precision == Precision::Fp32 {
+        let few = FewFloatTile::of(&sizes).filter(|_| product.in_chunks(site));
+        if let Some(tile) = few {
+            return Chosen {
+                spec: site.spec("product_few_float.cu"),
+                loader: Loader::Rows,
+                outputs: FewFloatTile::OUTPUTS,
+                rows: tile.rows,
+                depth: sizes.k,
+                threads: FewFloatTile::THREADS,
+                shared_bytes: tile.shared_bytes(sizes.k),
+                tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+                window: None,
+                stem: None,
+            };
+        }
         let tile = FloatTile::of(&sizes);
         return Chosen {
+            loader,
             spec: site
                 .spec("product_float.cu")
                 .define("OUTPUTS", tile.of_thread[0])
@@ -232,7 +268,22 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
         };
     }
     let depth = BLOCK_ROW_BYTES / size;
-    let stays = product.linear.is_none() && product.loader(site) == Loader::Taps;
+    let few = FewTile::of(sizes.rows, sizes.k.div_ceil(depth)).filter(|_| product.in_chunks(site));
+    if let Some(tile) = few {
+        return Chosen {
+            spec: site.spec("product_few.cu").define("SPLIT", tile.split),
+            loader: Loader::Rows,
+            outputs: tile.outputs(),
+            rows: FewTile::ROWS,
+            depth,
+            threads: FewTile::THREADS,
+            shared_bytes: 0,
+            tiles: row_tiles(sizes.room, sizes.rows, FewTile::ROWS),
+            window: None,
+            stem: None,
+        };
+    }
+    let stays = product.linear.is_none() && loader == Loader::Taps;
     if let Some(tile) = WindowTile::of(&sizes, &product.shape, size).filter(|_| stays) {
         let mut spec = site
             .spec("product_window.cu")
@@ -242,6 +293,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
         spec.generated = instruction::multiply(precision, tile.columns);
         return Chosen {
             spec,
+            loader,
             outputs: tile.outputs,
             rows: tile.positions(),
             depth,
@@ -264,6 +316,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
         spec.generated = instruction::multiply_held(precision, tile.columns);
         return Chosen {
             spec,
+            loader,
             outputs: StemTile::OUTPUTS,
             rows: tile.columns,
             depth,
@@ -284,6 +337,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
     spec.generated = instruction::multiply(precision, tile.rows);
     Chosen {
         spec,
+        loader,
         outputs: tile.outputs,
         rows: tile.rows,
         depth,
@@ -376,7 +430,7 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         .define("BM", chosen.outputs)
         .define("BN", chosen.rows)
         .define("LINEAR", u32::from(product.linear.is_some()))
-        .define("LOADER", product.loader(site) as u32)
+        .define("LOADER", chosen.loader as u32)
         .define("X_TYPE", type_number(site.stored(product.x)))
         .define("BIAS", u32::from(epilogue.bias.is_some()))
         .define("RESIDUAL", residual_kind)
@@ -421,7 +475,8 @@ mod tests {
             let of = |name: &str| kernel(name, precision);
             assert_eq!(of("gemm 17×64×128"), tensor(Loader::Rows));
             assert_eq!(of("gemm 5×300×33"), tensor(Loader::Runs), "300 halves are no chunks");
-            assert_eq!(of("gemm of rows 56 apart from 8"), tensor(Loader::Rows));
+            assert_eq!(of("gemm of rows 56 apart from 8"), ("product_few.cu", "0".to_owned()), "few rows");
+            assert_eq!(of("gemm 9×264×20"), tensor(Loader::Rows));
             assert_eq!(of("gemm of rows 45 apart from 3"), tensor(Loader::Runs));
             assert_eq!(of(&conv("16→16", "1×1 stride 2")), tensor(Loader::Rows));
             assert_eq!(of(&conv("8→40", "3×3 stride 2")), tensor(Loader::Taps));
@@ -430,6 +485,8 @@ mod tests {
             assert_eq!(of(&conv("64→3", "3×3 stride 1")).0, "product_window.cu");
         }
         assert_eq!(kernel(&conv("64→3", "3×3 stride 1"), Precision::Fp32).0, "product_float.cu");
+        assert_eq!(kernel("gemm 1×64×10", Precision::Fp32).0, "product_few_float.cu");
+        assert_eq!(kernel("gemm 7×8×600", Precision::Fp32).0, "product_float.cu", "28 rows of a lane");
     }
 
     #[test]
