@@ -20,6 +20,7 @@ constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS), THREADS = 32
 constexpr int INPUT_PITCH = DEPTH + 4;  // floats
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, STAGE_BYTES = WEIGHT_BYTES + BN * INPUT_PITCH * 4;
 constexpr int AHEAD = STAGES - 1;
+constexpr int UNROLL = OUTPUTS == 8 ? 4 : DEPTH / 4;  // fours of k in one piece: a thousand products of a wide thread, 16 KB of code
 static_assert(WARPS_N * ACROSS * ROWS == BN && ACROSS * ALONG == 32, "warps cover the tile");
 static_assert(RUN % DEPTH == 0 && DEPTH % 4 == 0 && STAGE_BYTES % 16 == 0, "runs end with stages");
 
@@ -122,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         const float* x = reinterpret_cast<const float*>(dynamic + stage * STAGE_BYTES + WEIGHT_BYTES) + row0 * INPUT_PITCH;
         const u32 count = min(u32(DEPTH), p.k - step * DEPTH);
         if (count == DEPTH) {
-#pragma unroll
+#pragma unroll UNROLL
             for (int k = 0; k < DEPTH; k += 4) {
                 float4 four[ROWS];
 #pragma unroll

@@ -19,11 +19,14 @@ pub(super) struct FloatTile {
 
 impl FloatTile {
     /// Rows of a tile, outputs and rows of a thread, and how much of the float units' rate the thread's work allows, of 100: what it reads from shared
-    /// memory is used `rows` and `outputs` times (an estimate). Multiples of 7 fit images' 49, 196 and 784 pixels.
+    /// memory is used `rows` and `outputs` times (an estimate). Multiples of 7 fit images' 49, 196 and 784 pixels. Threads of 4 rows are twice as many,
+    /// for blocks that would be too few to hide what a thread waits for.
     const WIDTHS: &[(usize, [usize; 2], usize)] = &[
         (64, [8, 8], 100),
         (56, [8, 7], 97),
+        (64, [8, 4], 88),
         (32, [8, 8], 82),
+        (32, [8, 4], 82),
         (28, [8, 7], 80),
         (16, [8, 4], 75),
         (8, [2, 8], 65),
@@ -46,9 +49,10 @@ impl FloatTile {
     }
 
     fn new(outputs: usize, rows: usize, of_thread: [usize; 2]) -> FloatTile {
-        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor.
-        let (depth, stages) = match rows {
-            ..=8 => (32, 8),
+        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor. The largest tiles: long stages, so that threads meet less often.
+        let (depth, stages) = match (rows, outputs) {
+            (..=8, _) => (32, 8),
+            (_, 128) => (32, 3),
             _ => (16, 4),
         };
         // Sums take the registers: two warps to a scheduler at full width.
@@ -61,13 +65,20 @@ impl FloatTile {
         FloatTile { outputs, rows, of_thread, depth, stages, blocks }
     }
 
-    /// What the busiest multiprocessor takes for one of k, in hundredths of a cycle: products at 128 a cycle, or one per thread while its blocks have fewer
-    /// threads; weights and inputs at 32 bytes a cycle, its share of the second-level cache.
+    /// What the busiest multiprocessor takes for one of k, in hundredths of a cycle: products at [`FloatTile::busy`] of them a cycle; weights and inputs at 32
+    /// bytes a cycle, its share of the second-level cache.
     fn cycles(&self, sizes: &Sizes, rate: usize) -> usize {
         let blocks = sizes.blocks(self.outputs, self.rows).div_ceil(sizes.multiprocessors.max(1) as usize);
-        let busy = (blocks.min(self.blocks) * self.threads()).min(128);
+        let busy = FloatTile::busy(blocks.min(self.blocks) * self.threads());
         let products = blocks * self.outputs * self.rows * 10_000 / (busy * rate);
         products.max(blocks * (self.outputs + self.rows) * 4 * 100 / 32)
+    }
+
+    /// Products that a multiprocessor begins in a cycle when it has so many threads: 128 when each of its four schedulers has two warps to choose from. One
+    /// warp alone waits for its own reads of shared memory a quarter of the time (an estimate).
+    fn busy(threads: usize) -> usize {
+        let (alone, second) = (threads.min(128), threads.clamp(128, 256) - 128);
+        (alone * 3 + second) / 4
     }
 
     pub(super) fn shared_bytes(&self) -> usize {
@@ -108,11 +119,17 @@ mod tests {
         assert_eq!(tile(196, 1024, 32), [128, 56, 128]);
         assert_eq!(tile(49, 2048, 32), [128, 56, 128]);
         assert_eq!(tile(128, 256, 120), [128, 64, 128]);
+        assert_eq!(tile(128, 256, 64), [128, 64, 128]);
+    }
+
+    #[test]
+    fn one_block_to_a_multiprocessor_has_more_threads() {
+        assert_eq!(tile(128, 256, 32), [128, 64, 256]);
     }
 
     #[test]
     fn few_lanes_take_narrow_tiles_before_multiprocessors_idle() {
-        assert_eq!(tile(128, 256, 1), [64, 4, 32]);
+        assert_eq!(tile(128, 256, 1), [64, 2, 32]);
         assert_eq!(tile(256, 256, 2), [64, 8, 32]);
     }
 
