@@ -29,19 +29,28 @@ impl TensorTile {
         // Few rows: weights are streamed, and small blocks stream as well as large ones and are more. Short sums: prologue and end are the
         // kernel, and what matters is that other blocks work meanwhile.
         let streamed = rows <= 32;
-        let tall = !streamed && steps > 2 && sizes.has_pairs() && sizes.blocks(128, rows) * 4 >= all * 3;
+        // A long sum is bound by the bytes under way. Tall blocks that are alone have many stages, twice the weights in each, and read the inputs half as
+        // often, which is worth more than the multiprocessors they leave idle (BERT's layers of 768 outputs, 16 lanes: 192 blocks of 64 had
+        // 23 KB of weights under way per multiprocessor; an estimate, to be measured).
+        let tall_blocks = sizes.blocks(128, rows);
+        let enough = tall_blocks * 4 >= all * 3 || (steps >= 12 && tall_blocks * 2 >= all);
+        let tall = !streamed && steps > 2 && sizes.has_pairs() && enough;
         let outputs = if tall { 128 } else { 64 };
-        // A few lanes: narrower tiles before idle multiprocessors (64×56 took 8 lanes of ResNet-50 12 % faster).
+        // A few lanes: narrower tiles before idle multiprocessors (64×56 took 8 lanes of ResNet-50 12 % faster); where most idle, narrower still.
         if !tall && rows > 64 && sizes.blocks(outputs, rows) * 2 < all {
             rows = if rows == 128 { 64 } else { 56 };
         }
-        let alone = sizes.blocks(outputs, rows) <= all && steps >= 6;
+        while !tall && rows > 16 && sizes.blocks(outputs, rows) * 4 <= all {
+            rows = if rows > 32 { 32 } else { 16 };
+        }
+        let launched = sizes.blocks(outputs, rows).div_ceil(all);
+        let alone = launched <= 1 && steps >= 6;
         let short = steps <= 2 && !streamed;
         let blocks = match (alone, short, outputs) {
             (true, ..) => 1,
             (_, true, _) => 4,
             (_, _, 128) => 2,
-            (..) => 3,
+            (..) => launched.clamp(2, 3),
         };
         let room = SHARED_BYTES / blocks - BESIDE_STAGES;
         let stages = if short { Some(2) } else { stages(room, (outputs + rows) * 128) };
@@ -86,13 +95,20 @@ mod tests {
     fn few_lanes_take_smaller_tiles_before_multiprocessors_idle() {
         assert_eq!(tensor(196, 256, 2304, 8), [64, 56, 8]);
         assert_eq!(tensor(49, 512, 4608, 8), [64, 56, 8]);
+        assert_eq!(tensor(49, 512, 4608, 1), [64, 16, 8]);
+        assert_eq!(tensor(128, 256, 1152, 1), [64, 16, 8]);
+        assert_eq!(tensor(128, 256, 1152, 2), [64, 16, 8]);
+        assert_eq!(tensor(128, 256, 1152, 10), [64, 64, 8]);
+        assert_eq!(tensor(256, 256, 256, 1), [64, 16, 8]);
     }
 
     #[test]
     fn linear_layers_take_narrow_tiles_and_many_stages() {
         assert_eq!(tensor(1, 1000, 2048, 32), [64, 8, 8]);
-        assert_eq!(tensor(12, 512, 512, 32), [64, 16, 6]);
-        assert_eq!(tensor(128, 768, 768, 16), [64, 128, 3]);
+        assert_eq!(tensor(12, 512, 512, 32), [64, 16, 8]);
+        assert_eq!(tensor(128, 768, 768, 16), [128, 128, 6], "alone, with all the room for stages");
+        assert_eq!(tensor(128, 768, 3072, 16), [128, 128, 6]);
+        assert_eq!(tensor(128, 768, 3072, 8), [64, 128, 8]);
         assert_eq!(tensor(128, 768, 768, 32), [128, 128, 3]);
     }
 
