@@ -187,6 +187,8 @@ pub fn cases() -> Vec<Case> {
     }
     // One row of many products, several tiles of rows; rows that lie apart, at even and at odd places.
     all.extend([gemm(1, 520, 72, false), gemm(130, 24, 12, true)]);
+    // Short sums over many rows: more outputs than one tile has and fewer.
+    all.extend([gemm(130, 16, 96, false), gemm(200, 32, 16, false), gemm(150, 24, 144, true)]);
     all.extend([gemm_apart(6, 40, 16, 8, 56), gemm_apart(6, 40, 16, 3, 45)]);
     for (size, channels, out, kernel, stride, pad, dilation, groups) in [
         (7, 3, 5, 3, 1, 1, 1, 1),
