@@ -192,6 +192,8 @@ pub fn cases() -> Vec<Case> {
         all.push(gemm(rows, k, n, rows % 2 == 0));
     }
     all.push(gemm(1, 1032, 100, true));
+    // Short sums over many rows: more outputs than one tile has and fewer.
+    all.extend([gemm(130, 16, 96, false), gemm(200, 32, 16, false), gemm(150, 24, 144, true)]);
     all.extend([gemm_apart(6, 40, 16, 8, 56), gemm_apart(6, 40, 16, 3, 45)]);
     for (size, channels, out, kernel, stride, pad, dilation, groups) in [
         (7, 3, 5, 3, 1, 1, 1, 1),

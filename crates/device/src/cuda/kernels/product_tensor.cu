@@ -3,7 +3,7 @@
 //   slot     [BM/64 blocks of 8 KB]  --bulk copy-->  stage: weights [BM][128 B]  --\
 //                                                                                   wgmma m64 nBN, f32 sums in registers
 //   inputs   [BN rows of 128 B]      --chunks----->  stage: inputs  [BN][128 B]  --/
-//   sums --> shared memory, transposed --> + bias + residual --> activation --> out, 16 bytes at a time
+//   sums --> shared memory, where the stages were, transposed --> + bias + residual --> activation --> out, 16 bytes at a time
 //
 // M is the outputs, which come in whole blocks of 64, and N the rows, of which there may be any number: so a 7x7 image of 49 pixels wastes
 // an eighth of a tile of 56, and one row a tile of 8. Weights lie in the slot as the matrix unit reads them (the 128-byte swizzle), so one
@@ -23,7 +23,6 @@
 constexpr int THREADS = BM * 2;
 constexpr u32 WEIGHT_BYTES = BM * ROW_BYTES, STAGE_BYTES = WEIGHT_BYTES + BN * ROW_BYTES;
 static_assert(AHEAD >= 1 && AHEAD <= STAGES, "stages are loaded ahead");
-static_assert(BN * SUMS_PITCH * 4 <= STAGES * STAGE_BYTES, "the sums fit where the stages were");
 
 struct Swizzled {
     static __device__ __forceinline__ u32 at(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ (row & 7)) << 4); }

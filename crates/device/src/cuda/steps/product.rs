@@ -327,7 +327,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             stem: Some(tile),
         };
     }
-    let tile = TensorTile::of(&sizes, sizes.k.div_ceil(depth));
+    let tile = TensorTile::of(&sizes, sizes.k.div_ceil(depth), product.loader(site) == Loader::Rows);
     let mut spec = site
         .spec("product_tensor.cu")
         .define("STAGES", tile.stages)

@@ -22,8 +22,8 @@ pub(super) struct TensorTile {
 impl TensorTile {
     const WIDTHS: &[usize] = &[8, 16, 32, 56, 64, 104, 112, 128];
 
-    /// The tile of a step whose k is `steps` stages long.
-    pub(super) fn of(sizes: &Sizes, steps: usize) -> TensorTile {
+    /// The tile of a step whose k is `steps` stages long, and of whose inputs each row lies in one piece or not.
+    pub(super) fn of(sizes: &Sizes, steps: usize, whole_rows: bool) -> TensorTile {
         let all = sizes.multiprocessors as usize;
         let mut rows = width(TensorTile::WIDTHS, sizes.lane_rows());
         // Few rows: weights are streamed, and small blocks stream as well as large ones and are more. Short sums: prologue and end are the
@@ -46,23 +46,31 @@ impl TensorTile {
         let launched = sizes.blocks(outputs, rows).div_ceil(all);
         let alone = launched <= 1 && steps >= 6;
         let short = steps <= 2 && !streamed;
+        // One stage is all there is, so the sums take the most room; only where rows are whole there are registers for five blocks.
+        let single = short && steps == 1 && whole_rows;
         let blocks = match (alone, short, outputs) {
             (true, ..) => 1,
+            (_, true, _) if single => 5,
             (_, true, _) => 4,
             (_, _, 128) => 2,
             (..) => launched.clamp(2, 3),
         };
         let room = SHARED_BYTES / blocks - BESIDE_STAGES;
-        let stages = if short { Some(2) } else { stages(room, (outputs + rows) * 128) };
+        let stages = match (single, short) {
+            (true, _) => Some(1),
+            (_, true) => Some(2),
+            _ => stages(room, (outputs + rows) * 128),
+        };
         let stages = stages.expect("three stages of any tile fit");
         let lag = usize::from(stages >= 6);
         let ahead = if steps <= stages { stages } else { stages - 1 - lag };
         TensorTile { outputs, rows, stages, lag, ahead, blocks }
     }
 
-    /// Dynamic shared memory: the stages, and what it takes to begin them at a multiple of 1024.
+    /// Dynamic shared memory: the stages, where the sums lie later, and what it takes to begin them at a multiple of 1024.
     pub(super) fn shared_bytes(&self) -> usize {
-        self.stages * (self.outputs + self.rows) * 128 + 1024
+        let sums = self.rows * (self.outputs + 4) * 4;
+        (self.stages * (self.outputs + self.rows) * 128).max(sums) + 1024
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -76,14 +84,14 @@ mod tests {
     use super::*;
 
     fn tensor(rows: usize, outputs: usize, k: usize, lanes: u32) -> [usize; 3] {
-        let tile = TensorTile::of(&sizes(rows, outputs, k, lanes), k.div_ceil(64));
+        let tile = TensorTile::of(&sizes(rows, outputs, k, lanes), k.div_ceil(64), true);
         [tile.outputs, tile.rows, tile.stages]
     }
 
     #[test]
     fn tiles_fit_the_images_of_residual_networks() {
         assert_eq!(tensor(3136, 64, 576, 32), [64, 112, 3]);
-        assert_eq!(tensor(3136, 256, 64, 32), [64, 112, 2], "a short sum");
+        assert_eq!(tensor(3136, 256, 64, 32), [64, 112, 1], "a short sum");
         assert_eq!(tensor(784, 128, 1152, 32), [128, 112, 3]);
         assert_eq!(tensor(196, 256, 2304, 32), [128, 104, 6], "128 blocks are one to a multiprocessor");
         assert_eq!(tensor(196, 1024, 256, 32), [128, 104, 3]);
@@ -114,9 +122,11 @@ mod tests {
 
     #[test]
     fn every_tile_fits_its_multiprocessor_and_its_sums() {
-        for rows in 1..400 {
-            for (outputs, k, lanes) in [(64, 64, 1), (200, 640, 8), (512, 4608, 32), (4096, 1024, 128)] {
-                let tile = TensorTile::of(&sizes(rows, outputs, k, lanes), k.div_ceil(64));
+        for rows in (1..400).chain([3136, 12544]) {
+            for (outputs, k, lanes) in
+                [(64, 64, 1), (96, 16, 32), (200, 640, 8), (512, 4608, 32), (4096, 1024, 128)]
+            {
+                let tile = TensorTile::of(&sizes(rows, outputs, k, lanes), k.div_ceil(64), true);
                 assert!(
                     tile.blocks * (tile.shared_bytes() + BESIDE_STAGES - 1024) <= SHARED_BYTES,
                     "{tile:?}"
