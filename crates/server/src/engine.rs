@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tessera_core::{LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
+use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, RequestError, Slot};
 use tessera_scheduler::{
     Cancelled, Config, Decision, LaunchPlan, Offer, PlanWork, Refusal, Scheduler, Terms,
@@ -254,10 +254,10 @@ impl Inbox {
             started: Instant::now(),
             policy: config.policy,
             scheduler: Scheduler::new(config),
-            tenants: HashMap::new(),
+            tenants: IdMap::default(),
             plans: HashMap::new(),
-            waiting: HashMap::new(),
-            in_flight: HashMap::new(),
+            waiting: IdMap::default(),
+            in_flight: IdMap::default(),
             stopping: false,
         };
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -284,11 +284,11 @@ struct Engine {
     started: Instant,
     policy: Policy,
     scheduler: Scheduler,
-    tenants: HashMap<TenantId, Home>,
+    tenants: IdMap<TenantId, Home>,
     plans: HashMap<PlanKey, LoadedPlan>,
     /// Let in, not launched.
-    waiting: HashMap<RequestId, Waiting>,
-    in_flight: HashMap<LaunchId, InFlight>,
+    waiting: IdMap<RequestId, Waiting>,
+    in_flight: IdMap<LaunchId, InFlight>,
     stopping: bool,
 }
 
