@@ -7,13 +7,16 @@
 //! The backend outlives the sockets: whoever calls [`serve`] stops the engine after it returns. The caller also owns
 //! the runtime; handlers never block it.
 
+mod head_timer;
+
 use crate::frontend::Backend;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use axum::Router;
+use head_timer::HeadTimer;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::future::{Future, pending};
@@ -141,7 +144,7 @@ impl Door {
                 Some(ended) = connections.join_next(), if !connections.is_empty() => note(ended),
                 (stream, permit) = self.accept(&listener) => {
                     let mut http = http1::Builder::new();
-                    http.timer(TokioTimer::new()).header_read_timeout(self.idle_timeout);
+                    http.timer(HeadTimer::default()).header_read_timeout(self.idle_timeout);
                     let service = TowerToHyperService::new(routes.clone());
                     let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
                     let guest = Guest::new(self.counted.clone(), permit);
