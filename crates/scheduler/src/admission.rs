@@ -94,7 +94,8 @@ impl Scheduler {
         };
         let launches = u32::try_from(items / u64::from(full)).unwrap_or(u32::MAX);
         let rest = u32::try_from(items % u64::from(full)).unwrap_or(0);
+        let full_cost = if launches == 0 { Duration::ZERO } else { cost(full) };
         let rest_cost = if rest == 0 { Duration::ZERO } else { cost(rest) };
-        cost(full).saturating_mul(launches).saturating_add(rest_cost)
+        full_cost.saturating_mul(launches).saturating_add(rest_cost)
     }
 }

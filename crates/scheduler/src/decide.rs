@@ -107,9 +107,11 @@ impl Scheduler {
                 continue;
             };
             let due = [tightest, waiting.due].into_iter().flatten().min();
-            let end = self.plans.predict(plan, size).map(|cost| now + cost);
             // A deadline that is lost already binds nobody.
-            let kept = |due: Moment| end.is_none_or(|end| end <= due) || self.is_lost(now, plan, due);
+            let kept = |due: Moment| {
+                let cost = self.plans.predict(plan, size);
+                cost.is_none_or(|cost| now + cost <= due) || self.is_lost(now, plan, due)
+            };
             if !launch.is_empty() && !due.is_none_or(kept) {
                 break;
             }

@@ -9,8 +9,8 @@
 use crate::fairness::VirtualTime;
 use crate::plans::PlanIx;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use tessera_core::{Moment, OwnerId, RequestId, TenantId};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use tessera_core::{IdMap, Moment, OwnerId, RequestId, TenantId};
 
 /// Where a loose request stands: urgency, then arrival.
 type Key = (Moment, u64, RequestId);
@@ -29,7 +29,7 @@ pub(crate) struct Loose {
     owners: BTreeSet<(VirtualTime, OwnerId)>,
     plans: BTreeMap<PlanIx, BTreeSet<(VirtualTime, OwnerId)>>,
     /// How many loose requests a tenant has of a plan, and how urgent the last is.
-    flows: HashMap<(TenantId, PlanIx), (u32, Moment)>,
+    flows: IdMap<(TenantId, PlanIx), (u32, Moment)>,
 }
 
 impl Loose {

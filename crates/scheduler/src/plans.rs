@@ -1,7 +1,7 @@
 //! Plans by number: a `PlanKey` is 40 bytes behind a pointer, and every decision compares plans many times.
 
 use crate::cost::Size;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tessera_core::{Moment, PlanKey};
 
@@ -15,7 +15,8 @@ pub(crate) struct PlanIx(pub(crate) u32);
 /// The plans heard of, and what each costs.
 #[derive(Debug)]
 pub(crate) struct Plans {
-    numbers: HashMap<PlanKey, PlanIx>,
+    /// A tree: one plan or a few are mostly found without reading more of a key than its class.
+    numbers: BTreeMap<PlanKey, PlanIx>,
     plans: BTreeMap<PlanIx, Plan>,
     next: u32,
     pub(crate) costs: Costs,
@@ -32,7 +33,7 @@ struct Plan {
 
 impl Plans {
     pub(crate) fn new(costs: Costs, given: Option<Arc<dyn CostTable>>) -> Plans {
-        Plans { numbers: HashMap::new(), plans: BTreeMap::new(), next: 0, costs, given }
+        Plans { numbers: BTreeMap::new(), plans: BTreeMap::new(), next: 0, costs, given }
     }
 
     /// The plan's number, a new one when it was never heard of.

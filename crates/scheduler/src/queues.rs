@@ -7,8 +7,8 @@ use crate::fairness::Owners;
 use crate::forming::Rider;
 use crate::loose::{Loose, Whose};
 use crate::plans::PlanIx;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use tessera_core::{Bytes, Moment, RequestId, TenantId};
+use std::collections::{BTreeMap, BTreeSet};
+use tessera_core::{Bytes, IdMap, Moment, RequestId, TenantId};
 
 /// A request that waits.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ type Key = (Moment, u64, RequestId);
 /// Everything that waits.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
-    waiting: HashMap<RequestId, Waiting>,
+    waiting: IdMap<RequestId, Waiting>,
     depths: BTreeMap<TenantId, Depth>,
     by_tenant: BTreeMap<TenantId, BTreeSet<(u64, RequestId)>>,
     by_plan: BTreeMap<PlanIx, BTreeSet<Key>>,

@@ -7,10 +7,10 @@ use crate::launch::Decision;
 use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms};
 use crate::plans::{PlanIx, Plans};
 use crate::queues::Queues;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
-use tessera_core::{LaunchId, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
+use tessera_core::{IdMap, LaunchId, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 
 /// Who waits, what runs, what things cost. See the crate's text.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Scheduler {
     pub(crate) plans: Plans,
     pub(crate) queues: Queues,
     pub(crate) in_flight: BTreeMap<LaunchId, InFlight>,
-    pub(crate) in_flight_requests: HashMap<RequestId, LaunchId>,
+    pub(crate) in_flight_requests: IdMap<RequestId, LaunchId>,
     pub(crate) launches: u64,
     /// Whose turn it was last, for the policies that take turns.
     pub(crate) last_tenant: Option<TenantId>,
@@ -58,7 +58,7 @@ impl Scheduler {
             plans: Plans::new(Costs::new(config.cost), config.given_costs.clone()),
             queues: Queues::default(),
             in_flight: BTreeMap::new(),
-            in_flight_requests: HashMap::new(),
+            in_flight_requests: IdMap::default(),
             launches: 0,
             last_tenant: None,
             config,

@@ -5,6 +5,7 @@
 //! goes first, but none that a request holds: then there are more for a while.
 
 use crate::engine::{EngineHandle, Programs};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -141,16 +142,14 @@ struct Wish {
     item_dim: Option<usize>,
 }
 
-impl Wish {
-    /// The values of the dimensions that are not open. With and without an open one the length differs.
-    fn dims(&self) -> Vec<u64> {
-        self.item_dim.map_or_else(|| self.bound.dims.clone(), |_| self.bound.batched_dims())
-    }
+/// The values of the dimensions that are not open. With and without an open one the length differs.
+fn dims_of(bound: &Bound, item_dim: Option<usize>) -> Cow<'_, [u64]> {
+    item_dim.map_or_else(|| Cow::Borrowed(&bound.dims[..]), |_| Cow::Owned(bound.batched_dims()))
 }
 
 #[derive(Debug, Default)]
 struct Plans {
-    /// By [`Wish::dims`]; with the time of last use. Mostly one or a few, which a tree finds without hashing.
+    /// By [`dims_of`]; with the time of last use. Mostly one or a few, which a tree finds without hashing.
     cells: BTreeMap<Vec<u64>, (PlanCell, u64)>,
     uses: u64,
 }
@@ -183,12 +182,12 @@ impl ClassEntry {
     /// Items are batched if the planner proves them independent; if not, the item count is one more fixed dimension.
     pub async fn planned(self: &Arc<Self>, bound: &Bound) -> Result<Arc<Planned>, NoPlan> {
         for item_dim in [bound.item_dim, None] {
-            let wish = Wish { bound: bound.clone(), item_dim };
-            let cell = self.cell(&wish);
+            let cell = self.cell(&dims_of(bound, item_dim));
             let made = match cell.get() {
                 Some(made) => made.clone(),
                 // A task of its own, which outlives the caller: half a making would leave programs that nobody owns.
                 None => {
+                    let wish = Wish { bound: bound.clone(), item_dim };
                     tokio::spawn(fill(cell, self.clone(), wish)).await.unwrap_or(Err(NoPlan::Interrupted))
                 }
             };
@@ -204,14 +203,13 @@ impl ClassEntry {
         self.workshop.runtime.block_on(self.planned(bound)).map(drop)
     }
 
-    /// The cell of a wish; others may have to go for it.
-    fn cell(&self, wish: &Wish) -> PlanCell {
+    /// The cell of a wish, by its dimensions; others may have to go for it.
+    fn cell(&self, dims: &[u64]) -> PlanCell {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plans = &mut *plans;
         plans.uses += 1;
         let uses = plans.uses;
-        let key = wish.dims();
-        if let Some((cell, used)) = plans.cells.get_mut(&key) {
+        if let Some((cell, used)) = plans.cells.get_mut(dims) {
             *used = uses;
             return cell.clone();
         }
@@ -223,7 +221,7 @@ impl ClassEntry {
             plans.cells.remove(&oldest);
         }
         let cell = PlanCell::default();
-        plans.cells.insert(key, (cell.clone(), uses));
+        plans.cells.insert(dims.to_vec(), (cell.clone(), uses));
         cell
     }
 
@@ -276,7 +274,11 @@ impl ClassEntry {
             _ => DimValue::Fixed(size),
         };
         let values: Vec<DimValue> = wish.bound.dims.iter().enumerate().map(value).collect();
-        let key = PlanKey { class: self.class.id, dims: wish.dims().into(), precision: self.precision };
+        let key = PlanKey {
+            class: self.class.id,
+            dims: dims_of(&wish.bound, wish.item_dim).into(),
+            precision: self.precision,
+        };
         tessera_planner::plan(key, self.class.folded(), &self.layout, &values)
     }
 

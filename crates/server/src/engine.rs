@@ -12,12 +12,12 @@
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, QueueGauge, Queued};
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tessera_core::{LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
+use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, RequestError, Slot};
 use tessera_scheduler::{
     Cancelled, Config, Decision, LaunchPlan, Offer, PlanWork, Refusal, Scheduler, Terms,
@@ -91,7 +91,7 @@ pub struct Home {
 
 #[derive(Debug)]
 enum Command {
-    Offer(Box<Incoming>),
+    Offer(Incoming),
     Cancel(RequestId),
     TenantAdded { tenant: TenantId, terms: Terms, home: Home },
     TenantRemoved(TenantId),
@@ -112,7 +112,7 @@ impl EngineHandle {
     /// Hands a request in. Its answer comes through its `reply`, also when the engine is gone. The engine need not look at
     /// it before the [`Offered`] is dropped.
     pub fn offer(&self, incoming: Incoming) -> Offered<'_> {
-        let waiting = match self.commands.put(Command::Offer(Box::new(incoming))) {
+        let waiting = match self.commands.put(Command::Offer(incoming)) {
             Ok(waiting) => waiting,
             Err(Command::Offer(incoming)) => {
                 answer(incoming.reply, Err(NotAnswered::Stopping));
@@ -254,10 +254,10 @@ impl Inbox {
             started: Instant::now(),
             policy: config.policy,
             scheduler: Scheduler::new(config),
-            tenants: HashMap::new(),
-            plans: HashMap::new(),
-            waiting: HashMap::new(),
-            in_flight: HashMap::new(),
+            tenants: IdMap::default(),
+            plans: BTreeMap::new(),
+            waiting: IdMap::default(),
+            in_flight: IdMap::default(),
             stopping: false,
         };
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -284,11 +284,11 @@ struct Engine {
     started: Instant,
     policy: Policy,
     scheduler: Scheduler,
-    tenants: HashMap<TenantId, Home>,
-    plans: HashMap<PlanKey, LoadedPlan>,
+    tenants: IdMap<TenantId, Home>,
+    plans: BTreeMap<PlanKey, LoadedPlan>,
     /// Let in, not launched.
-    waiting: HashMap<RequestId, Waiting>,
-    in_flight: HashMap<LaunchId, InFlight>,
+    waiting: IdMap<RequestId, Waiting>,
+    in_flight: IdMap<LaunchId, InFlight>,
     stopping: bool,
 }
 
@@ -352,7 +352,7 @@ impl Engine {
     fn take(&mut self, command: Command) {
         let now = self.now();
         match command {
-            Command::Offer(incoming) => self.offer(*incoming),
+            Command::Offer(incoming) => self.offer(now, incoming),
             Command::Cancel(request) => {
                 // One in flight runs on and its answer finds nobody; one unknown was answered already.
                 if self.scheduler.cancel(now, request) == Cancelled::Queued
@@ -398,7 +398,7 @@ impl Engine {
         }
     }
 
-    fn offer(&mut self, incoming: Incoming) {
+    fn offer(&mut self, now: Moment, incoming: Incoming) {
         let Incoming { request, tenant, plan, items, batchable, inputs, arrived, timeout, reply } = incoming;
         if self.stopping {
             return answer(reply, Err(NotAnswered::Stopping));
@@ -410,7 +410,6 @@ impl Engine {
         let deadline =
             timeout.map(|timeout| Moment::at(arrived.saturating_duration_since(self.started)) + timeout);
         let offer = Offer { request, tenant, plan: plan.clone(), items, bytes, deadline, batchable };
-        let now = Moment::at(self.started.elapsed());
         match self.scheduler.offer(now, &offer) {
             Ok(_) => {
                 loaded.users += 1;

@@ -11,23 +11,28 @@
 //! Every error is `{"error":"…"}` with the status of [`crate::wire`]. Health answers have bodies because KServe's
 //! client reads them; Triton's reads the status alone. Nothing is decided here.
 
+mod site;
+
 use crate::frontend::{Backend, ModelInfo, TensorInfo};
 use crate::metrics::Metrics;
 use crate::protocol::{self, JSON_LENGTH_HEADER};
 use crate::wire::Rejection;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde_json::json;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
+
+pub use site::Site;
 
 /// What every handler shares.
 struct Front<B> {
@@ -36,9 +41,8 @@ struct Front<B> {
     max_body: u64,
 }
 
-/// The routes over a backend. `max_body` is in bytes.
-pub fn routes<B: Backend>(backend: Arc<B>, metrics: Arc<Metrics>, max_body: u64) -> Router {
-    let front = Arc::new(Front { backend, metrics, max_body });
+/// All routes, also that of requests for inference whose path is not plain.
+fn others<B: Backend>(front: Arc<Front<B>>) -> Router {
     Router::new()
         .route("/v2", get(server))
         .route("/v2/", get(server))
@@ -46,10 +50,10 @@ pub fn routes<B: Backend>(backend: Arc<B>, metrics: Arc<Metrics>, max_body: u64)
         .route("/v2/health/ready", get(ready::<B>))
         .route("/v2/models/{model}", get(model::<B>))
         .route("/v2/models/{model}/ready", get(model_ready::<B>))
-        .route("/v2/models/{model}/infer", post(infer::<B>))
+        .route("/v2/models/{model}/infer", post(infer_by_route::<B>))
         .route("/v2/models/{model}/versions/{version}", get(model::<B>))
         .route("/v2/models/{model}/versions/{version}/ready", get(model_ready::<B>))
-        .route("/v2/models/{model}/versions/{version}/infer", post(infer::<B>))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer_by_route::<B>))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found") })
         .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .with_state(front)
@@ -95,12 +99,14 @@ fn named(path: Named) -> Result<(String, Option<u64>), Rejection> {
     let Path(parts) = path.map_err(|_| Rejection::Invalid("the path is not UTF-8 once decoded".into()))?;
     let mut parts = parts.into_iter();
     let model = parts.next().unwrap_or_default();
-    match parts.next() {
-        None => Ok((model, None)),
-        Some(version) => match version.parse() {
-            Ok(number) if version.bytes().all(|byte| byte.is_ascii_digit()) => Ok((model, Some(number))),
-            _ => Err(Rejection::UnknownVersion { model, version, served: Vec::new() }),
-        },
+    numbered(model, parts.next().as_deref())
+}
+
+fn numbered(model: String, version: Option<&str>) -> Result<(String, Option<u64>), Rejection> {
+    let Some(version) = version else { return Ok((model, None)) };
+    match version.parse() {
+        Ok(number) if version.bytes().all(|byte| byte.is_ascii_digit()) => Ok((model, Some(number))),
+        _ => Err(Rejection::UnknownVersion { model, version: version.to_owned(), served: Vec::new() }),
     }
 }
 
@@ -141,9 +147,21 @@ async fn model_ready<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named
     }
 }
 
-async fn infer<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named, request: Request) -> Response {
+async fn infer_by_route<B: Backend>(
+    State(front): State<Arc<Front<B>>>,
+    path: Named,
+    request: Request<Body>,
+) -> Response {
+    infer(&front, named(path), request).await
+}
+
+async fn infer<B: Backend>(
+    front: &Front<B>,
+    named: Result<(String, Option<u64>), Rejection>,
+    request: Request<impl Content>,
+) -> Response {
     let started = Instant::now();
-    let (model, version) = match named(path) {
+    let (model, version) = match named {
         Ok(named) => named,
         Err(why) => {
             front.metrics.refused("", &why);
@@ -151,7 +169,7 @@ async fn infer<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named, requ
         }
     };
     // Dropped with the future when the client hangs up, and then the only one to know.
-    let mut waiting = Waiting { front: &front, model: &model, over: false };
+    let mut waiting = Waiting { front, model: &model, over: false };
     let answered = front.infer(&model, version, request).await;
     waiting.over = true;
     match answered {
@@ -180,6 +198,11 @@ impl<B> Drop for Waiting<'_, B> {
     }
 }
 
+/// A body that comes in over the wire.
+trait Content: HttpBody<Data = Bytes, Error: Display> + Unpin {}
+
+impl<C: HttpBody<Data = Bytes, Error: Display> + Unpin> Content for C {}
+
 /// A body above this is read by a blocking thread: a megabyte of JSON takes milliseconds, in which every other
 /// connection of this worker would wait. Below, handing over costs more than reading.
 const LARGE_BODY: usize = 256 << 10;
@@ -189,22 +212,9 @@ impl<B: Backend> Front<B> {
         &self,
         model: &str,
         version: Option<u64>,
-        request: Request,
+        request: Request<impl Content>,
     ) -> Result<Response, Rejection> {
-        let (head, body) = request.into_parts();
-        if let Some(encoding) = head.headers.get(CONTENT_ENCODING).filter(|&value| value != "identity") {
-            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-            return Err(Rejection::UnsupportedEncoding { encoding });
-        }
-        let body = self.read(body).await?;
-        let decoded = if body.len() <= LARGE_BODY {
-            self.decode(model, version, &head.headers, &body)?
-        } else {
-            let (model, headers, backend) = (model.to_owned(), head.headers, Arc::clone(&self.backend));
-            let read =
-                tokio::task::spawn_blocking(move || decode(&*backend, &model, version, &headers, &body));
-            read.await.map_err(|why| Rejection::Internal(format!("reading the request failed: {why}")))??
-        };
+        let decoded = self.decoded(model, version, request).await?;
         let answer = self.backend.infer(decoded.request).await?;
         let encoded = protocol::encode(&answer, decoded.id.as_deref(), &decoded.wanted)?;
         let mut response = Response::new(Body::from(encoded.body));
@@ -212,27 +222,38 @@ impl<B: Backend> Front<B> {
         match encoded.json_length {
             None => headers.insert(CONTENT_TYPE, JSON),
             Some(length) => {
-                headers.insert(JSON_LENGTH_HEADER, HeaderValue::from(length));
+                headers.insert(JSON_LENGTH, HeaderValue::from(length));
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
             }
         };
         Ok(response)
     }
 
-    fn decode(
+    /// The request read. Nothing else of it is kept while its answer is awaited: head and body hold on to the buffer that the
+    /// connection reads into.
+    async fn decoded(
         &self,
         model: &str,
         version: Option<u64>,
-        headers: &HeaderMap,
-        body: &Bytes,
+        request: Request<impl Content>,
     ) -> Result<protocol::Decoded, Rejection> {
-        decode(&*self.backend, model, version, headers, body)
+        let (head, body) = request.into_parts();
+        if let Some(encoding) = head.headers.get(CONTENT_ENCODING).filter(|&value| value != "identity") {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+            return Err(Rejection::UnsupportedEncoding { encoding });
+        }
+        let body = self.read(body).await?;
+        if body.len() <= LARGE_BODY {
+            return decode(&*self.backend, model, version, &head.headers, &body);
+        }
+        let (model, headers, backend) = (model.to_owned(), head.headers, Arc::clone(&self.backend));
+        let read = tokio::task::spawn_blocking(move || decode(&*backend, &model, version, &headers, &body));
+        read.await.map_err(|why| Rejection::Internal(format!("reading the request failed: {why}")))?
     }
 
     /// The whole body as one piece. Pieces are joined as they come: a body sent as a million chunks of a byte takes
     /// a million bytes, not a million buffers. The usual body is one piece, and is not copied.
-    async fn read(&self, mut body: Body) -> Result<Bytes, Rejection> {
-        use axum::body::HttpBody;
+    async fn read(&self, mut body: impl Content) -> Result<Bytes, Rejection> {
         let limit = self.max_body;
         if body.size_hint().lower() > limit {
             return Err(Rejection::TooLarge { limit });
@@ -269,7 +290,7 @@ fn decode<B: Backend>(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<protocol::Decoded, Rejection> {
-    let json_length = match headers.get(JSON_LENGTH_HEADER).map(HeaderValue::to_str) {
+    let json_length = match headers.get(&JSON_LENGTH).map(HeaderValue::to_str) {
         None => None,
         Some(Ok(word)) => Some(word),
         Some(Err(_)) => {
@@ -278,6 +299,9 @@ fn decode<B: Backend>(
     };
     protocol::decode(model, version, json_length, body, || backend.model(model, version))
 }
+
+/// As a name, which needs no reading at every look-up.
+const JSON_LENGTH: HeaderName = HeaderName::from_static(JSON_LENGTH_HEADER);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

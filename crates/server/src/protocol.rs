@@ -19,6 +19,7 @@
 //! - Nested and flat `data` are alike: the shape decides, the count must agree.
 //! - BYTES, shared memory, classification and sequences are refused by name.
 
+mod decimal;
 mod numbers;
 mod parameters;
 mod request;

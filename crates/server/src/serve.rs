@@ -7,15 +7,22 @@
 //! The backend outlives the sockets: whoever calls [`serve`] stops the engine after it returns. The caller also owns
 //! the runtime; handlers never block it.
 
+mod head_timer;
+
 use crate::frontend::Backend;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use head_timer::HeadTimer;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
@@ -88,8 +95,8 @@ pub async fn serve<B: Backend>(
     settings: &Settings,
     stop: impl Future<Output = ()>,
 ) -> usize {
-    let routes = http::routes(backend, Arc::clone(&metrics), settings.max_body.0);
-    let pages = http::metrics_routes(Arc::clone(&metrics));
+    let site = http::Site::new(backend, Arc::clone(&metrics), settings.max_body.0);
+    let pages = TowerToHyperService::new(http::metrics_routes(Arc::clone(&metrics)));
     let door = |counted| Door {
         idle_timeout: settings.idle_timeout,
         grace: settings.shutdown_grace,
@@ -98,7 +105,7 @@ pub async fn serve<B: Backend>(
     };
     // Monitors are served through the drain, and let go with it.
     tokio::select! {
-        cut = door(Some(metrics)).run(listeners.http, routes, stop) => cut,
+        cut = door(Some(metrics)).run(listeners.http, site, stop) => cut,
         cut = door(None).run(listeners.metrics, pages, pending()) => cut,
     }
 }
@@ -131,7 +138,11 @@ struct Door {
 }
 
 impl Door {
-    async fn run(self, listener: TcpListener, routes: Router, stop: impl Future<Output = ()>) -> usize {
+    async fn run<S>(self, listener: TcpListener, site: S, stop: impl Future<Output = ()>) -> usize
+    where
+        S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
+        S: Clone + Send + 'static,
+    {
         let mut stop = pin!(stop);
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
@@ -141,9 +152,8 @@ impl Door {
                 Some(ended) = connections.join_next(), if !connections.is_empty() => note(ended),
                 (stream, permit) = self.accept(&listener) => {
                     let mut http = http1::Builder::new();
-                    http.timer(TokioTimer::new()).header_read_timeout(self.idle_timeout);
-                    let service = TowerToHyperService::new(routes.clone());
-                    let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+                    http.timer(HeadTimer::default()).header_read_timeout(self.idle_timeout);
+                    let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), site.clone()));
                     let guest = Guest::new(self.counted.clone(), permit);
                     connections.spawn(async move {
                         // A client that breaks off or talks nonsense is its own affair.

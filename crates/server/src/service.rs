@@ -69,14 +69,13 @@ impl Service {
                     &served.info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(),
                 ))
             })?;
-        let data: Vec<Bytes> = inputs.iter().map(|input| input.data.clone()).collect();
         // Held until the answer is there, so that its programs are too.
         let planned =
             served.class.planned(&bound).await.map_err(|error| no_plan(&served.info.name, &error))?;
-        let parts = self.offer(served, &planned, &bound, &data, arrived, request.timeout).await;
+        let parts = self.offer(served, &planned, &bound, &inputs, arrived, request.timeout).await;
         let allowed = request.timeout.or(served.slo).unwrap_or_default();
         let parts = parts.map_err(|why| rejection(&served.info.name, allowed, why))?;
-        let outputs = wanted.into_iter().map(|output| {
+        let output = |output: usize| {
             let port = &planned.plan.outputs[output];
             let data = joined(parts.iter().map(|part| part[output].clone()));
             TensorOut {
@@ -85,12 +84,12 @@ impl Service {
                 shape: shape_of(port, data.len()),
                 data,
             }
-        });
-        Ok(InferResponse {
-            model: served.info.name.clone(),
-            version: served.info.version,
-            outputs: outputs.collect(),
-        })
+        };
+        let outputs = match wanted {
+            None => (0..served.info.outputs.len()).map(output).collect(),
+            Some(wanted) => wanted.into_iter().map(output).collect(),
+        };
+        Ok(InferResponse { model: served.info.name.clone(), version: served.info.version, outputs })
     }
 
     /// Offers a request in parts that fit a launch, and waits for all of them.
@@ -99,19 +98,19 @@ impl Service {
         served: &Served,
         planned: &Planned,
         bound: &Bound,
-        data: &[Bytes],
+        inputs: &[&TensorIn],
         arrived: Instant,
         timeout: Option<Duration>,
     ) -> Result<Vec<Vec<Bytes>>, NotAnswered> {
         let items = if planned.plan.batched { bound.items } else { 1 };
         let most = u64::from(planned.most_items.get());
-        let per_item: Vec<usize> = planned.plan.inputs.iter().map(Port::bytes_per_item).collect();
         let (mut waits, mut offered) = (Vec::new(), None);
         let mut first = 0;
         while first < items {
             let count = (items - first).min(most);
-            let cut = |(bytes, per_item): (&Bytes, &usize)| {
-                bytes.slice(first as usize * per_item..(first + count) as usize * per_item)
+            let cut = |(input, port): (&&TensorIn, &Port)| {
+                let per_item = port.bytes_per_item();
+                input.data.slice(first as usize * per_item..(first + count) as usize * per_item)
             };
             let (reply, answer) = oneshot::channel();
             let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
@@ -124,7 +123,7 @@ impl Service {
                     .and_then(NonZeroU32::new)
                     .expect("between 1 and a launch's items"),
                 batchable: planned.plan.batched,
-                inputs: data.iter().zip(&per_item).map(cut).collect(),
+                inputs: inputs.iter().zip(&planned.plan.inputs).map(cut).collect(),
                 arrived,
                 timeout,
                 reply,
@@ -219,11 +218,11 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// The indices of the outputs that the request wants; all when it names none.
-fn wanted(served: &Served, request: &InferRequest) -> Result<Vec<usize>, Rejection> {
+/// The indices of the outputs that the request wants; `None` are all, when it names none.
+fn wanted(served: &Served, request: &InferRequest) -> Result<Option<Vec<usize>>, Rejection> {
     let outputs = &served.info.outputs;
     if request.outputs.is_empty() {
-        return Ok((0..outputs.len()).collect());
+        return Ok(None);
     }
     let find = |name: &String| {
         outputs.iter().position(|output| output.name == *name).ok_or_else(|| {
@@ -235,7 +234,7 @@ fn wanted(served: &Served, request: &InferRequest) -> Result<Vec<usize>, Rejecti
             ))
         })
     };
-    request.outputs.iter().map(find).collect()
+    request.outputs.iter().map(find).collect::<Result<_, _>>().map(Some)
 }
 
 /// The request's inputs in the model's order, all there and of the right type.

@@ -1,5 +1,6 @@
 //! Numbers between JSON and memory, without a tree in between.
 
+use super::decimal;
 use half::{bf16, f16};
 use std::io::Write;
 use tessera_core::DType;
@@ -26,8 +27,18 @@ pub(super) fn read(dtype: DType, json: &str, count: usize) -> Result<Vec<u8>, St
         DType::I16 => each(dtype, json, count, |token| token.parse().ok().map(i16::to_le_bytes)),
         DType::I32 => each(dtype, json, count, |token| token.parse().ok().map(i32::to_le_bytes)),
         DType::I64 => each(dtype, json, count, |token| token.parse().ok().map(i64::to_le_bytes)),
-        DType::F32 => each(dtype, json, count, |token| finite32(token).map(f32::to_le_bytes)),
-        DType::F64 => each(dtype, json, count, |token| finite64(token).map(f64::to_le_bytes)),
+        DType::F32 => {
+            let simple = |text: &[u8]| {
+                let (value, length) = decimal::leading(text)?;
+                Some((decimal::narrowed(value)?.to_le_bytes(), length))
+            };
+            each_or(dtype, json, count, simple, |token| finite32(token).map(f32::to_le_bytes))
+        }
+        DType::F64 => {
+            let simple =
+                |text: &[u8]| decimal::leading(text).map(|(value, length)| (value.to_le_bytes(), length));
+            each_or(dtype, json, count, simple, |token| finite64(token).map(f64::to_le_bytes))
+        }
         DType::F16 => each(dtype, json, count, |token| {
             finite64(token).map(f16::from_f64).filter(|value| value.is_finite()).map(f16::to_le_bytes)
         }),
@@ -43,13 +54,24 @@ fn each<const N: usize>(
     count: usize,
     element: impl Fn(&str) -> Option<[u8; N]>,
 ) -> Result<Vec<u8>, String> {
+    each_or(dtype, json, count, |_| None, element)
+}
+
+/// `simple` may read an element off the front of the text, and say how long it was; the others are cut out for `element`.
+fn each_or<const N: usize>(
+    dtype: DType,
+    json: &str,
+    count: usize,
+    simple: impl Fn(&[u8]) -> Option<([u8; N], usize)>,
+    element: impl Fn(&str) -> Option<[u8; N]>,
+) -> Result<Vec<u8>, String> {
     let bytes = json.as_bytes();
     if bytes.first() != Some(&b'[') {
         return Err("its data is not an array".into());
     }
     // Every element but the last takes two letters at least: a digit and a comma.
-    let mut data = Vec::with_capacity(count.min(json.len() / 2 + 1) * N);
-    let (mut at, mut depth, mut found) = (0, 0, 0);
+    let mut data: Vec<[u8; N]> = Vec::with_capacity(count.min(json.len() / 2 + 1));
+    let (mut at, mut depth) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'[' if depth == MOST_NESTED => {
@@ -59,27 +81,29 @@ fn each<const N: usize>(
             b']' => depth -= 1,
             b',' | b' ' | b'\t' | b'\n' | b'\r' => {}
             _ => {
-                let ends = |byte: &u8| matches!(byte, b',' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-                let end = bytes[at..].iter().position(ends).map_or(bytes.len(), |length| at + length);
-                let token = json.get(at..end).unwrap_or_default();
-                if found == count {
+                if data.len() == count {
                     return Err(format!("its shape has {count} elements and its data has more"));
                 }
-                let Some(value) = element(token) else {
-                    return Err(refusal(dtype, found, token));
+                let (value, length) = match simple(&bytes[at..]) {
+                    Some(read) => read,
+                    None => {
+                        let length = bytes[at..].iter().position(decimal::ends).unwrap_or(bytes.len() - at);
+                        let token = json.get(at..at + length).unwrap_or_default();
+                        (element(token).ok_or_else(|| refusal(dtype, data.len(), token))?, length)
+                    }
                 };
-                data.extend_from_slice(&value);
-                found += 1;
-                at = end;
+                data.push(value);
+                at += length;
                 continue;
             }
         }
         at += 1;
     }
-    if found < count {
+    if data.len() < count {
+        let found = data.len();
         return Err(format!("its shape has {count} elements and its data has {found}"));
     }
-    Ok(data)
+    Ok(data.into_flattened())
 }
 
 fn refusal(dtype: DType, at: usize, token: &str) -> String {

@@ -206,8 +206,10 @@ fn extents(shape: &[i64]) -> Result<(Vec<u64>, usize), String> {
     let lengths = lengths.map_err(|_| format!("its shape {shape:?} has a negative dimension"))?;
     let multiply = |count: usize, &extent: &u64| count.checked_mul(usize::try_from(extent).ok()?);
     // A zero does not excuse its neighbours: their product without it must fit too, for whoever multiplies strides.
-    let nonzero: Vec<u64> = lengths.iter().map(|&extent| extent.max(1)).collect();
-    let fits = nonzero.iter().try_fold(1, multiply).filter(|&count| count <= usize::MAX / 16);
+    let fits = lengths
+        .iter()
+        .try_fold(1, |count, &extent| multiply(count, &extent.max(1)))
+        .filter(|&count| count <= usize::MAX / 16);
     let overflow = || format!("its shape {shape:?} overflows");
     fits.ok_or_else(overflow)?;
     let count = lengths.iter().try_fold(1, multiply).ok_or_else(overflow)?;

@@ -30,7 +30,9 @@ pub fn encode(response: &InferResponse, id: Option<&str>, wanted: &Wanted) -> Re
     let mut body = Vec::with_capacity(192 + 96 * response.outputs.len() + bytes(true) + 3 * bytes(false));
     body.extend_from_slice(b"{\"model_name\":");
     json(&mut body, &response.model);
-    write!(body, ",\"model_version\":\"{}\"", response.version).expect("memory takes all that is written");
+    body.extend_from_slice(b",\"model_version\":\"");
+    json(&mut body, &response.version);
+    body.push(b'"');
     if let Some(id) = id {
         body.extend_from_slice(b",\"id\":");
         json(&mut body, id);

@@ -40,11 +40,11 @@ pub(super) fn elementwise(bench: &mut Bench<'_>, kind: &StepKind) {
             for (instruction, dtype) in program.iter().zip(&types) {
                 let register = match *instruction {
                     ElementOp::Load(input) => {
-                        let at = |i: usize| match &offsets[input] {
-                            Some(offsets) => offsets[first + i],
-                            None => inputs[input].offset + first + i,
+                        let places = match &offsets[input] {
+                            Some(offsets) => Places::These(&offsets[first..first + length]),
+                            None => Places::Row(inputs[input].offset + first, length),
                         };
-                        load(&reads, inputs[input].operand, item, length, at)
+                        load(&reads, inputs[input].operand, item, places)
                     }
                     ElementOp::Float(x) => Floats(vec![x; length]),
                     ElementOp::Int(x) => Integers(vec![x; length]),
@@ -80,24 +80,31 @@ fn scattered(access: &Access, dims: &[usize]) -> Option<Vec<usize>> {
     Some(offsets)
 }
 
-fn load(
-    reads: &Reads<'_>,
-    operand: Operand,
-    item: usize,
-    length: usize,
-    at: impl Fn(usize) -> usize,
-) -> Register {
+/// Where a block's elements lie.
+#[derive(Clone, Copy)]
+enum Places<'a> {
+    /// One after the other: the first, and how many.
+    Row(usize, usize),
+    These(&'a [usize]),
+}
+
+impl Places<'_> {
+    fn of<T: Copy, R>(self, x: &[T], widen: impl Fn(T) -> R) -> Vec<R> {
+        match self {
+            Places::Row(first, length) => x[first..first + length].iter().map(|&x| widen(x)).collect(),
+            Places::These(offsets) => offsets.iter().map(|&at| widen(x[at])).collect(),
+        }
+    }
+}
+
+fn load(reads: &Reads<'_>, operand: Operand, item: usize, places: Places<'_>) -> Register {
     macro_rules! integers {
-        ($rust:ty) => {{
-            let x = reads.source::<$rust>(operand).at(item);
-            Integers((0..length).map(|i| i64::from(x[at(i)])).collect())
-        }};
+        ($rust:ty) => {
+            Integers(places.of(reads.source::<$rust>(operand).at(item), i64::from))
+        };
     }
     match reads.dtype(operand) {
-        DType::F32 => {
-            let x = reads.source::<f32>(operand).at(item);
-            Floats((0..length).map(|i| x[at(i)]).collect())
-        }
+        DType::F32 => Floats(places.of(reads.source::<f32>(operand).at(item), |x| x)),
         DType::I64 => integers!(i64),
         DType::I32 => integers!(i32),
         DType::I8 => integers!(i8),
