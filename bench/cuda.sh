@@ -18,7 +18,7 @@ tenants() {
     echo "== $name: tessera bench tenants $*" >>"$out/summary.txt"
     "$tessera" bench tenants --device cuda:0 --seconds 1 --rounds 3 --json "$out/$name.json" "$@" \
         >>"$out/summary.txt" 2>>"$out/log.txt" || echo "$name: did not run, see log.txt" | tee -a "$out/summary.txt"
-    grep -E "^(space-time|space|time|exclusive) " "$out/summary.txt" | tail -n "${lines:-1}" | sed "s/^/$name  /"
+    grep -E "^(space-time|space|time|exclusive) " "$out/summary.txt" | tail -n "${lines:-1}" | sed "s/^/$name  /" || true
 }
 peer() {
     if python3 -c "import torch, sys; sys.exit(not torch.cuda.is_available())" 2>/dev/null; then
@@ -39,6 +39,6 @@ tenants resnet-50-tf32-32 --model resnet-50 --tenants 32 --precision tf32 --poli
 tenants resnet-50-fp32-32 --model resnet-50 --tenants 32 --precision fp32 --policy space-time
 [ "$what" = full ] || exit 0
 "$tessera" bench processes --model resnet-50 --tenants 8 --precision bf16 --device cuda:0 --seconds 2 --json "$out/processes.json" \
-    2>>"$out/log.txt" | tee -a "$out/summary.txt"
+    2>>"$out/log.txt" | tee -a "$out/summary.txt" || echo "processes: did not run, see log.txt" | tee -a "$out/summary.txt"
 tenants resnet-50-bf16-128 --model resnet-50 --tenants 128 --precision bf16 --policy space-time
 "$tessera" bench table1 --json "$out/table1.json" >"$out/table1.txt" 2>>"$out/log.txt"

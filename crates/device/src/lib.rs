@@ -1,4 +1,4 @@
-//! Loads and runs programs: one trait with CUDA's verbs, the CPU device behind it, and the suite that every device passes.
+//! Loads and runs programs: one trait with CUDA's verbs, the CPU and CUDA devices behind it, and the suite that every device passes.
 //!
 //! ```text
 //!   open ─▶ Device ─ upload(class, packed) ─▶ Slot          weights in, once per tenant version

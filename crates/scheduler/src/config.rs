@@ -22,7 +22,7 @@ pub struct Config {
     pub queue_requests: NonZeroU32,
     /// Most bytes one tenant's queued requests may hold, as told in their offers.
     pub queue_bytes: Bytes,
-    /// The shares of the device that can run launches, never empty. `space-time` runs one launch on each; `time`
+    /// The shares of the device that can run launches, never empty. `space-time` computes one launch on each; `time`
     /// and `exclusive` use the first only; `space` spreads its launches over all of them.
     pub partitions: Vec<PartitionId>,
     /// Launches that a partition may hold at once, of which one computes: more than one lets the copies of the next overlap the kernels of this

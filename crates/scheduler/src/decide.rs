@@ -126,7 +126,7 @@ impl Scheduler {
         self.plans.predict(plan, one).is_some_and(|cost| now + cost > due)
     }
 
-    /// `time` and `exclusive`: one launch at a time, tenants in turn or one until its queue is empty.
+    /// `time` and `exclusive`: launches that compute one after the other, tenants in turn or one until its queue is empty.
     fn in_turn(&mut self, now: Moment) -> Formed {
         if self.in_flight.len() >= self.config.ahead.get() as usize {
             return Formed::Nothing;

@@ -46,7 +46,7 @@ pub enum RequestError {
 }
 
 /// Runs a plan for one item: every input's bytes in, every output's bytes out. The plan must have been verified ([`crate::verify`]): one that
-/// reads outside its operands panics.
+/// reads outside its operands panics. It must hold floats as f32 (fp32, tf32): one of halves leaves its buffers less room than numbers take here.
 pub fn run(
     plan: &Plan,
     layout: &SlotLayout,
