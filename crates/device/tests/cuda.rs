@@ -6,7 +6,13 @@
 #![cfg(any(target_os = "linux", windows))]
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+mod nodes;
+
 use bytes::Bytes;
+use nodes::device::OnDevice;
+use nodes::guarded;
+use nodes::ledger::{Ledger, Stage, Stop};
+use nodes::suite::cases;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
@@ -273,4 +279,18 @@ fn memory_is_accounted_and_comes_back() {
     drop(loaded);
     let after = device.memory();
     assert_eq!((after.weights, after.weights_free), (before.weights, before.weights_free), "{after:?}");
+}
+
+#[test]
+fn the_cuda_device_answers_onnx_s_own_tests_in_fp32() {
+    let Some((device, bell)) = cuda() else { return };
+    let target = device.pack_target(Precision::Fp32).unwrap();
+    let cuda = OnDevice { device: &device, bell: &bell, target };
+    let (not_passing, no_kernel) = (Ledger::not_passing(), Ledger::no_cuda_kernel());
+    let mut found = BTreeMap::new();
+    for case in cases().into_iter().filter(|case| not_passing.stop(case).is_none()) {
+        let stop = guarded(|| cuda.answers(&case)).err().map(|why| Stop::new(&case, Stage::Cuda, &why));
+        found.insert(case.name, stop);
+    }
+    no_kernel.settle(&found, &(Stage::Cuda..=Stage::Cuda));
 }

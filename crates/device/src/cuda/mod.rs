@@ -16,6 +16,8 @@ mod call;
 mod compile;
 mod fence;
 mod library;
+#[cfg(test)]
+mod node_tests;
 mod partition;
 mod profile;
 mod program;
