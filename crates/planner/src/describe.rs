@@ -99,6 +99,7 @@ pub fn input_name(op: &Op, index: usize) -> String {
     let names: &[&str] = match op {
         Op::Clip => &["input", "low bound", "high bound"],
         Op::Binary(Binary::Pow) => &["base", "exponent"],
+        Op::Binary(Binary::PRelu) => &["input", "slope"],
         Op::Where => &["condition", "then", "else"],
         Op::Gemm { .. } => &["a", "b", "c"],
         Op::Conv(..) => &["input", "weight", "bias"],
@@ -189,6 +190,11 @@ fn unary(op: Unary) -> Description {
         Unary::Reciprocal => "Reciprocal",
         Unary::Relu => "Relu",
         Unary::Round => "Round",
+        Unary::Selu { alpha: value, gamma } => {
+            alpha(value);
+            attributes.push(("gamma", float(gamma)));
+            "Selu"
+        }
         Unary::Sigmoid => "Sigmoid",
         Unary::Sign => "Sign",
         Unary::Sin => "Sin",
@@ -197,6 +203,10 @@ fn unary(op: Unary) -> Description {
         Unary::Softsign => "Softsign",
         Unary::Sqrt => "Sqrt",
         Unary::Tanh => "Tanh",
+        Unary::ThresholdedRelu { alpha: value } => {
+            alpha(value);
+            "ThresholdedRelu"
+        }
     };
     Description { name, attributes }
 }
@@ -213,6 +223,7 @@ fn binary(op: Binary) -> Description {
         Binary::Mod { fmod } => {
             return Description { name: "Mod", attributes: vec![("fmod", fmod.to_string())] };
         }
+        Binary::PRelu => "PRelu",
         Binary::And => "And",
         Binary::Or => "Or",
         Binary::Xor => "Xor",

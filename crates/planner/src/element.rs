@@ -1,7 +1,16 @@
 //! The types of an element-wise chain: what each register of [`crate::plan::StepKind::Elementwise`] holds.
 //!
-//! Devices compile chains, so the rules are few: registers hold `bool`, `u8`, `i8`, `i32`, `i64` or `f32`; two operands have one type; only
-//! casts change types, apart from comparisons, whose result is `bool`.
+//! ```text
+//!   memory     bool   u8 u16 u32 u64   i8 i16 i32 i64   f16 bf16 f32 f64
+//!               │            │               │               │ widened as it is loaded, rounded as it is stored
+//!   register   bool   u8 u16 u32 u64   i8 i16 i32 i64       f32
+//! ```
+//! Devices compile chains, so the rules are few: integers wrap to their width ([`crate::integer`]), all floats are f32, two operands have one
+//! type, and only casts change types, apart from comparisons, whose result is `bool`.
+//!
+//! A model's other floats are *border types*: tensors of f16, bf16 and f64 are what requests bring and answers hold, and between them every step computes
+//! in the plan's own float (`fold::types` puts the casts there). So a half-precision export answers at least as exactly as it was
+//! written, and a double-precision one as exactly as f32 does.
 
 use crate::op::{Binary, Unary};
 use crate::plan::ElementOp;
@@ -39,34 +48,43 @@ pub enum ElementError {
     Empty,
 }
 
-/// Types that registers may hold.
-pub const TYPES: [DType; 6] = [DType::Bool, DType::U8, DType::I8, DType::I32, DType::I64, DType::F32];
+/// The type of the register that an element of `memory` is loaded into, and that is stored as one.
+pub const fn register(memory: DType) -> DType {
+    if is_border(memory) { DType::F32 } else { memory }
+}
 
-/// The type of every register of `program`, its operands having the types `inputs`. The last one is the type of the output.
+/// Whether a type is only that of inputs and outputs: a float that is not the plan's own.
+pub const fn is_border(dtype: DType) -> bool {
+    dtype.is_float() && !matches!(dtype, DType::F32)
+}
+
+/// The type of every register of `program`, its operands having the types `inputs`. The output is of a type whose [`register`] is the last one.
 pub fn types(inputs: &[DType], program: &[ElementOp]) -> Result<Vec<DType>, ElementError> {
     let mut types: Vec<DType> = Vec::with_capacity(program.len());
     for (at, instruction) in program.iter().enumerate() {
-        let register = |index: usize| types.get(index).copied().ok_or(ElementError::Dangling { at });
+        let operand = |index: usize| types.get(index).copied().ok_or(ElementError::Dangling { at });
         let dtype = match *instruction {
             ElementOp::Load(input) => {
-                let dtype = inputs.get(input).copied().ok_or(ElementError::Dangling { at })?;
-                allowed("Load", dtype, &TYPES)?
+                register(inputs.get(input).copied().ok_or(ElementError::Dangling { at })?)
             }
             ElementOp::Float(_) => DType::F32,
             ElementOp::Int(_) => DType::I64,
             ElementOp::Bool(_) => DType::Bool,
             ElementOp::Cast(to, of) => {
-                register(of)?;
-                allowed("Cast", to, &TYPES)?
+                operand(of)?;
+                if is_border(to) {
+                    return Err(ElementError::Type { op: "Cast".into(), dtype: to });
+                }
+                to
             }
-            ElementOp::Unary(function, of) => unary(function, register(of)?)?,
+            ElementOp::Unary(function, of) => unary(function, operand(of)?)?,
             ElementOp::Binary(function, left, right) => {
                 let name = format!("{function:?}");
-                binary(function, same(&name, register(left)?, register(right)?)?)?
+                binary(function, same(&name, operand(left)?, operand(right)?)?)?
             }
             ElementOp::Select(condition, yes, no) => {
-                allowed("Where", register(condition)?, &[DType::Bool])?;
-                same("Where", register(yes)?, register(no)?)?
+                must("Where", operand(condition)?, |dtype| dtype == DType::Bool)?;
+                same("Where", operand(yes)?, operand(no)?)?
             }
         };
         types.push(dtype);
@@ -74,10 +92,12 @@ pub fn types(inputs: &[DType], program: &[ElementOp]) -> Result<Vec<DType>, Elem
     if types.is_empty() { Err(ElementError::Empty) } else { Ok(types) }
 }
 
-const NUMBERS: [DType; 3] = [DType::I32, DType::I64, DType::F32];
+fn is_number(dtype: DType) -> bool {
+    dtype != DType::Bool
+}
 
-fn allowed(op: &str, dtype: DType, types: &[DType]) -> Result<DType, ElementError> {
-    if types.contains(&dtype) { Ok(dtype) } else { Err(ElementError::Type { op: op.to_string(), dtype }) }
+fn must(op: &str, dtype: DType, fits: fn(DType) -> bool) -> Result<DType, ElementError> {
+    if fits(dtype) { Ok(dtype) } else { Err(ElementError::Type { op: op.to_string(), dtype }) }
 }
 
 fn same(op: &str, left: DType, right: DType) -> Result<DType, ElementError> {
@@ -87,19 +107,19 @@ fn same(op: &str, left: DType, right: DType) -> Result<DType, ElementError> {
 fn unary(function: Unary, dtype: DType) -> Result<DType, ElementError> {
     let name = format!("{function:?}");
     match function {
-        Unary::Not => allowed(&name, dtype, &[DType::Bool]),
-        Unary::Abs | Unary::Neg | Unary::Sign => allowed(&name, dtype, &NUMBERS),
-        _ => allowed(&name, dtype, &[DType::F32]),
+        Unary::Not => must(&name, dtype, |dtype| dtype == DType::Bool),
+        Unary::Abs | Unary::Neg | Unary::Relu | Unary::Sign => must(&name, dtype, is_number),
+        _ => must(&name, dtype, |dtype| dtype == DType::F32),
     }
 }
 
 fn binary(function: Binary, dtype: DType) -> Result<DType, ElementError> {
     let name = format!("{function:?}");
     match function {
-        Binary::And | Binary::Or | Binary::Xor => allowed(&name, dtype, &[DType::Bool]),
+        Binary::And | Binary::Or | Binary::Xor => must(&name, dtype, |dtype| dtype == DType::Bool),
         Binary::Equal => Ok(DType::Bool),
-        _ if function.is_comparison() => allowed(&name, dtype, &NUMBERS).map(|_| DType::Bool),
-        _ => allowed(&name, dtype, &NUMBERS),
+        _ if function.is_comparison() => must(&name, dtype, is_number).map(|_| DType::Bool),
+        _ => must(&name, dtype, is_number),
     }
 }
 
@@ -131,7 +151,13 @@ mod tests {
         );
         let dangling = [ElementOp::Unary(Unary::Relu, 0)];
         assert_eq!(types(&[], &dangling), Err(ElementError::Dangling { at: 0 }));
-        let half = [ElementOp::Load(0)];
-        assert!(matches!(types(&[DType::F16], &half), Err(ElementError::Type { .. })));
+        let half = [ElementOp::Load(0), ElementOp::Cast(DType::F16, 0)];
+        assert!(matches!(types(&[DType::F32], &half), Err(ElementError::Type { .. })));
+    }
+
+    #[test]
+    fn halves_and_doubles_are_floats_once_loaded() {
+        let sum = [ElementOp::Load(0), ElementOp::Load(1), ElementOp::Binary(Binary::Add, 0, 1)];
+        assert_eq!(types(&[DType::F16, DType::F64], &sum).unwrap(), [DType::F32; 3]);
     }
 }

@@ -13,6 +13,7 @@ pub mod fold;
 pub mod graph;
 pub mod infer;
 pub mod inspect;
+pub mod integer;
 pub mod interpret;
 mod lower;
 mod net;

@@ -164,6 +164,10 @@ pub enum Unary {
     Reciprocal,
     Relu,
     Round,
+    Selu {
+        alpha: f32,
+        gamma: f32,
+    },
     Sigmoid,
     Sign,
     Sin,
@@ -173,6 +177,9 @@ pub enum Unary {
     Softsign,
     Sqrt,
     Tanh,
+    ThresholdedRelu {
+        alpha: f32,
+    },
 }
 
 /// Element-wise functions of two inputs.
@@ -190,6 +197,8 @@ pub enum Binary {
     Mod {
         fmod: bool,
     },
+    /// The first, times the second where it is negative.
+    PRelu,
     And,
     Or,
     Xor,
@@ -344,6 +353,7 @@ impl Unary {
             Unary::Reciprocal => "Reciprocal",
             Unary::Relu => "Relu",
             Unary::Round => "Round",
+            Unary::Selu { .. } => "Selu",
             Unary::Sigmoid => "Sigmoid",
             Unary::Sign => "Sign",
             Unary::Sin => "Sin",
@@ -352,6 +362,7 @@ impl Unary {
             Unary::Softsign => "Softsign",
             Unary::Sqrt => "Sqrt",
             Unary::Tanh => "Tanh",
+            Unary::ThresholdedRelu { .. } => "ThresholdedRelu",
         }
     }
 }
@@ -368,6 +379,7 @@ impl Binary {
             Binary::Min => "Min",
             Binary::Max => "Max",
             Binary::Mod { .. } => "Mod",
+            Binary::PRelu => "PRelu",
             Binary::And => "And",
             Binary::Or => "Or",
             Binary::Xor => "Xor",

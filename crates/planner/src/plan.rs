@@ -52,7 +52,7 @@ pub struct Plan {
 /// lie one after the other. A whole-request plan (`!batched`) has one item and its shape is `dims` itself.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Port {
-    /// Element type on the wire and in the buffer.
+    /// Element type on the wire and in the buffer. Halves and doubles stand here alone: steps between inputs and outputs compute in f32.
     pub dtype: DType,
     /// Dimensions of one item.
     pub dims: Vec<usize>,
@@ -315,7 +315,7 @@ pub enum StepKind {
         inputs: Vec<Access>,
         /// What is computed, one register per instruction; the last one is written.
         program: Vec<ElementOp>,
-        /// `dims`, dense, of the last register's type.
+        /// `dims`, dense, of the last register's type; a float may be rounded to a half or widened to a double here.
         out: BufferId,
     },
     /// Moves elements: transposes, slices, concatenations, expansions.
@@ -438,11 +438,11 @@ pub enum Activation {
 
 /// An instruction of an element-wise chain. Registers are numbered by instruction; operands come before.
 ///
-/// A register holds bool, u8, i8, i32, i64 or f32 (the planner refuses other types); u8 and i8 are only loaded, compared for equality and cast.
-/// [`crate::element::types`] gives the type of every register. Integers wrap; division by zero gives zero.
+/// A register holds bool, an integer of any width, or f32; [`crate::element`] has the rules, and [`crate::element::types`] the type of every
+/// register. Integers wrap to their width; division by zero gives zero.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum ElementOp {
-    /// An element of `inputs[i]`, in that operand's type.
+    /// An element of `inputs[i]`, in that operand's type; halves and doubles are widened or rounded to f32.
     Load(usize),
     /// A float literal, f32.
     Float(f32),

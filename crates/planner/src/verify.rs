@@ -252,7 +252,10 @@ impl Check<'_> {
                 let inputs: Vec<DType> =
                     inputs.iter().map(|input| dtype(input.operand)).collect::<Result<_, _>>()?;
                 let types = element::types(&inputs, program).map_err(|error| error.to_string())?;
-                *types.last().ok_or("has no instruction")?
+                match *types.last().ok_or("has no instruction")? {
+                    last if last == element::register(out) => out,
+                    other => other,
+                }
             }
             StepKind::Gemm { x, k, .. } if *k > 1 && x.strides.last() != Some(&1) => {
                 return Err("its rows do not lie in one piece".to_string());

@@ -6,6 +6,7 @@ mod sequences;
 mod stems;
 mod windows;
 
+use half::{bf16, f16};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::sync::Arc;
@@ -72,16 +73,19 @@ impl Case {
     pub fn inputs(&self, random: &mut StdRng) -> Vec<Vec<u8>> {
         let port = |port: &Port| {
             let count = port.bytes_per_item() / port.dtype.size();
-            let float = |random: &mut StdRng| random.random_range(-2.0f32..2.0).to_le_bytes();
+            let float = |random: &mut StdRng| random.random_range(-2.0f32..2.0);
             let (below, stray) = self.ids;
             match port.dtype {
-                DType::F32 => (0..count).flat_map(|_| float(random)).collect(),
+                DType::F32 => (0..count).flat_map(|_| float(random).to_le_bytes()).collect(),
+                DType::F64 => (0..count).flat_map(|_| f64::from(float(random)).to_le_bytes()).collect(),
+                DType::F16 => (0..count).flat_map(|_| f16::from_f32(float(random)).to_le_bytes()).collect(),
+                DType::BF16 => (0..count).flat_map(|_| bf16::from_f32(float(random)).to_le_bytes()).collect(),
                 DType::Bool => (0..count).map(|_| random.random_range(0..2u8)).collect(),
                 _ => (0..count)
                     .flat_map(|_| {
                         let astray = stray && random.random_range(0..40) == 0;
                         let id: i64 = if astray { below } else { random.random_range(-below..below) };
-                        id.to_le_bytes()
+                        id.to_le_bytes().into_iter().take(port.dtype.size())
                     })
                     .collect(),
             }

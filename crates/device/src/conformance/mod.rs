@@ -11,6 +11,7 @@ pub use cases::{Case, cases};
 
 use crate::{Device, Finished, Lane, LaneRequest, Launch, RequestError, Room, Slot};
 use bytes::Bytes;
+use half::{bf16, f16};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::HashMap;
@@ -167,13 +168,19 @@ fn compare(
         (want, got) => return Err(format!("{}: {got:?} where the definition says {want:?}", case.name)),
     };
     for (port, (want, got)) in case.plan.outputs.iter().zip(want.iter().zip(got)) {
-        if port.dtype != DType::F32 {
+        if !port.dtype.is_float() {
             if want.as_slice() != got.as_ref() {
                 return Err(format!("{}: {} elements differ", case.name, port.dtype));
             }
             continue;
         }
-        let distance = relative_l2(&floats(want), &floats(got));
+        // A sum beside a rounding's middle may fall to either side.
+        let tolerance = tolerance.max(match port.dtype {
+            DType::F16 => 1e-3,
+            DType::BF16 => 1e-2,
+            _ => 0.0,
+        });
+        let distance = relative_l2(&floats_of(port.dtype, want), &floats_of(port.dtype, got));
         if distance.is_nan() || distance > tolerance {
             return Err(format!("{}: {distance:e} from the definition, {} items", case.name, question.items));
         }
@@ -207,6 +214,17 @@ fn poisoned_lane_stays_alone(
         Ok(())
     } else {
         Err(format!("{}: a NaN in one lane changed another", case.name))
+    }
+}
+
+/// The floats of an answer of any float type.
+fn floats_of(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let halves = || bytes.as_chunks().0.iter().map(|two| u16::from_le_bytes(*two));
+    match dtype {
+        DType::F16 => halves().map(|bits| f16::from_bits(bits).to_f32()).collect(),
+        DType::BF16 => halves().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        DType::F64 => bytes.as_chunks().0.iter().map(|eight| f64::from_le_bytes(*eight) as f32).collect(),
+        _ => floats(bytes),
     }
 }
 

@@ -210,7 +210,12 @@ fn binary(function: Binary, args: Args<'_>, out: &mut Fact) -> Result<(), Reason
             Binary::GreaterOrEqual => decided(negated(a.less(b)?), a),
             Binary::Greater => decided(b.less(a)?, a),
             Binary::LessOrEqual => decided(negated(b.less(a)?), a),
-            Binary::Pow | Binary::Mod { fmod: true } | Binary::And | Binary::Or | Binary::Xor => {
+            Binary::Pow
+            | Binary::PRelu
+            | Binary::Mod { fmod: true }
+            | Binary::And
+            | Binary::Or
+            | Binary::Xor => {
                 Err(Reason::Mixes(format!("{} of {a} and {b} depends on the items", function.name())))
             }
         }

@@ -1,9 +1,12 @@
 //! Element-wise chains, and the functions that they and epilogues are made of.
 
 use super::memory::{Memory, walk};
+use crate::element::register;
+use crate::integer::{self, Integer, compare};
 use crate::op::{Binary, Unary};
 use crate::plan::{Access, ElementOp, StepKind};
 use crate::tensor::Element;
+use half::{bf16, f16};
 use tessera_core::DType;
 
 /// What a register holds.
@@ -11,12 +14,16 @@ use tessera_core::DType;
 enum Register {
     Bool(bool),
     U8(u8),
+    U16(u16),
+    U32(u32),
+    U64(u64),
     I8(i8),
+    I16(i16),
     I32(i32),
     I64(i64),
     F32(f32),
 }
-use Register::{Bool, F32, I8, I32, I64, U8};
+use Register::{Bool, F32, I8, I16, I32, I64, U8, U16, U32, U64};
 
 pub(super) fn chain(memory: &mut Memory<'_>, kind: &StepKind) {
     let StepKind::Elementwise { dims, inputs, program, out } = kind else {
@@ -24,6 +31,7 @@ pub(super) fn chain(memory: &mut Memory<'_>, kind: &StepKind) {
     };
     let mut columns: Vec<_> = inputs.iter().map(|access| load(memory, access, dims).into_iter()).collect();
     let count: usize = dims.iter().product();
+    let stored = memory.dtype(crate::plan::Operand::Buffer(*out));
     let mut bytes = Vec::new();
     let mut registers: Vec<Register> = Vec::new();
     for _ in 0..count {
@@ -33,16 +41,27 @@ pub(super) fn chain(memory: &mut Memory<'_>, kind: &StepKind) {
         for &instruction in program {
             registers.push(evaluate(instruction, &registers, |input| loaded[input]));
         }
-        match *registers.last().expect("a verified chain has an instruction") {
-            Bool(x) => x.write(&mut bytes),
-            U8(x) => x.write(&mut bytes),
-            I8(x) => x.write(&mut bytes),
-            I32(x) => x.write(&mut bytes),
-            I64(x) => x.write(&mut bytes),
-            F32(x) => x.write(&mut bytes),
-        }
+        store(*registers.last().expect("a verified chain has an instruction"), stored, &mut bytes);
     }
     memory.buffer_mut(*out).copy_from_slice(&bytes);
+}
+
+fn store(register: Register, stored: DType, bytes: &mut Vec<u8>) {
+    match (register, stored) {
+        (F32(x), DType::F16) => f16::from_f32(x).write(bytes),
+        (F32(x), DType::BF16) => bf16::from_f32(x).write(bytes),
+        (F32(x), DType::F64) => f64::from(x).write(bytes),
+        (F32(x), _) => x.write(bytes),
+        (Bool(x), _) => x.write(bytes),
+        (U8(x), _) => x.write(bytes),
+        (U16(x), _) => x.write(bytes),
+        (U32(x), _) => x.write(bytes),
+        (U64(x), _) => x.write(bytes),
+        (I8(x), _) => x.write(bytes),
+        (I16(x), _) => x.write(bytes),
+        (I32(x), _) => x.write(bytes),
+        (I64(x), _) => x.write(bytes),
+    }
 }
 
 fn load(memory: &Memory<'_>, access: &Access, dims: &[usize]) -> Vec<Register> {
@@ -54,11 +73,17 @@ fn load(memory: &Memory<'_>, access: &Access, dims: &[usize]) -> Vec<Register> {
     let one = |at| match dtype {
         DType::Bool => Bool(read(bytes, at)),
         DType::U8 => U8(read(bytes, at)),
+        DType::U16 => U16(read(bytes, at)),
+        DType::U32 => U32(read(bytes, at)),
+        DType::U64 => U64(read(bytes, at)),
         DType::I8 => I8(read(bytes, at)),
+        DType::I16 => I16(read(bytes, at)),
         DType::I32 => I32(read(bytes, at)),
         DType::I64 => I64(read(bytes, at)),
         DType::F32 => F32(read(bytes, at)),
-        other => panic!("a verified chain does not load {other}"),
+        DType::F16 => F32(read::<f16>(bytes, at).to_f32()),
+        DType::BF16 => F32(read::<bf16>(bytes, at).to_f32()),
+        DType::F64 => F32(read::<f64>(bytes, at) as f32),
     };
     walk(access.offset, &access.strides, dims).map(one).collect()
 }
@@ -69,33 +94,8 @@ fn evaluate(instruction: ElementOp, registers: &[Register], load: impl Fn(usize)
         ElementOp::Float(x) => F32(x),
         ElementOp::Int(x) => I64(x),
         ElementOp::Bool(x) => Bool(x),
-        ElementOp::Unary(function, of) => match (function, registers[of]) {
-            (_, F32(x)) => F32(unary(function, x)),
-            (Unary::Not, Bool(x)) => Bool(!x),
-            (Unary::Abs, I32(x)) => I32(x.wrapping_abs()),
-            (Unary::Abs, I64(x)) => I64(x.wrapping_abs()),
-            (Unary::Neg, I32(x)) => I32(x.wrapping_neg()),
-            (Unary::Neg, I64(x)) => I64(x.wrapping_neg()),
-            (Unary::Sign, I32(x)) => I32(x.signum()),
-            (Unary::Sign, I64(x)) => I64(x.signum()),
-            (function, register) => panic!("a verified chain has no {function:?} of {register:?}"),
-        },
-        ElementOp::Binary(function, left, right) => match (registers[left], registers[right]) {
-            (F32(a), F32(b)) => compare(function, &a, &b).unwrap_or_else(|| F32(float(function, a, b))),
-            (I64(a), I64(b)) => compare(function, &a, &b).unwrap_or_else(|| I64(integer(function, a, b))),
-            (I32(a), I32(b)) => compare(function, &a, &b).unwrap_or_else(|| {
-                // The low half of the 64-bit result is the wrapped 32-bit one.
-                I32(integer(function, i64::from(a), i64::from(b)) as i32)
-            }),
-            (Bool(a), Bool(b)) => Bool(match function {
-                Binary::And => a & b,
-                Binary::Or => a | b,
-                Binary::Xor => a ^ b,
-                Binary::Equal => a == b,
-                other => panic!("a verified chain has no {other:?} of booleans"),
-            }),
-            (a, b) => Bool(a == b),
-        },
+        ElementOp::Unary(function, of) => one(function, registers[of]),
+        ElementOp::Binary(function, left, right) => two(function, registers[left], registers[right]),
         ElementOp::Select(condition, yes, no) => {
             if registers[condition] == Bool(true) {
                 registers[yes]
@@ -107,15 +107,49 @@ fn evaluate(instruction: ElementOp, registers: &[Register], load: impl Fn(usize)
     }
 }
 
-fn compare<T: PartialOrd>(function: Binary, a: &T, b: &T) -> Option<Register> {
-    Some(Bool(match function {
-        Binary::Equal => a == b,
-        Binary::Greater => a > b,
-        Binary::GreaterOrEqual => a >= b,
-        Binary::Less => a < b,
-        Binary::LessOrEqual => a <= b,
-        _ => return None,
-    }))
+fn one(function: Unary, x: Register) -> Register {
+    match x {
+        F32(x) => F32(unary(function, x)),
+        Bool(x) if function == Unary::Not => Bool(!x),
+        Bool(x) => panic!("a verified chain has no {function:?} of {x}"),
+        U8(x) => U8(integer::unary(function, x)),
+        U16(x) => U16(integer::unary(function, x)),
+        U32(x) => U32(integer::unary(function, x)),
+        U64(x) => U64(integer::unary(function, x)),
+        I8(x) => I8(integer::unary(function, x)),
+        I16(x) => I16(integer::unary(function, x)),
+        I32(x) => I32(integer::unary(function, x)),
+        I64(x) => I64(integer::unary(function, x)),
+    }
+}
+
+fn two(function: Binary, left: Register, right: Register) -> Register {
+    fn whole<T: Integer>(function: Binary, a: T, b: T, register: fn(T) -> Register) -> Register {
+        if function.is_comparison() {
+            return Bool(compare(function, &a, &b));
+        }
+        register(integer::binary(function, a, b))
+    }
+    match (left, right) {
+        (F32(a), F32(b)) if function.is_comparison() => Bool(compare(function, &a, &b)),
+        (F32(a), F32(b)) => F32(float(function, a, b)),
+        (Bool(a), Bool(b)) => Bool(match function {
+            Binary::And => a & b,
+            Binary::Or => a | b,
+            Binary::Xor => a ^ b,
+            Binary::Equal => a == b,
+            other => panic!("a verified chain has no {other:?} of booleans"),
+        }),
+        (U8(a), U8(b)) => whole(function, a, b, U8),
+        (U16(a), U16(b)) => whole(function, a, b, U16),
+        (U32(a), U32(b)) => whole(function, a, b, U32),
+        (U64(a), U64(b)) => whole(function, a, b, U64),
+        (I8(a), I8(b)) => whole(function, a, b, I8),
+        (I16(a), I16(b)) => whole(function, a, b, I16),
+        (I32(a), I32(b)) => whole(function, a, b, I32),
+        (I64(a), I64(b)) => whole(function, a, b, I64),
+        (a, b) => panic!("a verified chain has no {function:?} of {a:?} and {b:?}"),
+    }
 }
 
 /// A function of two floats. The minimum and maximum of anything and NaN is NaN.
@@ -126,6 +160,8 @@ fn float(function: Binary, a: f32, b: f32) -> f32 {
         Binary::Mul => a * b,
         Binary::Div => a / b,
         Binary::Pow => libm::powf(a, b),
+        Binary::PRelu if a < 0.0 => a * b,
+        Binary::PRelu => a,
         Binary::Min if a.is_nan() || a < b => a,
         Binary::Min => b,
         Binary::Max if a.is_nan() || a > b => a,
@@ -139,72 +175,35 @@ fn float(function: Binary, a: f32, b: f32) -> f32 {
     }
 }
 
-fn integer(function: Binary, a: i64, b: i64) -> i64 {
-    match function {
-        Binary::Add => a.wrapping_add(b),
-        Binary::Sub => a.wrapping_sub(b),
-        Binary::Mul => a.wrapping_mul(b),
-        Binary::Min => a.min(b),
-        Binary::Max => a.max(b),
-        Binary::Pow => power(a, b),
-        Binary::Div | Binary::Mod { .. } if b == 0 => 0,
-        Binary::Div => a.wrapping_div(b),
-        Binary::Mod { fmod: true } => a.wrapping_rem(b),
-        Binary::Mod { fmod: false } => {
-            let rest = a.wrapping_rem(b);
-            if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
-        }
-        other => panic!("a verified chain has no {other:?} of integers"),
-    }
-}
-
-/// By squaring, wrapping; a negative exponent gives the integer part of the fraction.
-fn power(base: i64, exponent: i64) -> i64 {
-    if exponent < 0 {
-        return match base {
-            1 => 1,
-            -1 => 1 - 2 * (exponent & 1).abs(),
-            _ => 0,
-        };
-    }
-    let (mut result, mut square, mut left) = (1i64, base, exponent);
-    while left > 0 {
-        if left & 1 == 1 {
-            result = result.wrapping_mul(square);
-        }
-        square = square.wrapping_mul(square);
-        left >>= 1;
-    }
-    result
-}
-
 fn cast(to: DType, from: Register) -> Register {
     // Floats truncate toward zero and saturate; integers wrap: Rust's `as`.
     macro_rules! cast {
-        ($x:expr) => {
-            match to {
+        ($x:expr, $zero:expr) => {
+            match register(to) {
+                DType::Bool => Bool($x != $zero),
                 DType::U8 => U8($x as u8),
+                DType::U16 => U16($x as u16),
+                DType::U32 => U32($x as u32),
+                DType::U64 => U64($x as u64),
                 DType::I8 => I8($x as i8),
+                DType::I16 => I16($x as i16),
                 DType::I32 => I32($x as i32),
                 DType::I64 => I64($x as i64),
-                DType::F32 => F32($x as f32),
-                other => panic!("a verified chain does not cast to {other}"),
+                _ => F32($x as f32),
             }
         };
     }
-    match (to, from) {
-        (DType::Bool, Bool(x)) => Bool(x),
-        (DType::Bool, U8(x)) => Bool(x != 0),
-        (DType::Bool, I8(x)) => Bool(x != 0),
-        (DType::Bool, I32(x)) => Bool(x != 0),
-        (DType::Bool, I64(x)) => Bool(x != 0),
-        (DType::Bool, F32(x)) => Bool(x != 0.0),
-        (_, Bool(x)) => cast!(u8::from(x)),
-        (_, U8(x)) => cast!(x),
-        (_, I8(x)) => cast!(x),
-        (_, I32(x)) => cast!(x),
-        (_, I64(x)) => cast!(x),
-        (_, F32(x)) => cast!(x),
+    match from {
+        Bool(x) => cast!(u8::from(x), 0),
+        U8(x) => cast!(x, 0),
+        U16(x) => cast!(x, 0),
+        U32(x) => cast!(x, 0),
+        U64(x) => cast!(x, 0),
+        I8(x) => cast!(x, 0),
+        I16(x) => cast!(x, 0),
+        I32(x) => cast!(x, 0),
+        I64(x) => cast!(x, 0),
+        F32(x) => cast!(x, 0.0),
     }
 }
 
@@ -237,6 +236,8 @@ pub fn unary(function: Unary, x: f32) -> f32 {
         Unary::Relu if x < 0.0 => 0.0,
         Unary::Relu => x,
         Unary::Round => x.round_ties_even(),
+        Unary::Selu { alpha, gamma } if x < 0.0 => gamma * (alpha * libm::expm1f(x)),
+        Unary::Selu { gamma, .. } => gamma * x,
         Unary::Sigmoid => sigmoid(x),
         Unary::Sign if x > 0.0 => 1.0,
         Unary::Sign if x < 0.0 => -1.0,
@@ -247,6 +248,8 @@ pub fn unary(function: Unary, x: f32) -> f32 {
         Unary::Softsign => x / (1.0 + x.abs()),
         Unary::Sqrt => x.sqrt(),
         Unary::Tanh => libm::tanhf(x),
+        Unary::ThresholdedRelu { alpha } if x <= alpha => 0.0,
+        Unary::ThresholdedRelu { .. } => x,
     }
 }
 

@@ -62,6 +62,8 @@ fn of_float(function: Unary, x: f64) -> f64 {
         Unary::Relu if x < 0.0 => 0.0,
         Unary::Relu => x,
         Unary::Round => x.round_ties_even(),
+        Unary::Selu { alpha, gamma } if x < 0.0 => f64::from(gamma) * f64::from(alpha) * libm::expm1(x),
+        Unary::Selu { gamma, .. } => f64::from(gamma) * x,
         Unary::Sigmoid => sigmoid(x),
         Unary::Sign if x == 0.0 || x.is_nan() => x,
         Unary::Sign => x.signum(),
@@ -72,6 +74,8 @@ fn of_float(function: Unary, x: f64) -> f64 {
         Unary::Softsign => x / (1.0 + x.abs()),
         Unary::Sqrt => x.sqrt(),
         Unary::Tanh => libm::tanh(x),
+        Unary::ThresholdedRelu { alpha } if x <= f64::from(alpha) => 0.0,
+        Unary::ThresholdedRelu { .. } => x,
     }
 }
 
@@ -171,6 +175,13 @@ fn float_of(function: Binary, a: f64, b: f64) -> Option<f64> {
         Binary::Mul => a * b,
         Binary::Div => a / b,
         Binary::Pow => libm::pow(a, b),
+        Binary::PRelu => {
+            if a < 0.0 {
+                a * b
+            } else {
+                a
+            }
+        }
         Binary::Min | Binary::Max if a.is_nan() || b.is_nan() => f64::NAN,
         Binary::Min => a.min(b),
         Binary::Max => a.max(b),
@@ -191,6 +202,8 @@ fn integer_of(function: Binary, a: i128, b: i128) -> Option<i128> {
         Binary::Mul => a.wrapping_mul(b),
         Binary::Div => a.checked_div(b)?,
         Binary::Pow => power(a, b)?,
+        Binary::PRelu if a < 0 => a.wrapping_mul(b),
+        Binary::PRelu => a,
         Binary::Min => a.min(b),
         Binary::Max => a.max(b),
         Binary::Mod { fmod: true } => a.checked_rem(b)?,

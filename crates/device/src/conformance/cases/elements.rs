@@ -10,13 +10,15 @@ pub(super) fn cases() -> Vec<Case> {
     let mut all = vec![
         functions(),
         pairs(),
-        integers(false),
-        integers(true),
         casts(),
+        border(DType::F16),
+        border(DType::BF16),
+        border(DType::F64),
         dense_chain(),
         channels(),
         scalar(),
     ];
+    all.extend(INTEGERS.map(integers));
     for (dims, from, to) in [
         // Images of three channels, in and out; then the widths of narrow tiles, and of square ones with ragged ends.
         ([1100, 3], [1, 1100], [3, 1]),
@@ -104,6 +106,7 @@ fn functions() -> Case {
         Unary::Reciprocal,
         Unary::Relu,
         Unary::Round,
+        Unary::Selu { alpha: 1.6, gamma: 1.05 },
         Unary::Sigmoid,
         Unary::Sign,
         Unary::Sin,
@@ -112,6 +115,7 @@ fn functions() -> Case {
         Unary::Softsign,
         Unary::Sqrt,
         Unary::Tanh,
+        Unary::ThresholdedRelu { alpha: 0.5 },
     ];
     let first = program.len();
     program.extend(all.map(|function| ElementOp::Unary(function, x)));
@@ -120,12 +124,13 @@ fn functions() -> Case {
 }
 
 /// Of two floats (or integers): numbers in, a number out.
-const PAIRS: [Binary; 9] = [
+const PAIRS: [Binary; 10] = [
     Binary::Add,
     Binary::Sub,
     Binary::Mul,
     Binary::Div,
     Binary::Pow,
+    Binary::PRelu,
     Binary::Min,
     Binary::Max,
     Binary::Mod { fmod: true },
@@ -155,20 +160,44 @@ fn pairs() -> Case {
     chosen("every function of two floats", DType::F32, 600, program, &values)
 }
 
-fn integers(narrow: bool) -> Case {
-    let mut program = vec![ElementOp::Load(0), ElementOp::Load(1)];
-    let (mut x, mut y) = (0, 1);
-    if narrow {
-        program.extend([ElementOp::Cast(DType::I32, 0), ElementOp::Cast(DType::I32, 1)]);
-        (x, y) = (2, 3);
-    }
-    let mut values = every_pair(&mut program, x, y);
-    for function in [Unary::Abs, Unary::Neg, Unary::Sign] {
-        program.push(ElementOp::Unary(function, x));
+const INTEGERS: [DType; 8] =
+    [DType::U8, DType::U16, DType::U32, DType::U64, DType::I8, DType::I16, DType::I32, DType::I64];
+
+fn integers(dtype: DType) -> Case {
+    let mut program =
+        vec![ElementOp::Load(0), ElementOp::Load(1), ElementOp::Cast(dtype, 0), ElementOp::Cast(dtype, 1)];
+    let mut values = every_pair(&mut program, 2, 3);
+    for function in [Unary::Abs, Unary::Neg, Unary::Relu, Unary::Sign] {
+        program.push(ElementOp::Unary(function, 2));
         values.push(program.len() - 1);
     }
-    let (dtype, name) = if narrow { (DType::I32, "i32") } else { (DType::I64, "i64") };
-    chosen(&format!("every function of two {name}"), dtype, 600, program, &values)
+    chosen(&format!("every function of two {dtype}"), dtype, 600, program, &values)
+}
+
+/// A border type on both sides of a plan that computes in f32.
+fn border(dtype: DType) -> Case {
+    let mut b = Builder::new();
+    let dims = [5, 24];
+    let (x, y) = (b.input(dtype, &dims), b.input(DType::U8, &dims));
+    let (middle, out) = (b.buffer(DType::F32, 120), b.buffer(dtype, 120));
+    let inner = StepKind::Elementwise {
+        dims: dims.to_vec(),
+        inputs: vec![dense(x, &dims), dense(y, &dims)],
+        program: vec![
+            ElementOp::Load(0),
+            ElementOp::Load(1),
+            ElementOp::Cast(DType::F32, 1),
+            ElementOp::Binary(Binary::Add, 0, 2),
+        ],
+        out: middle,
+    };
+    let last = StepKind::Elementwise {
+        dims: vec![24, 5],
+        inputs: vec![Access { operand: Operand::Buffer(middle), offset: 0, strides: vec![1, 24] }],
+        program: vec![ElementOp::Load(0)],
+        out,
+    };
+    b.case_of(format!("{dtype} in and out"), vec![inner, last], &[(out, &[24, 5])])
 }
 
 fn casts() -> Case {
@@ -176,12 +205,18 @@ fn casts() -> Case {
     let x = float(&mut program, 0, 7.3);
     let mut values = Vec::new();
     for from in [0, x] {
-        for to in [DType::Bool, DType::U8, DType::I8, DType::I32, DType::I64] {
+        for to in [DType::Bool].into_iter().chain(INTEGERS) {
             program.push(ElementOp::Cast(to, from));
             program.push(ElementOp::Cast(DType::I64, program.len() - 1));
             values.push(program.len() - 1);
         }
     }
+    // Beyond what an i64 holds, where the input is negative.
+    program.push(ElementOp::Cast(DType::U64, 0));
+    program.push(ElementOp::Cast(DType::F32, program.len() - 1));
+    program.push(ElementOp::Cast(DType::U64, program.len() - 1));
+    program.push(ElementOp::Cast(DType::I64, program.len() - 1));
+    values.push(program.len() - 1);
     program.push(ElementOp::Cast(DType::Bool, 0));
     program.push(ElementOp::Unary(Unary::Not, program.len() - 1));
     program.push(ElementOp::Cast(DType::I64, program.len() - 1));

@@ -56,6 +56,9 @@ pub(crate) fn unary(function: Unary, values: &mut [f32]) {
         Unary::Reciprocal => each!(|x| 1.0 / x),
         Unary::Relu => each!(|x| if x < 0.0 { 0.0 } else { x }),
         Unary::Round => each!(|x| x.round_ties_even()),
+        Unary::Selu { alpha, gamma } => {
+            each!(|x| if x < 0.0 { gamma * (alpha * x.exp_m1()) } else { gamma * x });
+        }
         Unary::Sigmoid => each!(|x| sigmoid(x)),
         Unary::Sign => each!(|x| if x > 0.0 {
             1.0
@@ -70,6 +73,7 @@ pub(crate) fn unary(function: Unary, values: &mut [f32]) {
         Unary::Softsign => each!(|x| x / (1.0 + x.abs())),
         Unary::Sqrt => each!(|x| x.sqrt()),
         Unary::Tanh => each!(|x| x.tanh()),
+        Unary::ThresholdedRelu { alpha } => each!(|x| if x <= alpha { 0.0 } else { x }),
     }
 }
 

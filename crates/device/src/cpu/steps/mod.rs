@@ -15,6 +15,7 @@ mod matmul;
 mod norm;
 mod pool;
 mod reduce;
+mod register;
 mod walk;
 
 use crate::RequestError;

@@ -69,6 +69,10 @@ __device__ __forceinline__ float gelu_tanh(float x) {
 
 __device__ __forceinline__ float elu(float x, float alpha) { return x < 0.0f ? __fmul_rn(alpha, ::expm1f(x)) : x; }
 __device__ __forceinline__ float leaky_relu(float x, float alpha) { return x < 0.0f ? __fmul_rn(alpha, x) : x; }
+__device__ __forceinline__ float selu(float x, float alpha, float gamma) {
+    return __fmul_rn(gamma, x < 0.0f ? __fmul_rn(alpha, ::expm1f(x)) : x);
+}
+__device__ __forceinline__ float thresholded_relu(float x, float alpha) { return x <= alpha ? 0.0f : x; }
 __device__ __forceinline__ float hard_sigmoid(float x, float alpha, float beta) {
     return clip(__fadd_rn(__fmul_rn(alpha, x), beta), 0.0f, 1.0f);
 }
@@ -140,6 +144,7 @@ __device__ __forceinline__ float pow(float a, float b) { return ::powf(a, b); }
 // The minimum and maximum of anything and NaN is NaN.
 __device__ __forceinline__ float min(float a, float b) { return a != a || a < b ? a : b; }
 __device__ __forceinline__ float max(float a, float b) { return a != a || a > b ? a : b; }
+__device__ __forceinline__ float prelu(float x, float slope) { return x < 0.0f ? __fmul_rn(x, slope) : x; }
 // With the sign of the dividend, and of the divisor.
 __device__ __forceinline__ float rem(float a, float b) { return ::fmodf(a, b); }
 __device__ __forceinline__ float mod(float a, float b) {
@@ -147,50 +152,77 @@ __device__ __forceinline__ float mod(float a, float b) {
     return rest != 0.0f && (rest < 0.0f) != (b < 0.0f) ? __fadd_rn(rest, b) : rest;
 }
 
-// ---- integers: wrapping, through the unsigned type of the same width
+// ---- integers: wrapping, through an unsigned type that is wide enough not to be promoted to a signed one
 
-template <typename T> struct Unsigned;
-template <> struct Unsigned<i32> { typedef u32 type; };
+template <typename T> struct Unsigned { typedef u32 type; };
 template <> struct Unsigned<i64> { typedef u64 type; };
+template <> struct Unsigned<u64> { typedef u64 type; };
 
-#define INTEGERS(T)                                                                                                              \
+#define WHOLE(T)                                                                                                                 \
     __device__ __forceinline__ T neg(T x) { return T(0 - Unsigned<T>::type(x)); }                                                \
-    __device__ __forceinline__ T abs(T x) { return x < 0 ? neg(x) : x; }                                                         \
-    __device__ __forceinline__ T sign(T x) { return T((x > 0) - (x < 0)); }                                                      \
     __device__ __forceinline__ T add(T a, T b) { return T(Unsigned<T>::type(a) + Unsigned<T>::type(b)); }                        \
     __device__ __forceinline__ T sub(T a, T b) { return T(Unsigned<T>::type(a) - Unsigned<T>::type(b)); }                        \
     __device__ __forceinline__ T mul(T a, T b) { return T(Unsigned<T>::type(a) * Unsigned<T>::type(b)); }                        \
-    /* The machine's division of the least integer by -1 is undefined; here it wraps. */                                         \
-    __device__ __forceinline__ T div(T a, T b) { return b == 0 ? 0 : b == -1 ? neg(a) : a / b; }                                 \
-    __device__ __forceinline__ T rem(T a, T b) { return b == 0 || b == -1 ? 0 : a % b; }                                         \
-    __device__ __forceinline__ T mod(T a, T b) {                                                                                 \
-        const T rest = rem(a, b);                                                                                                \
-        return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;                                                             \
-    }                                                                                                                            \
     __device__ __forceinline__ T min(T a, T b) { return a < b ? a : b; }                                                         \
     __device__ __forceinline__ T max(T a, T b) { return a > b ? a : b; }                                                         \
-    /* By squaring; a negative exponent gives the integer part of the fraction. */                                               \
-    __device__ __forceinline__ T pow(T base, T exponent) {                                                                       \
-        if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent & 1 ? -1 : 1) : 0;                                       \
+    /* By squaring, for an exponent that is not negative. */                                                                     \
+    __device__ __forceinline__ T raised(T base, T exponent) {                                                                    \
         T result = 1;                                                                                                            \
         for (T square = base; exponent > 0; exponent >>= 1, square = mul(square, square))                                        \
             if (exponent & 1) result = mul(result, square);                                                                      \
         return result;                                                                                                           \
     }
-INTEGERS(i32)
-INTEGERS(i64)
-#undef INTEGERS
+#define SIGNED(T)                                                                                                                \
+    WHOLE(T)                                                                                                                     \
+    __device__ __forceinline__ T abs(T x) { return x < 0 ? neg(x) : x; }                                                         \
+    __device__ __forceinline__ T sign(T x) { return T((x > 0) - (x < 0)); }                                                      \
+    __device__ __forceinline__ T relu(T x) { return x < 0 ? T(0) : x; }                                                          \
+    __device__ __forceinline__ T prelu(T x, T slope) { return x < 0 ? mul(x, slope) : x; }                                       \
+    /* The machine's division of the least integer by -1 is undefined; here it wraps. */                                         \
+    __device__ __forceinline__ T div(T a, T b) { return b == 0 ? T(0) : b == -1 ? neg(a) : T(a / b); }                           \
+    __device__ __forceinline__ T rem(T a, T b) { return b == 0 || b == -1 ? T(0) : T(a % b); }                                   \
+    __device__ __forceinline__ T mod(T a, T b) {                                                                                 \
+        const T rest = rem(a, b);                                                                                                \
+        return rest != 0 && (rest < 0) != (b < 0) ? T(rest + b) : rest;                                                          \
+    }                                                                                                                            \
+    /* A negative exponent gives the integer part of the fraction. */                                                            \
+    __device__ __forceinline__ T pow(T base, T exponent) {                                                                       \
+        if (exponent < 0) return base == 1 ? T(1) : base == -1 ? T(exponent & 1 ? -1 : 1) : T(0);                                \
+        return raised(base, exponent);                                                                                           \
+    }
+#define UNSIGNED(T)                                                                                                              \
+    WHOLE(T)                                                                                                                     \
+    __device__ __forceinline__ T abs(T x) { return x; }                                                                          \
+    __device__ __forceinline__ T sign(T x) { return T(x != 0); }                                                                 \
+    __device__ __forceinline__ T relu(T x) { return x; }                                                                         \
+    __device__ __forceinline__ T prelu(T x, T) { return x; }                                                                     \
+    __device__ __forceinline__ T div(T a, T b) { return b == 0 ? T(0) : T(a / b); }                                              \
+    __device__ __forceinline__ T rem(T a, T b) { return b == 0 ? T(0) : T(a % b); }                                              \
+    __device__ __forceinline__ T mod(T a, T b) { return rem(a, b); }                                                             \
+    __device__ __forceinline__ T pow(T base, T exponent) { return raised(base, exponent); }
+SIGNED(i8)
+SIGNED(i16)
+SIGNED(i32)
+SIGNED(i64)
+UNSIGNED(u8)
+UNSIGNED(u16)
+UNSIGNED(u32)
+UNSIGNED(u64)
+#undef SIGNED
+#undef UNSIGNED
+#undef WHOLE
 
 // ---- casts: floats truncate toward zero and saturate, NaN gives 0; integers wrap
 
+// The narrow types, whose bounds a 32-bit integer holds.
 template <typename To> struct Cast {
     template <typename From> static __device__ __forceinline__ To of(From x) { return To(x); }
-    static __device__ __forceinline__ To of(float x) { return To(clamped(x)); }
-    // For the narrow types: no 32-bit integer is beyond what the saturated conversion gives.
-    static __device__ __forceinline__ i32 clamped(float x) {
-        const i32 low = To(-1) < To(0) ? -128 : 0, high = To(-1) < To(0) ? 127 : 255;
+    static __device__ __forceinline__ To of(float x) {
+        const i32 bits = 8 * sizeof(To), sign = To(-1) < To(0);
+        const i32 low = sign ? -(1 << (bits - 1)) : 0, high = (1 << (bits - sign)) - 1;
+        // No 32-bit integer is beyond what the saturated conversion gives.
         const i32 whole = x != x ? 0 : __float2int_rz(x);
-        return whole < low ? low : whole > high ? high : whole;
+        return To(whole < low ? low : whole > high ? high : whole);
     }
 };
 template <> struct Cast<bool> {
@@ -206,6 +238,12 @@ template <> struct Cast<i32> {
         return x >= 2147483648.0f ? 0x7fffffff : x <= -2147483648.0f ? i32(0x80000000u) : __float2int_rz(x);
     }
 };
+template <> struct Cast<u32> {
+    template <typename From> static __device__ __forceinline__ u32 of(From x) { return u32(x); }
+    static __device__ __forceinline__ u32 of(float x) {
+        return !(x > 0.0f) ? 0 : x >= 4294967296.0f ? 0xffffffffu : __float2uint_rz(x);
+    }
+};
 template <> struct Cast<i64> {
     template <typename From> static __device__ __forceinline__ i64 of(From x) { return i64(x); }
     static __device__ __forceinline__ i64 of(float x) {
@@ -213,6 +251,12 @@ template <> struct Cast<i64> {
         return x >= 9223372036854775808.0f    ? i64(0x7fffffffffffffffull)
                : x <= -9223372036854775808.0f ? i64(0x8000000000000000ull)
                                               : __float2ll_rz(x);
+    }
+};
+template <> struct Cast<u64> {
+    template <typename From> static __device__ __forceinline__ u64 of(From x) { return u64(x); }
+    static __device__ __forceinline__ u64 of(float x) {
+        return !(x > 0.0f) ? 0 : x >= 18446744073709551616.0f ? 0xffffffffffffffffull : __float2ull_rz(x);
     }
 };
 

@@ -18,7 +18,7 @@ template <> struct TypeOf<5> { typedef i8 type; };
 template <> struct TypeOf<6> { typedef i32 type; };
 template <> struct TypeOf<7> { typedef i64 type; };
 template <> struct TypeOf<8> { typedef u16 type; };
-template <> struct TypeOf<9> { typedef short type; };
+template <> struct TypeOf<9> { typedef i16 type; };
 template <> struct TypeOf<10> { typedef u32 type; };
 template <> struct TypeOf<11> { typedef u64 type; };
 template <> struct TypeOf<12> { typedef double type; };

@@ -71,7 +71,6 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         .iter()
         .enumerate()
         .map(|(input, access)| Input {
-            logical: logical(site.stored(access.operand)),
             stored: site.stored(access.operand),
             width: if walk.strides[input].last() == Some(&0) { 1 } else { width },
         })
@@ -80,14 +79,6 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
     spec.generated = generated(&types, program, out)?;
     let grid = [blocks(params.packs, 256), site.capacity.items, 1];
     Ok(vec![KernelCall::with_list(spec, &params, &walks, grid, 256)])
-}
-
-/// What a register holds of an element that is stored so.
-fn logical(stored: DType) -> DType {
-    match stored {
-        DType::BF16 | DType::F16 => DType::F32,
-        other => other,
-    }
 }
 
 /// Elements along the innermost axis that one thread may load and store at once.
@@ -113,7 +104,6 @@ fn neighbours(site: &Site<'_>, inputs: &[Access], walk: &Dims) -> usize {
 
 /// An input as the chain's code finds it.
 struct Input {
-    logical: DType,
     stored: DType,
     /// Elements that a thread loads.
     width: usize,
@@ -121,8 +111,8 @@ struct Input {
 
 /// The text of `generated.cuh`.
 fn generated(inputs: &[Input], program: &[ElementOp], out: DType) -> Result<String, String> {
-    let logical: Vec<DType> = inputs.iter().map(|input| input.logical).collect();
-    let types = element::types(&logical, program).map_err(|error| error.to_string())?;
+    let stored: Vec<DType> = inputs.iter().map(|input| input.stored).collect();
+    let types = element::types(&stored, program).map_err(|error| error.to_string())?;
     let register = |dtype: DType| register_type(dtype).ok_or_else(|| format!("a chain holds no {dtype}"));
     let result = types.last().copied().ok_or("a chain has an instruction")?;
     let mut pointers = String::new();
@@ -177,6 +167,7 @@ fn memory_type(stored: DType) -> Result<&'static str, String> {
     match stored {
         DType::BF16 => Ok("bf16"),
         DType::F16 => Ok("half"),
+        DType::F64 => Ok("double"),
         // Whatever a request's byte is, it is true or false only once it is compared with 0.
         DType::Bool => Ok("u8"),
         other => register_type(other).ok_or_else(|| format!("a chain holds no {other}")),

@@ -32,6 +32,9 @@ pub(super) fn unary(function: Unary, x: &str) -> String {
         Unary::Reciprocal => "reciprocal",
         Unary::Relu => "relu",
         Unary::Round => "round",
+        Unary::Selu { alpha, gamma } => {
+            return format!("op::selu({x},{},{})", literal(alpha), literal(gamma));
+        }
         Unary::Sigmoid => "sigmoid",
         Unary::Sign => "sign",
         Unary::Sin => "sin",
@@ -40,6 +43,7 @@ pub(super) fn unary(function: Unary, x: &str) -> String {
         Unary::Softsign => "softsign",
         Unary::Sqrt => "sqrt",
         Unary::Tanh => "tanh",
+        Unary::ThresholdedRelu { alpha } => return format!("op::thresholded_relu({x},{})", literal(alpha)),
     };
     format!("op::{name}({x})")
 }
@@ -52,6 +56,7 @@ pub(super) fn binary(function: Binary, a: &str, b: &str) -> String {
         Binary::Mul => "mul",
         Binary::Div => "div",
         Binary::Pow => "pow",
+        Binary::PRelu => "prelu",
         Binary::Min => "min",
         Binary::Max => "max",
         Binary::Mod { fmod: false } => "mod",
@@ -73,7 +78,11 @@ pub(super) fn register_type(dtype: DType) -> Option<&'static str> {
     Some(match dtype {
         DType::Bool => "bool",
         DType::U8 => "u8",
+        DType::U16 => "u16",
+        DType::U32 => "u32",
+        DType::U64 => "u64",
         DType::I8 => "i8",
+        DType::I16 => "i16",
         DType::I32 => "i32",
         DType::I64 => "i64",
         DType::F32 => "float",
