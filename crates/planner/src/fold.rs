@@ -14,7 +14,9 @@ mod linear;
 mod lstm;
 mod rank;
 mod siblings;
+mod types;
 
+use crate::element::is_border;
 use crate::graph::{Graph, Node, Param, ParamData, ParamId, ValueId};
 use crate::op::{Binary, Op};
 use crate::tensor::Tensor;
@@ -33,7 +35,8 @@ use tessera_core::DType;
 ///   sum of ONNX's two, all of them weights; gates in ONNX's order (i, o, f, c). Its outputs are ONNX's with one direction: `y [time, 1, batch, hidden]`, `h` and
 ///   `c` `[1, batch, hidden]`. Two directions are two nodes, joined by `Concat` (axis 1 for `y`, axis 0 for the states).
 /// - There is no `BatchNorm`.
-/// - Weights are f32: those that a file holds in another float type are converted by their expression.
+/// - Floats are f32 ([`types`]): weights that a file holds in another float type are converted by their expression, and
+///   inputs and outputs of another float type are cast where they enter and leave.
 /// - Literals that are needed as weights (a bias of one element) are weights; all others are parameters of `graph`.
 #[derive(Clone, Debug)]
 pub struct Folded {
@@ -146,7 +149,8 @@ pub enum FoldError {
 ///
 /// Looks at neither weights' values nor activations' lengths; costs a walk over the graph.
 pub fn fold(graph: &Graph) -> Result<Folded, FoldError> {
-    let mut folding = Folding::new(graph);
+    let graph = types::computed(graph);
+    let mut folding = Folding::new(&graph);
     for node in &graph.nodes {
         if !folding.vanish(node) {
             folding.rewrite(node)?;
@@ -219,6 +223,8 @@ impl<'g> Folding<'g> {
         let made = match &node.op {
             Op::Shape { start, end } => inputs[0].map(|x| vec![shape_of(x, *start, *end)]),
             Op::Split { axis } => fixed::split(*axis, node.outputs.len(), &inputs),
+            // What is answered in a type of its own is not held as a weight.
+            Op::Cast(to) if is_border(*to) && self.is_answer(node) => None,
             op => Fixed::apply(op, &inputs).map(|made| vec![made]),
         };
         // What grows by an operator (a class token repeated for every item, an outer sum) is cheaper as a step than as memory
@@ -234,6 +240,10 @@ impl<'g> Folding<'g> {
             }
         }
         true
+    }
+
+    fn is_answer(&self, node: &Node) -> bool {
+        self.graph.outputs.iter().any(|output| node.outputs.contains(&Some(output.value)))
     }
 
     /// Keeps a node, in the spelling of the folded graph.

@@ -32,6 +32,7 @@ mod shape;
 pub mod source;
 pub mod tensor;
 mod text;
+mod types;
 pub mod verify;
 pub mod window;
 

@@ -1,4 +1,4 @@
-//! How many axes every value has, which unlike their lengths never depends on a request.
+//! How many axes every value has and of what type it is, which unlike their lengths never depends on a request.
 //!
 //! Folding needs ranks to know that a weight falls on the channel axis. The rules are the import's ([`infer`]); here are the two cases in which a
 //! literal's elements tell more.
@@ -7,6 +7,7 @@ use super::fixed::slice_length;
 use crate::graph::{Graph, Node, ParamData, ValueId};
 use crate::onnx::ranks::{Known, infer};
 use crate::op::Op;
+use tessera_core::DType;
 
 /// The rank of every value of a graph, where it is known without shapes.
 #[derive(Debug)]
@@ -16,10 +17,10 @@ impl Ranks {
     pub(super) fn of(graph: &Graph) -> Ranks {
         let mut all = vec![Known::default(); graph.values.len()];
         for input in &graph.inputs {
-            all[input.value.0 as usize] = Known::rank(input.dims.len());
+            all[input.value.0 as usize] = Known::rank(input.dims.len()).of(input.dtype);
         }
         for param in &graph.params {
-            all[param.value.0 as usize] = Known::dims(&param.dims);
+            all[param.value.0 as usize] = Known::dims(&param.dims).of(param.dtype);
         }
         for node in &graph.nodes {
             let inputs: Vec<Option<Known>> =
@@ -41,6 +42,11 @@ impl Ranks {
     /// The number of axes of a value of the class graph.
     pub(super) fn rank(&self, value: ValueId) -> Option<usize> {
         self.0.get(value.0 as usize)?.rank
+    }
+
+    /// The element type of a value of the class graph.
+    pub(super) fn dtype(&self, value: ValueId) -> Option<DType> {
+        self.0.get(value.0 as usize)?.dtype
     }
 }
 

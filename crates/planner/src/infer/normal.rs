@@ -66,6 +66,7 @@ pub(super) fn softmax(axis: i64, args: Args<'_>) -> Rule {
 
 pub(super) fn reduce(keep_dims: bool, noop: bool, args: Args<'_>) -> Rule {
     let x = args.get(0)?;
+    // The largest and least of booleans are reductions of integers since folding.
     if x.dtype == DType::Bool {
         return Err(Reason::Invalid("it is not defined on bool".into()));
     }

@@ -20,15 +20,16 @@ impl Lowering<'_> {
             };
             inputs.push(view);
         }
-        if let [ElementOp::Load(_)] = program {
-            let view = inputs.into_iter().next().expect("a load has an input");
-            self.set(out, view);
+        let dtypes: Vec<DType> = inputs.iter().map(|view| self.dtype_of(view.operand)).collect();
+        // A float of the model's own types is rounded as it is written; all others are what the chain makes.
+        let dtype = self.net.get(out).dtype;
+        if let (&[ElementOp::Load(input)], Some(view)) = (program, inputs.first())
+            && dtypes[input] == dtype
+        {
+            self.set(out, view.clone());
             return Ok(());
         }
-        let dtypes: Vec<DType> = inputs.iter().map(|view| self.dtype_of(view.operand)).collect();
-        let types =
-            element::types(&dtypes, program).map_err(|error| self.unsupported(node, error.to_string()))?;
-        let dtype = *types.last().expect("a typed chain has an instruction");
+        element::types(&dtypes, program).map_err(|error| self.unsupported(node, error.to_string()))?;
 
         // The result lies as the largest operand does: channels-last stays channels-last.
         let whole =

@@ -94,9 +94,10 @@ impl Lowering<'_> {
         let dtype = self.dtype_of(x.operand);
         let float_only = matches!(kind, Reduction::L2 | Reduction::LogSum | Reduction::LogSumExp);
         if dtype != DType::F32 && (dtype != DType::I64 || float_only) {
-            return Err(
-                self.unsupported(node, format!("it is not supported for {dtype}; cast to f32 before it"))
-            );
+            return Err(self.unsupported(
+                node,
+                format!("it is not supported for {dtype}; cast to i64 or f32 before it"),
+            ));
         }
         let kept_axes: Vec<usize> = (0..x.dims.len()).filter(|axis| !axes.contains(axis)).collect();
         let kept = self.group(&x, &kept_axes);

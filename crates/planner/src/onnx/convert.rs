@@ -1,13 +1,13 @@
 //! How each operator of each opset is said in the newest spelling. The functions stand in the order of [`super::table`].
 
 use crate::graph::ValueId;
-use crate::onnx::data::dtype;
+use crate::onnx::data::{SERVED, dtype};
 use crate::onnx::proto::TensorProto;
 use crate::onnx::table::{Made, Refusal, Site};
 use crate::op::{Binary, Direction, Op, PadMode, Padding, Recurrent, Reduction, Unary, Window};
 use crate::tensor::Tensor;
 
-fn unsupported(reason: impl Into<String>) -> Refusal {
+pub(crate) fn unsupported(reason: impl Into<String>) -> Refusal {
     Refusal::Unsupported(reason.into())
 }
 
@@ -64,35 +64,13 @@ pub(crate) fn hard_sigmoid(site: &mut Site<'_, '_>) -> Made {
     unary(site, Unary::HardSigmoid { alpha, beta })
 }
 
-pub(crate) fn swish(site: &mut Site<'_, '_>) -> Made {
-    match float(site, "alpha", 1.0)? {
-        1.0 => unary(site, Unary::Silu),
-        alpha => Err(unsupported(format!("only Swish with alpha 1 is served, not {alpha}"))),
-    }
-}
-
 pub(crate) fn cast(site: &mut Site<'_, '_>) -> Made {
     let to = site.attributes.int("to")?.ok_or_else(|| invalid("names no type to cast to"))?;
     // These two speak of 8-bit floats only, which we do not have.
     site.attributes.skip(&["saturate", "round_mode"]);
     let to = i32::try_from(to).map_err(|_| invalid(format!("casts to a type of number {to}")))?;
-    let to = dtype(to).map_err(|word| unsupported(format!("casting to {word} is not served")))?;
+    let to = dtype(to).map_err(|word| unsupported(format!("casting to {word} is not served; {SERVED}")))?;
     plain(site, Op::Cast(to))
-}
-
-pub(crate) fn clip(site: &mut Site<'_, '_>) -> Made {
-    if site.importer.opset >= 11 {
-        return plain(site, Op::Clip);
-    }
-    let mut inputs = site.inputs.to_vec();
-    for (name, index) in [("min", 1), ("max", 2)] {
-        if let Some(bound) = site.attributes.float(name)? {
-            inputs.resize(index, None);
-            inputs.push(Some(site.make_literal(name, Tensor::scalar(bound))));
-        }
-    }
-    site.finish(Op::Clip, inputs, 1);
-    Ok(())
 }
 
 pub(crate) fn where_(site: &mut Site<'_, '_>) -> Made {
@@ -363,19 +341,6 @@ pub(crate) fn constant_of_shape(site: &mut Site<'_, '_>) -> Made {
         }
     };
     plain(site, Op::ConstantOfShape { value })
-}
-
-pub(crate) fn dropout(site: &mut Site<'_, '_>) -> Made {
-    site.attributes.skip(&["ratio", "seed"]);
-    let training = site.inputs.get(2).copied().flatten();
-    let off = training.is_none() || site.boolean(2) == Some(false);
-    if !off {
-        return Err(unsupported("training mode is not served; export the model after `model.eval()`"));
-    }
-    if site.wants(1) {
-        return Err(unsupported("its mask is not served"));
-    }
-    identity(site)
 }
 
 pub(crate) fn identity(site: &mut Site<'_, '_>) -> Made {

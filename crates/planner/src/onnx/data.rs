@@ -10,6 +10,9 @@ use crate::tensor::{Tensor, checked_len};
 use prost::bytes::Bytes;
 use tessera_core::DType;
 
+/// For messages: the types that [`dtype`] knows.
+pub(crate) const SERVED: &str = "booleans, integers of 8 to 64 bits and floats of 16 to 64 bits are served";
+
 /// More dimensions than any operator of ours wants.
 pub(crate) const MAX_RANK: usize = 8;
 
@@ -46,7 +49,7 @@ pub(crate) fn dtype(onnx: i32) -> Result<DType, String> {
 pub(crate) fn load(proto: &TensorProto, name: &str, external: &mut External) -> Result<Loaded, ImportError> {
     let wrong = |problem: String| ImportError::Tensor { name: name.to_owned(), problem };
     let dtype = dtype(proto.data_type())
-        .map_err(|word| wrong(format!("has elements of an unsupported type, {word}")))?;
+        .map_err(|word| wrong(format!("has elements of an unsupported type, {word}; {SERVED}")))?;
     if proto.dims.len() > MAX_RANK {
         return Err(wrong(format!("has {} dimensions, more than {MAX_RANK}", proto.dims.len())));
     }

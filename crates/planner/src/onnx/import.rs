@@ -202,7 +202,7 @@ impl<'m> Importer<'m> {
             if fixed.into_iter().try_fold(1u64, u64::checked_mul).is_none_or(|size| size > 1 << 40) {
                 return Err(wrong("declares a shape that overflows".into()));
             }
-            let value = self.value(name.to_owned(), Known::rank(dims.len()));
+            let value = self.value(name.to_owned(), Known::rank(dims.len()).of(dtype));
             self.values.insert(name, value);
             self.graph.inputs.push(Input { name: name.to_owned(), value, dtype, dims });
         }
@@ -350,7 +350,7 @@ impl<'m> Importer<'m> {
         data: ParamData,
         origin: Option<String>,
     ) -> ValueId {
-        let value = self.value(name.clone(), Known::dims(&dims));
+        let value = self.value(name.clone(), Known::dims(&dims).of(dtype));
         self.params.insert(value, ParamId(self.graph.params.len() as u32));
         self.graph.params.push(Param { value, name, dtype, dims, data });
         self.origins.push(origin);
@@ -391,6 +391,13 @@ impl<'m> table::Site<'_, 'm> {
         self.importer.push_param(name, dtype, dims, ParamData::Literal(tensor), None)
     }
 
+    /// A literal scalar of the type of input `like`: a float, or its integer part.
+    pub(crate) fn number(&mut self, what: &str, value: f64, like: usize) -> ValueId {
+        // Where the type is not known, an operator before this one was refused, and so is the model.
+        let dtype = self.known(like).dtype.unwrap_or(DType::F32);
+        self.make_literal(what, crate::reference::number(value, dtype))
+    }
+
     /// A vector of integers as an input.
     pub(crate) fn integers(&mut self, what: &str, elements: &[i64]) -> ValueId {
         self.make_literal(what, crate::tensor::Tensor::from_elements(&[elements.len()], elements))
@@ -425,6 +432,16 @@ impl<'m> table::Site<'_, 'm> {
         let outputs = outputs.collect();
         let name = self.node.name().to_owned();
         self.importer.graph.nodes.push(Node { name, op, inputs, outputs });
+    }
+
+    /// As [`Self::finish`], for output `index` alone.
+    pub(crate) fn finish_output(&mut self, index: usize, op: Op, inputs: Vec<Option<ValueId>>) {
+        if self.wants(index) {
+            let known = self.infer(&op, &inputs, 1)[0];
+            let output = self.define(&self.node.output[index], known);
+            let name = self.node.name().to_owned();
+            self.importer.graph.nodes.push(Node { name, op, inputs, outputs: vec![Some(output)] });
+        }
     }
 
     fn define(&mut self, name: &'m str, mut known: Known) -> ValueId {
@@ -473,7 +490,7 @@ impl<'m> table::Site<'_, 'm> {
 fn dtype(info: &ValueInfoProto) -> Result<DType, String> {
     match info.r#type.as_ref().and_then(|proto| proto.value.as_ref()) {
         Some(TypeValue::TensorType(tensor)) => data::dtype(tensor.elem_type())
-            .map_err(|word| format!("has elements of an unsupported type, {word}")),
+            .map_err(|word| format!("has elements of an unsupported type, {word}; {}", data::SERVED)),
         Some(_) => Err("is not a tensor (a sequence, map, optional or sparse one)".into()),
         None => Err("declares no type".into()),
     }

@@ -10,6 +10,7 @@
 mod attributes;
 mod convert;
 mod data;
+mod elements;
 pub(crate) mod error;
 mod external;
 pub mod import;

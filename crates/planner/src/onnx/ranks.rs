@@ -1,9 +1,11 @@
-//! How many dimensions values have, as far as operators alone tell.
+//! How many dimensions values have, and of what type they are, as far as operators alone tell.
 //!
-//! Some old spellings can only be modernised when a rank is known ("all axes from 2 on", a softmax over a matrix). Real
-//! shapes are [`crate::infer`]'s business; this is the little that import needs, and it may say "unknown".
+//! Some spellings can only be modernised when a rank is known ("all axes from 2 on", a softmax over a matrix) or a type (a literal beside a
+//! half). Real shapes are [`crate::infer`]'s business; this is the little that import needs, and it may say "unknown".
 
 use crate::op::Op;
+use crate::types;
+use tessera_core::DType;
 
 /// What is known of a value's shape.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -12,15 +14,17 @@ pub(crate) struct Known {
     pub(crate) rank: Option<usize>,
     /// The length of its only dimension, for values that are shapes or axes.
     pub(crate) length: Option<usize>,
+    /// Its element type.
+    pub(crate) dtype: Option<DType>,
 }
 
 impl Known {
     pub(crate) fn rank(rank: usize) -> Known {
-        Known { rank: Some(rank), length: None }
+        Known { rank: Some(rank), ..Known::default() }
     }
 
     pub(crate) fn vector(length: Option<usize>) -> Known {
-        Known { rank: Some(1), length }
+        Known { rank: Some(1), length, dtype: None }
     }
 
     pub(crate) fn dims(dims: &[usize]) -> Known {
@@ -29,14 +33,26 @@ impl Known {
             _ => Known::rank(dims.len()),
         }
     }
+
+    /// The same, of that type.
+    pub(crate) fn of(self, dtype: DType) -> Known {
+        Known { dtype: Some(dtype), ..self }
+    }
 }
 
 /// What is known of the outputs of `op`.
 pub(crate) fn infer(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Known> {
+    let types: Vec<Option<DType>> = inputs.iter().map(|known| known.and_then(|known| known.dtype)).collect();
+    let mut made = ranks(op, inputs, outputs);
+    made.iter_mut().enumerate().for_each(|(index, known)| known.dtype = types::output(op, &types, index));
+    made
+}
+
+fn ranks(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Known> {
     let input = |i: usize| inputs.get(i).copied().flatten();
     let x = input(0).unwrap_or_default();
-    let same_rank = Known { rank: x.rank, length: None };
-    let of_rank = |rank: Option<usize>| Known { rank, length: None };
+    let of_rank = |rank: Option<usize>| Known { rank, ..Known::default() };
+    let same_rank = of_rank(x.rank);
     let first = match op {
         Op::Unary(_) | Op::Clip | Op::Cast(_) => x,
         Op::Binary(_) | Op::Where => {
@@ -46,7 +62,7 @@ pub(crate) fn infer(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Kn
             let lengths =
                 inputs.iter().flatten().filter(|known| known.rank == Some(1)).map(|known| known.length);
             let length = lengths.collect::<Option<Vec<_>>>().and_then(|lengths| lengths.into_iter().max());
-            Known { rank, length: length.filter(|_| rank == Some(1)) }
+            Known { length: length.filter(|_| rank == Some(1)), ..of_rank(rank) }
         }
         Op::Conv(..)
         | Op::MaxPool(_)
@@ -97,17 +113,17 @@ pub(crate) fn infer(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Kn
         ),
         Op::Unsqueeze => {
             let rank = x.rank.zip(input(1).and_then(|axes| axes.length)).map(|(rank, axes)| rank + axes);
-            Known { rank, length: (x.rank == Some(0) && rank == Some(1)).then_some(1) }
+            Known { length: (x.rank == Some(0) && rank == Some(1)).then_some(1), ..of_rank(rank) }
         }
         Op::Concat { .. } => {
             let lengths: Option<usize> =
                 inputs.iter().map(|known| known.and_then(|known| known.length)).sum();
-            Known { rank: x.rank, length: lengths.filter(|_| x.rank == Some(1)) }
+            Known { length: lengths.filter(|_| x.rank == Some(1)), ..same_rank }
         }
         Op::Gather { .. } => {
             let ids = input(1).unwrap_or_default();
             let rank = x.rank.zip(ids.rank).map(|(x, ids)| (x + ids).saturating_sub(1));
-            Known { rank, length: ids.length.filter(|_| rank == Some(1)) }
+            Known { length: ids.length.filter(|_| rank == Some(1)), ..of_rank(rank) }
         }
         Op::GatherElements { .. } => input(1).unwrap_or_default(),
         Op::Range => Known::vector(None),

@@ -3,6 +3,7 @@
 use crate::graph::ValueId;
 use crate::onnx::attributes::Attributes;
 use crate::onnx::convert::*;
+use crate::onnx::elements::*;
 use crate::onnx::error::ImportError;
 use crate::onnx::import::Importer;
 use crate::onnx::proto::NodeProto;
@@ -80,6 +81,8 @@ static ROWS: &[Row] = &[
     row("HardSigmoid", 9, 1..=1, 1, hard_sigmoid),
     row("HardSwish",  14, 1..=1, 1, |site| unary(site, U::HardSwish)),
     row("LeakyRelu",   9, 1..=1, 1, |site| { let alpha = float(site, "alpha", 0.01)?; unary(site, U::LeakyRelu { alpha }) }),
+    row("IsInf",      10, 1..=1, 1, is_inf),
+    row("IsNaN",       9, 1..=1, 1, is_nan),
     row("Log",         9, 1..=1, 1, |site| unary(site, U::Log)),
     row("Mish",       18, 1..=1, 1, |site| unary(site, U::Mish)),
     row("Neg",         9, 1..=1, 1, |site| unary(site, U::Neg)),
@@ -87,6 +90,7 @@ static ROWS: &[Row] = &[
     row("Reciprocal",  9, 1..=1, 1, |site| unary(site, U::Reciprocal)),
     row("Relu",        9, 1..=1, 1, |site| unary(site, U::Relu)),
     row("Round",      11, 1..=1, 1, |site| unary(site, U::Round)),
+    row("Selu",        9, 1..=1, 1, selu),
     row("Sigmoid",     9, 1..=1, 1, |site| unary(site, U::Sigmoid)),
     row("Sign",        9, 1..=1, 1, |site| unary(site, U::Sign)),
     row("Sin",         9, 1..=1, 1, |site| unary(site, U::Sin)),
@@ -94,7 +98,9 @@ static ROWS: &[Row] = &[
     row("Softsign",    9, 1..=1, 1, |site| unary(site, U::Softsign)),
     row("Sqrt",        9, 1..=1, 1, |site| unary(site, U::Sqrt)),
     row("Swish",      24, 1..=1, 1, swish),
+    row("Tan",         9, 1..=1, 1, tan),
     row("Tanh",        9, 1..=1, 1, |site| unary(site, U::Tanh)),
+    row("ThresholdedRelu", 10, 1..=1, 1, thresholded_relu),
 
     row("Add",            9, 2..=2, 1, |site| binary(site, B::Add)),
     row("And",            9, 2..=2, 1, |site| binary(site, B::And)),
@@ -105,16 +111,19 @@ static ROWS: &[Row] = &[
     row("Less",           9, 2..=2, 1, |site| binary(site, B::Less)),
     row("LessOrEqual",    12, 2..=2, 1, |site| binary(site, B::LessOrEqual)),
     row("Max",            9, 1..=MANY, 1, |site| chain(site, B::Max)),
+    row("Mean",           9, 1..=MANY, 1, mean),
     row("Min",            9, 1..=MANY, 1, |site| chain(site, B::Min)),
     row("Mod",            10, 2..=2, 1, |site| { let fmod = site.attributes.flag("fmod", false)?; binary(site, B::Mod { fmod }) }),
     row("Mul",            9, 2..=2, 1, |site| binary(site, B::Mul)),
     row("Or",             9, 2..=2, 1, |site| binary(site, B::Or)),
+    row("PRelu",          9, 2..=2, 1, |site| binary(site, B::PRelu)),
     row("Pow",            9, 2..=2, 1, |site| binary(site, B::Pow)),
     row("Sub",            9, 2..=2, 1, |site| binary(site, B::Sub)),
     row("Sum",            9, 1..=MANY, 1, |site| chain(site, B::Add)),
     row("Xor",            9, 2..=2, 1, |site| binary(site, B::Xor)),
 
     row("Cast",  9, 1..=1, 1, cast),
+    row("CastLike", 15, 2..=2, 1, cast_like),
     row("Clip",  9, 1..=3, 1, clip),
     row("Where", 9, 3..=3, 1, where_),
 

@@ -26,6 +26,17 @@ pub use run::{run, run_values};
 
 use crate::op::Op;
 use crate::tensor::Tensor;
+use tessera_core::DType;
+
+/// One number as a scalar of any type, as a cast makes it.
+pub(crate) fn number(value: f64, dtype: DType) -> Tensor {
+    element::from_floats(dtype, &[], &[value])
+}
+
+/// A tensor in another type, as a cast makes it.
+pub(crate) fn cast(tensor: &Tensor, to: DType) -> Tensor {
+    element::Elements::of(tensor).tensor(to, tensor.dims())
+}
 
 /// Computes the `outputs` outputs of one operator. `inputs` are in ONNX's order, `None` for one that is left out.
 ///

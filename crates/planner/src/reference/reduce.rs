@@ -1,7 +1,7 @@
 //! Reductions along axes, combined from the first element to the last.
 
 use super::EvalError;
-use super::element::Elements::{self, Floats, Integers};
+use super::element::Elements::{self, Booleans, Floats, Integers};
 use super::element::{from_floats, from_integers};
 use super::error::Args;
 use super::moves::expand_to;
@@ -73,7 +73,18 @@ pub(super) fn reduce(
                 }
             })
         }
-        Elements::Booleans(_) => Err(args.undefined_on(x.dtype())),
+        Booleans(list) => {
+            let any = |any: bool, x: bool| any | x;
+            let all = |all: bool, x: bool| all & x;
+            Ok(Tensor::from_elements(
+                &dims,
+                &match kind {
+                    Reduction::Max => fold(&list, &places, vec![false; count], any),
+                    Reduction::Min => fold(&list, &places, vec![true; count], all),
+                    _ => return Err(args.undefined_on(x.dtype())),
+                },
+            ))
+        }
     }
 }
 

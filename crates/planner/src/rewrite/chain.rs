@@ -1,5 +1,6 @@
 //! Element-wise operators become chains, and neighbouring chains one.
 
+use crate::element::register;
 use crate::graph::ValueId;
 use crate::net::{Kind, Net, Node};
 use crate::op::{Binary, Op, Unary};
@@ -35,8 +36,9 @@ pub(super) fn start(net: &mut Net, at: usize) -> bool {
         }
         Op::Cast(to) => {
             let Some(x) = read(0) else { return false };
-            if inputs[0].is_none_or(|id| net.get(id).dtype != to) {
-                chain.push(ElementOp::Cast(to, x));
+            // Loading and storing widens and rounds.
+            if inputs[0].is_none_or(|id| register(net.get(id).dtype) != register(to)) {
+                chain.push(ElementOp::Cast(register(to), x));
             }
         }
         Op::Clip => {

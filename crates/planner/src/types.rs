@@ -1,0 +1,46 @@
+//! The element type of what each operator makes, which never depends on a request.
+//!
+//! Import needs it to write literals beside a value (`IsInf`, `Mean`, …), and folding to know where a model leaves the plan's own float.
+
+use crate::op::{Op, Unary};
+use tessera_core::DType;
+
+/// The type of output number `output` of `op`, `None` when it follows from an input whose type is not known.
+pub(crate) fn output(op: &Op, inputs: &[Option<DType>], output: usize) -> Option<DType> {
+    let input = |index: usize| inputs.get(index).copied().flatten();
+    match op {
+        Op::Binary(function) if function.is_comparison() => Some(DType::Bool),
+        Op::Unary(Unary::Not) => Some(DType::Bool),
+        Op::Cast(to) => Some(*to),
+        Op::Where => input(1).or(input(2)),
+        Op::Shape { .. } => Some(DType::I64),
+        Op::ConstantOfShape { value } => Some(value.dtype()),
+        Op::MaxPool(_) if output == 1 => Some(DType::I64),
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Clip
+        | Op::Gemm { .. }
+        | Op::MatMul
+        | Op::Conv(..)
+        | Op::MaxPool(_)
+        | Op::AveragePool(..)
+        | Op::BatchNorm { .. }
+        | Op::LayerNorm { .. }
+        | Op::Softmax { .. }
+        | Op::Lstm(_)
+        | Op::Reduce { .. }
+        | Op::Reshape { .. }
+        | Op::Flatten { .. }
+        | Op::Squeeze
+        | Op::Unsqueeze
+        | Op::Transpose { .. }
+        | Op::Concat { .. }
+        | Op::Split { .. }
+        | Op::Slice
+        | Op::Gather { .. }
+        | Op::GatherElements { .. }
+        | Op::Expand
+        | Op::Range
+        | Op::Pad(_) => input(0),
+    }
+}
