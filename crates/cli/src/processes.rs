@@ -47,14 +47,21 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         arguments.extend([OsString::from("--seed"), OsString::from(seed.to_string())]);
         arguments
     };
+    let ways = given.get_many::<String>("how").into_iter().flatten();
+    let ways: Vec<Sharing> =
+        ways.map(|how| how.parse()).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
     let mut all = All(Vec::new());
-    for how in given.get_many::<String>("how").into_iter().flatten() {
-        let how: Sharing = how.parse().map_err(anyhow::Error::msg)?;
+    let mut failed = None;
+    for how in ways {
         eprintln!("starting {} processes, {how}", options.tenants);
-        all.0.push(processes::run(how, options.tenants, &program, arguments)?);
+        match processes::run(how, options.tenants, &program, arguments) {
+            Ok(done) => all.0.push(done),
+            Err(why) => failed = Some(why.context(how.to_string())),
+        }
     }
+    // What was measured is kept, whatever else failed.
     publish(given, &all, serde_json::to_string_pretty(&all.0)?)?;
-    Ok(ExitCode::SUCCESS)
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 pub(crate) fn work(given: &ArgMatches) -> Result<ExitCode> {

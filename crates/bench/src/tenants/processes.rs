@@ -109,8 +109,9 @@ pub fn run(
         Sharing::TimeSlicing => None,
         Sharing::Mps => Some(Mps::start()?),
     };
+    let client = service.as_ref().map(|service| service.client(processes));
     let mut workers = (0..processes)
-        .map(|number| Worker::start(number, program, &arguments(number), service.as_ref()))
+        .map(|number| Worker::start(number, program, &arguments(number), client.as_ref()))
         .collect::<Result<Vec<Worker>>>()?;
     workers.iter_mut().try_for_each(|worker| worker.hear(READY).map(drop))?;
     workers.iter_mut().try_for_each(Worker::go)?;
@@ -135,13 +136,24 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(number: usize, program: &Path, arguments: &[OsString], service: Option<&Mps>) -> Result<Worker> {
+    fn start(
+        number: usize,
+        program: &Path,
+        arguments: &[OsString],
+        client: Option<&MpsClient>,
+    ) -> Result<Worker> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // A service that somebody else runs would be used unasked.
-        let folder =
-            service.map_or_else(|| PathBuf::from("/nonexistent/tessera-no-mps"), |mps| mps.folder.clone());
-        command.env(MPS_PIPES, folder);
+        match client {
+            Some(client) => {
+                command.env(MPS_PIPES, &client.folder);
+                command.env(CONNECTIONS, client.connections.to_string());
+            }
+            // A service that somebody else runs would be used unasked.
+            None => {
+                command.env(MPS_PIPES, "/nonexistent/tessera-no-mps");
+            }
+        }
         let mut child = command.spawn().with_context(|| format!("worker {number} cannot be started"))?;
         let (tell, heard) = child.stdin.take().zip(child.stdout.take()).context("a worker has no pipes")?;
         Ok(Worker { number, child, tell, heard: BufReader::new(heard) })
@@ -187,6 +199,17 @@ const MPS_PIPES: &str = "CUDA_MPS_PIPE_DIRECTORY";
 const MPS_LOGS: &str = "CUDA_MPS_LOG_DIRECTORY";
 const MPS_CONTROL: &str = "nvidia-cuda-mps-control";
 
+/// Connections of a process to the card's work queues. All clients of the service share one process's, and it refuses who asks for more than
+/// are left: the driver lets in 48 clients of 2 each.
+const CONNECTIONS: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
+const SHARED_CONNECTIONS: usize = 96;
+
+/// What a worker must know of the service.
+struct MpsClient {
+    folder: PathBuf,
+    connections: usize,
+}
+
 /// The driver's multi-process service, for as long as it lives.
 struct Mps {
     folder: PathBuf,
@@ -202,6 +225,11 @@ impl Mps {
             .with_context(|| format!("`{MPS_CONTROL}`, which comes with the driver, cannot be run"))?;
         ensure!(started.success(), "the multi-process service does not start: {started}");
         Ok(service)
+    }
+
+    /// One of so many clients. A program's launches have three streams: more connections are of no use.
+    fn client(&self, of: usize) -> MpsClient {
+        MpsClient { folder: self.folder.clone(), connections: (SHARED_CONNECTIONS / of.max(1)).clamp(1, 4) }
     }
 
     fn control(&self) -> Command {

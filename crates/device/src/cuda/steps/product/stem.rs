@@ -65,14 +65,15 @@ impl StemTile {
         blocks.div_ceil(at_once) * (self.strip + StemTile::PROLOGUE)
     }
 
-    /// Dynamic shared memory: a line of outputs, and the inputs of a strip. Weights lie there before them.
+    /// Dynamic shared memory: a line of outputs, and the inputs of a strip. Weights lie there before them. The factor that a line is has rows that
+    /// overlap; compute-sanitizer measures it as if they did not, so there is room behind the last line for that too.
     pub(super) fn shared_bytes(&self, shape: &ConvShape) -> usize {
         let pixels = 2 * (self.columns - 1) + taps(shape);
         let lines = (self.strip - 1) * shape.strides[0] + shape.kernel[0];
         let staged = self.columns * (StemTile::OUTPUTS * 2 + 16);
         let k = shape.kernel[0] * shape.kernel[1] * shape.in_per_group;
         let weights = (k * 2).div_ceil(BLOCK_ROW_BYTES) * StemTile::OUTPUTS * BLOCK_ROW_BYTES;
-        (staged + lines * pixels * 8).max(weights)
+        (staged + lines * pixels * 8 + self.columns * 16).max(weights)
     }
 }
 
