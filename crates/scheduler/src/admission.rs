@@ -1,23 +1,87 @@
 //! Who may enter.
 //!
-//! Bounds first, exactly: requests and bytes per tenant. Then time: a request with a deadline is refused on arrival when it is
-//! predicted to be late, while its sender can still go elsewhere. A best-effort request is never refused for lateness, and a
-//! plan that was never measured never either, so that it can be; one that seems too slow is let in once in a while to
-//! be measured again. Without that a slow morning would shut a tenant out for ever.
+//! ```text
+//!   known? ─▶ bounds: items, requests, bytes ─▶ no deadline, or a plan never measured ──────────▶ waits loose
+//!                                             └▶ a deadline ─▶ booked in a line (`promises`) ───▶ promised
+//!                                                            └▶ no room ─▶ a probe, or refused with the predicted time
+//! ```
+//! Bounds come first, exactly. Then time: under `space-time` a request with a deadline is let in when a place in a planned launch is found at which it and
+//! everything planned are in time; that is a proof, given in `promises`. It is refused otherwise, on arrival, while its sender can still go elsewhere. A
+//! best-effort request is never refused for lateness, and a plan that was never measured never either, so that it can be; one that seems too slow is let in once
+//! in a while to be measured again. Without that a slow morning would shut a tenant out for ever.
 //!
-//! The prediction is the first one that is worth having: what runs now, then everything that waits in full launches, then
-//! the request itself. It does not know that more urgent work will overtake, nor that its own urgency will.
+//! **Shares.** What is promised cannot be taken back, so fairness between owners with deadlines is decided here. Who is ahead of its share
+//! (`Owners::ahead`) is promised only what leaves a part of its time unused, the more the further ahead it is, up to `Config::reserve`. An owner within its share finds that
+//! part free whatever the others ask; nothing of the device is lost, since what is limited is how far ahead work is promised, not how much of it. Likewise
+//! while best effort has waited beyond its patience, owners ahead of its owner leave room for its launch.
+//!
+//! The other policies promise nothing: their test is the backlog, an estimate.
 
 use crate::cost::Size;
-use crate::offer::{Admitted, Offer, Refusal};
+use crate::forming::Rider;
+use crate::loose::Whose;
+use crate::offer::{Admitted, Offer, Refusal, Terms};
 use crate::plans::PlanIx;
+use crate::promises::{Booked, Wish};
 use crate::queues::Waiting;
 use crate::scheduler::Scheduler;
+use crate::timeline::nanos;
 use std::time::Duration;
-use tessera_core::Moment;
+use tessera_core::{Moment, OwnerId, Policy};
+
+/// What the door found.
+enum Entry {
+    Booked(Booked),
+    Loose { predicted: Option<Duration> },
+}
 
 impl Scheduler {
     pub(crate) fn admit(&mut self, now: Moment, offer: &Offer) -> Result<Admitted, Refusal> {
+        let terms = self.within_bounds(offer)?;
+        let plan = self.plans.number(&offer.plan);
+        let whose = Whose { owner: terms.owner, tenant: offer.tenant, plan };
+        let rider = Rider {
+            request: offer.request,
+            tenant: offer.tenant,
+            items: offer.items,
+            batchable: offer.batchable,
+        };
+        let due = offer.deadline.or_else(|| terms.slo.map(|slo| now + slo));
+        let measured = self.plans.is_measured(plan);
+        let entry = match due {
+            Some(due) if measured && self.config.policy == Policy::SpaceTime => {
+                self.promise(now, whose, rider, due)?
+            }
+            Some(due) if self.config.policy != Policy::SpaceTime => self.estimate(now, whose, rider, due)?,
+            _ => Entry::Loose { predicted: None },
+        };
+        self.owners.work_came(terms.owner);
+        self.plans.used(plan);
+        // Of a plan never measured the cost is to be learnt soon, whatever its deadline allows.
+        let alone = self.plans.predict(plan, Size::one_lane(offer.items)).unwrap_or_default();
+        let latest_start = due.map(|due| if measured { due - alone } else { now });
+        let (booked, predicted) = match entry {
+            Entry::Booked(booked) => (Some(booked), Some(booked.finish.since(now))),
+            Entry::Loose { predicted } => (None, predicted),
+        };
+        let committed = booked.map_or(Duration::ZERO, |booked| booked.added);
+        self.owners.commit(terms.owner, committed);
+        let waiting = Waiting {
+            whose,
+            rider,
+            bytes: offer.bytes,
+            arrived: now,
+            due,
+            urgency: latest_start.unwrap_or(now + self.config.patience),
+            number: 0,
+            booked: booked.map(|booked| booked.booking),
+            committed,
+        };
+        self.queues.insert(waiting, &self.owners);
+        Ok(Admitted { deadline: due, predicted, promised: booked.is_some() })
+    }
+
+    fn within_bounds(&self, offer: &Offer) -> Result<Terms, Refusal> {
         let tenant = offer.tenant;
         let terms = self.tenants.get(&tenant).copied().ok_or(Refusal::UnknownTenant(tenant))?;
         if self.queues.contains(offer.request) || self.in_flight_requests.contains_key(&offer.request) {
@@ -35,36 +99,65 @@ impl Scheduler {
         if depth.bytes + offer.bytes > limit {
             return Err(Refusal::QueueBytesFull { tenant, queued: depth.bytes, brings: offer.bytes, limit });
         }
-        let plan = self.plans.number(&offer.plan);
-        let due = offer.deadline.or_else(|| terms.slo.map(|slo| now + slo));
-        let alone = self.plans.predict(plan, Size::one_lane(offer.items));
+        Ok(terms)
+    }
+
+    /// A place in a line, or a way round, or the reason why not.
+    fn promise(&mut self, now: Moment, whose: Whose, rider: Rider, due: Moment) -> Result<Entry, Refusal> {
+        let must = due - self.config.margin;
+        self.owners.advance(now);
+        let ahead = self.owners.ahead(whose.owner);
+        let part = ahead.as_secs_f64() / self.config.burst.as_secs_f64().max(1e-9);
+        let reserve = must.since(now).mul_f64(self.config.reserve.clamp(0.0, 1.0) * part.min(1.0));
+        let leave = reserve.max(self.claim(now, whose.owner));
+        let free: Vec<Moment> =
+            (0..self.running.len()).map(|line| now + self.work_before(now, line)).collect();
+        let limits = self.limits();
+        let wish =
+            Wish { plan: whose.plan, rider, arrived: now, due: must, by: must - leave, leave: nanos(leave) };
+        let plans = &self.plans;
+        let booked = self.promises.book(wish, limits, &free, |size| plans.cost(whose.plan, size));
+        let finish = match booked {
+            Ok(booked) => return Ok(Entry::Booked(booked)),
+            Err(finish) => finish,
+        };
+        let (predicted, allowed) = (finish.since(now), due.since(now));
+        if self.plans.probe(whose.plan, now, self.config.probe_after) {
+            return Ok(Entry::Loose { predicted: Some(predicted) });
+        }
+        if now + self.plans.cost(whose.plan, Size::one_lane(rider.items)) <= must {
+            self.owners.wants(whose.owner, due);
+        }
+        if finish <= must && !leave.is_zero() {
+            return Err(Refusal::OverShare { owner: whose.owner, ahead, predicted, allowed });
+        }
+        Err(Refusal::TooLate { predicted, allowed })
+    }
+
+    /// Room that best effort may claim from an owner that asks for a promise: the time of its next launch, once it has waited beyond its patience and
+    /// its owner has not had more than the one that asks.
+    fn claim(&self, now: Moment, asks: OwnerId) -> Duration {
+        let next = self.queues.fair().next().and_then(|request| self.queues.get(request));
+        let claims = next.filter(|next| {
+            let owner = next.whose.owner;
+            next.urgency < now && self.owners.virtual_time(owner) <= self.owners.virtual_time(asks)
+        });
+        claims
+            .map_or(Duration::ZERO, |next| self.plans.cost(next.whose.plan, Size::one_lane(next.rider.items)))
+    }
+
+    /// For the policies that plan nothing ahead: what runs, then everything that waits in full launches, then the request itself.
+    fn estimate(&mut self, now: Moment, whose: Whose, rider: Rider, due: Moment) -> Result<Entry, Refusal> {
+        let alone = self.plans.predict(whose.plan, Size::one_lane(rider.items));
         let predicted = alone.map(|alone| self.backlog(now) + alone);
-        let on_time = predicted.zip(due).is_none_or(|(predicted, due)| now + predicted <= due);
-        if let (false, Some(predicted), Some(due)) = (on_time, predicted, due)
-            && self.plans.is_measured(plan)
-            && !self.plans.probe(plan, now, self.config.probe_after)
+        if let Some(predicted) = predicted
+            && now + predicted > due
+            && self.plans.is_measured(whose.plan)
+            && !self.plans.probe(whose.plan, now, self.config.probe_after)
         {
             return Err(Refusal::TooLate { predicted, allowed: due.since(now) });
         }
-        self.owners.work_came(terms.owner);
-        self.plans.used(plan);
-        let latest_start = due.map(|due| due - alone.unwrap_or_default());
-        let waiting = Waiting {
-            whose: crate::loose::Whose { owner: terms.owner, tenant, plan },
-            rider: crate::forming::Rider {
-                request: offer.request,
-                tenant,
-                items: offer.items,
-                batchable: offer.batchable,
-            },
-            bytes: offer.bytes,
-            arrived: now,
-            due,
-            urgency: latest_start.unwrap_or(now + self.config.patience),
-            number: 0,
-        };
-        self.queues.insert(waiting, &self.owners);
-        Ok(Admitted { deadline: due, predicted, promised: due.is_some() && on_time && alone.is_some() })
+        Ok(Entry::Loose { predicted })
     }
 
     /// Time until everything that runs and waits now could be done.
@@ -77,7 +170,7 @@ impl Scheduler {
     /// How many launches run side by side.
     fn lanes_at_once(&self) -> u32 {
         match self.config.policy {
-            tessera_core::Policy::Time | tessera_core::Policy::Exclusive => 1,
+            Policy::Time | Policy::Exclusive => 1,
             _ => u32::try_from(self.config.partitions.len()).unwrap_or(u32::MAX).max(1),
         }
     }

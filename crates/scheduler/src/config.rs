@@ -38,6 +38,12 @@ pub struct Config {
     /// How long a best-effort request gives way to those with deadlines. When one has waited longer the device is
     /// overloaded, and shares of device time come before slack (see `decide`).
     pub patience: Duration,
+    /// How long before its due a promised answer is planned to be there: for the way back, and for what costs do not know.
+    pub margin: Duration,
+    /// Part of its allowed time, from 0 to 1, that a promise to an owner ahead of its share leaves unused, so that others find room.
+    pub reserve: f64,
+    /// How far ahead of its share an owner gets, in its own device time, before the whole reserve is kept from it.
+    pub burst: Duration,
     /// After this long without a measurement of its plan, one request too slow by prediction is let in to
     /// measure it again: a cost that was learnt on a bad day must not shut a tenant out for ever.
     pub probe_after: Duration,
@@ -65,6 +71,9 @@ impl Config {
             max_concurrent: count(64),
             max_wait: Duration::ZERO,
             patience: Duration::from_millis(100),
+            margin: Duration::ZERO,
+            reserve: 0.2,
+            burst: Duration::from_millis(20),
             probe_after: Duration::from_secs(1),
             cost: CostSettings::default(),
             given_costs: None,

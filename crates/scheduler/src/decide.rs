@@ -1,24 +1,57 @@
 //! What runs next.
 //!
-//! `space-time`: the most urgent request leads, and its plan's other requests fill the launch, most urgent first, while the
-//! predicted time keeps the tightest deadline in it. Urgency is slack: a deadline less the cost of one lane. A best-effort
-//! request becomes as urgent as if it were due to start when its patience ends, so none waits for ever: only requests that
-//! arrived before that moment can go before it.
+//! ```text
+//!   a partition is free, or nearly ─▶ the front of its line of promises ─┐
+//!                                  └▶ or, of those that wait loose, one ──┴─▶ others of its plan ride along ─▶ Launch
+//! ```
+//! `space-time` keeps promises first (`promises`): the front of the line runs, and loose requests of its plan fill its lanes as far as the line's room bears. A
+//! loose request leads a launch where nothing is promised, or when it has waited beyond its patience and its owner has had less device time for its
+//! share than the front's; but never a longer launch than the room bears. A partition without promises takes over the front of another's line.
 //!
-//! When the most urgent request is past its latest start the backlog cannot be met, and slack would serve whoever shouts
-//! loudest. Then owners go first that have had the least device time for their share (`fairness`), and a launch is filled
-//! from the owners in turn.
+//! Of those that wait loose the most urgent leads: slack is a deadline less the cost of one lane, and best effort becomes as urgent as if it
+//! were due to start when its patience ends. When the most urgent is past that moment the backlog cannot be met, and slack would serve whoever
+//! shouts loudest: then owners go first that have had the least device time for their share (`fairness`), and a launch is filled from the
+//! owners in turn.
 //!
-//! `time`, `exclusive` and `space` launch one tenant at a time: the paper's baselines, with the same queues and costs.
+//! Bounds, as `tests/properties.rs` tests them:
+//! - No promise is broken while costs are exact and do not fall as launches grow (`promises`).
+//! - No starvation: a loose request whose patience is over and whose owner is next by fairness starts within the longest time that was allowed to
+//!   anything promised before, plus the longest launch. Promises given later leave room for it (`admission`), those given before are kept or over by then.
+//! - A tenant's requests of one plan are launched in the order in which they came, the promised ones among themselves and the loose among themselves. A
+//!   promise goes before the same tenant's best effort.
+//!
+//! Cost: O(log n) of what waits, a look at every lane of the launch, and O(plans of one owner with loose requests) when its launch is charged.
+//!
+//! Not there: launches that yield between segments. No device can stop between them yet, so what is handed over is counted to its end.
+//!
+//! The other policies are in `baselines`.
 
 use crate::cost::Size;
+use crate::fill::Riding;
 use crate::forming::{Forming, Limits};
 use crate::launch::{Decision, LaunchPlan};
-use crate::plans::PlanIx;
+use crate::promises::BookingId;
 use crate::queues::Waiting;
-use crate::scheduler::{InFlight, Scheduler};
+use crate::scheduler::{Aboard, InFlight, Scheduler};
+use crate::timeline::{Nanos, nanos};
 use std::time::Duration;
-use tessera_core::{LaunchId, Moment, PartitionId, Policy, TenantId};
+use tessera_core::{LaunchId, Moment, Policy, RequestId};
+
+/// What there is to do.
+pub(crate) enum Formed {
+    /// A launch on the partition of this number.
+    Launch(Forming, usize),
+    /// Nothing before then.
+    Wait(Moment),
+    Nothing,
+}
+
+/// Who leads the next launch of a partition.
+#[derive(Clone, Copy)]
+enum Lead {
+    Promise(BookingId),
+    Loose(RequestId),
+}
 
 impl Scheduler {
     pub(crate) fn next(&mut self, now: Moment) -> Decision {
@@ -28,7 +61,7 @@ impl Scheduler {
             Policy::Space => self.side_by_side(),
         };
         match formed {
-            Formed::Launch(launch, partition) => Decision::Launch(self.start(now, launch, partition)),
+            Formed::Launch(launch, line) => Decision::Launch(self.start(now, launch, line)),
             Formed::Wait(until) => {
                 Decision::SleepUntil(self.queues.first_due().map_or(until, |due| until.min(due)))
             }
@@ -46,178 +79,179 @@ impl Scheduler {
         }
     }
 
-    fn space_time(&self, now: Moment) -> Formed {
-        let Some(partition) = self.least_loaded() else { return Formed::Nothing };
-        let Some(urgent) = self.queues.most_urgent() else { return Formed::Nothing };
-        let limits = self.limits();
-        let before = self.work_before(now, partition);
-        // Fewer than there are lanes cannot fill a launch: not worth forming one on every arrival while its turn is far.
-        if before > self.config.lead && self.queues.len() < limits.max_lanes as usize {
-            return Formed::Wait(now + before - self.config.lead);
+    fn space_time(&mut self, now: Moment) -> Formed {
+        if self.queues.len() == 0 {
+            return Formed::Nothing;
         }
-        let overloaded = urgent.urgency < now;
-        let leader = if overloaded { self.queues.fair().next() } else { None };
-        let leader = leader.and_then(|id| self.queues.get(id)).unwrap_or(urgent);
-        let plan = leader.whose.plan;
-        let launch = if overloaded {
-            let step = |owner, id| {
-                let cost =
-                    self.queues.get(id).and_then(|w| self.plans.predict(plan, Size::one_lane(w.rider.items)));
-                self.owners.distance(owner, cost.unwrap_or_default())
-            };
-            let fair = self.queues.fair().of_plan(plan, step).filter_map(|id| self.queues.get(id));
-            self.fill(now + before, plan, fair, limits)
-        } else {
-            self.fill(now + before, plan, self.queues.of_plan(plan), limits)
+        let mut wait: Option<Moment> = None;
+        let mut lines: Vec<usize> = (0..self.running.len()).collect();
+        lines.sort_by_key(|line| self.load(*line));
+        for line in lines {
+            if self.load(line) >= self.config.ahead.get() as usize {
+                break;
+            }
+            match self.on_line(now, line) {
+                Formed::Launch(launch, line) => return Formed::Launch(launch, line),
+                Formed::Wait(until) => wait = Some(wait.map_or(until, |earlier| earlier.min(until))),
+                Formed::Nothing => {}
+            }
+        }
+        wait.map_or(Formed::Nothing, Formed::Wait)
+    }
+
+    /// The next launch of one partition.
+    fn on_line(&mut self, now: Moment, line: usize) -> Formed {
+        let limits = self.limits();
+        let before = self.work_before(now, line);
+        let (begin, early) = (now + before, before > self.config.lead);
+        let turn = Formed::Wait(begin - self.config.lead);
+        // Fewer than there are lanes cannot fill a launch: not worth forming one on every arrival while its turn is far.
+        if early && self.queues.len() < limits.max_lanes as usize {
+            return turn;
+        }
+        let Some(lead) = self.lead(now, begin, line) else { return Formed::Nothing };
+        let (launch, until) = match lead {
+            Lead::Promise(booking) => {
+                let Some(found) = self.promises.get(booking) else { return Formed::Nothing };
+                let alone = self.promises.front(line) != Some(booking);
+                let room = if alone {
+                    Nanos::from(found.due().0) - Nanos::from(begin.0) - nanos(found.cost)
+                } else {
+                    self.promises.room(line, begin)
+                };
+                let riding = Riding { begin, counted: nanos(found.cost), room };
+                let until = (found.arrived + self.config.max_wait).min(now + length(room));
+                (self.ride_along(found.launch.clone(), riding, limits, now), until)
+            }
+            Lead::Loose(request) => {
+                let Some(leader) = self.queues.get(request) else { return Formed::Nothing };
+                let room = self.promises.room(line, begin);
+                let riding = Riding { begin, counted: 0, room };
+                let urgency = self.queues.most_urgent().map_or(leader.urgency, |urgent| urgent.urgency);
+                let until = (leader.arrived + self.config.max_wait).min(urgency).min(now + length(room));
+                (self.ride_along(Forming::new(leader.whose.plan), riding, limits, now), until)
+            }
         };
+        if launch.is_empty() {
+            return Formed::Nothing;
+        }
         // Its turn is not near, and others may join it until then.
-        if before > self.config.lead && !launch.has_all_lanes(limits) {
-            return Formed::Wait(now + before - self.config.lead);
+        if early && !launch.has_all_lanes(limits) {
+            return turn;
         }
         // Company may still come: wait for it as long as slack allows, but never with a full launch.
-        let until = (leader.arrived + self.config.max_wait).min(urgent.urgency);
         if now < until && !launch.is_full(limits) {
             return Formed::Wait(until);
         }
-        Formed::Launch(launch, partition)
+        if let Lead::Promise(booking) = lead {
+            self.promises.take(booking);
+        }
+        Formed::Launch(launch, line)
     }
 
-    /// Seats requests of a plan in order while the launch keeps the tightest deadline in it. The first one always goes: whatever it
-    /// leads, it leads alone if it must.
-    fn fill<'a>(
-        &self,
-        now: Moment,
-        plan: PlanIx,
-        candidates: impl Iterator<Item = &'a Waiting>,
-        limits: Limits,
-    ) -> Forming {
-        let mut launch = Forming::new(plan);
-        let mut tightest: Option<Moment> = None;
-        let mut passed_over: Vec<TenantId> = Vec::new();
-        for waiting in candidates {
-            if launch.is_full(limits) {
-                break;
+    /// Who leads the next launch of a partition that is free at `begin`.
+    fn lead(&mut self, now: Moment, begin: Moment, line: usize) -> Option<Lead> {
+        let front = loop {
+            let Some(front) = self.front(now, begin, line) else { break None };
+            if !self.shed(front, begin) {
+                break Some(front);
             }
-            // A tenant whose earlier request found no seat waits with all of them: order is kept.
-            if passed_over.contains(&waiting.whose.tenant) {
-                continue;
-            }
-            let Some((seat, size)) = launch.seat(waiting.rider, limits) else {
-                passed_over.push(waiting.whose.tenant);
-                continue;
-            };
-            let due = [tightest, waiting.due].into_iter().flatten().min();
-            // A deadline that is lost already binds nobody.
-            let kept = |due: Moment| {
-                let cost = self.plans.predict(plan, size);
-                cost.is_none_or(|cost| now + cost <= due) || self.is_lost(now, plan, due)
-            };
-            if !launch.is_empty() && !due.is_none_or(kept) {
-                break;
-            }
-            launch.add(waiting.rider, seat, limits);
-            tightest = due;
-        }
-        launch
-    }
-
-    fn is_lost(&self, now: Moment, plan: PlanIx, due: Moment) -> bool {
-        let one = Size { lanes: 1, items: 1 };
-        self.plans.predict(plan, one).is_some_and(|cost| now + cost > due)
-    }
-
-    /// `time` and `exclusive`: launches that compute one after the other, tenants in turn or one until its queue is empty.
-    fn in_turn(&mut self, now: Moment) -> Formed {
-        if self.in_flight.len() >= self.config.ahead.get() as usize {
-            return Formed::Nothing;
-        }
-        let same = self.last_tenant.filter(|tenant| self.queues.depth(*tenant).requests > 0);
-        let keeps = self.config.policy == Policy::Exclusive;
-        let next = same.filter(|_| keeps).or_else(|| self.queues.tenants_after(self.last_tenant).next());
-        let Some(tenant) = next else { return Formed::Nothing };
-        let partition = self.config.partitions[0];
-        let Some(launch) = self.of_one(tenant) else { return Formed::Nothing };
-        // Its turn is not near, and its tenant's next requests may join it until then.
-        let before = self.work_before(now, partition);
-        if before > self.config.lead && !launch.is_full(self.limits()) {
-            return Formed::Wait(now + before - self.config.lead);
-        }
-        self.last_tenant = Some(tenant);
-        Formed::Launch(launch, partition)
-    }
-
-    /// `space`: every tenant launches by itself, one launch each.
-    fn side_by_side(&mut self) -> Formed {
-        if self.in_flight.len() >= self.config.max_concurrent.get() as usize {
-            return Formed::Nothing;
-        }
-        let running =
-            |tenant: &TenantId| self.in_flight.values().any(|launch| launch.tenants.contains(tenant));
-        let Some(tenant) = self.queues.tenants_after(self.last_tenant).find(|tenant| !running(tenant)) else {
-            return Formed::Nothing;
         };
-        self.last_tenant = Some(tenant);
-        let load =
-            |id: &PartitionId| self.in_flight.values().filter(|launch| launch.partition == *id).count();
-        let partition = self.config.partitions.iter().copied().min_by_key(load);
-        match self.of_one(tenant) {
-            Some(launch) => Formed::Launch(launch, partition.unwrap_or(self.config.partitions[0])),
-            None => Formed::Nothing,
-        }
-    }
-
-    /// A launch of one tenant: its oldest request and what may share its lane.
-    fn of_one(&self, tenant: TenantId) -> Option<Forming> {
-        let limits = self.limits();
-        let first = self.queues.of_tenant(tenant).next()?;
-        let mut launch = Forming::new(first.whose.plan);
-        for waiting in self.queues.of_tenant(tenant).filter(|waiting| waiting.whose.plan == first.whose.plan)
-        {
-            match launch.seat(waiting.rider, limits) {
-                Some((seat, _)) => launch.add(waiting.rider, seat, limits),
-                None => break,
+        let leader = self.loose_leader(now);
+        match (front, leader) {
+            (Some(front), Some(leader)) if self.goes_first(leader, front, begin, line, now) => {
+                Some(Lead::Loose(leader.rider.request))
             }
+            (Some(front), _) => Some(Lead::Promise(front)),
+            (None, Some(leader)) => Some(Lead::Loose(leader.rider.request)),
+            (None, None) => None,
         }
-        Some(launch)
     }
 
-    /// The partition with the fewest launches, if it may have one more.
-    fn least_loaded(&self) -> Option<PartitionId> {
-        let load = |id: &PartitionId| self.on(*id).count();
-        let least = self.config.partitions.iter().copied().min_by_key(load)?;
-        (load(&least) < self.config.ahead.get() as usize).then_some(least)
+    /// What is promised next: of this partition, else of the one that has most to do and is free later.
+    fn front(&self, now: Moment, begin: Moment, line: usize) -> Option<BookingId> {
+        if let Some(front) = self.promises.front(line) {
+            return Some(front);
+        }
+        // What begins earlier elsewhere is over earlier: its promise holds, and its line gains room.
+        let others = (0..self.running.len()).filter(|other| {
+            self.promises.front(*other).is_some() && begin < now + self.work_before(now, *other)
+        });
+        self.promises.front(others.max_by_key(|other| self.promises.planned(*other))?)
     }
 
-    /// Predicted time until a launch that is handed to a partition now begins.
-    fn work_before(&self, now: Moment, partition: PartitionId) -> Duration {
-        self.on(partition).map(|launch| launch.left(now)).sum()
+    /// The one of those without a promise whose turn it is.
+    fn loose_leader(&self, now: Moment) -> Option<&Waiting> {
+        let urgent = self.queues.most_urgent()?;
+        if urgent.urgency >= now {
+            return Some(urgent);
+        }
+        self.queues.fair().next().and_then(|request| self.queues.get(request)).or(Some(urgent))
     }
 
-    fn start(&mut self, now: Moment, launch: Forming, partition: PartitionId) -> LaunchPlan {
+    /// Whether a loose request goes before what is promised.
+    fn goes_first(
+        &self,
+        leader: &Waiting,
+        front: BookingId,
+        begin: Moment,
+        line: usize,
+        now: Moment,
+    ) -> bool {
+        let first = self.promises.get(front).and_then(|booking| booking.dues().first());
+        let Some(promised) = first.and_then(|(request, _)| self.queues.get(*request)) else { return true };
+        let behind =
+            self.owners.virtual_time(leader.whose.owner) < self.owners.virtual_time(promised.whose.owner);
+        let cost = self.plans.cost(leader.whose.plan, Size::one_lane(leader.rider.items));
+        leader.urgency < now && behind && nanos(cost) <= self.promises.room(line, begin)
+    }
+
+    /// Lets those out of a planned launch whose due cannot be kept any more, whatever is done: costs were not what they were thought to be. They
+    /// wait on, until their deadlines pass. Says whether there were any.
+    fn shed(&mut self, booking: BookingId, begin: Moment) -> bool {
+        let Some(found) = self.promises.get(booking) else { return false };
+        if begin + found.cost <= found.due() {
+            return false;
+        }
+        let plan = found.launch.plan;
+        let lost = |(request, _): &&(RequestId, Moment)| {
+            self.queues.get(*request).is_some_and(|waiting| {
+                let alone = self.plans.cost(plan, Size::one_lane(waiting.rider.items));
+                waiting.due.is_some_and(|due| begin + alone > due)
+            })
+        };
+        let lost: Vec<RequestId> = found.dues().iter().filter(lost).map(|(request, _)| *request).collect();
+        for request in &lost {
+            self.break_promise(*request);
+        }
+        !lost.is_empty()
+    }
+
+    fn start(&mut self, now: Moment, launch: Forming, line: usize) -> LaunchPlan {
         let id = LaunchId(self.launches);
         self.launches += 1;
         let (plan, size) = (launch.plan, launch.size());
         let predicted = self.plans.predict(plan, size);
-        let begun = self.on(partition).next().is_none().then_some(now);
+        let begun = self.running[line].is_empty().then_some(now);
         let mut in_flight =
-            InFlight { plan, size, partition, predicted, begun, tenants: Vec::new(), requests: Vec::new() };
+            InFlight { plan, size, line, predicted, begun, tenants: Vec::new(), requests: Vec::new() };
         for request in launch.requests() {
             let waiting =
                 self.queues.remove(request, &self.owners).expect("a launch is formed of what waits");
             self.in_flight_requests.insert(request, id);
-            in_flight.requests.push((request, waiting.whose.owner, waiting.rider.items));
+            let Waiting { whose, rider, committed, .. } = waiting;
+            in_flight.requests.push(Aboard { request, owner: whose.owner, items: rider.items, committed });
         }
         let lanes = launch.into_lanes();
         in_flight.tenants = lanes.iter().map(|lane| lane.tenant).collect();
         self.in_flight.insert(id, in_flight);
+        self.running[line].push_back(id);
+        let partition = self.config.partitions[line];
         LaunchPlan { id, plan: self.plans.key(plan).clone(), partition, lanes, predicted }
     }
 }
 
-/// What there is to do.
-enum Formed {
-    Launch(Forming, PartitionId),
-    /// For company, at most until then.
-    Wait(Moment),
-    Nothing,
+/// Room as a length of time; none where it is negative.
+fn length(room: Nanos) -> Duration {
+    Duration::from_nanos(u64::try_from(room.max(0)).unwrap_or(u64::MAX))
 }

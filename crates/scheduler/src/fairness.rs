@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tessera_core::{OwnerId, TenantId};
+use tessera_core::{Moment, OwnerId, TenantId};
 
 /// Nanoseconds of device time over share, in millionths: 128 bits never run out.
 pub(crate) type VirtualTime = u128;
@@ -23,6 +23,10 @@ pub(crate) struct Owners {
     owners: BTreeMap<OwnerId, Owner>,
     /// Owners with work queued or in flight.
     at_work: BTreeSet<(VirtualTime, OwnerId)>,
+    /// The same by virtual time with what is planned for them.
+    planned: BTreeSet<(VirtualTime, OwnerId)>,
+    /// Owners that were refused for want of time, and until when they count as at work for it.
+    wanting: BTreeSet<(Moment, OwnerId)>,
     /// The least virtual time of those at work, kept while nobody is. Never falls.
     floor: VirtualTime,
 }
@@ -34,9 +38,24 @@ struct Owner {
     shares: BTreeMap<TenantId, u64>,
     /// The largest of the shares.
     weight: u64,
-    /// Requests queued or in flight.
+    /// Requests queued or in flight, and one while it is wanting.
     work: u64,
+    wants_until: Option<Moment>,
     served: Duration,
+    /// Device time planned for it and not yet charged.
+    committed: Duration,
+}
+
+impl Owner {
+    /// Virtual time when everything planned for it is done.
+    fn planned(&self) -> VirtualTime {
+        self.v + distance(self.weight, self.committed)
+    }
+}
+
+/// How far time on the device moves an owner of this weight on.
+fn distance(weight: u64, time: Duration) -> VirtualTime {
+    time.as_nanos() * 1_000_000 / u128::from(weight.max(1))
 }
 
 impl Owners {
@@ -56,10 +75,14 @@ impl Owners {
     }
 
     fn weigh(&mut self, owner: OwnerId) {
+        let at_work = self.unlist(owner);
         let entry = self.get(owner);
         let before = entry.weight;
         // What is in flight of an owner without tenants is still charged, at its last weight.
         entry.weight = entry.shares.values().copied().max().unwrap_or(before);
+        if at_work {
+            self.list(owner);
+        }
     }
 
     /// An owner with neither tenants nor work is forgotten.
@@ -76,8 +99,7 @@ impl Owners {
         entry.work += 1;
         if entry.work == 1 {
             entry.v = entry.v.max(floor);
-            let v = entry.v;
-            self.at_work.insert((v, owner));
+            self.list(owner);
         }
     }
 
@@ -86,10 +108,46 @@ impl Owners {
         entry.work -= 1;
         if entry.work == 0 {
             let v = entry.v;
-            self.at_work.remove(&(v, owner));
+            self.unlist(owner);
             self.raise_floor(v);
             self.drop_if_gone(owner);
         }
+    }
+
+    /// An owner found no time for a request. Until then it counts as at work: who is refused everything would otherwise not be seen to have had less
+    /// than others.
+    pub(crate) fn wants(&mut self, owner: OwnerId, until: Moment) {
+        match self.get(owner).wants_until {
+            Some(before) => _ = self.wanting.remove(&(before, owner)),
+            None => self.work_came(owner),
+        }
+        let until = self.get(owner).wants_until.map_or(until, |before| before.max(until));
+        self.get(owner).wants_until = Some(until);
+        self.wanting.insert((until, owner));
+    }
+
+    /// Time passed: whoever wanted until now does not any more.
+    pub(crate) fn advance(&mut self, now: Moment) {
+        while let Some(&(until, owner)) = self.wanting.first().filter(|(until, _)| *until <= now) {
+            self.wanting.remove(&(until, owner));
+            self.get(owner).wants_until = None;
+            self.work_left(owner);
+        }
+    }
+
+    fn list(&mut self, owner: OwnerId) {
+        let entry = self.get(owner);
+        let (v, planned) = (entry.v, entry.planned());
+        self.at_work.insert((v, owner));
+        self.planned.insert((planned, owner));
+    }
+
+    /// Says whether it was at work.
+    fn unlist(&mut self, owner: OwnerId) -> bool {
+        let entry = self.get(owner);
+        let (v, planned) = (entry.v, entry.planned());
+        self.planned.remove(&(planned, owner));
+        self.at_work.remove(&(v, owner))
     }
 
     fn raise_floor(&mut self, last: VirtualTime) {
@@ -102,23 +160,52 @@ impl Owners {
 
     /// How far `time` on the device moves the owner on.
     pub(crate) fn distance(&self, owner: OwnerId, time: Duration) -> VirtualTime {
-        let weight = self.owners.get(&owner).map_or(1, |entry| entry.weight.max(1));
-        time.as_nanos() * 1_000_000 / u128::from(weight)
+        distance(self.owners.get(&owner).map_or(1, |entry| entry.weight), time)
     }
 
     /// Moves an owner at work on by `gain`, or back by `loss`: a prediction is charged first and corrected later.
     pub(crate) fn charge(&mut self, owner: OwnerId, gain: Duration, loss: Duration) -> VirtualTime {
         let (gain_v, loss_v) = (self.distance(owner, gain), self.distance(owner, loss));
+        let at_work = self.unlist(owner);
         let entry = self.get(owner);
-        let before = entry.v;
-        entry.v = (before + gain_v).saturating_sub(loss_v);
+        entry.v = (entry.v + gain_v).saturating_sub(loss_v);
         entry.served = (entry.served + gain).saturating_sub(loss);
         let after = entry.v;
-        if self.at_work.remove(&(before, owner)) {
-            self.at_work.insert((after, owner));
+        if at_work {
+            self.list(owner);
             self.raise_floor(after);
         }
         after
+    }
+
+    /// Device time that is planned for an owner counts against it from now on; `settle` ends that.
+    pub(crate) fn commit(&mut self, owner: OwnerId, time: Duration) {
+        self.plan(owner, |committed| committed + time);
+    }
+
+    /// What was committed is charged now, or will not be used.
+    pub(crate) fn settle(&mut self, owner: OwnerId, time: Duration) {
+        self.plan(owner, |committed| committed.saturating_sub(time));
+    }
+
+    fn plan(&mut self, owner: OwnerId, change: impl FnOnce(Duration) -> Duration) {
+        let at_work = self.unlist(owner);
+        let entry = self.get(owner);
+        entry.committed = change(entry.committed);
+        if at_work {
+            self.list(owner);
+        }
+    }
+
+    /// How much more device time than the owner at work that has least an owner has, had and planned; in its own time. Zero where it is the only one
+    /// with tenants.
+    pub(crate) fn ahead(&self, owner: OwnerId) -> Duration {
+        let Some(entry) = self.owners.get(&owner).filter(|_| self.owners.len() > 1) else {
+            return Duration::ZERO;
+        };
+        let least = self.planned.first().map_or(self.floor, |&(planned, _)| planned);
+        let ahead = entry.planned().saturating_sub(least) * u128::from(entry.weight.max(1)) / 1_000_000;
+        Duration::from_nanos(u64::try_from(ahead).unwrap_or(u64::MAX))
     }
 
     /// Device time charged so far.

@@ -99,6 +99,25 @@ impl Forming {
         }
     }
 
+    /// Takes a request's place away, and its lane when nobody else is in it.
+    pub(crate) fn remove(&mut self, request: RequestId) {
+        let seated = |lane: &Lane| lane.plan.requests.iter().position(|(other, _)| *other == request);
+        let found = self.lanes.iter().enumerate().find_map(|(at, lane)| Some((at, seated(lane)?)));
+        let Some((at, seat)) = found else { return };
+        let lane = &mut self.lanes[at].plan;
+        let (_, items) = lane.requests.remove(seat);
+        lane.items -= items.get();
+        self.items -= items.get();
+        if lane.requests.is_empty() {
+            self.lanes.remove(at);
+        }
+    }
+
+    /// Each lane's tenant and how many requests are in it.
+    pub(crate) fn riders_by_lane(&self) -> impl Iterator<Item = (TenantId, u32)> {
+        self.lanes.iter().map(|lane| (lane.plan.tenant, lane.plan.requests.len() as u32))
+    }
+
     pub(crate) fn requests(&self) -> impl Iterator<Item = RequestId> {
         self.lanes.iter().flat_map(|lane| lane.plan.requests.iter().map(|(request, _)| *request))
     }

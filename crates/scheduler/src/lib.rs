@@ -12,18 +12,22 @@
 //! [`Scheduler::tenant_removed`].
 
 mod admission;
+mod baselines;
 mod config;
 mod cost;
 mod decide;
 mod fairness;
+mod fill;
 mod forming;
 mod launch;
 mod loose;
 mod offer;
 mod plans;
+mod promises;
 mod queues;
 mod scheduler;
 pub mod sim;
+mod timeline;
 
 pub use config::Config;
 pub use cost::{CostSettings, CostTable, PlanWork, PredictionError, Size};

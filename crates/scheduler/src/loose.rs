@@ -26,6 +26,8 @@ pub(crate) struct Whose {
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
     shelves: BTreeMap<(OwnerId, PlanIx), BTreeSet<Key>>,
+    /// Every request of an owner, whatever it runs.
+    of_owner: IdMap<OwnerId, BTreeSet<Key>>,
     owners: BTreeSet<(VirtualTime, OwnerId)>,
     plans: BTreeMap<PlanIx, BTreeSet<(VirtualTime, OwnerId)>>,
     /// How many loose requests a tenant has of a plan, and how urgent the last is.
@@ -39,6 +41,7 @@ impl Loose {
         *flow = (flow.0 + 1, flow.1.max(urgency));
         let key = (flow.1, seq, request);
         self.shelves.entry((whose.owner, whose.plan)).or_default().insert(key);
+        self.of_owner.entry(whose.owner).or_default().insert(key);
         self.owners.insert((v, whose.owner));
         self.plans.entry(whose.plan).or_default().insert((v, whose.owner));
         key.0
@@ -50,6 +53,12 @@ impl Loose {
         if flow.0 == 0 {
             self.flows.remove(&(whose.tenant, whose.plan));
         }
+        let all = self.of_owner.get_mut(&whose.owner).expect("a loose request is with its owner");
+        all.remove(&key);
+        if all.is_empty() {
+            self.of_owner.remove(&whose.owner);
+            self.owners.remove(&(v, whose.owner));
+        }
         let shelf = self.shelves.get_mut(&(whose.owner, whose.plan)).expect("a loose request is on a shelf");
         shelf.remove(&key);
         if !shelf.is_empty() {
@@ -60,9 +69,6 @@ impl Loose {
         plan.remove(&(v, whose.owner));
         if plan.is_empty() {
             self.plans.remove(&whose.plan);
-        }
-        if self.plans_of(whose.owner).next().is_none() {
-            self.owners.remove(&(v, whose.owner));
         }
     }
 
@@ -82,8 +88,7 @@ impl Loose {
     /// The next request by fairness: the most urgent of the owner that has had least.
     pub(crate) fn next(&self) -> Option<RequestId> {
         let &(_, owner) = self.owners.first()?;
-        let firsts = self.shelves_of(owner).filter_map(|(_, shelf)| shelf.first());
-        firsts.min().map(|key| key.2)
+        self.of_owner.get(&owner)?.first().map(|key| key.2)
     }
 
     /// A plan's requests by fairness. Each one taken moves its owner on by what `step` says it costs.
@@ -114,11 +119,8 @@ impl Loose {
     }
 
     fn plans_of(&self, owner: OwnerId) -> impl Iterator<Item = PlanIx> {
-        self.shelves_of(owner).map(|((_, plan), _)| *plan)
-    }
-
-    fn shelves_of(&self, owner: OwnerId) -> impl Iterator<Item = (&(OwnerId, PlanIx), &BTreeSet<Key>)> {
-        self.shelves.range((owner, PlanIx(0))..=(owner, PlanIx(u32::MAX)))
+        let shelves = self.shelves.range((owner, PlanIx(0))..=(owner, PlanIx(u32::MAX)));
+        shelves.map(|((_, plan), _)| *plan)
     }
 }
 
@@ -173,6 +175,6 @@ mod tests {
         let urgency = loose.insert(whose(1), key(1, 1), 7);
         loose.remove(whose(1), (urgency, 1, RequestId(1)), 7);
         assert!(loose.owners.is_empty() && loose.plans.is_empty() && loose.flows.is_empty());
-        assert!(loose.shelves.is_empty());
+        assert!(loose.shelves.is_empty() && loose.of_owner.is_empty());
     }
 }

@@ -53,8 +53,8 @@ pub struct Admitted {
     pub deadline: Option<Moment>,
     /// The predicted time from now to its answer, where one can be predicted.
     pub predicted: Option<Duration>,
-    /// Whether a deadline stands and the prediction keeps it. Best effort, plans never measured and probes are let in
-    /// without.
+    /// Whether it has a place in a planned launch that is over in time: with exact costs it is answered before its deadline. Best effort, plans
+    /// never measured and probes are let in without, and so is everything under other policies than `space-time`.
     pub promised: bool,
 }
 
@@ -102,6 +102,21 @@ pub enum Refusal {
         brings: Bytes,
         /// Most that may be queued.
         limit: Bytes,
+    },
+    /// There is time, and others have a right to it: its owner has had more than its share.
+    #[error(
+        "{owner} is {ahead:?} of device time ahead of its share, and the {allowed:?} allowed leave others no room; \
+         send slower, allow more time, or raise `share`"
+    )]
+    OverShare {
+        /// Who is ahead.
+        owner: OwnerId,
+        /// How far, what is planned for it included.
+        ahead: Duration,
+        /// Time from now to its answer, if it were let in.
+        predicted: Duration,
+        /// Time from now to its deadline.
+        allowed: Duration,
     },
     /// It could not be answered in time.
     #[error(

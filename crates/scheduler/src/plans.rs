@@ -8,6 +8,9 @@ use tessera_core::{Moment, PlanKey};
 use crate::cost::{CostTable, Costs};
 use std::sync::Arc;
 
+/// What a launch is taken for that was never measured and whose work nobody told.
+const UNKNOWN: Duration = Duration::from_millis(10);
+
 /// A plan the scheduler has heard of. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct PlanIx(pub(crate) u32);
@@ -78,6 +81,11 @@ impl Plans {
     pub(crate) fn predict(&self, plan: PlanIx, size: Size) -> Option<Duration> {
         let given = self.given.as_ref().and_then(|table| table.cost(self.key(plan), size));
         given.or_else(|| self.costs.predict(plan, size))
+    }
+
+    /// How long a launch takes, with a guess where nothing is known: what a line of promises counts.
+    pub(crate) fn cost(&self, plan: PlanIx, size: Size) -> Duration {
+        self.predict(plan, size).unwrap_or(UNKNOWN)
     }
 
     /// Whether the plan's cost is more than an estimate, so that a request may be refused for it.

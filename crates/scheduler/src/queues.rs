@@ -1,13 +1,16 @@
 //! Requests that wait, under every order in which they are asked for.
 //!
 //! One home for "who waits": a request is put in and taken out here, and its tenant's bounds, its plan's order of urgency, its
-//! owner's place in the fair order and its deadline follow.
+//! owner's place in the fair order and its deadline follow. A request with a promise stands in a line instead (`promises`), and not in the
+//! orders of those that wait *loose*.
 
 use crate::fairness::Owners;
 use crate::forming::Rider;
 use crate::loose::{Loose, Whose};
 use crate::plans::PlanIx;
+use crate::promises::BookingId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tessera_core::{Bytes, IdMap, Moment, RequestId, TenantId};
 
 /// A request that waits.
@@ -23,6 +26,10 @@ pub(crate) struct Waiting {
     pub(crate) urgency: Moment,
     /// Order of arrival.
     pub(crate) number: u64,
+    /// The planned launch that it has a place in; `None` for one that waits loose.
+    pub(crate) booked: Option<BookingId>,
+    /// Device time that was counted for its owner in advance.
+    pub(crate) committed: Duration,
 }
 
 /// What one tenant has waiting.
@@ -34,43 +41,69 @@ pub(crate) struct Depth {
 
 type Key = (Moment, u64, RequestId);
 
+/// The loose requests of one plan.
+#[derive(Debug, Default)]
+struct OfPlan {
+    requests: BTreeSet<Key>,
+    items: u64,
+}
+
 /// Everything that waits.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
     waiting: IdMap<RequestId, Waiting>,
     depths: BTreeMap<TenantId, Depth>,
     by_tenant: BTreeMap<TenantId, BTreeSet<(u64, RequestId)>>,
-    by_plan: BTreeMap<PlanIx, BTreeSet<Key>>,
-    items_of_plan: BTreeMap<PlanIx, u64>,
+    by_urgency: BTreeSet<Key>,
+    by_plan: BTreeMap<PlanIx, OfPlan>,
     by_due: BTreeSet<(Moment, RequestId)>,
     fair: Loose,
     arrivals: u64,
 }
 
 impl Queues {
-    /// Puts a request in; its number and urgency are set here, the latter so that a tenant's requests of one plan keep their order.
+    /// Puts a request in; its number and, of a loose one, its urgency are set here, the latter so that a tenant's requests of one plan keep their
+    /// order.
     pub(crate) fn insert(&mut self, mut request: Waiting, owners: &Owners) {
         self.arrivals += 1;
         request.number = self.arrivals;
         let id = request.rider.request;
-        let v = owners.virtual_time(request.whose.owner);
-        request.urgency = self.fair.insert(request.whose, (request.urgency, request.number, id), v);
         let depth = self.depths.entry(request.whose.tenant).or_default();
         depth.requests += 1;
         depth.bytes += request.bytes;
         self.by_tenant.entry(request.whose.tenant).or_default().insert((request.number, id));
-        self.by_plan.entry(request.whose.plan).or_default().insert((request.urgency, request.number, id));
-        *self.items_of_plan.entry(request.whose.plan).or_default() += u64::from(request.rider.items.get());
         self.by_due.extend(request.due.map(|due| (due, id)));
+        if request.booked.is_none() {
+            self.shelve(&mut request, owners);
+        }
         self.waiting.insert(id, request);
     }
 
-    /// Takes a request out.
+    /// A request whose promise is gone waits loose from now on.
+    pub(crate) fn loosen(&mut self, id: RequestId, urgency: Moment, owners: &Owners) {
+        let Some(mut request) = self.waiting.remove(&id) else { return };
+        if request.booked.take().is_some() {
+            request.urgency = urgency;
+            self.shelve(&mut request, owners);
+        }
+        self.waiting.insert(id, request);
+    }
+
+    fn shelve(&mut self, request: &mut Waiting, owners: &Owners) {
+        let id = request.rider.request;
+        let v = owners.virtual_time(request.whose.owner);
+        request.urgency = self.fair.insert(request.whose, (request.urgency, request.number, id), v);
+        let key = (request.urgency, request.number, id);
+        self.by_urgency.insert(key);
+        let of_plan = self.by_plan.entry(request.whose.plan).or_default();
+        of_plan.requests.insert(key);
+        of_plan.items += u64::from(request.rider.items.get());
+    }
+
+    /// Takes a request out. Its planned launch, if it has a place in one, is the caller's to tell.
     pub(crate) fn remove(&mut self, id: RequestId, owners: &Owners) -> Option<Waiting> {
         let request = self.waiting.remove(&id)?;
-        let (tenant, plan) = (request.whose.tenant, request.whose.plan);
-        let key = (request.urgency, request.number, id);
-        self.fair.remove(request.whose, key, owners.virtual_time(request.whose.owner));
+        let tenant = request.whose.tenant;
         if let Some(depth) = self.depths.get_mut(&tenant) {
             depth.requests -= 1;
             depth.bytes -= request.bytes;
@@ -78,15 +111,31 @@ impl Queues {
                 self.depths.remove(&tenant);
             }
         }
-        remove_from(&mut self.by_tenant, &tenant, &(request.number, id));
-        remove_from(&mut self.by_plan, &plan, &key);
-        if let Some(items) = self.items_of_plan.get_mut(&plan) {
-            *items -= u64::from(request.rider.items.get());
+        if let Some(requests) = self.by_tenant.get_mut(&tenant) {
+            requests.remove(&(request.number, id));
+            if requests.is_empty() {
+                self.by_tenant.remove(&tenant);
+            }
         }
         if let Some(due) = request.due {
             self.by_due.remove(&(due, id));
         }
+        if request.booked.is_none() {
+            self.unshelve(&request, owners);
+        }
         Some(request)
+    }
+
+    fn unshelve(&mut self, request: &Waiting, owners: &Owners) {
+        let key = (request.urgency, request.number, request.rider.request);
+        self.fair.remove(request.whose, key, owners.virtual_time(request.whose.owner));
+        self.by_urgency.remove(&key);
+        let of_plan = self.by_plan.get_mut(&request.whose.plan).expect("a loose request is with its plan");
+        of_plan.requests.remove(&key);
+        of_plan.items -= u64::from(request.rider.items.get());
+        if of_plan.requests.is_empty() {
+            self.by_plan.remove(&request.whose.plan);
+        }
     }
 
     pub(crate) fn get(&self, id: RequestId) -> Option<&Waiting> {
@@ -117,23 +166,23 @@ impl Queues {
         after.chain(self.by_tenant.range(..split)).map(|(tenant, _)| *tenant)
     }
 
-    /// A plan's requests, most urgent first.
+    /// A plan's loose requests, most urgent first.
     pub(crate) fn of_plan(&self, plan: PlanIx) -> impl Iterator<Item = &Waiting> {
-        self.by_plan.get(&plan).into_iter().flatten().map(|(_, _, id)| &self.waiting[id])
+        let of_plan = self.by_plan.get(&plan).into_iter().flat_map(|of_plan| &of_plan.requests);
+        of_plan.map(|(_, _, id)| &self.waiting[id])
     }
 
-    /// Plans with requests and how many items each has waiting.
+    /// Plans with loose requests and how many items each has waiting.
     pub(crate) fn backlog(&self) -> impl Iterator<Item = (PlanIx, u64)> {
-        self.by_plan.keys().map(|plan| (*plan, self.items_of_plan.get(plan).copied().unwrap_or(0)))
+        self.by_plan.iter().map(|(plan, of_plan)| (*plan, of_plan.items))
     }
 
-    /// The most urgent request of all.
+    /// The most urgent loose request of all.
     pub(crate) fn most_urgent(&self) -> Option<&Waiting> {
-        let first = self.by_plan.values().filter_map(|set| set.first()).min()?;
-        self.waiting.get(&first.2)
+        self.waiting.get(&self.by_urgency.first()?.2)
     }
 
-    /// The requests by fairness between owners.
+    /// The loose requests by fairness between owners.
     pub(crate) fn fair(&self) -> &Loose {
         &self.fair
     }
@@ -151,15 +200,5 @@ impl Queues {
     /// The request whose deadline has passed first, if one's has.
     pub(crate) fn overdue(&self, now: Moment) -> Option<RequestId> {
         self.by_due.first().filter(|(due, _)| *due <= now).map(|(_, id)| *id)
-    }
-}
-
-/// Takes a member out of one of many sets, and the set out when it was the last.
-fn remove_from<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, member: &V) {
-    if let Some(set) = sets.get_mut(key) {
-        set.remove(member);
-        if set.is_empty() {
-            sets.remove(key);
-        }
     }
 }

@@ -6,11 +6,12 @@ use crate::fairness::Owners;
 use crate::launch::Decision;
 use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms};
 use crate::plans::{PlanIx, Plans};
+use crate::promises::Promises;
 use crate::queues::Queues;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
-use tessera_core::{IdMap, LaunchId, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
+use tessera_core::{IdMap, LaunchId, Moment, OwnerId, PlanKey, Policy, RequestId, TenantId};
 
 /// Who waits, what runs, what things cost. See the crate's text.
 #[derive(Debug)]
@@ -20,7 +21,10 @@ pub struct Scheduler {
     pub(crate) owners: Owners,
     pub(crate) plans: Plans,
     pub(crate) queues: Queues,
-    pub(crate) in_flight: BTreeMap<LaunchId, InFlight>,
+    pub(crate) promises: Promises,
+    pub(crate) in_flight: IdMap<LaunchId, InFlight>,
+    /// The launches of each partition, in the order of the settings; oldest first.
+    pub(crate) running: Vec<VecDeque<LaunchId>>,
     pub(crate) in_flight_requests: IdMap<RequestId, LaunchId>,
     pub(crate) launches: u64,
     /// Whose turn it was last, for the policies that take turns.
@@ -32,12 +36,23 @@ pub struct Scheduler {
 pub(crate) struct InFlight {
     pub(crate) plan: PlanIx,
     pub(crate) size: Size,
-    pub(crate) partition: PartitionId,
+    /// Its partition's number in the settings.
+    pub(crate) line: usize,
     pub(crate) predicted: Option<Duration>,
     /// When those before it on its partition were over; `None` while they are not.
     pub(crate) begun: Option<Moment>,
     pub(crate) tenants: Vec<TenantId>,
-    pub(crate) requests: Vec<(RequestId, OwnerId, NonZeroU32)>,
+    pub(crate) requests: Vec<Aboard>,
+}
+
+/// A request in a launch that runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aboard {
+    pub(crate) request: RequestId,
+    pub(crate) owner: OwnerId,
+    pub(crate) items: NonZeroU32,
+    /// Device time that was counted for its owner in advance.
+    pub(crate) committed: Duration,
 }
 
 impl InFlight {
@@ -52,12 +67,15 @@ impl Scheduler {
     /// A scheduler with nobody to serve yet. `config.partitions` must not be empty.
     pub fn new(config: Config) -> Scheduler {
         assert!(!config.partitions.is_empty(), "a scheduler has at least one partition");
+        let most = Size { lanes: config.max_lanes.get(), items: config.max_items.get() };
         Scheduler {
             tenants: BTreeMap::new(),
             owners: Owners::default(),
-            plans: Plans::new(Costs::new(config.cost), config.given_costs.clone()),
+            plans: Plans::new(Costs::new(config.cost, most), config.given_costs.clone()),
             queues: Queues::default(),
-            in_flight: BTreeMap::new(),
+            promises: Promises::new(config.partitions.len()),
+            in_flight: IdMap::default(),
+            running: vec![VecDeque::new(); config.partitions.len()],
             in_flight_requests: IdMap::default(),
             launches: 0,
             last_tenant: None,
@@ -99,8 +117,12 @@ impl Scheduler {
         self.plans.forget(plan);
     }
 
-    /// From now on decisions are made under another policy; what waits, runs and was learnt stays.
+    /// From now on decisions are made under another policy; what waits, runs and was learnt stays. Promises end: they hold under the policy
+    /// that gave them.
     pub fn set_policy(&mut self, policy: Policy, tenant_batching: bool) {
+        for request in self.promises.clear() {
+            self.loosen(request);
+        }
         (self.config.policy, self.config.tenant_batching) = (policy, tenant_batching);
     }
 
@@ -138,11 +160,12 @@ impl Scheduler {
     /// A launch is over, however it ended: `took` since it was handed over, `computed` on the device. Makes room on its partition, learns from it,
     /// charges the owners in it by items. The time that it waited behind others counts for them, not for it.
     pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration, computed: Duration) {
-        let Some(launch) = self.in_flight.remove(&launch) else { return };
+        let id = launch;
+        let Some(launch) = self.in_flight.remove(&id) else { return };
         // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
         let took = launch.begun.map_or(took, |begun| took.min(now.since(begun))).max(computed);
-        // Ids rise, so the first is the oldest.
-        if let Some(next) = self.in_flight.values_mut().find(|other| other.partition == launch.partition) {
+        self.running[launch.line].retain(|other| *other != id);
+        if let Some(next) = self.running[launch.line].front().and_then(|next| self.in_flight.get_mut(next)) {
             next.begun = next.begun.or(Some(now));
         }
         self.plans.costs.learn(
@@ -150,8 +173,9 @@ impl Scheduler {
             launch.size,
             Measured { at: now, took, predicted: launch.predicted },
         );
-        for (request, owner, items) in launch.requests {
+        for Aboard { request, owner, items, committed } in launch.requests {
             self.in_flight_requests.remove(&request);
+            self.owners.settle(owner, committed);
             let part = took * items.get() / launch.size.items.max(1);
             let before = self.owners.virtual_time(owner);
             let after = self.owners.charge(owner, part, Duration::ZERO);
@@ -161,17 +185,44 @@ impl Scheduler {
         }
     }
 
-    /// The launches of a partition, oldest first.
-    pub(crate) fn on(&self, partition: PartitionId) -> impl Iterator<Item = &InFlight> {
-        self.in_flight.values().filter(move |launch| launch.partition == partition)
+    /// How many launches a partition has.
+    pub(crate) fn load(&self, line: usize) -> usize {
+        self.running[line].len()
+    }
+
+    /// Predicted time until a launch that is handed to a partition now begins.
+    pub(crate) fn work_before(&self, now: Moment, line: usize) -> Duration {
+        self.running[line].iter().map(|launch| self.in_flight[launch].left(now)).sum()
     }
 
     /// Takes a waiting request out for good.
     fn leave(&mut self, request: RequestId) -> bool {
         let Some(waiting) = self.queues.remove(request, &self.owners) else { return false };
+        if let Some(booking) = waiting.booked {
+            let (limits, plan) = (self.limits(), waiting.whose.plan);
+            self.promises.leave(booking, waiting.rider, limits, |size| self.plans.cost(plan, size));
+        }
+        self.owners.settle(waiting.whose.owner, waiting.committed);
         self.owners.work_left(waiting.whose.owner);
         self.plans.released(waiting.whose.plan);
         true
+    }
+
+    /// Takes a request out of its planned launch; it waits on without a promise.
+    pub(crate) fn break_promise(&mut self, request: RequestId) {
+        let Some(waiting) = self.queues.get(request) else { return };
+        let (plan, rider, limits) = (waiting.whose.plan, waiting.rider, self.limits());
+        if let Some(booking) = waiting.booked {
+            self.promises.leave(booking, rider, limits, |size| self.plans.cost(plan, size));
+        }
+        self.loosen(request);
+    }
+
+    /// A request whose promise is gone waits on as one without. It stays as urgent as its due makes it.
+    pub(crate) fn loosen(&mut self, request: RequestId) {
+        let Some(waiting) = self.queues.get(request) else { return };
+        let urgency = waiting.urgency;
+        self.queues.loosen(request, urgency, &self.owners);
     }
 
     /// Requests that wait, of all tenants.

@@ -5,10 +5,12 @@
 //! ```
 //! Nothing waits: a day of traffic takes as long as its decisions. Scenario tests run on it, and the `simulate` command will.
 
-use crate::{Config, CostTable, Decision, LaunchPlan, Offer, Refusal, Scheduler, Size, Terms};
+use crate::{
+    Admitted, Cancelled, Config, CostTable, Decision, LaunchPlan, Offer, Refusal, Scheduler, Size, Terms,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tessera_core::{LaunchId, Moment, RequestId, TenantId};
+use tessera_core::{LaunchId, Moment, PartitionId, Policy, RequestId, TenantId};
 
 /// What became of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +26,8 @@ pub enum Outcome {
     Refused(Refusal),
     /// Its deadline passed while it waited.
     Expired(Moment),
+    /// It was called off while it waited.
+    Cancelled(Moment),
 }
 
 /// A scheduler, a device of exact speed, and the time between them.
@@ -34,8 +38,15 @@ pub struct Simulation<C> {
     costs: C,
     now: Moment,
     running: BTreeSet<(Moment, LaunchId)>,
+    /// When each partition is through with what it was given.
+    busy: BTreeMap<PartitionId, Moment>,
+    wake: Option<Moment>,
+    side_by_side: bool,
     launches: BTreeMap<LaunchId, (LaunchPlan, Duration)>,
-    outcomes: BTreeMap<RequestId, Outcome>,
+    /// What became of every request so far.
+    pub outcomes: BTreeMap<RequestId, Outcome>,
+    /// What was said to those that were let in.
+    pub admitted: BTreeMap<RequestId, Admitted>,
     /// Every launch in the order of its start.
     pub history: Vec<(Moment, LaunchPlan)>,
 }
@@ -44,12 +55,16 @@ impl<C: CostTable> Simulation<C> {
     /// Time starts at zero. `costs` must know every plan that is offered.
     pub fn new(config: Config, costs: C) -> Simulation<C> {
         Simulation {
-            scheduler: Scheduler::new(config),
             costs,
             now: Moment::START,
             running: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            wake: None,
+            side_by_side: config.policy == Policy::Space,
+            scheduler: Scheduler::new(config),
             launches: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            admitted: BTreeMap::new(),
             history: Vec::new(),
         }
     }
@@ -63,67 +78,85 @@ impl<C: CostTable> Simulation<C> {
     pub fn offer(&mut self, at: Moment, offer: &Offer) {
         self.advance(at);
         let request = offer.request;
-        if let Err(refusal) = self.scheduler.offer(self.now, offer) {
-            self.outcomes.insert(request, Outcome::Refused(refusal));
+        match self.scheduler.offer(self.now, offer) {
+            Ok(admitted) => _ = self.admitted.insert(request, admitted),
+            Err(refusal) => _ = self.outcomes.insert(request, Outcome::Refused(refusal)),
         }
-        self.decide();
+        self.look();
+    }
+
+    /// Calls a request off at a moment that is not before the last one. One that runs is answered all the same.
+    pub fn cancel(&mut self, at: Moment, request: RequestId) {
+        self.advance(at);
+        if self.scheduler.cancel(self.now, request) == Cancelled::Queued {
+            self.outcomes.insert(request, Outcome::Cancelled(self.now));
+        }
+        self.look();
     }
 
     /// Runs until nothing waits and nothing runs, and says what became of every request.
     pub fn finish(mut self) -> (BTreeMap<RequestId, Outcome>, Vec<(Moment, LaunchPlan)>) {
-        while let Some(next) = self.next_event() {
-            self.advance(next);
-        }
+        self.run_out();
         (self.outcomes, self.history)
     }
 
-    fn next_event(&mut self) -> Option<Moment> {
-        let finish = self.running.first().map(|(at, _)| *at);
-        let wake = match self.scheduler.decide(self.now) {
-            Decision::SleepUntil(at) => Some(at.max(self.now + Duration::from_nanos(1))),
-            Decision::Launch(launch) => {
-                self.start(launch);
-                return self.next_event();
-            }
-            Decision::Idle => None,
-        };
-        [finish, wake].into_iter().flatten().min()
+    /// Runs until nothing waits and nothing runs.
+    pub fn run_out(&mut self) {
+        while let Some(next) = self.next_event() {
+            self.advance(next);
+        }
     }
 
-    /// Lets time pass, with everything that happens on the way.
-    fn advance(&mut self, to: Moment) {
-        while let Some(&(at, id)) = self.running.first().filter(|(at, _)| *at <= to) {
-            self.running.remove(&(at, id));
+    /// When something happens by itself next: a launch ends, or the scheduler asked to be called.
+    fn next_event(&self) -> Option<Moment> {
+        let finish = self.running.first().map(|(at, _)| *at);
+        [finish, self.wake].into_iter().flatten().min()
+    }
+
+    /// Lets time pass until a moment, with everything that happens on the way.
+    pub fn advance(&mut self, to: Moment) {
+        while let Some(at) = self.next_event().filter(|at| *at <= to) {
             self.now = self.now.max(at);
-            self.expire();
-            let (launch, took) = self.launches.remove(&id).expect("a running launch is known");
-            for request in launch.requests() {
-                self.outcomes.insert(request, Outcome::Answered { at, lanes: launch.lanes.len() as u32 });
+            while let Some(&(at, id)) = self.running.first().filter(|(at, _)| *at <= self.now) {
+                self.running.remove(&(at, id));
+                self.finished(at, id);
             }
-            self.scheduler.finished(self.now, id, took, took);
-            self.decide();
+            self.look();
         }
         self.now = self.now.max(to);
-        self.expire();
-        self.decide();
+        self.look();
     }
 
-    fn expire(&mut self) {
+    fn finished(&mut self, at: Moment, id: LaunchId) {
+        let (launch, took) = self.launches.remove(&id).expect("a running launch is known");
+        for request in launch.requests() {
+            self.outcomes.insert(request, Outcome::Answered { at, lanes: launch.lanes.len() as u32 });
+        }
+        self.scheduler.finished(self.now, id, took, took);
+    }
+
+    /// What an engine does whenever something happened.
+    fn look(&mut self) {
         for request in self.scheduler.expire(self.now) {
             self.outcomes.insert(request, Outcome::Expired(self.now));
         }
-    }
-
-    fn decide(&mut self) {
-        while let Decision::Launch(launch) = self.scheduler.decide(self.now) {
-            self.start(launch);
-        }
+        self.wake = loop {
+            match self.scheduler.decide(self.now) {
+                Decision::Launch(launch) => self.start(launch),
+                Decision::SleepUntil(at) => break Some(at.max(self.now + Duration::from_nanos(1))),
+                Decision::Idle => break None,
+            }
+        };
     }
 
     fn start(&mut self, launch: LaunchPlan) {
         let size = Size { lanes: launch.lanes.len() as u32, items: launch.items() };
         let took = self.costs.cost(&launch.plan, size).unwrap_or(Duration::from_millis(1));
-        self.running.insert((self.now + took, launch.id));
+        // A partition computes one launch after the other; `space` runs side by side what it makes.
+        let free = self.busy.get(&launch.partition).copied().unwrap_or_default();
+        let begin = if self.side_by_side { self.now } else { free.max(self.now) };
+        self.busy.insert(launch.partition, begin + took);
+        self.running.insert((begin + took, launch.id));
         self.history.push((self.now, launch.clone()));
         self.launches.insert(launch.id, (launch, took));
     }

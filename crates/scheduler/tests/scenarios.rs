@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
-use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,59 +201,4 @@ fn queue_bounds_are_exact_and_a_cancelled_request_makes_room() {
     scheduler.cancel(ms(0), RequestId(1));
     scheduler.offer(ms(0), &offer(4, 0, 1)).unwrap();
     assert_eq!(scheduler.queued(), 3);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    /// Whatever comes in any order: every request has exactly one outcome, launches keep their limits and carry one plan, and a
-    /// tenant's requests of one plan keep their order from launch to launch (what shares a launch runs at once).
-    #[test]
-    fn every_request_has_exactly_one_outcome(
-        policy in prop::sample::select(Policy::ALL.to_vec()),
-        tenant_batching: bool,
-        max_lanes in 1u32..5,
-        requests in prop::collection::vec((0u64..6, 0u8..3, 1u32..4, 0u64..3, prop::option::of(1u64..30), any::<bool>()), 1..120),
-    ) {
-        let limits = Config {
-            tenant_batching,
-            max_lanes: NonZeroU32::new(max_lanes).unwrap(),
-            max_items: NonZeroU32::new(6).unwrap(),
-            ..config(policy)
-        };
-        let mut simulation = with_tenants(limits, 5); // the sixth tenant is unknown
-        let mut now = 0;
-        let mut asked = BTreeMap::new();
-        for (number, (tenant, class, items, wait, deadline, batchable)) in requests.iter().copied().enumerate() {
-            now += wait;
-            let number = number as u64;
-            asked.insert(RequestId(number), (tenant, class));
-            let deadline = deadline.map(|after| ms(now + after));
-            let items = NonZeroU32::new(items).unwrap();
-            simulation.offer(ms(now), &Offer { deadline, items, batchable, ..offer(number, tenant, class) });
-        }
-        let (outcomes, history) = simulation.finish();
-        prop_assert_eq!(outcomes.keys().collect::<Vec<_>>(), asked.keys().collect::<Vec<_>>());
-        let mut launched = BTreeSet::new();
-        let mut last: BTreeMap<(u64, u8), u64> = BTreeMap::new();
-        for (_, launch) in &history {
-            prop_assert!(launch.lanes.len() as u32 <= max_lanes && launch.items() <= 6);
-            prop_assert!(policy == Policy::SpaceTime || launch.lanes.len() == 1);
-            let before = last.clone();
-            for lane in &launch.lanes {
-                prop_assert!(tenant_batching || lane.requests.len() == 1);
-                for (request, _) in &lane.requests {
-                    let (tenant, class) = asked[request];
-                    prop_assert!(launched.insert(*request), "launched twice");
-                    prop_assert_eq!((TenantId(tenant), plan(class)), (lane.tenant, launch.plan.clone()));
-                    let earlier = before.get(&(tenant, class));
-                    prop_assert!(earlier.is_none_or(|&earlier| earlier < request.0), "order within a tenant");
-                    let latest = last.entry((tenant, class)).or_default();
-                    *latest = request.0.max(*latest);
-                }
-            }
-        }
-        let answered = outcomes.values().filter(|outcome| matches!(outcome, Outcome::Answered { .. })).count();
-        prop_assert_eq!(answered, launched.len());
-    }
 }

@@ -258,6 +258,7 @@ impl Inbox {
             plans: BTreeMap::new(),
             waiting: IdMap::default(),
             in_flight: IdMap::default(),
+            reported: None,
             stopping: false,
         };
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -289,8 +290,13 @@ struct Engine {
     /// Let in, not launched.
     waiting: IdMap<RequestId, Waiting>,
     in_flight: IdMap<LaunchId, InFlight>,
+    /// When the metrics last heard from the scheduler.
+    reported: Option<Moment>,
     stopping: bool,
 }
+
+/// How often the metrics hear how wrong predictions were: sorting the last errors is not for every launch.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 struct LoadedPlan {
     programs: Programs,
@@ -474,11 +480,23 @@ impl Engine {
         };
         self.scheduler.finished(self.now(), finished.id, launch.submitted.elapsed(), finished.took);
         self.metrics.launch_finished(finished.took);
+        self.report();
         let answers =
             finished.answers.into_iter().flatten().map(|outputs| outputs.map_err(NotAnswered::from));
         let replies = launch.replies.into_iter().flatten().map(|(_, reply)| reply);
         self.hand_out(replies.zip(answers).collect());
         self.release(&launch.plan);
+    }
+
+    fn report(&mut self) {
+        let now = self.now();
+        if self.reported.is_none_or(|last| now.since(last) >= REPORT_EVERY) {
+            self.reported = Some(now);
+            let error = self.scheduler.prediction_error();
+            if error.launches > 0 {
+                self.metrics.prediction_error(error.median, error.p99);
+            }
+        }
     }
 
     /// Answers the requests of a launch from inside the runtime: from this thread each answer could wake a worker, which may well stop

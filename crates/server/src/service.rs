@@ -317,7 +317,7 @@ fn rejection(model: &str, allowed: Duration, why: NotAnswered) -> Rejection {
         NotAnswered::Refused(Refusal::TooLate { predicted, allowed }) => {
             Rejection::TooLate { model, predicted, allowed, retry_after: soon }
         }
-        NotAnswered::Refused(refusal @ Refusal::QueueBytesFull { .. }) => {
+        NotAnswered::Refused(refusal @ (Refusal::QueueBytesFull { .. } | Refusal::OverShare { .. })) => {
             Rejection::Overloaded { model, why: refusal.to_string(), retry_after: soon }
         }
         NotAnswered::Refused(Refusal::UnknownTenant(_)) | NotAnswered::Unloaded => {

@@ -1,0 +1,350 @@
+//! What holds for whatever comes: promises, order, answers, bounds, shares. Every failure prints its seed and shrinks.
+
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tessera_core::{
+    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
+};
+use tessera_scheduler::sim::{Outcome, Simulation};
+use tessera_scheduler::{Config, CostTable, Offer, Refusal, Size, Terms};
+
+/// Class c takes c milliseconds a launch, a fifth of that for every lane beyond the first, a tenth for every item.
+#[derive(Clone, Debug)]
+struct Exact;
+
+impl CostTable for Exact {
+    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        let tenths = 10 + 2 * (size.lanes - 1) + size.items;
+        Some(Duration::from_micros(u64::from(tenths) * 100 * u64::from(plan.class.0[0])))
+    }
+}
+
+/// The same, give or take: every launch takes up to a tenth less or more, and the scheduler has to learn it.
+#[derive(Debug, Default)]
+struct Noisy(AtomicU64);
+
+impl CostTable for Noisy {
+    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        let n = self.0.fetch_add(1, Ordering::Relaxed);
+        let spread = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / (1u64 << 24) as f64;
+        Exact.cost(plan, size).map(|cost| cost.mul_f64(0.9 + 0.2 * spread))
+    }
+}
+
+fn us(us: u64) -> Moment {
+    Moment::at(Duration::from_micros(us))
+}
+
+fn count(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).unwrap()
+}
+
+fn plan(class: u8) -> PlanKey {
+    PlanKey { class: ClassId([class; 16]), dims: [].into(), precision: Precision::Fp32 }
+}
+
+fn offer(request: u64, tenant: u64, class: u8) -> Offer {
+    Offer {
+        request: RequestId(request),
+        tenant: TenantId(tenant),
+        plan: plan(class),
+        items: NonZeroU32::MIN,
+        bytes: Bytes(100),
+        deadline: None,
+        batchable: true,
+    }
+}
+
+/// One request of a random load.
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    tenant: u64,
+    class: u8,
+    items: u32,
+    /// Microseconds after the one before.
+    after: u64,
+    /// Milliseconds to its deadline.
+    allowed: Option<u64>,
+    batchable: bool,
+    /// Microseconds until its sender gives up.
+    gives_up: Option<u64>,
+}
+
+fn ask(tenants: u64) -> impl Strategy<Value = Ask> {
+    let allowed = prop::option::weighted(0.7, 2u64..60);
+    let gives_up = prop::option::weighted(0.1, 0u64..20_000);
+    (0..tenants, 1u8..4, 1u32..4, 0u64..3000, allowed, any::<bool>(), gives_up).prop_map(
+        |(tenant, class, items, after, allowed, batchable, gives_up)| Ask {
+            tenant,
+            class,
+            items,
+            after,
+            allowed,
+            batchable,
+            gives_up,
+        },
+    )
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    policy: Policy,
+    tenant_batching: bool,
+    max_lanes: u32,
+    partitions: u64,
+    ahead: u32,
+    lead: u64,
+    max_wait: u64,
+}
+
+fn shape(policies: &'static [Policy]) -> impl Strategy<Value = Shape> {
+    let policy = prop::sample::select(policies);
+    (policy, any::<bool>(), 1u32..5, 1u64..4, 1u32..3, 0u64..1000, 0u64..3000).prop_map(
+        |(policy, tenant_batching, max_lanes, partitions, ahead, lead, max_wait)| Shape {
+            policy,
+            tenant_batching,
+            max_lanes,
+            partitions,
+            ahead,
+            lead,
+            max_wait,
+        },
+    )
+}
+
+fn config(shape: &Shape) -> Config {
+    Config {
+        tenant_batching: shape.tenant_batching,
+        max_lanes: count(shape.max_lanes),
+        max_items: count(6),
+        ahead: count(shape.ahead),
+        lead: Duration::from_micros(shape.lead),
+        max_wait: Duration::from_micros(shape.max_wait),
+        patience: Duration::from_millis(10),
+        given_costs: Some(Arc::new(Exact)),
+        ..Config::new(shape.policy, (0..shape.partitions).map(PartitionId).collect())
+    }
+}
+
+/// Offers it all, with cancels between, and runs it out.
+fn run<C: CostTable>(config: Config, costs: C, asks: &[Ask]) -> Simulation<C> {
+    let mut simulation = Simulation::new(config, costs);
+    for tenant in 0..5 {
+        simulation.tenant(TenantId(tenant), Terms::best_effort(OwnerId(tenant % 3)));
+    }
+    let (mut now, mut cancels) = (0, BTreeSet::new());
+    for (number, ask) in asks.iter().enumerate() {
+        now += ask.after;
+        let due_cancels: Vec<(u64, u64)> = cancels.range(..=(now, u64::MAX)).copied().collect();
+        for (at, request) in due_cancels {
+            simulation.cancel(us(at), RequestId(request));
+            cancels.remove(&(at, request));
+        }
+        let offer = Offer {
+            items: count(ask.items),
+            deadline: ask.allowed.map(|allowed| us(now + 1000 * allowed)),
+            batchable: ask.batchable,
+            ..offer(number as u64, ask.tenant, ask.class)
+        };
+        simulation.offer(us(now), &offer);
+        cancels.extend(ask.gives_up.map(|after| (now + after, number as u64)));
+    }
+    simulation.run_out();
+    simulation
+}
+
+/// Failures are printed with what they shrank to, which then becomes a named test: no file of seeds.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+static SPACE_TIME: [Policy; 1] = [Policy::SpaceTime];
+
+proptest! {
+    #![proptest_config(cases(400))]
+
+    /// With exact costs no promise is broken: whatever comes, is cancelled, rides along or waits for company, on any number of partitions.
+    #[test]
+    fn with_exact_costs_no_admitted_request_is_late(
+        shape in shape(&SPACE_TIME),
+        asks in prop::collection::vec(ask(5), 1..150),
+    ) {
+        let simulation = run(config(&shape), Exact, &asks);
+        for (request, admitted) in &simulation.admitted {
+            let Some(due) = admitted.deadline else { continue };
+            prop_assert!(admitted.promised, "a plan whose cost is known is promised or refused");
+            match simulation.outcomes[request] {
+                Outcome::Answered { at, .. } => prop_assert!(at <= due, "{request} at {at}, due {due}"),
+                Outcome::Cancelled(_) => {}
+                ref other => prop_assert!(false, "{request}: {other:?}"),
+            }
+        }
+    }
+
+    /// Every request has exactly one outcome, launches keep their limits and carry one plan, and a tenant's requests of one plan keep their order
+    /// from launch to launch, the promised among themselves and the loose among themselves.
+    #[test]
+    fn every_request_has_exactly_one_outcome_and_tenants_keep_their_order(
+        shape in shape(&Policy::ALL),
+        asks in prop::collection::vec(ask(6), 1..120), // the sixth tenant is unknown
+    ) {
+        let simulation = run(config(&shape), Exact, &asks);
+        prop_assert_eq!(simulation.outcomes.len(), asks.len());
+        let mut launched = BTreeSet::new();
+        let mut last: BTreeMap<(u64, u8, bool), u64> = BTreeMap::new();
+        for (_, launch) in &simulation.history {
+            prop_assert!(launch.lanes.len() as u32 <= shape.max_lanes && launch.items() <= 6);
+            prop_assert!(shape.policy == Policy::SpaceTime || launch.lanes.len() == 1);
+            let before = last.clone();
+            for lane in &launch.lanes {
+                prop_assert!(shape.tenant_batching || lane.requests.len() == 1);
+                for (request, _) in &lane.requests {
+                    let ask = asks[request.0 as usize];
+                    prop_assert!(launched.insert(*request), "launched twice");
+                    prop_assert_eq!((TenantId(ask.tenant), plan(ask.class)), (lane.tenant, launch.plan.clone()));
+                    let flow = (ask.tenant, ask.class, simulation.admitted[request].promised);
+                    let earlier = before.get(&flow);
+                    prop_assert!(earlier.is_none_or(|&earlier| earlier < request.0), "order within a tenant");
+                    let latest = last.entry(flow).or_default();
+                    *latest = request.0.max(*latest);
+                }
+            }
+        }
+        let answered = simulation.outcomes.values().filter(|outcome| matches!(outcome, Outcome::Answered { .. }));
+        prop_assert_eq!(answered.count(), launched.len());
+    }
+
+    /// A tenant never has more waiting than its bounds, and is refused for them only when it has as much.
+    #[test]
+    fn queue_bounds_are_exact(
+        policy in prop::sample::select(Policy::ALL.to_vec()),
+        requests in 1u32..6,
+        asks in prop::collection::vec(ask(3), 1..80),
+    ) {
+        let limits = Config {
+            queue_requests: count(requests),
+            given_costs: Some(Arc::new(Exact)),
+            ..Config::new(policy, vec![PartitionId(0)])
+        };
+        let mut simulation = Simulation::new(limits, Exact);
+        (0..3).for_each(|tenant| simulation.tenant(TenantId(tenant), Terms::best_effort(OwnerId(tenant))));
+        let mut now = 0;
+        for (number, ask) in asks.iter().enumerate() {
+            now += ask.after;
+            simulation.advance(us(now));
+            let before = simulation.scheduler.queued_of(TenantId(ask.tenant));
+            prop_assert!(before <= requests);
+            simulation.offer(us(now), &Offer { batchable: ask.batchable, ..offer(number as u64, ask.tenant, ask.class) });
+            let full = matches!(simulation.outcomes.get(&RequestId(number as u64)), Some(Outcome::Refused(Refusal::QueueFull { .. })));
+            prop_assert_eq!(full, before == requests);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// Owners that always want more than they get have device time in the proportion agreed, within a twentieth, whether they ask with deadlines or
+    /// without, and whoever asks more often.
+    #[test]
+    fn under_saturation_owners_get_what_was_agreed(
+        shares in prop::collection::vec(1u32..5, 2..5),
+        hurry in prop::collection::vec(1u64..6, 4),
+        deadlines: bool,
+        batching: bool,
+    ) {
+        let limits = Config { tenant_batching: batching, max_lanes: count(if batching { 4 } else { 1 }), ..config(&Shape {
+            policy: Policy::SpaceTime, tenant_batching: batching, max_lanes: 1, partitions: 1, ahead: 1, lead: 0, max_wait: 0,
+        }) };
+        let mut simulation = Simulation::new(limits, Exact);
+        for (owner, share) in shares.iter().enumerate() {
+            let slo = deadlines.then_some(Duration::from_millis(50));
+            let terms = Terms { share: f64::from(*share), slo, ..Terms::best_effort(OwnerId(owner as u64)) };
+            simulation.tenant(TenantId(owner as u64), terms);
+        }
+        // Owner o asks every 200 ÷ hurry µs, which alone is at least four times what one launch of a millisecond serves.
+        let mut next: BTreeSet<(u64, u64)> = (0..shares.len() as u64).map(|owner| (0, owner)).collect();
+        let mut served = Vec::new();
+        let mut number = 0;
+        while let Some((at, owner)) = next.pop_first().filter(|(at, _)| *at < 4_000_000) {
+            // Every owner has a class of its own, so that nobody rides in another's launches.
+            simulation.offer(us(at), &offer(number, owner, 1 + owner as u8));
+            number += 1;
+            next.insert((at + 400 / hurry[owner as usize], owner));
+            if served.is_empty() && at > 500_000 {
+                served = (0..shares.len() as u64).map(|owner| simulation.scheduler.served(OwnerId(owner))).collect();
+            }
+        }
+        let gained = |owner: usize| {
+            simulation.scheduler.served(OwnerId(owner as u64)).saturating_sub(served[owner]).as_secs_f64()
+        };
+        let all: f64 = (0..shares.len()).map(gained).sum();
+        let agreed: f64 = shares.iter().copied().map(f64::from).sum();
+        for (owner, share) in shares.iter().enumerate() {
+            let (got, due) = (gained(owner) / all, f64::from(*share) / agreed);
+            prop_assert!((got / due - 1.0).abs() <= 0.05, "owner {owner} of {shares:?} got {got:.3} of {due:.3}");
+        }
+    }
+
+    /// Best effort starts within its patience, what was promised before, and the longest launch, however full the device is promised.
+    #[test]
+    fn best_effort_does_not_starve_behind_promises(class in 1u8..4, rate in 200u64..1500, allowed in 10u64..40) {
+        let limits = config(&Shape {
+            policy: Policy::SpaceTime, tenant_batching: true, max_lanes: 4, partitions: 1, ahead: 1, lead: 0, max_wait: 0,
+        });
+        let patience = limits.patience;
+        let mut simulation = Simulation::new(limits, Exact);
+        simulation.tenant(TenantId(0), Terms::best_effort(OwnerId(0)));
+        let slo = Some(Duration::from_millis(allowed));
+        simulation.tenant(TenantId(1), Terms { slo, ..Terms::best_effort(OwnerId(1)) });
+        for (number, at) in (1..).zip((0..400_000).step_by(rate as usize)) {
+            simulation.offer(us(at), &offer(number, 1, 2));
+            if at / 50_000 != (at + rate) / 50_000 {
+                simulation.offer(us(at), &offer(1_000_000 + at, 0, class));
+            }
+        }
+        simulation.run_out();
+        for (at, request) in simulation.admitted.keys().filter_map(|id| id.0.checked_sub(1_000_000).map(|at| (at, *id))) {
+            let Outcome::Answered { at: answered, .. } = simulation.outcomes[&request] else { panic!("not answered") };
+            let longest = Exact.cost(&plan(3), Size { lanes: 4, items: 6 }).unwrap();
+            let bound = patience + Duration::from_millis(allowed) + 2 * longest;
+            prop_assert!(answered.since(us(at)) <= bound, "{:?} of {bound:?}", answered.since(us(at)));
+        }
+    }
+
+    /// With costs that have to be learnt, and vary by a tenth, at most one promise in a thousand is broken.
+    #[test]
+    fn with_learnt_costs_hardly_a_promise_is_broken(seed in 0u64..1000, rate in 300u64..2500) {
+        let limits = Config {
+            given_costs: None,
+            ..config(&Shape {
+                policy: Policy::SpaceTime, tenant_batching: true, max_lanes: 4, partitions: 1, ahead: 1, lead: 0, max_wait: 0,
+            })
+        };
+        let mut simulation = Simulation::new(limits, Noisy(AtomicU64::new(seed)));
+        for tenant in 0..8 {
+            let slo = Some(Duration::from_millis(15 + 10 * (tenant % 3)));
+            simulation.tenant(TenantId(tenant), Terms { slo, ..Terms::best_effort(OwnerId(tenant)) });
+        }
+        for number in 0..6000u64 {
+            let mixed = (number ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            simulation.offer(us(number * rate), &offer(number, (mixed >> 33) % 8, 1 + ((mixed >> 45) % 2) as u8));
+        }
+        simulation.run_out();
+        let promised = simulation.admitted.iter().filter(|(_, admitted)| admitted.promised);
+        let (mut all, mut late) = (0, 0);
+        for (request, admitted) in promised {
+            all += 1;
+            let kept = matches!(simulation.outcomes[request], Outcome::Answered { at, .. } if Some(at) <= admitted.deadline);
+            late += u32::from(!kept);
+        }
+        prop_assert!(all > 1000, "{all} promises");
+        prop_assert!(late * 1000 <= all, "{late} of {all} late");
+    }
+}
