@@ -95,7 +95,7 @@ pub(super) fn matmul(args: Args<'_>) -> Rule {
         out.dims.pop();
     }
     if row {
-        let at = out.rank() - usize::from(!column);
+        let at = out.rank() - 1 - usize::from(!column);
         out.dims.remove(at);
         out.items = out.items.map(|axis| if axis > at { axis - 1 } else { axis });
     }
