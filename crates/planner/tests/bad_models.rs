@@ -144,6 +144,55 @@ fn all_unsupported_operators_are_listed_at_once() {
     }
 }
 
+/// What is refused by design says what to do about it.
+#[test]
+fn operators_that_are_refused_by_design_say_the_way_out() {
+    for (ops, domain, way_out) in [
+        (&["Loop", "Scan"][..], "", "export the model traced for inference"),
+        (
+            &["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"],
+            "",
+            "as it was before quantisation",
+        ),
+        (
+            &["QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"],
+            "",
+            "as it was before quantisation",
+        ),
+        (&["SequenceConstruct", "SequenceAt", "SplitToSequence", "OptionalGetElement"], "", "export tensors"),
+        (&["StringNormalizer", "StringConcat", "RegexFullMatch"], "", "before the request"),
+        (&["NonZero", "Unique", "NonMaxSuppression"], "", "do this step after the request"),
+        (&["RandomNormal", "Bernoulli"], "", "pass them as an input"),
+        (&["QLinearAdd", "FusedConv", "QAttention"], "com.microsoft", "as it was before its optimiser"),
+        (&["TreeEnsemble"], "ai.onnx.ml", "classical machine learning is not served"),
+    ] {
+        for op in ops {
+            let mut graph = one_node(&[("x", &[2])], vec![], node(op, &["x"], &["y"], vec![]));
+            graph.node[0].domain = Some(domain.into());
+            let said = said(graph);
+            assert!(said.contains(op) && said.contains(way_out), "{op}: {said}");
+        }
+    }
+}
+
+#[test]
+fn types_that_are_not_served_are_refused_with_those_that_are() {
+    for (number, word) in [(8, "STRING"), (17, "FLOAT8E4M3FN"), (22, "INT4")] {
+        let mut graph = relu();
+        let Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), .. }) =
+            &mut graph.input[0].r#type
+        else {
+            panic!("an input is a tensor")
+        };
+        tensor.elem_type = Some(number);
+        let said = said(graph);
+        assert!(said.contains(word) && said.contains("floats of 16 to 64 bits are served"), "{said}");
+    }
+    let cast = one_node(&[("x", &[2])], vec![], node("Cast", &["x"], &["y"], vec![int("to", 8)]));
+    let said = said(cast);
+    assert!(said.contains("casting to STRING is not served; booleans"), "{said}");
+}
+
 #[test]
 fn loops_and_branches_are_refused_by_name() {
     let body = AttributeProto {
