@@ -160,6 +160,12 @@ pub fn fold(graph: &Graph) -> Result<Folded, FoldError> {
     Ok(folding.finish())
 }
 
+/// The element type of every output of a class graph, as its operators make it.
+pub(crate) fn output_types(graph: &Graph) -> Vec<Option<DType>> {
+    let ranks = Ranks::of(graph);
+    graph.outputs.iter().map(|output| ranks.dtype(output.value)).collect()
+}
+
 /// A graph on its way.
 struct Folding<'g> {
     graph: &'g Graph,

@@ -20,7 +20,7 @@ pub use base::{WeightsError, load_over_base};
 pub use bind::{Bound, ShapeMismatch};
 pub use difference::difference;
 
-use crate::fold::{FoldError, Folded, fold};
+use crate::fold::{FoldError, Folded, fold, output_types};
 use crate::graph::{Graph, WeightSource};
 use crate::onnx::ImportError;
 use crate::onnx::import::{DeclaredOutput, Imported, import_bytes, import_file};
@@ -87,11 +87,16 @@ pub fn load_bytes(bytes: impl Into<Bytes>, folder: Option<&Path>) -> Result<Mode
 
 fn model(imported: Imported) -> Result<Model, ModelError> {
     let normalise::Normal { graph, weights, origins } = normalise::normalise(&imported);
+    // What the operators make is so, whatever the file declares.
+    let mut outputs = imported.outputs;
+    for (output, dtype) in outputs.iter_mut().zip(output_types(&graph)) {
+        output.dtype = dtype.or(output.dtype);
+    }
     let class = Class {
         id: hash::id(&graph),
         free_dims: graph.free_dims.clone(),
         weights: weights.len(),
-        outputs: imported.outputs,
+        outputs,
         folded: fold(&graph)?,
         graph,
     };
@@ -124,10 +129,10 @@ impl Class {
     }
 
     /// Type and shape of every output as the model declares them; -1 for what depends on the request, or is not declared.
-    /// A model that declares no type is taken to answer in f32, as almost all do.
     pub fn output_shapes(&self) -> impl Iterator<Item = (DType, Vec<i64>)> {
         self.outputs.iter().map(|output| {
             let dims = output.dims.iter().flatten().map(|dim| dim.map_or(-1, |size| size as i64));
+            // Every operator of a graph that was imported tells its type.
             (output.dtype.unwrap_or(DType::F32), dims.collect())
         })
     }

@@ -4,6 +4,7 @@
 
 use prost::Message;
 use std::path::PathBuf;
+use tessera_core::DType;
 use tessera_planner::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
@@ -64,15 +65,39 @@ pub(crate) fn untyped(name: &str) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() }
 }
 
+/// ONNX's number of a type.
+fn number(dtype: DType) -> i32 {
+    match dtype {
+        DType::F32 => 1,
+        DType::U8 => 2,
+        DType::I8 => 3,
+        DType::U16 => 4,
+        DType::I16 => 5,
+        DType::I32 => 6,
+        DType::I64 => 7,
+        DType::Bool => 9,
+        DType::F16 => 10,
+        DType::F64 => 11,
+        DType::U32 => 12,
+        DType::U64 => 13,
+        DType::BF16 => 16,
+    }
+}
+
 /// An f32 input; 0 is a free dimension with a name of its own.
 pub(crate) fn info(name: &str, dims: &[i64]) -> ValueInfoProto {
+    typed_info(name, DType::F32, dims)
+}
+
+/// An input of any type; 0 is a free dimension with a name of its own.
+pub(crate) fn typed_info(name: &str, dtype: DType, dims: &[i64]) -> ValueInfoProto {
     use tensor_shape_proto::{Dimension, dimension::Value};
     let dim = |(axis, &size): (usize, &i64)| Dimension {
         value: Some(if size == 0 { Value::DimParam(format!("d{axis}")) } else { Value::DimValue(size) }),
         denotation: None,
     };
     let shape = TensorShapeProto { dim: dims.iter().enumerate().map(dim).collect() };
-    let tensor = type_proto::Tensor { elem_type: Some(1), shape: Some(shape) };
+    let tensor = type_proto::Tensor { elem_type: Some(number(dtype)), shape: Some(shape) };
     let value = Some(type_proto::Value::TensorType(tensor));
     ValueInfoProto { r#type: Some(TypeProto { value, denotation: None }), ..untyped(name) }
 }

@@ -33,6 +33,7 @@ pub(crate) fn all() -> Vec<Case> {
         .collect();
     names.sort();
     names.push("torch_export/iris".to_owned());
+    names.extend(["half", "half_dynamo", "double", "pixels"].map(|name| format!("types/{name}")));
     names.iter().map(|name| case(name)).collect()
 }
 
