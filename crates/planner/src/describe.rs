@@ -3,7 +3,9 @@
 //! Every field of every operator is named here, without `..`, so that a new one does not compile until it is
 //! described; a field that the hash forgot would let two architectures be taken for one.
 
-use crate::op::{Binary, Direction, Op, PadMode, Padding, Recurrent, Reduction, Unary, Window};
+use crate::op::{
+    Binary, Cut, Direction, Op, PadMode, Padding, Recurrent, Reduction, Transposed, Unary, Window,
+};
 use crate::tensor::Tensor;
 
 /// An operator in words.
@@ -38,12 +40,37 @@ pub fn describe(op: &Op) -> Description {
         Op::Conv(window, groups) => {
             with("Conv", [self::window(window), vec![("group", groups.to_string())]].concat())
         }
+        Op::ConvTranspose(window, groups) => {
+            with("ConvTranspose", [self::window(window), vec![("group", groups.to_string())]].concat())
+        }
         Op::MaxPool(window) => with("MaxPool", self::window(window)),
+        Op::MaxPoolIndices(window, column_major) => with(
+            "MaxPool",
+            [self::window(window), vec![("indices, storage_order", u8::from(*column_major).to_string())]]
+                .concat(),
+        ),
+        Op::SumPool(window) => with("LpPool", self::window(window)),
         Op::AveragePool(window, count_padding) => with(
             "AveragePool",
             [self::window(window), vec![("count_include_pad", count_padding.to_string())]].concat(),
         ),
         Op::BatchNorm { epsilon } => with("BatchNormalization", vec![("epsilon", float(*epsilon))]),
+        Op::GroupNorm { groups, epsilon } => with(
+            op.name(),
+            vec![
+                ("num_groups", groups.map_or("channels".to_owned(), |groups| groups.to_string())),
+                ("epsilon", float(*epsilon)),
+            ],
+        ),
+        Op::Lrn { size, alpha, beta, bias } => with(
+            "LRN",
+            vec![
+                ("size", size.to_string()),
+                ("alpha", float(*alpha)),
+                ("beta", float(*beta)),
+                ("bias", float(*bias)),
+            ],
+        ),
         Op::LayerNorm { axis, epsilon } => {
             with("LayerNormalization", vec![("axis", axis.to_string()), ("epsilon", float(*epsilon))])
         }
@@ -102,9 +129,9 @@ pub fn input_name(op: &Op, index: usize) -> String {
         Op::Binary(Binary::PRelu) => &["input", "slope"],
         Op::Where => &["condition", "then", "else"],
         Op::Gemm { .. } => &["a", "b", "c"],
-        Op::Conv(..) => &["input", "weight", "bias"],
+        Op::Conv(..) | Op::ConvTranspose(..) => &["input", "weight", "bias"],
         Op::BatchNorm { .. } => &["input", "scale", "bias", "mean", "variance"],
-        Op::LayerNorm { .. } => &["input", "scale", "bias"],
+        Op::LayerNorm { .. } | Op::GroupNorm { .. } => &["input", "scale", "bias"],
         Op::Lstm(_) => &["input", "w", "r", "bias", "lengths", "h0", "c0", "peephole"],
         Op::Reduce { .. } | Op::Squeeze | Op::Unsqueeze => &["input", "axes"],
         Op::Reshape { .. } | Op::Expand => &["input", "shape"],
@@ -145,6 +172,16 @@ fn window(window: &Window) -> Vec<(&'static str, String)> {
         Padding::Explicit(pads) => format!("{pads:?}"),
         Padding::SameUpper => "SAME_UPPER".into(),
         Padding::SameLower => "SAME_LOWER".into(),
+        Padding::Transposed(Transposed { strides, output_padding, cut }) => {
+            let cut = match cut {
+                Cut::Explicit(pads) => format!("{pads:?}"),
+                Cut::Same { output, upper } => {
+                    let output = output.as_ref().map_or("SAME".to_owned(), |output| format!("to {output:?}"));
+                    format!("{output}_{}", if *upper { "UPPER" } else { "LOWER" })
+                }
+            };
+            format!("{cut}, transposed, strides {strides:?}, output_padding {output_padding:?}")
+        }
     };
     vec![
         ("kernel_shape", format!("{kernel:?}")),

@@ -18,7 +18,7 @@ mod types;
 
 use crate::element::is_border;
 use crate::graph::{Graph, Node, Param, ParamData, ParamId, ValueId};
-use crate::op::{Binary, Op};
+use crate::op::{Binary, Op, Padding, Window};
 use crate::tensor::Tensor;
 use fixed::{Fixed, LARGEST_EXPR};
 use rank::Ranks;
@@ -31,6 +31,7 @@ use tessera_core::DType;
 /// - `Gemm(x, w, bias?)` has factors of one and no transposes. `w [k, n]` and `bias [n]` are always weights, and `x` has any rank: the sum runs over its
 ///   last axis. A `Gemm` of the class whose second matrix is computed is a `MatMul` here; a `MatMul` by a weight matrix is a `Gemm`.
 /// - `Conv(x, w, bias?)`: `w` (of the rank of `x`) and `bias [out]` are always weights.
+/// - There is no `ConvTranspose`: it is a `Conv` over the spread input ([`Padding::Transposed`]), its kernel's taps in opposite order.
 /// - `Lstm(x, w, r, bias?, –, h0?, c0?)` has one direction: `w [input, 4·hidden]`, `r [hidden, 4·hidden]`, and one bias `[4·hidden]`, the
 ///   sum of ONNX's two, all of them weights; gates in ONNX's order (i, o, f, c). Its outputs are ONNX's with one direction: `y [time, 1, batch, hidden]`, `h` and
 ///   `c` `[1, batch, hidden]`. Two directions are two nodes, joined by `Concat` (axis 1 for `y`, axis 0 for the states).
@@ -94,6 +95,14 @@ pub enum Role {
     },
     /// `[channels, 1, kernel height, kernel width]` of a depthwise convolution: plain `[taps][channels]`.
     Depthwise,
+    /// A transposed convolution's kernel, as the one of the convolution over its spread input (`[out, in / groups, kernel…]`), cut into one
+    /// kernel per phase of the output: panels of `kernel′·in × phases·out` per group. See `lower::transposed`.
+    Phases {
+        /// Groups of the convolution.
+        groups: usize,
+        /// Steps between neighbouring input elements, of depth, height and width.
+        strides: [usize; 3],
+    },
 }
 
 /// Why a graph's weights cannot be folded.
@@ -258,6 +267,7 @@ impl<'g> Folding<'g> {
             Op::Gemm { .. } => return self.gemm(node),
             Op::MatMul => return self.matmul(node),
             Op::Conv(_, groups) => return self.conv(node, *groups),
+            Op::ConvTranspose(window, groups) => return self.conv_transpose(node, window, *groups),
             Op::BatchNorm { epsilon } => return self.batch_norm(node, *epsilon),
             Op::Lstm(layer) => return self.lstm(node, layer),
             Op::Binary(how @ (Binary::Add | Binary::Sub | Binary::Mul | Binary::Div))
@@ -402,11 +412,28 @@ enum Need {
 fn need(op: &Op, index: usize, w: Option<&[usize]>) -> Need {
     match (op, index, w) {
         (Op::Gemm { .. }, 1, Some(_)) | (Op::Lstm(_), 1 | 2, _) => Need::Weight(Role::Matrix),
-        (Op::Conv(_, groups), 1, Some(w)) if w[1] == 1 && w[0] == *groups => Need::Weight(Role::Depthwise),
-        (Op::Conv(_, groups), 1, Some(_)) => Need::Weight(Role::Conv { groups: *groups }),
+        (Op::Conv(window, groups), 1, Some(w)) => Need::Weight(match phases(window) {
+            Some(strides) => Role::Phases { groups: *groups, strides },
+            // Steps for one channel per group know two spatial axes.
+            None if w[1] == 1 && w[0] == *groups && w.len() <= 4 => Role::Depthwise,
+            None => Role::Conv { groups: *groups },
+        }),
         (Op::Gemm { .. } | Op::Conv(..), 2, _) | (Op::Lstm(_), 3, _) => Need::Weight(Role::Plain),
         _ => Need::Anything,
     }
+}
+
+/// The steps between input elements of a transposed convolution that is done phase by phase: one whose taps are neighbours, so that each
+/// phase of the output sees every so many of them.
+pub(crate) fn phases(window: &Window) -> Option<[usize; 3]> {
+    let Padding::Transposed(spread) = &window.padding else { return None };
+    let apart = spread.strides.iter().any(|&stride| stride > 1);
+    (apart && window.dilations.iter().all(|&dilation| dilation == 1)).then(|| volume(&spread.strides, 1))
+}
+
+/// One number per spatial axis as depth, height and width; `one` stands for axes that are not there.
+pub(crate) fn volume<T: Copy>(numbers: &[T], one: T) -> [T; 3] {
+    std::array::from_fn(|axis| (axis + numbers.len()).checked_sub(3).map_or(one, |axis| numbers[axis]))
 }
 
 /// A value of the same name as another.

@@ -36,8 +36,15 @@ pub enum Op {
     MatMul,
     /// `(x [n, c, spatial…], w [out, c/groups, kernel…], bias?)`.
     Conv(Window, /** Groups. */ usize),
+    /// `(x [n, c, spatial…], w [c, out/groups, kernel…], bias?)`; the window's padding is [`Padding::Transposed`].
+    ConvTranspose(Window, /** Groups. */ usize),
     /// `(x [n, c, spatial…])`: the largest element under the window.
     MaxPool(Window),
+    /// `(x [n, c, spatial…])`: where the largest element lies, the first of equals, as its place in all of x (i64): ONNX's second
+    /// output of MaxPool. -1 where the window sees only padding.
+    MaxPoolIndices(Window, /** Whether places are counted with the first spatial axis fastest. */ bool),
+    /// `(x [n, c, spatial…])`: the sum under the window. LpPool is made of it.
+    SumPool(Window),
     /// `(x [n, c, spatial…])`: the mean under the window.
     AveragePool(Window, /** Whether padding counts in the divisor. */ bool),
     /// `(x, scale, bias, mean, variance)`, inference mode.
@@ -45,7 +52,26 @@ pub enum Op {
         /// Added to the variance.
         epsilon: f32,
     },
-    /// `(x, scale, bias?)` over the axes from `axis` on. Only the first output of ONNX's three is supported.
+    /// `(x [n, c, …], scale, bias)`: each image's groups of channels are normalised by their own mean and variance. `scale` and `bias` have
+    /// one element per channel, or one per group.
+    GroupNorm {
+        /// Groups of neighbouring channels; `None`: every channel is one (InstanceNormalization).
+        groups: Option<usize>,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// `(x [n, c, …])`: `x / (bias + alpha/size · Σ x²)^beta`, the sum over `size` neighbouring channels, of which `(size − 1) / 2` come before.
+    Lrn {
+        /// Channels of one sum.
+        size: usize,
+        /// Factor of the sum, times `size`.
+        alpha: f32,
+        /// Exponent.
+        beta: f32,
+        /// Added to the sum.
+        bias: f32,
+    },
+    /// `(x, scale, bias?)` over the axes from `axis` on: the first of ONNX's outputs. The others are imported as reductions.
     LayerNorm {
         /// First normalised axis; may be negative.
         axis: i64,
@@ -257,6 +283,36 @@ pub enum Padding {
     SameUpper,
     /// The same, the odd one before.
     SameLower,
+    /// Zeros between the elements, and around them so many that the window undoes a convolution. The window's own strides are one.
+    Transposed(Transposed),
+}
+
+/// How a transposed convolution spreads its input.
+///
+/// Input element `i` meets tap `k` of the kernel (in the order in which ONNX writes it) in element `i·stride + k·dilation` of the full result, from which
+/// the padding is then cut off.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Transposed {
+    /// Steps between neighbouring input elements, per spatial axis.
+    pub strides: Vec<usize>,
+    /// Elements added after the full result.
+    pub output_padding: Vec<usize>,
+    /// What is cut off.
+    pub cut: Cut,
+}
+
+/// What is cut off the full result of a transposed convolution.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Cut {
+    /// So many elements before and after, per spatial axis.
+    Explicit(Vec<(usize, usize)>),
+    /// So that `input · stride` elements stay, or those that are given.
+    Same {
+        /// The extents that stay, per spatial axis.
+        output: Option<Vec<usize>>,
+        /// Whether the odd element is cut after (SAME_UPPER), not before.
+        upper: bool,
+    },
 }
 
 /// The attributes of LSTM (and later GRU and RNN).
@@ -304,9 +360,14 @@ impl Op {
             Op::Gemm { .. } => "Gemm",
             Op::MatMul => "MatMul",
             Op::Conv(..) => "Conv",
-            Op::MaxPool(_) => "MaxPool",
+            Op::ConvTranspose(..) => "ConvTranspose",
+            Op::MaxPool(_) | Op::MaxPoolIndices(..) => "MaxPool",
+            Op::SumPool(_) => "LpPool",
             Op::AveragePool(..) => "AveragePool",
             Op::BatchNorm { .. } => "BatchNormalization",
+            Op::GroupNorm { groups: None, .. } => "InstanceNormalization",
+            Op::GroupNorm { .. } => "GroupNormalization",
+            Op::Lrn { .. } => "LRN",
             Op::LayerNorm { .. } => "LayerNormalization",
             Op::Softmax { log: false, .. } => "Softmax",
             Op::Softmax { log: true, .. } => "LogSoftmax",

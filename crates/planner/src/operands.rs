@@ -95,6 +95,16 @@ impl StepKind {
             StepKind::Pool { x, shape, .. } => {
                 reads.push((Read::Dense(*x, shape.input[0] * shape.input[1] * shape.groups), F32));
             }
+            StepKind::PoolIndices { x, shape, .. } => {
+                reads.push((Read::Dense(*x, shape.planes * shape.input.iter().product::<usize>()), F32));
+            }
+            StepKind::GroupNorm { x, shape, scale, bias, .. } => {
+                reads.push((Read::Dense(*x, shape.elements()), F32));
+                reads.extend([scale, bias].map(|vector| (Read::Dense(*vector, shape.vectors), F32)));
+            }
+            StepKind::Lrn { x, pixels, channels, .. } => {
+                reads.push((Read::Dense(*x, pixels * channels), F32));
+            }
             StepKind::MatMul { batch, m, n, k, a, b, .. } => {
                 reads.push((Read::Walk(a.clone(), [batch.as_slice(), &[*m, *k]].concat()), F32));
                 reads.push((Read::Walk(b.clone(), [batch.as_slice(), &[*k, *n]].concat()), F32));
@@ -149,6 +159,11 @@ impl StepKind {
             StepKind::Pool { shape, out, .. } => {
                 vec![Write::whole(*out, shape.output[0] * shape.output[1] * shape.groups)]
             }
+            StepKind::PoolIndices { shape, out, .. } => {
+                vec![Write::whole(*out, shape.planes * shape.output.iter().product::<usize>())]
+            }
+            StepKind::GroupNorm { shape, out, .. } => vec![Write::whole(*out, shape.elements())],
+            StepKind::Lrn { pixels, channels, out, .. } => vec![Write::whole(*out, pixels * channels)],
             StepKind::MatMul { batch, m, n, out, .. } => {
                 vec![Write::whole(*out, batch.iter().product::<usize>() * m * n)]
             }

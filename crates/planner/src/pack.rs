@@ -9,7 +9,7 @@
 
 mod evaluate;
 mod identity;
-mod lay;
+pub(crate) mod lay;
 
 pub use identity::{WeightsHash, identify};
 pub use lay::lay;
@@ -246,10 +246,16 @@ impl Layout {
                 let k = taps(kernel)?.checked_mul(*inputs)?;
                 Some(matrix(groups, k, out.checked_div(groups)?))
             }
+            (Role::Phases { groups, strides }, [out, inputs, kernel @ ..]) if kernel.len() <= 3 => {
+                let phases = taps(&strides)?;
+                let per_phase = taps(&lay::per_phase(kernel, strides))?;
+                let n = out.checked_div(groups)?.checked_mul(phases)?;
+                Some(matrix(groups, per_phase.checked_mul(*inputs)?, n))
+            }
             (Role::Depthwise, [channels, 1, kernel @ ..]) => {
                 Some(Layout::Plain { dims: vec![taps(kernel)?, *channels] })
             }
-            (Role::Matrix | Role::Conv { .. } | Role::Depthwise, _) => None,
+            (Role::Matrix | Role::Conv { .. } | Role::Depthwise | Role::Phases { .. }, _) => None,
         }
     }
 

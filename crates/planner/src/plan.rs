@@ -169,7 +169,7 @@ pub enum StepKind {
         /// `[out height, out width, channels]` f32, dense.
         out: BufferId,
     },
-    /// Maximum or mean under a window, channels last.
+    /// Maximum, sum or mean under a window, channels last.
     Pool {
         /// Which.
         kind: PoolKind,
@@ -178,6 +178,16 @@ pub enum StepKind {
         /// Sizes and steps; `groups` is the number of channels, `*_per_group` are 1.
         shape: ConvShape,
         /// `[out height, out width, channels]` f32, dense.
+        out: BufferId,
+    },
+    /// Where the largest element under a window lies (the first of equals): its place among all of x, counted from 0, or -1 where the
+    /// window sees only padding.
+    PoolIndices {
+        /// `[planes, depth, height, width]` f32, dense.
+        x: Operand,
+        /// Sizes and steps.
+        shape: PlaneShape,
+        /// `[planes, out depth, out height, out width]` i64, dense.
         out: BufferId,
     },
     /// `out[b…, i, j] = alpha · Σₖ a[b…, i, k] · b[b…, k, j]` between intermediate values.
@@ -232,6 +242,34 @@ pub enum StepKind {
         /// Plain `[cols]`.
         bias: Option<Operand>,
         /// `[rows, cols]` f32, dense.
+        out: BufferId,
+    },
+    /// `(x − mean) / sqrt(variance + epsilon) · scale + bias` per group of channels of each image, channels last.
+    GroupNorm {
+        /// `[images, pixels, channels]` f32, dense.
+        x: Operand,
+        /// Sizes.
+        shape: GroupShape,
+        /// Added to the variance.
+        epsilon: f32,
+        /// Plain `[shape.vectors]`: channel `c` has element `c · vectors / channels`.
+        scale: Operand,
+        /// Likewise.
+        bias: Operand,
+        /// `[images, pixels, channels]` f32, dense.
+        out: BufferId,
+    },
+    /// `x[c] / (bias + alpha/size · Σ x²)^beta` per pixel, the sum over channels `c − (size − 1)/2 ..` of `size` neighbours.
+    Lrn {
+        /// `[pixels, channels]` f32, dense.
+        x: Operand,
+        /// Rows of one item.
+        pixels: usize,
+        /// Channels.
+        channels: usize,
+        /// Sizes and factors.
+        shape: LrnShape,
+        /// `[pixels, channels]` f32, dense.
         out: BufferId,
     },
     /// Softmax (or its logarithm) of each row.
@@ -365,11 +403,69 @@ pub struct ConvShape {
     pub out_per_group: usize,
 }
 
+/// Sizes of windows over planes of three spatial axes: depth, height, width.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PlaneShape {
+    /// Images times channels.
+    pub planes: usize,
+    /// Extents of a plane.
+    pub input: [usize; 3],
+    /// Places of the window.
+    pub output: [usize; 3],
+    /// Extents of the window.
+    pub kernel: [usize; 3],
+    /// Steps between windows.
+    pub strides: [usize; 3],
+    /// Steps between taps.
+    pub dilations: [usize; 3],
+    /// Padding before a plane.
+    pub before: [usize; 3],
+    /// What a step along each axis adds to a place: `[height·width, width, 1]`, or the other way around (ONNX's `storage_order`).
+    pub steps: [usize; 3],
+}
+
+/// Sizes of a group normalisation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GroupShape {
+    /// Images of one item.
+    pub images: usize,
+    /// Pixels of one image.
+    pub pixels: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Groups of neighbouring channels.
+    pub groups: usize,
+    /// Elements of scale and bias: one per channel, or one per group.
+    pub vectors: usize,
+}
+
+impl GroupShape {
+    /// Elements of one item.
+    pub const fn elements(&self) -> usize {
+        self.images * self.pixels * self.channels
+    }
+}
+
+/// Size and factors of a local response normalisation.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LrnShape {
+    /// Channels of one sum.
+    pub size: usize,
+    /// Factor of the sum, times `size`.
+    pub alpha: f32,
+    /// Exponent.
+    pub beta: f32,
+    /// Added to the sum.
+    pub bias: f32,
+}
+
 /// Which pool.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PoolKind {
     /// The largest element; padding never wins.
     Max,
+    /// The sum.
+    Sum,
     /// The mean; padding counts in the divisor or not.
     Average {
         /// Whether padding counts.
@@ -468,9 +564,12 @@ impl StepKind {
             StepKind::Conv { .. } => "conv",
             StepKind::Depthwise { .. } => "depthwise",
             StepKind::Pool { .. } => "pool",
+            StepKind::PoolIndices { .. } => "pool_indices",
             StepKind::MatMul { .. } => "matmul",
             StepKind::Attention { .. } => "attention",
             StepKind::LayerNorm { .. } => "layer_norm",
+            StepKind::GroupNorm { .. } => "group_norm",
+            StepKind::Lrn { .. } => "lrn",
             StepKind::Softmax { .. } => "softmax",
             StepKind::Lstm { .. } => "lstm",
             StepKind::Gather { .. } => "gather",

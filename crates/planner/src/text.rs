@@ -5,7 +5,7 @@
 use crate::describe::function_text;
 use crate::net::activation_text;
 use crate::plan::{
-    Access, BufferId, ConvShape, ElementOp, Epilogue, Operand, Plan, PoolKind, Step, StepKind,
+    Access, BufferId, ConvShape, ElementOp, Epilogue, LrnShape, Operand, Plan, PoolKind, Step, StepKind,
 };
 use std::fmt;
 
@@ -69,10 +69,37 @@ impl Plan {
             StepKind::Pool { kind, x, shape, out } => {
                 let kind = match kind {
                     PoolKind::Max => "max pool",
+                    PoolKind::Sum => "sum pool",
                     PoolKind::Average { count_padding: true } => "mean pool (padding counts)",
                     PoolKind::Average { count_padding: false } => "mean pool",
                 };
                 format!("{} {kind} {}  {}", written(*out), conv(shape), operand(x))
+            }
+            StepKind::PoolIndices { x, shape, out } => format!(
+                "{} indices of max pool {}×{:?}→{:?} k{:?} s{:?}  {}",
+                written(*out),
+                shape.planes,
+                shape.input,
+                shape.output,
+                shape.kernel,
+                shape.strides,
+                operand(x)
+            ),
+            StepKind::GroupNorm { x, shape, epsilon, scale, bias, out } => format!(
+                "{} group norm {}×{}×{} in {} groups ε {epsilon:?}  {} {} {}",
+                written(*out),
+                shape.images,
+                shape.pixels,
+                shape.channels,
+                shape.groups,
+                operand(x),
+                operand(scale),
+                operand(bias)
+            ),
+            StepKind::Lrn { x, pixels, channels, shape, out } => {
+                let LrnShape { size, alpha, beta, bias } = shape;
+                let factors = format!("{size} α {alpha:?} β {beta:?} + {bias:?}");
+                format!("{} lrn {pixels}×{channels} of {factors}  {}", written(*out), operand(x))
             }
             StepKind::MatMul { batch, m, n, k, a, b, alpha, out } => {
                 let dims = |last: [usize; 2]| [batch.as_slice(), &last].concat();

@@ -13,7 +13,7 @@ pub(crate) fn output(op: &Op, inputs: &[Option<DType>], output: usize) -> Option
         Op::Unary(Unary::Not) => Some(DType::Bool),
         Op::Cast(to) => Some(*to),
         Op::Where => input(1).or(input(2)),
-        Op::Shape { .. } => Some(DType::I64),
+        Op::MaxPoolIndices(..) | Op::Shape { .. } => Some(DType::I64),
         Op::ConstantOfShape { value } => Some(value.dtype()),
         Op::MaxPool(_) if output == 1 => Some(DType::I64),
         Op::Unary(_)
@@ -22,7 +22,11 @@ pub(crate) fn output(op: &Op, inputs: &[Option<DType>], output: usize) -> Option
         | Op::Gemm { .. }
         | Op::MatMul
         | Op::Conv(..)
+        | Op::ConvTranspose(..)
         | Op::MaxPool(_)
+        | Op::SumPool(_)
+        | Op::GroupNorm { .. }
+        | Op::Lrn { .. }
         | Op::AveragePool(..)
         | Op::BatchNorm { .. }
         | Op::LayerNorm { .. }

@@ -241,6 +241,13 @@ impl Check<'_> {
                 return Err("fills with no single element".into());
             }
             StepKind::Fill { value, .. } => value.dtype(),
+            StepKind::PoolIndices { .. } => DType::I64,
+            StepKind::GroupNorm { shape, .. }
+                if !shape.channels.is_multiple_of(shape.groups)
+                    || !shape.channels.is_multiple_of(shape.vectors) =>
+            {
+                return Err(format!("{} channels are no whole groups", shape.channels));
+            }
             StepKind::Reduce { kind, x, .. } => match dtype(x.operand)? {
                 DType::I64 if matches!(kind, Reduction::L2 | Reduction::LogSum | Reduction::LogSumExp) => {
                     return Err(format!("{kind:?} of integers"));

@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Builder, meaning, window};
+use support::{Builder, meaning, transposed, window};
 use tessera_core::DType;
 use tessera_planner::fold::{FoldError, Folded, Role, WeightExpr, fold};
 use tessera_planner::graph::{Graph, ParamData, ValueId, WeightSource};
@@ -48,6 +48,7 @@ fn show(class: &Graph, folded: &Folded) -> String {
             Role::Matrix => "matrix".to_string(),
             Role::Conv { groups } => format!("conv/{groups}"),
             Role::Depthwise => "depthwise".to_string(),
+            Role::Phases { groups, strides } => format!("phases/{groups} of {strides:?}"),
         };
         text += &format!("w{index} {role} {:?} = {}\n", weight.dims, show_expr(class, &weight.expr));
     }
@@ -575,4 +576,28 @@ fn elements_of_activations_are_left_alone() {
     let x = b.input("x", &[4, 6]);
     let y = b.node(Op::Unary(Unary::Relu), &[x], "y");
     assert_eq!(folded(b, y), "y = Relu(x)\n");
+}
+
+#[test]
+fn a_transposed_convolution_is_one_over_the_spread_input_and_takes_a_batch_norm_in() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 4, 3, 3]);
+    let w = b.weight("w", &[4, 3, 4, 3]);
+    let bias = b.weight("bias", &[6]);
+    let made = b.node(Op::ConvTranspose(transposed(&[4, 3], &[2, 1]), 2), &[x, w, bias], "conv");
+    let normal = b.batch_norm(made, "bn", 6, "normal");
+    let text = folded(b, normal);
+    assert!(
+        text.starts_with("normal = Conv(x, w0, w1)\nw0 phases/2 of [1, 2, 1] [6, 2, 4, 3] = Mul("),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_kernel_of_three_axes_lies_slice_by_slice() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 2, 3, 4, 5]);
+    let w = b.weight("w", &[4, 2, 3, 2, 2]);
+    let made = b.node(Op::Conv(window(&[3, 2, 2]), 1), &[x, w], "conv");
+    assert_eq!(folded(b, made), "conv = Conv(x, w0)\nw0 conv/1 [4, 2, 3, 2, 2] = w\n");
 }

@@ -1,5 +1,6 @@
 //! The cases: one small plan per kind of step and shape worth a test.
 
+mod channels;
 mod elements;
 mod rows;
 mod sequences;
@@ -35,6 +36,8 @@ pub struct Case {
     gain: f32,
     /// Integer inputs are below this; a few are not, where the case is about that.
     ids: (i64, bool),
+    /// Float inputs are multiples of a sixteenth, which every type of float holds exactly: for answers that say which is larger.
+    coarse: bool,
 }
 
 impl Case {
@@ -73,7 +76,10 @@ impl Case {
     pub fn inputs(&self, random: &mut StdRng) -> Vec<Vec<u8>> {
         let port = |port: &Port| {
             let count = port.bytes_per_item() / port.dtype.size();
-            let float = |random: &mut StdRng| random.random_range(-2.0f32..2.0);
+            let float = |random: &mut StdRng| {
+                let x = random.random_range(-2.0f32..2.0);
+                if self.coarse { (x * 16.0).round() / 16.0 } else { x }
+            };
             let (below, stray) = self.ids;
             match port.dtype {
                 DType::F32 => (0..count).flat_map(|_| float(random).to_le_bytes()).collect(),
@@ -167,7 +173,15 @@ impl Builder {
             segments,
         };
         let seed = name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        Case { name, plan: Arc::new(plan), weights: self.weights, seed, gain: 1.0, ids: (50, false) }
+        Case {
+            name,
+            plan: Arc::new(plan),
+            weights: self.weights,
+            seed,
+            gain: 1.0,
+            ids: (50, false),
+            coarse: false,
+        }
     }
 }
 
@@ -242,6 +256,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(rows::cases());
     all.extend(stems::cases());
     all.extend(windows::cases());
+    all.extend(channels::cases());
     all
 }
 

@@ -113,7 +113,19 @@ impl Fixed {
 
     /// A matrix, its axes exchanged.
     pub(super) fn transposed(&self) -> Fixed {
-        Fixed::apply(&Op::Transpose { perm: vec![1, 0] }, &[Some(self)]).expect("the caller brings a matrix")
+        self.permuted(vec![1, 0])
+    }
+
+    /// Axis `i` is axis `perm[i]` of this.
+    pub(super) fn permuted(&self, perm: Vec<usize>) -> Fixed {
+        Fixed::apply(&Op::Transpose { perm }, &[Some(self)]).expect("the caller brings as many axes")
+    }
+
+    /// The elements of an axis of so many, last to first.
+    pub(super) fn reversed(&self, axis: usize, length: usize) -> Fixed {
+        let backwards: Vec<i64> = (0..length as i64).rev().collect();
+        Fixed::apply(&Op::Gather { axis: axis as i64 }, &[Some(self), Some(&Fixed::integers(&backwards))])
+            .expect("the caller reverses an axis that is there")
     }
 
     /// Two floats combined, broadcast. Panics when the shapes do not: for shapes that the caller has checked.

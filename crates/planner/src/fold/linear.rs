@@ -8,7 +8,7 @@
 
 use super::{FoldError, Folding, fixed::Fixed, fixed::LARGEST_EXPR};
 use crate::graph::{Node, ValueId};
-use crate::op::{Binary, Op, Unary};
+use crate::op::{Binary, Op, Unary, Window};
 use crate::tensor::Tensor;
 
 /// `y·scale + shift` on one axis of a value, each a vector over that axis.
@@ -129,6 +129,39 @@ impl Folding<'_> {
         }
         if let Some(output) = node.outputs.first().copied().flatten() {
             self.emit_linear(node, node.op.clone(), x, w, bias, output);
+        }
+        Ok(())
+    }
+
+    /// A transposed convolution is one over the spread input: its kernel `[in, out / groups, …]` becomes `[out, in / groups, …]`, the taps
+    /// in opposite order.
+    pub(super) fn conv_transpose(
+        &mut self,
+        node: &Node,
+        window: &Window,
+        groups: usize,
+    ) -> Result<(), FoldError> {
+        let x = self.input(node, 0)?;
+        let w = self.fixed_float(node, 1)?;
+        if w.dims.len() < 3 || groups == 0 || w.dims[0] % groups != 0 || w.dims[2..] != window.kernel[..] {
+            return Err(self.misfit(node, "its kernel", &w));
+        }
+        let (inputs, outputs, kernel) = (w.dims[0] / groups, w.dims[1], w.dims[2..].to_vec());
+        let mut turned = w.reshaped(&[&[groups, inputs, outputs], &kernel[..]].concat());
+        let perm = [&[0, 2, 1], &(3..3 + kernel.len()).collect::<Vec<_>>()[..]].concat();
+        turned = turned.permuted(perm).reshaped(&[&[groups * outputs, inputs], &kernel[..]].concat());
+        for (axis, &taps) in kernel.iter().enumerate().filter(|(_, taps)| **taps > 1) {
+            turned = turned.reversed(axis + 2, taps);
+        }
+        let bias = match node.inputs.get(2) {
+            Some(Some(_)) => Some(self.fixed_float(node, 2)?),
+            _ => None,
+        };
+        if let Some(bias) = bias.as_ref().filter(|bias| bias.dims != turned.dims[..1]) {
+            return Err(self.misfit(node, "its bias", bias));
+        }
+        if let Some(output) = node.outputs.first().copied().flatten() {
+            self.emit_linear(node, Op::Conv(window.clone(), groups), x, turned, bias, output);
         }
         Ok(())
     }

@@ -116,7 +116,7 @@ fn image(x: &Fact) -> Result<&[usize], Reason> {
 pub(super) fn conv(window: &Window, groups: usize, args: Args<'_>) -> Rule {
     let (x, w) = (args.get(0)?, args.shared(1, "the kernel")?);
     one_type(x, w)?;
-    let spatial = image(x)?;
+    image(x)?;
     if w.rank() != x.rank() || w.dims[2..] != window.kernel[..] {
         return Err(Reason::Invalid(format!("the kernel {w} is not one of {:?}", window.kernel)));
     }
@@ -126,28 +126,70 @@ pub(super) fn conv(window: &Window, groups: usize, args: Args<'_>) -> Rule {
             w.dims[1], x.dims[1]
         )));
     }
-    if let Some(bias) = args.opt(2) {
-        shared(bias, "the bias")?;
-        if bias.dims != [w.dims[0]] || bias.dtype != x.dtype {
-            return Err(Reason::Invalid(format!("the bias {bias} is not one of {} channels", w.dims[0])));
-        }
+    channel_bias(x, w.dims[0], args)?;
+    swept(window, x, w.dims[0])
+}
+
+/// `w [c, out/groups, kernel…]`, as ONNX has it: a folded graph has a [`conv`] instead.
+pub(super) fn conv_transpose(window: &Window, groups: usize, args: Args<'_>) -> Rule {
+    let (x, w) = (args.get(0)?, args.shared(1, "the kernel")?);
+    one_type(x, w)?;
+    image(x)?;
+    if w.rank() != x.rank() || w.dims[2..] != window.kernel[..] {
+        return Err(Reason::Invalid(format!("the kernel {w} is not one of {:?}", window.kernel)));
     }
-    let fit = window.fit(spatial).map_err(Reason::Invalid)?;
+    let channels = w.dims[1].checked_mul(groups);
+    let Some(channels) =
+        channels.filter(|_| groups > 0 && w.dims[0] == x.dims[1] && x.dims[1].is_multiple_of(groups))
+    else {
+        return Err(Reason::Invalid(format!(
+            "{groups} groups of the kernel {w} do not fit {} channels",
+            x.dims[1]
+        )));
+    };
+    channel_bias(x, channels, args)?;
+    swept(window, x, channels)
+}
+
+fn channel_bias(x: &Fact, channels: usize, args: Args<'_>) -> Result<(), Reason> {
+    let Some(bias) = args.opt(2) else { return Ok(()) };
+    shared(bias, "the bias")?;
+    match bias.dims == [channels] && bias.dtype == x.dtype {
+        true => Ok(()),
+        false => Err(Reason::Invalid(format!("the bias {bias} is not one of {channels} channels"))),
+    }
+}
+
+/// What a window over the images of `x` makes, with so many channels.
+fn swept(window: &Window, x: &Fact, channels: usize) -> Rule {
+    let fit = window.fit(image(x)?).map_err(Reason::Invalid)?;
     let mut out = like(x);
-    out.dims[1] = w.dims[0];
+    out.dims[1] = channels;
     out.dims[2..].copy_from_slice(&fit.output);
     Ok(out.into())
 }
 
 pub(super) fn pool(window: &Window, args: Args<'_>) -> Rule {
     let x = args.get(0)?;
-    let fit = window.fit(image(x)?).map_err(Reason::Invalid)?;
+    image(x)?;
     if x.dtype == DType::Bool {
         return Err(Reason::Invalid("it is not defined on bool".into()));
     }
-    let mut out = like(x);
-    out.dims[2..].copy_from_slice(&fit.output);
-    Ok(out.into())
+    swept(window, x, x.dims[1])
+}
+
+/// Places are counted over all images of x, so those of an item depend on the items before it.
+pub(super) fn pool_indices(window: &Window, args: Args<'_>) -> Rule {
+    let mut made = pool(window, args)?;
+    for out in &mut made.outputs {
+        if out.items.is_some() {
+            return Err(Reason::Mixes(
+                "indices of a maximum count the elements of all items before it".into(),
+            ));
+        }
+        out.dtype = DType::I64;
+    }
+    Ok(made)
 }
 
 /// One layer as ONNX has it, or one direction of a folded graph, whose matrices lie transposed and have no direction axis.

@@ -338,8 +338,14 @@ fn rule(op: &Op, args: Args<'_>, outputs: usize) -> Rule {
         Op::Gemm { trans_a, trans_b, .. } => contract::gemm(*trans_a, *trans_b, args),
         Op::MatMul => contract::matmul(args),
         Op::Conv(window, groups) => contract::conv(window, *groups, args),
-        Op::MaxPool(window) | Op::AveragePool(window, _) => contract::pool(window, args),
+        Op::ConvTranspose(window, groups) => contract::conv_transpose(window, *groups, args),
+        Op::MaxPool(window) | Op::SumPool(window) | Op::AveragePool(window, _) => {
+            contract::pool(window, args)
+        }
+        Op::MaxPoolIndices(window, _) => contract::pool_indices(window, args),
         Op::BatchNorm { .. } => normal::batch_norm(args),
+        Op::GroupNorm { groups, .. } => normal::group_norm(*groups, args),
+        Op::Lrn { .. } => normal::lrn(args),
         Op::LayerNorm { axis, .. } => normal::layer_norm(*axis, args),
         Op::Softmax { axis, .. } => normal::softmax(*axis, args),
         Op::Reduce { keep_dims, noop_with_empty_axes, .. } => {

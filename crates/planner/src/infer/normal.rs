@@ -19,13 +19,7 @@ pub(super) fn no_axis(axis: i64, x: &Fact) -> Reason {
 
 pub(super) fn batch_norm(args: Args<'_>) -> Rule {
     let x = args.get(0)?;
-    float(x)?;
-    if x.rank() < 2 {
-        return Err(Reason::Invalid(format!("{x} has no channels")));
-    }
-    if x.items == Some(1) {
-        return Err(Reason::Mixes("items are on the channel axis".into()));
-    }
+    channels(x)?;
     for (index, what) in [(1, "the scale"), (2, "the bias"), (3, "the mean"), (4, "the variance")] {
         let fact = args.shared(index, what)?;
         if fact.dims != [x.dims[1]] || !fact.dtype.is_float() {
@@ -33,6 +27,48 @@ pub(super) fn batch_norm(args: Args<'_>) -> Rule {
         }
     }
     Ok(like(x).into())
+}
+
+/// Scale and bias have one element per channel, or one per group.
+pub(super) fn group_norm(groups: Option<usize>, args: Args<'_>) -> Rule {
+    let x = args.get(0)?;
+    channels(x)?;
+    if x.items.is_some_and(|axis| axis != 0) {
+        return Err(Reason::Mixes("it normalises over the items".into()));
+    }
+    let groups = groups.unwrap_or(x.dims[1]);
+    if groups == 0 || !x.dims[1].is_multiple_of(groups) {
+        return Err(Reason::Invalid(format!("{} channels do not make {groups} groups", x.dims[1])));
+    }
+    for (index, what) in [(1, "the scale"), (2, "the bias")] {
+        let fact = args.shared(index, what)?;
+        if (fact.dims != [x.dims[1]] && fact.dims != [groups]) || fact.dtype != x.dtype {
+            return Err(Reason::Invalid(format!(
+                "{what} {fact} is not one of {} channels or {groups} groups",
+                x.dims[1]
+            )));
+        }
+    }
+    Ok(like(x).into())
+}
+
+/// Sums over neighbouring channels.
+pub(super) fn lrn(args: Args<'_>) -> Rule {
+    let x = args.get(0)?;
+    channels(x)?;
+    Ok(like(x).into())
+}
+
+/// That `x` is floats with channels on its second axis, which are not items.
+fn channels(x: &Fact) -> Result<(), Reason> {
+    float(x)?;
+    if x.rank() < 2 {
+        return Err(Reason::Invalid(format!("{x} has no channels")));
+    }
+    if x.items == Some(1) {
+        return Err(Reason::Mixes("items are on the channel axis".into()));
+    }
+    Ok(())
 }
 
 pub(super) fn layer_norm(axis: i64, args: Args<'_>) -> Rule {

@@ -7,6 +7,7 @@
 //! This is the definition that devices are tested against, step by step and plan by plan; [`crate::reference`] is the
 //! definition of the graph that a plan is made from. Sums over K run as [`crate::plan::K_SEGMENT`] says.
 
+mod channels;
 mod element;
 mod matrix;
 mod memory;
@@ -78,6 +79,9 @@ fn run_step(memory: &mut Memory<'_>, kind: &StepKind) -> Result<(), RequestError
         StepKind::Conv { .. } => window::conv(memory, kind),
         StepKind::Depthwise { .. } => window::depthwise(memory, kind),
         StepKind::Pool { .. } => window::pool(memory, kind),
+        StepKind::PoolIndices { .. } => window::pool_indices(memory, kind),
+        StepKind::GroupNorm { .. } => channels::group_norm(memory, kind),
+        StepKind::Lrn { .. } => channels::lrn(memory, kind),
         StepKind::LayerNorm { .. } => rows::layer_norm(memory, kind),
         StepKind::Softmax { .. } => rows::softmax(memory, kind),
         StepKind::Reduce { .. } => rows::reduce(memory, kind),

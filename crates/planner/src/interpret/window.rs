@@ -92,10 +92,44 @@ pub(super) fn pool(memory: &mut Memory<'_>, kind: &StepKind) {
                 PoolKind::Max => {
                     under.fold(f32::NEG_INFINITY, |max, x| if x > max || x.is_nan() { x } else { max })
                 }
+                PoolKind::Sum => super::rows::sum(under),
                 PoolKind::Average { count_padding: true } => super::rows::sum(under) / padded as f32,
                 PoolKind::Average { count_padding: false } => super::rows::sum(under) / inside.len() as f32,
             });
         }
     }
     memory.set(*out, &written);
+}
+
+pub(super) fn pool_indices(memory: &mut Memory<'_>, kind: &StepKind) {
+    let StepKind::PoolIndices { x, shape, out } = kind else { unreachable!("called for its own kind") };
+    let all = memory.floats(*x);
+    let size = shape.input.iter().product::<usize>();
+    let mut written = Vec::new();
+    for plane in 0..shape.planes {
+        for place in boxes(shape.output) {
+            let mut best: Option<(f32, usize)> = None;
+            for tap in boxes(shape.kernel) {
+                let at = |axis: usize| {
+                    let at = place[axis] * shape.strides[axis] + tap[axis] * shape.dilations[axis];
+                    at.checked_sub(shape.before[axis]).filter(|&at| at < shape.input[axis])
+                };
+                let (Some(d), Some(y), Some(x)) = (at(0), at(1), at(2)) else { continue };
+                let here = all[plane * size + (d * shape.input[1] + y) * shape.input[2] + x];
+                let counted = plane * size + d * shape.steps[0] + y * shape.steps[1] + x * shape.steps[2];
+                // The first NaN under the window is the largest.
+                if best.is_none_or(|(best, _)| here > best || (here.is_nan() && !best.is_nan())) {
+                    best = Some((here, counted));
+                }
+            }
+            written.push(best.map_or(-1, |(_, counted)| counted as i64));
+        }
+    }
+    memory.set(*out, &written);
+}
+
+/// All places of a box, row-major.
+fn boxes(extents: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    let [depth, height, width] = extents;
+    (0..depth).flat_map(move |d| (0..height).flat_map(move |y| (0..width).map(move |x| [d, y, x])))
 }

@@ -7,6 +7,14 @@ use crate::net::Node;
 use crate::plan::{Access, ElementOp, StepKind};
 use tessera_core::DType;
 
+/// What a chain makes.
+pub(super) struct Made<'a> {
+    pub(super) dtype: DType,
+    pub(super) dims: &'a [usize],
+    /// In which its axes lie.
+    pub(super) order: &'a [usize],
+}
+
 impl Lowering<'_> {
     pub(super) fn chain(&mut self, node: &Node, program: &[ElementOp]) -> Result<(), PlanError> {
         let out = self.output_id(node)?;
@@ -29,8 +37,6 @@ impl Lowering<'_> {
             self.set(out, view.clone());
             return Ok(());
         }
-        element::types(&dtypes, program).map_err(|error| self.unsupported(node, error.to_string()))?;
-
         // The result lies as the largest operand does: channels-last stays channels-last.
         let whole =
             |view: &&View| view.dims.iter().zip(&view.strides).all(|(&dim, &stride)| dim == 1 || stride != 0);
@@ -38,8 +44,23 @@ impl Lowering<'_> {
             Some(view) => view.memory_order(),
             None => (0..dims.len()).collect(),
         };
-        let (buffer, view) = self.make(dtype, &dims, &order);
-        let walked: Vec<View> = inputs.iter().map(|view| view.permuted(&order)).collect();
+        let view = self.elementwise(node, &inputs, program, Made { dtype, dims: &dims, order: &order })?;
+        self.set(out, view);
+        Ok(())
+    }
+
+    /// A step that computes `program` over operands of the result's dimensions.
+    pub(super) fn elementwise(
+        &mut self,
+        node: &Node,
+        inputs: &[View],
+        program: &[ElementOp],
+        Made { dtype, dims, order }: Made<'_>,
+    ) -> Result<View, PlanError> {
+        let dtypes: Vec<DType> = inputs.iter().map(|view| self.dtype_of(view.operand)).collect();
+        element::types(&dtypes, program).map_err(|error| self.unsupported(node, error.to_string()))?;
+        let (buffer, view) = self.make(dtype, dims, order);
+        let walked: Vec<View> = inputs.iter().map(|view| view.permuted(order)).collect();
         let walked_dims: Vec<usize> = order.iter().map(|&axis| dims[axis]).collect();
         let out_strides = super::view::dense_strides(&walked_dims);
         let mut strides: Vec<&[isize]> = vec![&out_strides];
@@ -68,7 +89,6 @@ impl Lowering<'_> {
             out: buffer,
         };
         self.push(node, kind, flops);
-        self.set(out, view);
-        Ok(())
+        Ok(view)
     }
 }

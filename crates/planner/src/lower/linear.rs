@@ -58,12 +58,17 @@ impl Lowering<'_> {
         activation: Activation,
         order: &[usize],
     ) -> Result<Epilogue, PlanError> {
-        let bias = match node.inputs.get(2).copied().flatten() {
-            Some(_) => Some(self.packed(node, 2)?.0),
-            None => None,
-        };
+        let bias = self.bias(node)?;
         let residual = self.optional(node, 3)?.map(|view| self.dense_in(node, &view, order));
         Ok(Epilogue { bias, residual, activation })
+    }
+
+    /// The packed bias of a product or convolution, its third input.
+    pub(super) fn bias(&self, node: &Node) -> Result<Option<WeightId>, PlanError> {
+        match node.inputs.get(2).copied().flatten() {
+            Some(_) => Ok(Some(self.packed(node, 2)?.0)),
+            None => Ok(None),
+        }
     }
 
     /// `(a, b)` with NumPy's rules.

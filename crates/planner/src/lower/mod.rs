@@ -9,11 +9,15 @@
 
 mod attention;
 mod chain;
+mod channels;
 mod linear;
 mod lstm;
 mod moves;
+mod pool;
 mod rows;
+mod transposed;
 pub(crate) mod view;
+mod volume;
 mod window;
 
 use crate::fold::{Folded, Role};
@@ -23,7 +27,7 @@ use crate::net::{Kind, Net, Node, Source};
 use crate::op::Op;
 use crate::pack::{SlotLayout, WeightId};
 use crate::place::{Claim, place};
-use crate::plan::{Buffer, BufferId, ConstantId, Operand, Plan, Port, Step, StepKind};
+use crate::plan::{Buffer, BufferId, ConstantId, LrnShape, Operand, Plan, PoolKind, Port, Step, StepKind};
 use crate::rewrite::rewrite;
 use crate::segment::segments;
 use crate::tensor::Tensor;
@@ -192,8 +196,14 @@ impl<'n> Lowering<'n> {
             Kind::Chain(program) => self.chain(node, program),
             Kind::Op(op) => match op {
                 Op::MatMul => self.matmul(node),
-                Op::MaxPool(window) => self.max_pool(node, window),
-                Op::AveragePool(window, count_padding) => self.mean_pool(node, window, *count_padding),
+                Op::MaxPool(window) => self.pool(node, window, PoolKind::Max),
+                Op::SumPool(window) => self.pool(node, window, PoolKind::Sum),
+                &Op::AveragePool(ref window, count_padding) => {
+                    self.pool(node, window, PoolKind::Average { count_padding })
+                }
+                Op::MaxPoolIndices(window, column_major) => self.pool_indices(node, window, *column_major),
+                Op::GroupNorm { groups, epsilon } => self.group_norm(node, *groups, *epsilon),
+                &Op::Lrn { size, alpha, beta, bias } => self.lrn(node, LrnShape { size, alpha, beta, bias }),
                 Op::LayerNorm { axis, epsilon } => self.layer_norm(node, *axis, *epsilon),
                 Op::Softmax { axis, log } => self.softmax(node, *axis, *log),
                 Op::Reduce { kind, .. } => self.reduce(node, *kind),
@@ -214,7 +224,7 @@ impl<'n> Lowering<'n> {
                 Op::Unary(_) | Op::Binary(_) | Op::Where | Op::Clip | Op::Cast(_) => {
                     Err(self.unsupported(node, "an input is missing"))
                 }
-                Op::Gemm { .. } | Op::Conv(..) | Op::BatchNorm { .. } => {
+                Op::Gemm { .. } | Op::Conv(..) | Op::ConvTranspose(..) | Op::BatchNorm { .. } => {
                     Err(self.unsupported(node, "folding should have replaced it"))
                 }
             },

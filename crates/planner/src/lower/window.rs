@@ -1,16 +1,16 @@
-//! Convolutions and pools: channels last, one image at a time.
+//! Windows over one or two spatial axes: channels last, one image at a time.
 
 use super::linear::row_walk;
 use super::view::View;
 use super::{Lowering, PlanError};
 use crate::fold::Role;
 use crate::net::Node;
-use crate::op::Window;
-use crate::plan::{Activation, BufferId, ConvShape, Epilogue, Operand, PoolKind, StepKind};
+use crate::op::{Padding, Window};
+use crate::plan::{Activation, BufferId, ConvShape, Epilogue, Operand, StepKind};
 use tessera_core::DType;
 
 /// The order in which `[1, channels, height, width]` lies.
-const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
+pub(super) const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 
 impl Lowering<'_> {
     /// `(x, w, bias?, residual?)`.
@@ -21,6 +21,12 @@ impl Lowering<'_> {
         groups: usize,
         activation: Activation,
     ) -> Result<(), PlanError> {
+        if let Padding::Transposed(spread) = &window.padding {
+            return self.transposed(node, window, spread, groups, activation);
+        }
+        if window.kernel.len() == 3 {
+            return self.conv_volume(node, window, groups, activation);
+        }
         let (w, role) = self.packed(node, 1)?;
         let (x, out) = self.images(node)?;
         let channels = [x.dims[1] / groups, out[1] / groups];
@@ -45,7 +51,7 @@ impl Lowering<'_> {
         }
         let depthwise = matches!(role, Role::Depthwise);
         let flops_per_sum = 2 * (shape.kernel[0] * shape.kernel[1] * shape.in_per_group) as u64;
-        self.per_image(node, &x, &out, |lowering, image, x, buffer| {
+        let view = self.per_image(node, &x, &out, |lowering, image, x, buffer| {
             let epilogue = lowering.image_epilogue(node, activation, &out, image)?;
             let sums: usize = out[1..].iter().product();
             let flops = (flops_per_sum + epilogue.flops_per_element()) * sums as u64;
@@ -56,38 +62,12 @@ impl Lowering<'_> {
             };
             lowering.push(node, kind, flops);
             Ok(())
-        })
-    }
-
-    pub(super) fn max_pool(&mut self, node: &Node, window: &Window) -> Result<(), PlanError> {
-        self.pool(node, window, PoolKind::Max)
-    }
-
-    pub(super) fn mean_pool(
-        &mut self,
-        node: &Node,
-        window: &Window,
-        count_padding: bool,
-    ) -> Result<(), PlanError> {
-        self.pool(node, window, PoolKind::Average { count_padding })
-    }
-
-    fn pool(&mut self, node: &Node, window: &Window, kind: PoolKind) -> Result<(), PlanError> {
-        let (x, out) = self.images(node)?;
-        if self.dtype_of(x.operand) != DType::F32 {
-            return Err(self.unsupported(node, "only f32 images can be pooled"));
-        }
-        let shape = self.shape(node, window, &x, &out, x.dims[1], [1, 1])?;
-        let taps = shape.kernel[0] * shape.kernel[1];
-        self.per_image(node, &x, &out, |lowering, _, x, buffer| {
-            let flops = (taps * out[1..].iter().product::<usize>()) as u64;
-            lowering.push(node, StepKind::Pool { kind, x, shape, out: buffer }, flops);
-            Ok(())
-        })
+        })?;
+        self.finish(node, &view)
     }
 
     /// The input as `[images, channels, height, width]` and the output's dimensions in the same form.
-    fn images(&mut self, node: &Node) -> Result<(View, [usize; 4]), PlanError> {
+    pub(super) fn images(&mut self, node: &Node) -> Result<(View, [usize; 4]), PlanError> {
         let x = self.input(node, 0)?;
         let out = self.net.dims(self.output_id(node)?);
         match (x.dims.as_slice(), out) {
@@ -100,13 +80,13 @@ impl Lowering<'_> {
                 let axes = dims.len().saturating_sub(2);
                 Err(self.unsupported(
                     node,
-                    format!("windows over {axes} spatial axes are not supported, only 1 and 2"),
+                    format!("windows over {axes} spatial axes are not supported, only 1 to 3"),
                 ))
             }
         }
     }
 
-    fn shape(
+    pub(super) fn shape(
         &self,
         node: &Node,
         window: &Window,
@@ -138,20 +118,20 @@ impl Lowering<'_> {
         })
     }
 
-    /// Makes the node's output image by image. Steps take one image per item; where an item has several (a class that is
+    /// Makes images of dimensions `out`, one by one. Steps take one image per item; where an item has several (a class that is
     /// planned a whole request at a time) each is computed by itself and copied to its place.
-    fn per_image(
+    pub(super) fn per_image(
         &mut self,
         node: &Node,
         x: &View,
         out: &[usize; 4],
         mut step: impl FnMut(&mut Self, Option<usize>, Operand, BufferId) -> Result<(), PlanError>,
-    ) -> Result<(), PlanError> {
+    ) -> Result<View, PlanError> {
         if out[0] == 1 {
             let operand = self.dense_in(node, x, &CHANNELS_LAST);
             let (buffer, view) = self.make(DType::F32, out, &CHANNELS_LAST);
             step(self, None, operand, buffer)?;
-            return self.finish(node, &view);
+            return Ok(view);
         }
         let (all, view) = self.make(DType::F32, out, &CHANNELS_LAST);
         let one = [1, out[1], out[2], out[3]];
@@ -162,7 +142,7 @@ impl Lowering<'_> {
             let to = view.sliced(0, image, 1, 1);
             self.copy(node, &made.permuted(&CHANNELS_LAST), all, &to.permuted(&CHANNELS_LAST));
         }
-        self.finish(node, &view)
+        Ok(view)
     }
 
     /// The epilogue of a convolution, its residual seen as images; of one image where steps go image by image.
@@ -173,10 +153,7 @@ impl Lowering<'_> {
         out: &[usize; 4],
         image: Option<usize>,
     ) -> Result<Epilogue, PlanError> {
-        let bias = match node.inputs.get(2).copied().flatten() {
-            Some(_) => Some(self.packed(node, 2)?.0),
-            None => None,
-        };
+        let bias = self.bias(node)?;
         let residual = match self.optional(node, 3)? {
             Some(view) => {
                 let mut view = view.reshaped(out).expect("only axes of length one are added");
@@ -191,7 +168,7 @@ impl Lowering<'_> {
     }
 
     /// Gives the output its own dimensions back.
-    fn finish(&mut self, node: &Node, view: &View) -> Result<(), PlanError> {
+    pub(super) fn finish(&mut self, node: &Node, view: &View) -> Result<(), PlanError> {
         let out = self.output_id(node)?;
         let view = view.reshaped(self.net.dims(out)).expect("only axes of length one are taken away");
         self.set(out, view);

@@ -1,10 +1,16 @@
 //! How each operator of each opset is said in the newest spelling. The functions stand in the order of [`super::table`].
 
+mod normal;
+mod window;
+
+pub(crate) use normal::*;
+pub(crate) use window::*;
+
 use crate::graph::ValueId;
 use crate::onnx::data::{SERVED, dtype};
 use crate::onnx::proto::TensorProto;
 use crate::onnx::table::{Made, Refusal, Site};
-use crate::op::{Binary, Direction, Op, PadMode, Padding, Recurrent, Reduction, Unary, Window};
+use crate::op::{Binary, Direction, Op, PadMode, Recurrent, Reduction, Unary};
 use crate::tensor::Tensor;
 
 pub(crate) fn unsupported(reason: impl Into<String>) -> Refusal {
@@ -35,6 +41,24 @@ pub(crate) fn float(site: &Site<'_, '_>, name: &str, default: f32) -> Result<f32
 
 fn int(site: &Site<'_, '_>, name: &str, default: i64) -> Result<i64, Refusal> {
     Ok(site.attributes.int(name)?.unwrap_or(default))
+}
+
+fn sizes(name: &str, values: &[i64], least: i64) -> Result<Vec<usize>, Refusal> {
+    let fits = |&value: &i64| (least..=i64::from(i32::MAX)).contains(&value).then_some(value as usize);
+    let sizes: Option<Vec<usize>> = values.iter().map(fits).collect();
+    sizes.ok_or_else(|| match values.iter().any(|&value| value < 0) && name == "pads" {
+        true => unsupported("negative padding is not served"),
+        false => invalid(format!("has {name} of {values:?}")),
+    })
+}
+
+/// The rank of the first input, which some spellings need.
+fn rank(site: &Site<'_, '_>) -> Result<usize, Refusal> {
+    site.known(0).rank.ok_or_else(|| {
+        unsupported(
+            "the number of dimensions of its input is not known; run `onnx.shape_inference` over the model",
+        )
+    })
 }
 
 /// Any number of inputs, two at a time from the left.
@@ -89,160 +113,6 @@ pub(crate) fn gemm(site: &mut Site<'_, '_>) -> Made {
         trans_b: int(site, "transB", 0)? != 0,
     };
     plain(site, op)
-}
-
-fn sizes(name: &str, values: &[i64], least: i64) -> Result<Vec<usize>, Refusal> {
-    let fits = |&value: &i64| (least..=i64::from(i32::MAX)).contains(&value).then_some(value as usize);
-    let sizes: Option<Vec<usize>> = values.iter().map(fits).collect();
-    sizes.ok_or_else(|| match values.iter().any(|&value| value < 0) && name == "pads" {
-        true => unsupported("negative padding is not served"),
-        false => invalid(format!("has {name} of {values:?}")),
-    })
-}
-
-/// The window that a node's attributes describe, around a kernel that they or the weights give.
-fn window(site: &Site<'_, '_>, kernel: Option<Vec<usize>>) -> Result<Window, Refusal> {
-    let attributes = site.attributes;
-    let kernel = match (attributes.ints("kernel_shape")?, kernel) {
-        (Some(said), from_weights) => {
-            let said = sizes("kernel_shape", said, 1)?;
-            if let Some(is) = from_weights.filter(|is| *is != said) {
-                return Err(invalid(format!("has kernel_shape {said:?} over weights of {is:?}")));
-            }
-            said
-        }
-        (None, Some(from_weights)) => from_weights,
-        (None, None) => return Err(unsupported("without kernel_shape its weights must be an initializer")),
-    };
-    let rank = kernel.len();
-    if rank == 0 || site.known(0).rank.is_some_and(|x| x != rank + 2) {
-        let x = site.known(0).rank.unwrap_or_default();
-        return Err(invalid(format!("has a window of {rank} dimensions over an input of {x}")));
-    }
-    let per_axis = |name: &'static str| -> Result<Vec<usize>, Refusal> {
-        let given = attributes.ints(name)?.map(|values| sizes(name, values, 1)).transpose()?;
-        let given = given.unwrap_or_else(|| vec![1; rank]);
-        if given.len() == rank {
-            Ok(given)
-        } else {
-            Err(invalid(format!("has {} {name} for {rank} axes", given.len())))
-        }
-    };
-    let pads = attributes.ints("pads")?.map(|pads| sizes("pads", pads, 0)).transpose()?;
-    let padding = match attributes.string("auto_pad")?.unwrap_or("NOTSET") {
-        "" | "NOTSET" => {
-            let pads = pads.unwrap_or_else(|| vec![0; 2 * rank]);
-            if pads.len() != 2 * rank {
-                return Err(invalid(format!("has {} pads for {rank} axes", pads.len())));
-            }
-            Padding::Explicit((0..rank).map(|axis| (pads[axis], pads[axis + rank])).collect())
-        }
-        "VALID" => Padding::Explicit(vec![(0, 0); rank]),
-        "SAME_UPPER" => Padding::SameUpper,
-        "SAME_LOWER" => Padding::SameLower,
-        other => return Err(invalid(format!("has an unknown auto_pad `{other}`"))),
-    };
-    Ok(Window {
-        strides: per_axis("strides")?,
-        dilations: per_axis("dilations")?,
-        kernel,
-        padding,
-        ceil_mode: false,
-    })
-}
-
-pub(crate) fn conv(site: &mut Site<'_, '_>) -> Made {
-    let weights = site.param_dims(1);
-    if weights.as_ref().is_some_and(|dims| dims.len() < 3) {
-        return Err(invalid("has weights of fewer than three dimensions"));
-    }
-    let groups = int(site, "group", 1)?;
-    let groups = usize::try_from(groups).ok().filter(|groups| *groups > 0);
-    let groups = groups.ok_or_else(|| invalid("has a group that is not positive"))?;
-    let window = window(site, weights.map(|dims| dims[2..].to_vec()))?;
-    plain(site, Op::Conv(window, groups))
-}
-
-fn pool_window(site: &Site<'_, '_>) -> Result<Window, Refusal> {
-    let window = window(site, None)?;
-    Ok(Window { ceil_mode: site.attributes.flag("ceil_mode", false)?, ..window })
-}
-
-pub(crate) fn max_pool(site: &mut Site<'_, '_>) -> Made {
-    if site.wants(1) {
-        return Err(unsupported("the indices of a maximum are not served"));
-    }
-    // How indices are counted; nobody wants them.
-    site.attributes.skip(&["storage_order"]);
-    let window = pool_window(site)?;
-    plain(site, Op::MaxPool(window))
-}
-
-pub(crate) fn average_pool(site: &mut Site<'_, '_>) -> Made {
-    let count_padding = site.attributes.flag("count_include_pad", false)?;
-    let window = pool_window(site)?;
-    plain(site, Op::AveragePool(window, count_padding))
-}
-
-pub(crate) fn global_pool(site: &mut Site<'_, '_>, kind: Reduction) -> Made {
-    let rank = rank(site)?;
-    let axes: Vec<i64> = (2..rank as i64).collect();
-    if axes.is_empty() {
-        return Err(invalid(format!("pools an input of {rank} dimensions, which has no spatial ones")));
-    }
-    let axes = site.integers("axes", &axes);
-    let op = Op::Reduce { kind, keep_dims: true, noop_with_empty_axes: false };
-    site.finish(op, vec![site.inputs[0], Some(axes)], 1);
-    Ok(())
-}
-
-/// The rank of the first input, which some spellings need.
-fn rank(site: &Site<'_, '_>) -> Result<usize, Refusal> {
-    site.known(0).rank.ok_or_else(|| {
-        unsupported(
-            "the number of dimensions of its input is not known; run `onnx.shape_inference` over the model",
-        )
-    })
-}
-
-pub(crate) fn batch_norm(site: &mut Site<'_, '_>) -> Made {
-    site.attributes.skip(&["momentum"]);
-    let training = site.attributes.flag("training_mode", false)?;
-    if training || (1..5).any(|output| site.wants(output)) {
-        return Err(unsupported("training mode is not served; export the model after `model.eval()`"));
-    }
-    let epsilon = float(site, "epsilon", 1e-5)?;
-    plain(site, Op::BatchNorm { epsilon })
-}
-
-pub(crate) fn layer_norm(site: &mut Site<'_, '_>) -> Made {
-    if site.wants(1) || site.wants(2) {
-        return Err(unsupported("only its first output is served, not mean and deviation"));
-    }
-    match int(site, "stash_type", 1)? {
-        1 => {}
-        other => return Err(unsupported(format!("only stash_type 1 (float) is served, not {other}"))),
-    }
-    let op = Op::LayerNorm { axis: int(site, "axis", -1)?, epsilon: float(site, "epsilon", 1e-5)? };
-    plain(site, op)
-}
-
-pub(crate) fn softmax(site: &mut Site<'_, '_>, log: bool) -> Made {
-    if site.importer.opset >= 13 {
-        let axis = int(site, "axis", -1)?;
-        return plain(site, Op::Softmax { axis, log });
-    }
-    // Until opset 12 all axes from `axis` on were normalised together.
-    let axis = int(site, "axis", 1)?;
-    if axis == -1 || site.known(0).rank.is_some_and(|rank| axis == rank as i64 - 1) {
-        return plain(site, Op::Softmax { axis: -1, log });
-    }
-    let x = site.inputs[0];
-    let matrix = site.inner("matrix", Op::Flatten { axis }, vec![x]);
-    let softmax = site.inner("rows", Op::Softmax { axis: -1, log }, vec![Some(matrix)]);
-    let shape = site.inner("shape", Op::Shape { start: 0, end: None }, vec![x]);
-    site.finish(Op::Reshape { allow_zero: false }, vec![Some(softmax), Some(shape)], 1);
-    Ok(())
 }
 
 pub(crate) fn lstm(site: &mut Site<'_, '_>) -> Made {

@@ -65,9 +65,14 @@ fn ranks(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Known> {
             Known { length: length.filter(|_| rank == Some(1)), ..of_rank(rank) }
         }
         Op::Conv(..)
+        | Op::ConvTranspose(..)
         | Op::MaxPool(_)
+        | Op::MaxPoolIndices(..)
+        | Op::SumPool(_)
         | Op::AveragePool(..)
         | Op::BatchNorm { .. }
+        | Op::GroupNorm { .. }
+        | Op::Lrn { .. }
         | Op::LayerNorm { .. }
         | Op::Softmax { .. }
         | Op::Transpose { .. }

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //!   matrix [k, n]                 ─▶ (k, n)                            panels or blocks, see [`Layout`]
-//!   kernel [out, in, taps]        ─▶ per group: (tap·in + input, out)   likewise
+//!   kernel [out, in, taps]        ─▶ per group: (tap·in + input, out)   likewise; of three axes (height and width, depth, input)
+//!   phases of a transposed kernel ─▶ per group: the same rows, (phase·out + output) columns
 //!   depthwise [channels, 1, taps] ─▶ [taps][channels]
 //! ```
 //! Elements are f32 when they come; halves are rounded to nearest, ties to even, as they are laid. So are singles in blocks, to the ten bits
 //! of fraction that a matrix unit reads of them (tf32): it would cut what is below, and every product would be a little too small.
 
 use super::{Layout, PackedTensor};
-use crate::fold::Role;
+use crate::fold::{Role, volume};
 use half::{bf16, f16};
 use tessera_core::DType;
 
@@ -72,17 +73,51 @@ fn laid<const SIZE: usize>(
         (Role::Conv { .. }, &(Layout::Panels { groups, k, n, .. } | Layout::Blocks { groups, k, n, .. })) => {
             let inputs = dims[1];
             let taps = k.checked_div(inputs).unwrap_or(0);
+            // A kernel of three axes meets the slices under it side by side, as so many times the channels.
+            let depth = if dims.len() == 5 { dims[2] } else { 1 };
+            let flat = taps.checked_div(depth).unwrap_or(0);
             for (group, column) in (0..groups).flat_map(|group| (0..n).map(move |column| (group, column))) {
                 for (input, tap) in (0..inputs).flat_map(|input| (0..taps).map(move |tap| (input, tap))) {
                     let source = ((group * n + column) * inputs + input) * taps + tap;
-                    put(source, layout.element(group, tap * inputs + input, column));
+                    let row = (tap % flat * depth + tap / flat) * inputs + input;
+                    put(source, layout.element(group, row, column));
                 }
             }
         }
-        (Role::Matrix | Role::Conv { .. }, Layout::Plain { .. }) => {
+        (
+            Role::Phases { strides, .. },
+            &(Layout::Panels { groups, n, .. } | Layout::Blocks { groups, n, .. }),
+        ) => {
+            let (inputs, kernel) = (dims[1], volume(&dims[2..], 1));
+            let per_phase = per_phase(&dims[2..], strides);
+            let outputs = n / strides.iter().product::<usize>();
+            let taps = kernel.iter().product::<usize>();
+            for tap in 0..taps {
+                let at = [tap / kernel[2] / kernel[1], tap / kernel[2] % kernel[1], tap % kernel[2]];
+                // Tap k of the transposed kernel is number k / stride of phase k mod stride; both are met in opposite order.
+                let back: [usize; 3] = std::array::from_fn(|axis| kernel[axis] - 1 - at[axis]);
+                let [kd, ky, kx] =
+                    std::array::from_fn(|axis| per_phase[axis] - 1 - back[axis] / strides[axis]);
+                let phase = (0..3).fold(0, |phase, axis| phase * strides[axis] + back[axis] % strides[axis]);
+                let row = (ky * per_phase[2] + kx) * per_phase[0] + kd;
+                for (group, output) in (0..groups).flat_map(|group| (0..outputs).map(move |o| (group, o))) {
+                    for input in 0..inputs {
+                        let source = ((group * outputs + output) * inputs + input) * taps + tap;
+                        put(source, layout.element(group, row * inputs + input, phase * outputs + output));
+                    }
+                }
+            }
+        }
+        (Role::Matrix | Role::Conv { .. } | Role::Phases { .. }, Layout::Plain { .. }) => {
             unreachable!("a slot layout gives matrices panels or blocks")
         }
     }
+}
+
+/// Taps that one phase of a transposed convolution sees, of depth, height and width.
+pub(crate) fn per_phase(kernel: &[usize], strides: [usize; 3]) -> [usize; 3] {
+    let kernel = volume(kernel, 1);
+    std::array::from_fn(|axis| kernel[axis].div_ceil(strides[axis]))
 }
 
 #[cfg(test)]

@@ -15,9 +15,11 @@ mod error;
 mod lstm;
 mod moves;
 mod normal;
+mod pool;
 mod reduce;
 mod run;
 mod shapes;
+mod transposed;
 mod window;
 
 pub use error::{EvalError, RunError};
@@ -56,9 +58,14 @@ pub fn eval(op: &Op, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<T
         }
         Op::MatMul => one(contract::matmul(args)),
         Op::Conv(window, groups) => one(window::conv(window, *groups, args)),
-        Op::MaxPool(window) => one(window::max_pool(window, args)),
-        Op::AveragePool(window, count_padding) => one(window::average_pool(window, *count_padding, args)),
+        Op::ConvTranspose(window, groups) => one(transposed::conv_transpose(window, *groups, args)),
+        Op::MaxPool(window) => one(pool::max_pool(window, args)),
+        Op::MaxPoolIndices(window, column_major) => one(pool::max_pool_indices(window, *column_major, args)),
+        Op::SumPool(window) => one(pool::sum_pool(window, args)),
+        Op::AveragePool(window, count_padding) => one(pool::average_pool(window, *count_padding, args)),
         Op::BatchNorm { epsilon } => one(normal::batch_norm(*epsilon, args)),
+        Op::GroupNorm { groups, epsilon } => one(normal::group_norm(*groups, *epsilon, args)),
+        &Op::Lrn { size, alpha, beta, bias } => one(normal::lrn(size, [alpha, beta, bias], args)),
         Op::LayerNorm { axis, epsilon } => one(normal::layer_norm(*axis, *epsilon, args)),
         Op::Softmax { axis, log } => one(normal::softmax(*axis, *log, args)),
         Op::Lstm(layer) => lstm::lstm(layer, args),

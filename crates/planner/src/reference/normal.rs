@@ -25,6 +25,57 @@ pub(super) fn batch_norm(epsilon: f32, args: Args<'_>) -> Result<Tensor, EvalErr
     Ok(from_floats(x.dtype(), x.dims(), &list))
 }
 
+/// Each group of channels of each image by its own mean and variance; `scale` and `bias` have one element per channel or per group.
+pub(super) fn group_norm(groups: Option<usize>, epsilon: f32, args: Args<'_>) -> Result<Tensor, EvalError> {
+    let x = args.get(0)?;
+    let Some(&channels) = x.dims().get(1) else { return Err(args.misfit("the input has no channels")) };
+    let groups = groups.unwrap_or(channels);
+    if groups == 0 || !channels.is_multiple_of(groups) {
+        return Err(args.misfit(format!("{channels} channels do not make {groups} groups")));
+    }
+    let vector = |index: usize| match args.get(index)? {
+        list if list.dims() == [channels] || list.dims() == [groups] => floats(args, list),
+        _ => Err(args.misfit(format!("input {index} is not one of {channels} channels or {groups} groups"))),
+    };
+    let (scale, bias) = (vector(1)?, vector(2)?);
+    let mut list = floats(args, x)?;
+    let pixels: usize = x.dims()[2..].iter().product();
+    let group = channels / groups;
+    for (at, planes) in list.chunks_exact_mut((group * pixels).max(1)).enumerate() {
+        let count = planes.len() as f64;
+        let mean = planes.iter().sum::<f64>() / count;
+        let variance = planes.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;
+        let divisor = (variance + f64::from(epsilon)).sqrt();
+        for (i, x) in planes.iter_mut().enumerate() {
+            let channel = at % groups * group + i / pixels;
+            let of = |vector: &[f64]| vector[channel * vector.len() / channels];
+            *x = (*x - mean) / divisor * of(&scale) + of(&bias);
+        }
+    }
+    Ok(from_floats(x.dtype(), x.dims(), &list))
+}
+
+/// `x / (bias + alpha/size · Σ x²)^beta` over `size` neighbouring channels.
+pub(super) fn lrn(size: usize, [alpha, beta, bias]: [f32; 3], args: Args<'_>) -> Result<Tensor, EvalError> {
+    let x = args.get(0)?;
+    let Some(&channels) = x.dims().get(1) else { return Err(args.misfit("the input has no channels")) };
+    let list = floats(args, x)?;
+    let pixels: usize = x.dims()[2..].iter().product();
+    let before = size.saturating_sub(1) / 2;
+    let one = |(at, &x): (usize, &f64)| {
+        let (image, channel) = (at / pixels / channels, at / pixels % channels);
+        let neighbours = channel.saturating_sub(before)..channels.min(channel + (size - before));
+        let square = |other: usize| {
+            let x = list[(image * channels + other) * pixels + at % pixels];
+            x * x
+        };
+        let sum: f64 = neighbours.map(square).sum();
+        x / libm::pow(f64::from(bias) + f64::from(alpha) / size as f64 * sum, f64::from(beta))
+    };
+    let made: Vec<f64> = list.iter().enumerate().map(one).collect();
+    Ok(from_floats(x.dtype(), x.dims(), &made))
+}
+
 pub(super) fn layer_norm(axis: i64, epsilon: f32, args: Args<'_>) -> Result<Tensor, EvalError> {
     let (x, scale) = (args.get(0)?, args.get(1)?);
     let first = args.axis(axis, x.dims().len())?;

@@ -1,25 +1,24 @@
-//! Convolutions and pools: a window slides over the spatial axes of `[n, c, spatial…]`.
+//! Convolutions: a window slides over the spatial axes of `[n, c, spatial…]`, as it does in [pools](super::pool).
 //!
 //! For each element (tap) of the window we precompute where its runs lie: `len` outputs from `output` on meet inputs from `input` on, one
 //! stride apart along the last axis. Taps in the padding have no run. Every loop over an image is then a loop over runs.
 
 use super::EvalError;
-use super::element::Elements::{self, Floats, Integers};
-use super::element::{floats, from_floats, from_integers};
+use super::element::{floats, from_floats};
 use super::error::Args;
-use super::reduce::least;
-use crate::op::Window;
+use super::transposed;
+use crate::op::{Padding, Window};
 use crate::shape;
 use crate::tensor::Tensor;
 use crate::window::Fit;
 use std::ops::Range;
 
 /// One tap over one row of outputs.
-struct Run {
-    tap: usize,
-    output: usize,
-    input: usize,
-    len: usize,
+pub(super) struct Run {
+    pub(super) tap: usize,
+    pub(super) output: usize,
+    pub(super) input: usize,
+    pub(super) len: usize,
 }
 
 /// The outputs of one axis for which tap `tap` falls on the image.
@@ -73,7 +72,7 @@ fn runs(window: &Window, fit: &Fit, image: &[usize]) -> Vec<Run> {
 }
 
 /// A window laid over the images of `x`, and the dimensions of the result with `channels` channels.
-fn lay(
+pub(super) fn lay(
     window: &Window,
     args: Args<'_>,
     x: &Tensor,
@@ -90,6 +89,11 @@ fn lay(
 }
 
 pub(super) fn conv(window: &Window, groups: usize, args: Args<'_>) -> Result<Tensor, EvalError> {
+    if let Padding::Transposed(spread) = &window.padding {
+        let (window, x) = transposed::spread_out(window, spread, args)?;
+        let inputs = [&[Some(&x)], args.inputs.get(1..).unwrap_or_default()].concat();
+        return conv(&window, groups, Args { inputs: &inputs, ..args });
+    }
     let (x, w) = (args.get(0)?, args.get(1)?);
     let kernel_fits =
         w.dims().len() == x.dims().len() && w.dims().len() > 2 && w.dims()[2..] == window.kernel[..];
@@ -135,80 +139,6 @@ pub(super) fn conv(window: &Window, groups: usize, args: Args<'_>) -> Result<Ten
             }
         }
         sums.iter_mut().for_each(|sum| *sum += bias[channel]);
-    }
-    Ok(from_floats(x.dtype(), &dims, &out))
-}
-
-/// Combines what each window sees, image by image; `with` is called once per tap on the image.
-fn pooled<T: Copy>(
-    window: &Window,
-    x: &[T],
-    pixels: usize,
-    runs: &[Run],
-    out: &mut [T],
-    places: usize,
-    with: impl Fn(T, T) -> T,
-) {
-    let step = *window.strides.last().expect("an image has a spatial axis");
-    for (plane, out) in x.chunks_exact(pixels.max(1)).zip(out.chunks_exact_mut(places.max(1))) {
-        for run in runs {
-            let inputs = plane[run.input..].iter().step_by(step);
-            out[run.output..][..run.len].iter_mut().zip(inputs).for_each(|(out, &x)| *out = with(*out, x));
-        }
-    }
-}
-
-/// The largest element; NaN is larger than all. A window that sees only padding gives the type's least value.
-pub(super) fn max_pool(window: &Window, args: Args<'_>) -> Result<Tensor, EvalError> {
-    let x = args.get(0)?;
-    let (_, runs, dims) = lay(window, args, x, x.dims().get(1).copied().unwrap_or(0))?;
-    let (pixels, places) = (x.dims()[2..].iter().product(), dims[2..].iter().product());
-    let count = dims.iter().product();
-    match Elements::of(x) {
-        Floats(list) => {
-            let mut out = vec![f64::NEG_INFINITY; count];
-            let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
-            pooled(window, &list, pixels, &runs, &mut out, places, larger);
-            Ok(from_floats(x.dtype(), &dims, &out))
-        }
-        Integers(list) => {
-            let mut out = vec![least(x.dtype()); count];
-            pooled(window, &list, pixels, &runs, &mut out, places, i128::max);
-            Ok(from_integers(x.dtype(), &dims, &out))
-        }
-        Elements::Booleans(_) => Err(args.undefined_on(x.dtype())),
-    }
-}
-
-/// The mean. Padding counts in the divisor if asked to, but never what `ceil_mode` reaches beyond it.
-pub(super) fn average_pool(
-    window: &Window,
-    count_padding: bool,
-    args: Args<'_>,
-) -> Result<Tensor, EvalError> {
-    let x = args.get(0)?;
-    let (fit, runs, dims) = lay(window, args, x, x.dims().get(1).copied().unwrap_or(0))?;
-    let image = &x.dims()[2..];
-    let (pixels, places) = (image.iter().product(), dims[2..].iter().product::<usize>());
-    let mut out = vec![0.0; dims.iter().product()];
-    pooled(window, &floats(args, x)?, pixels, &runs, &mut out, places, |sum, x| sum + x);
-    let mut divisors = vec![0usize; places];
-    if count_padding {
-        let strides = shape::strides(&fit.output);
-        for (place, divisor) in divisors.iter_mut().enumerate() {
-            let along = |axis: usize| {
-                let start = place / strides[axis] % fit.output[axis] * window.strides[axis];
-                let room = (image[axis] + fit.before[axis] + fit.after[axis]).saturating_sub(start);
-                room.div_ceil(window.dilations[axis]).min(window.kernel[axis])
-            };
-            *divisor = (0..image.len()).map(along).product();
-        }
-    } else {
-        runs.iter()
-            .for_each(|run| divisors[run.output..][..run.len].iter_mut().for_each(|divisor| *divisor += 1));
-    }
-    for out in out.chunks_exact_mut(places.max(1)) {
-        out.iter_mut().zip(&divisors).for_each(|(sum, &divisor)| *sum /= divisor as f64);
     }
     Ok(from_floats(x.dtype(), &dims, &out))
 }

@@ -147,7 +147,28 @@ fn unpacked(weight: &FoldedWeight, layout: &Layout, offset: usize, packed: &Pack
             Role::Conv { groups } => {
                 let (out, input, tap) = (index / taps / dims[1], index / taps % dims[1], index % taps);
                 let per_group = dims[0] / groups;
-                panel(out / per_group, tap * dims[1] + input, out % per_group)
+                // Height and width, then depth, then the input.
+                let depth = if dims.len() == 5 { dims[2] } else { 1 };
+                let row = tap % (taps / depth) * depth + tap / (taps / depth);
+                panel(out / per_group, row * dims[1] + input, out % per_group)
+            }
+            Role::Phases { groups, strides } => {
+                let (out, input, tap) = (index / taps / dims[1], index / taps % dims[1], index % taps);
+                let per_group = dims[0] / groups;
+                let lead = 5 - dims.len();
+                let kernel: Vec<usize> =
+                    std::iter::repeat_n(1, lead).chain(dims[2..].iter().copied()).collect();
+                let along = [tap / kernel[2] / kernel[1], tap / kernel[2] % kernel[1], tap % kernel[2]];
+                // Tap t is tap k = kernel − 1 − t of the transposed kernel: number k / stride, backwards, of phase k mod stride.
+                let (mut phase, mut place) = (0, [0; 3]);
+                for axis in 0..3 {
+                    let k = kernel[axis] - 1 - along[axis];
+                    phase = phase * strides[axis] + k % strides[axis];
+                    place[axis] = (kernel[axis] - 1) / strides[axis] - k / strides[axis];
+                }
+                let [depth, width] = [0, 2].map(|axis| (kernel[axis] - 1) / strides[axis] + 1);
+                let row = (place[1] * width + place[2]) * depth + place[0];
+                panel(out / per_group, row * dims[1] + input, phase * per_group + out % per_group)
             }
         })
         .collect();

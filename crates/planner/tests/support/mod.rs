@@ -8,7 +8,7 @@ pub mod meaning;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tessera_core::DType;
 use tessera_planner::graph::{Dim, Graph, Input, Node, Output, Param, ParamData, ValueId, WeightSource};
-use tessera_planner::op::{Op, Padding, Window};
+use tessera_planner::op::{Cut, Op, Padding, Transposed, Window};
 use tessera_planner::{Tensor, reference};
 
 /// Numbers around one, none of them negative, so that they may be variances too.
@@ -104,4 +104,14 @@ pub fn window(kernel: &[usize]) -> Window {
         padding: Padding::Explicit(vec![(0, 0); kernel.len()]),
         ceil_mode: false,
     }
+}
+
+/// A transposed window that nothing is cut off.
+pub fn transposed(kernel: &[usize], strides: &[usize]) -> Window {
+    let spread = Transposed {
+        strides: strides.to_vec(),
+        output_padding: vec![0; kernel.len()],
+        cut: Cut::Explicit(vec![(0, 0); kernel.len()]),
+    };
+    Window { padding: Padding::Transposed(spread), ..window(kernel) }
 }

@@ -4,7 +4,7 @@ use super::{Builder, Case};
 use tessera_core::DType;
 use tessera_planner::fold::Role;
 use tessera_planner::op::Unary;
-use tessera_planner::plan::{Activation, ConvShape, Epilogue, PoolKind, StepKind};
+use tessera_planner::plan::{Activation, ConvShape, Epilogue, PlaneShape, PoolKind, StepKind};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut all = Vec::new();
@@ -24,14 +24,41 @@ pub(super) fn cases() -> Vec<Case> {
             all.push(depthwise(Windows { channels, kernel, stride, dilation }, residual));
         }
     }
-    for kind in
-        [PoolKind::Max, PoolKind::Average { count_padding: true }, PoolKind::Average { count_padding: false }]
-    {
+    for kind in [
+        PoolKind::Max,
+        PoolKind::Sum,
+        PoolKind::Average { count_padding: true },
+        PoolKind::Average { count_padding: false },
+    ] {
         all.push(pool(kind, Windows { channels: 24, kernel: 2, stride: 2, dilation: 1 }));
         all.push(pool(kind, Windows { channels: 12, kernel: 7, stride: 3, dilation: 1 }));
         all.push(pool(kind, Windows { channels: 8, kernel: 3, stride: 1, dilation: 2 }));
     }
+    all.extend([
+        pool_indices(2, [1, 2, 2], false),
+        pool_indices(1, [3, 2, 3], true),
+        pool_indices(7, [2, 1, 4], false),
+    ]);
     all
+}
+
+/// Planes of a volume, padded in front by less than behind.
+fn pool_indices(planes: usize, kernel: [usize; 3], column_major: bool) -> Case {
+    let mut b = Builder::new();
+    let (input, strides, dilations, before) = ([4, 7, 9], [1, 2, 1], [1, 1, 2], [0, 1, 1]);
+    let output = std::array::from_fn(|axis| {
+        let reach = (kernel[axis] - 1) * dilations[axis];
+        (input[axis] + before[axis] - reach - 1) / strides[axis] + 1
+    });
+    let steps = if column_major { [1, 4, 28] } else { [63, 9, 1] };
+    let shape = PlaneShape { planes, input, output, kernel, strides, dilations, before, steps };
+    let x = b.input(DType::F32, &[planes, 4, 7, 9]);
+    let dims = [planes, output[0], output[1], output[2]];
+    let out = b.buffer(DType::I64, dims.iter().product());
+    let name = format!("pool indices of {planes} planes, {kernel:?}");
+    let mut case = b.case(name, StepKind::PoolIndices { x, shape, out }, &[(out, &dims)]);
+    case.coarse = true;
+    case
 }
 
 #[derive(Clone, Copy)]

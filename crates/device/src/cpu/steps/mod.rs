@@ -6,6 +6,7 @@
 
 pub(crate) mod activation;
 mod attention;
+mod channels;
 mod conv;
 mod elementwise;
 mod gather;
@@ -176,6 +177,9 @@ impl<'a> Bench<'a> {
             StepKind::Conv { .. } => conv::conv(self, &step.kind),
             StepKind::Depthwise { .. } => conv::depthwise(self, &step.kind),
             StepKind::Pool { .. } => pool::pool(self, &step.kind),
+            StepKind::PoolIndices { .. } => pool::pool_indices(self, &step.kind),
+            StepKind::GroupNorm { .. } => channels::group_norm(self, &step.kind),
+            StepKind::Lrn { .. } => channels::lrn(self, &step.kind),
             StepKind::MatMul { .. } => matmul::matmul(self, &step.kind),
             StepKind::Attention { .. } => attention::attention(self, &step.kind),
             StepKind::LayerNorm { .. } => norm::layer_norm(self, &step.kind),

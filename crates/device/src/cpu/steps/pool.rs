@@ -1,8 +1,8 @@
-//! Maximum and mean under a window, channels last.
+//! Maximum, sum and mean under a window, channels last; and where the maximum lies.
 
 use super::Bench;
 use super::conv::under;
-use tessera_planner::plan::{ConvShape, PoolKind, StepKind};
+use tessera_planner::plan::{ConvShape, PlaneShape, PoolKind, StepKind};
 
 pub(super) fn pool(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Pool { kind, x, shape, out } = kind else { return };
@@ -37,7 +37,9 @@ fn window(kind: PoolKind, shape: &ConvShape, x: &[f32], [oy, ox]: [usize; 2], ou
                     // A NaN under the window is the answer, wherever it is.
                     *out = if x > *out || x.is_nan() { x } else { *out };
                 }),
-                PoolKind::Average { .. } => out.iter_mut().zip(x).for_each(|(out, x)| *out += x),
+                PoolKind::Sum | PoolKind::Average { .. } => {
+                    out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
+                }
             }
         }
     }
@@ -52,4 +54,41 @@ fn padded(shape: &ConvShape, axis: usize, output: usize) -> usize {
     let end = shape.before[axis] + shape.input[axis] + shape.after[axis];
     let at = |tap: usize| output * shape.strides[axis] + tap * shape.dilations[axis];
     (0..shape.kernel[axis]).filter(|&tap| at(tap) < end).count()
+}
+
+pub(super) fn pool_indices(bench: &mut Bench<'_>, kind: &StepKind) {
+    let StepKind::PoolIndices { x, shape, out } = kind else { return };
+    let items = bench.items;
+    let (reads, [out], ..) = bench.open([*out]);
+    let out: &mut [i64] = bytemuck::cast_slice_mut(out);
+    let source = reads.source::<f32>(*x);
+    let [pixels, places] = [shape.input, shape.output].map(|extents| extents.iter().product::<usize>());
+    for (at, out) in out[..items * shape.planes * places].iter_mut().enumerate() {
+        let (item, plane) = (at / places / shape.planes, at / places % shape.planes);
+        let x = &source.at(item)[plane * pixels..][..pixels];
+        *out = largest(shape, x, at % places).map_or(-1, |counted| (plane * pixels + counted) as i64);
+    }
+}
+
+/// The place of the first largest element under a window, `None` when there is nothing but padding.
+fn largest(shape: &PlaneShape, x: &[f32], place: usize) -> Option<usize> {
+    let [_, height, width] = shape.output;
+    let output = [place / width / height, place / width % height, place % width];
+    let at = |axis: usize, tap: usize| {
+        let at = output[axis] * shape.strides[axis] + tap * shape.dilations[axis];
+        at.checked_sub(shape.before[axis]).filter(|&at| at < shape.input[axis])
+    };
+    let mut best: Option<(f32, usize)> = None;
+    for d in (0..shape.kernel[0]).filter_map(|tap| at(0, tap)) {
+        for row in (0..shape.kernel[1]).filter_map(|tap| at(1, tap)) {
+            for column in (0..shape.kernel[2]).filter_map(|tap| at(2, tap)) {
+                let here = x[(d * shape.input[1] + row) * shape.input[2] + column];
+                // A NaN under the window is the largest; the first one counts.
+                if best.is_none_or(|(best, _)| here > best || (here.is_nan() && !best.is_nan())) {
+                    best = Some((here, d * shape.steps[0] + row * shape.steps[1] + column * shape.steps[2]));
+                }
+            }
+        }
+    }
+    best.map(|(_, counted)| counted)
 }

@@ -1,10 +1,10 @@
-// Pool: out[oy, ox, c] = the largest or the mean of x[oy * sy - top + ky * dy, ox * sx - left + kx * dx, c] over the taps inside the image.
+// Pool: out[oy, ox, c] = the largest, the mean or the sum of x[oy * sy - top + ky * dy, ox * sx - left + kx * dx, c] over the taps inside the image.
 //
 // A thread computes WIDTH neighbouring channels of one pixel: 16 bytes a load, and a warp reads whole rows of channels. Taps are combined
 // in order, ky then kx. Padding never wins a maximum, and counts in a mean's divisor if asked to (as far as the file's own padding goes:
 // a window that hangs over it is cut). NaN wins a maximum. blockIdx.y is the item. Bound by memory; taps are read from the caches.
 //
-//   -DREAL=n, -DTYPE=n  x's type, -DKIND=0 largest, 1 mean with padding, 2 mean without, -DWIDTH=n; sizes as in window.cuh
+//   -DREAL=n, -DTYPE=n  x's type, -DKIND=0 largest, 1 mean with padding, 2 mean without, 3 sum, -DWIDTH=n; sizes as in window.cuh
 //   twin on the CPU: cpu/steps/pool.rs
 #include "vector.cuh"
 #include "window.cuh"
@@ -59,6 +59,6 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const float divisor = float(KIND == 1 ? padded : inside);
     Pack<real, WIDTH> out;
 #pragma unroll
-    for (int e = 0; e < WIDTH; e++) out.at[e] = from_float<real>(KIND == 0 ? combined[e] : __fdiv_rn(combined[e], divisor));
+    for (int e = 0; e < WIDTH; e++) out.at[e] = from_float<real>(KIND == 0 || KIND == 3 ? combined[e] : __fdiv_rn(combined[e], divisor));
     store_pack<real, WIDTH>(at<real>(p.launch, p.out, item) + u64(index) * WIDTH, out);
 }

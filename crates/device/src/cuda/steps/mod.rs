@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod channels;
 mod convert;
 mod copy;
 mod depthwise;
@@ -16,6 +17,7 @@ mod lstm;
 mod matmul;
 mod norm;
 mod pool;
+mod pool_indices;
 mod product;
 mod reduce;
 mod vector;
@@ -48,6 +50,9 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
         StepKind::Reduce { .. } => reduce::calls(site, &step.kind),
         StepKind::LayerNorm { .. } | StepKind::Softmax { .. } => norm::calls(site, &step.kind),
         StepKind::Pool { .. } => pool::calls(site, &step.kind),
+        StepKind::PoolIndices { .. } => pool_indices::calls(site, &step.kind),
+        StepKind::GroupNorm { .. } => channels::group_norm(site, &step.kind),
+        StepKind::Lrn { .. } => channels::lrn(site, &step.kind),
         StepKind::Depthwise { .. } => depthwise::calls(site, &step.kind),
         StepKind::Gemm { .. } | StepKind::Conv { .. } => product::calls(site, &step.kind),
         StepKind::MatMul { .. } => matmul::calls(site, &step.kind),

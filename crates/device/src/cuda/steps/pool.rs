@@ -45,5 +45,6 @@ fn number(kind: PoolKind) -> u32 {
         PoolKind::Max => 0,
         PoolKind::Average { count_padding: true } => 1,
         PoolKind::Average { count_padding: false } => 2,
+        PoolKind::Sum => 3,
     }
 }
