@@ -249,3 +249,21 @@ fn normalisations_over_channels_are_what_the_reference_says() {
         check(seed, b.0);
     }
 }
+
+#[test]
+fn groups_written_as_channels_of_another_shape_are_what_the_reference_says() {
+    for (seed, groups) in [(0, 1), (1, 2), (2, 3)] {
+        let mut b = Builder::default();
+        let x = b.input("x", &dims(6, &[5, 7]));
+        let to = b.integers("to", &[0, groups, -1]);
+        let flat = b.node(Op::Reshape { allow_zero: false }, &[x, to], "flat");
+        let read = [flat, b.weight("scale", &[groups as usize]), b.weight("bias", &[groups as usize])];
+        let normal = b.node(Op::GroupNorm { groups: None, epsilon: 1e-3 }, &read, "normal");
+        let shape = b.node(Op::Shape { start: 0, end: None }, &[x], "shape");
+        let back = b.node(Op::Reshape { allow_zero: false }, &[normal, shape], "back");
+        let factor = b.weight("factor", &[6, 1, 1]);
+        let made = b.node(Op::Binary(Binary::Mul), &[back, factor], "made");
+        b.output(made);
+        check(seed, b.0);
+    }
+}

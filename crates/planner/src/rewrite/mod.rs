@@ -1,7 +1,7 @@
 //! Named rules that make fewer, larger nodes.
 //!
 //! ```text
-//!   patterns   Mul·Sigmoid ▸ SiLU   erf… ▸ GELU   ReduceMean… ▸ LayerNorm   MatMul·Softmax·MatMul ▸ Attention
+//!   patterns   Mul·Sigmoid ▸ SiLU   erf… ▸ GELU   ReduceMean… ▸ LayerNorm   Reshape·InstanceNorm·Reshape ▸ GroupNorm   MatMul·Softmax·MatMul ▸ Attention
 //!   epilogues  residual, activation into the product or convolution before them
 //!   chains     what is left of element-wise operators, one pass each
 //! ```
@@ -12,6 +12,7 @@ mod activation;
 mod attention;
 mod chain;
 mod gelu;
+mod group_norm;
 mod hard_swish;
 mod layer_norm;
 mod residual;
@@ -34,6 +35,7 @@ const STAGES: [&[Rule]; 2] = [
         Rule { name: "hard-swish", apply: hard_swish::apply },
         Rule { name: "gelu", apply: gelu::apply },
         Rule { name: "layer-norm", apply: layer_norm::apply },
+        Rule { name: "group-norm", apply: group_norm::apply },
         Rule { name: "attention", apply: attention::apply },
         Rule { name: "residual", apply: residual::apply },
         Rule { name: "activation", apply: activation::apply },
