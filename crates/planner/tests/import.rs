@@ -138,6 +138,33 @@ fn pools_over_everything_reduce_the_spatial_axes() {
 }
 
 #[test]
+fn norms_of_windows_and_rows_are_made_of_what_there_is() {
+    use common::{int, int_list, node};
+    let pool = |p| node("LpPool", &["x"], &["y"], vec![int_list("kernel_shape", &[2, 2]), int("p", p)]);
+    let operators = |p| told(&converted(22, &[0, 3, 4, 5], vec![], pool(p))).0;
+    assert_eq!(operators(1), ["Abs", "LpPool"]);
+    assert_eq!(operators(2), ["Mul", "LpPool", "Sqrt"]);
+    assert_eq!(operators(3), ["Abs", "Pow", "LpPool", "Pow"]);
+    let rows = node("LpNormalization", &["x"], &["y"], vec![int("axis", 1)]);
+    assert_eq!(told(&converted(9, &[0, 3], vec![], rows)).0, ["ReduceL2", "Div", "Cast", "Where"]);
+}
+
+#[test]
+fn a_transposed_convolution_may_name_the_output_with_or_without_batch_and_channels() {
+    use common::{floats, int_list, node};
+    let conv = |shape: &[i64]| {
+        let w = floats("w", &[3, 2, 3, 3], &[0.5; 54]);
+        let attributes = vec![int_list("output_shape", shape), int_list("strides", &[2, 2])];
+        let graph =
+            converted(11, &[0, 3, 4, 5], vec![w], node("ConvTranspose", &["x", "w"], &["y"], attributes));
+        graph.nodes[0].op.clone()
+    };
+    let Op::ConvTranspose(window, 1) = conv(&[9, 10]) else { panic!("a transposed convolution") };
+    assert_eq!(window.fit(&[4, 5]).unwrap().output, [9, 10]);
+    assert_eq!(conv(&[1, 2, 9, 10]), Op::ConvTranspose(window, 1));
+}
+
+#[test]
 fn every_way_to_say_a_constant_is_read() {
     let attribute = |name: &str, kind: AttributeType| AttributeProto {
         name: Some(name.into()),
