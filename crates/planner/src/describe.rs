@@ -4,7 +4,7 @@
 //! described; a field that the hash forgot would let two architectures be taken for one.
 
 use crate::op::{
-    Binary, Cut, Direction, Op, PadMode, Padding, Recurrent, Reduction, Transposed, Unary, Window,
+    Binary, Cut, Direction, Op, PadMode, Padding, Recurrent, Reduction, Resize, Transposed, Unary, Window,
 };
 use crate::tensor::Tensor;
 
@@ -118,6 +118,34 @@ pub fn describe(op: &Op) -> Description {
             };
             with("Pad", vec![("mode", mode.into())])
         }
+        Op::Tile => plain("Tile"),
+        Op::DepthToSpace { block, depth_first } | Op::SpaceToDepth { block, depth_first } => {
+            let mode = if *depth_first { "DCR" } else { "CRD" };
+            with(op.name(), vec![("blocksize", block.to_string()), ("mode", mode.into())])
+        }
+        Op::Trilu { upper } => with("Trilu", vec![("upper", upper.to_string())]),
+        Op::Resize(resize) => with("Resize", self::resize(resize)),
+        Op::GatherNd { batch_dims } => with("GatherND", vec![("batch_dims", batch_dims.to_string())]),
+        Op::ScatterElements { axis, how } => {
+            with("ScatterElements", vec![("axis", axis.to_string()), ("reduction", how.word().into())])
+        }
+        Op::ScatterNd(how) => with("ScatterND", vec![("reduction", how.word().into())]),
+        Op::OneHot { axis } => with("OneHot", vec![("axis", axis.to_string())]),
+        Op::CumSum { exclusive, reverse } => {
+            with("CumSum", vec![("exclusive", exclusive.to_string()), ("reverse", reverse.to_string())])
+        }
+        Op::TopK { axis, largest } => {
+            with("TopK", vec![("axis", axis.to_string()), ("largest", largest.to_string())])
+        }
+        Op::Arg { largest, axis, keep_dims, last } => with(
+            if *largest { "ArgMax" } else { "ArgMin" },
+            vec![
+                ("axis", axis.to_string()),
+                ("keepdims", keep_dims.to_string()),
+                ("select_last_index", last.to_string()),
+            ],
+        ),
+        Op::NonZero => plain("NonZero"),
     }
 }
 
@@ -141,6 +169,14 @@ pub fn input_name(op: &Op, index: usize) -> String {
         Op::ConstantOfShape { .. } => &["shape"],
         Op::Range => &["start", "limit", "step"],
         Op::Pad(_) => &["input", "pads", "value", "axes"],
+        Op::Tile => &["input", "repeats"],
+        Op::Trilu { .. } => &["input", "diagonal"],
+        Op::Resize(_) => &["input", "region of interest", "scales", "sizes"],
+        Op::GatherNd { .. } => &["input", "indices"],
+        Op::ScatterElements { .. } | Op::ScatterNd(_) => &["input", "indices", "updates"],
+        Op::OneHot { .. } => &["indices", "depth", "values"],
+        Op::CumSum { .. } => &["input", "axis"],
+        Op::TopK { .. } => &["input", "k"],
         _ => &[],
     };
     names.get(index).map_or_else(|| format!("input {index}"), |name| (*name).to_owned())
@@ -190,6 +226,19 @@ fn window(window: &Window) -> Vec<(&'static str, String)> {
         ("pads", padding),
         ("ceil_mode", ceil_mode.to_string()),
     ]
+}
+
+fn resize(resize: &Resize) -> Vec<(&'static str, String)> {
+    let Resize { interpolation, coordinates, antialias, exclude_outside, aspect, axes } = resize;
+    let mut attributes = interpolation.words().to_vec();
+    attributes.extend([
+        ("coordinate_transformation_mode", coordinates.words()),
+        ("antialias", antialias.to_string()),
+        ("exclude_outside", exclude_outside.to_string()),
+        ("keep_aspect_ratio_policy", aspect.word().into()),
+        ("axes", format!("{axes:?}")),
+    ]);
+    attributes
 }
 
 fn unary(op: Unary) -> Description {

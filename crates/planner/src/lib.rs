@@ -26,6 +26,7 @@ pub mod pack_cache;
 mod place;
 pub mod plan;
 pub mod reference;
+pub mod resample;
 mod rewrite;
 mod segment;
 mod shape;

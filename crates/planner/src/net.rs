@@ -218,6 +218,22 @@ impl Net {
         }
     }
 
+    /// A new value like `like`, made by whichever node lists it as an output.
+    pub(crate) fn fresh(&mut self, like: &Value) -> ValueId {
+        self.values.push(Value { source: Source::Made, ..like.clone() });
+        self.makers.push(None);
+        self.uses.push(0);
+        ValueId(u32::try_from(self.values.len() - 1).expect("a graph has fewer than 2³² values"))
+    }
+
+    /// A new value that everybody knows.
+    pub(crate) fn known(&mut self, tensor: Tensor) -> ValueId {
+        let (dtype, dims) = (tensor.dtype(), tensor.dims().to_vec());
+        let id = self.fresh(&Value { name: String::new(), dtype, dims, source: Source::Made });
+        self.values[id.0 as usize].source = Source::Known(tensor);
+        id
+    }
+
     /// Removes nodes whose results nobody reads, and counts makers and uses anew.
     pub(crate) fn sweep(&mut self) {
         self.uses = vec![0; self.values.len()];
@@ -313,22 +329,6 @@ pub(crate) mod build {
     pub(crate) const GEMM: Op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false };
 
     impl Net {
-        /// A new value like `like`, made by whichever node lists it as an output.
-        pub(crate) fn fresh(&mut self, like: &Value) -> ValueId {
-            self.values.push(Value { source: Source::Made, ..like.clone() });
-            self.makers.push(None);
-            self.uses.push(0);
-            ValueId(u32::try_from(self.values.len() - 1).expect("a graph has fewer than 2³² values"))
-        }
-
-        /// A new value that everybody knows.
-        pub(crate) fn known(&mut self, tensor: Tensor) -> ValueId {
-            let (dtype, dims) = (tensor.dtype(), tensor.dims().to_vec());
-            let id = self.fresh(&Value { name: String::new(), dtype, dims, source: Source::Made });
-            self.values[id.0 as usize].source = Source::Known(tensor);
-            id
-        }
-
         pub(crate) fn input(&mut self, dims: &[usize]) -> ValueId {
             let dims = dims.to_vec();
             let like = Value { name: "x".into(), dtype: DType::F32, dims, source: Source::Made };

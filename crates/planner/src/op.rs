@@ -4,6 +4,10 @@
 //! (`onnx::table`). Where ONNX moved an attribute to an input over the years (`axes`, `pads`, clip bounds), the
 //! value is an *input* here, as in the newest opset. Meaning: [`crate::reference`]; shapes: [`crate::infer`].
 
+mod resize;
+
+pub use resize::{Aspect, Coordinates, Interpolation, Nearest, Resize};
+
 use crate::tensor::Tensor;
 use tessera_core::DType;
 
@@ -156,6 +160,75 @@ pub enum Op {
     Range,
     /// `(x, pads, value?, axes?)`.
     Pad(PadMode),
+    /// `(x, repeats)`: the whole of every axis so many times.
+    Tile,
+    /// `(x [n, c, h, w])`: every pixel becomes a square of `block²` pixels of fewer channels.
+    DepthToSpace {
+        /// Length of the square's sides.
+        block: usize,
+        /// Whether the channels of one output pixel lie together in the input (ONNX's `DCR`), or those of one square do (`CRD`).
+        depth_first: bool,
+    },
+    /// `(x [n, c, h, w])`: every square of `block²` pixels becomes one pixel of more channels.
+    SpaceToDepth {
+        /// Length of the square's sides.
+        block: usize,
+        /// Whether the channels of one input pixel lie together in the output (ONNX's `DCR`), or those of one square do (`CRD`).
+        depth_first: bool,
+    },
+    /// `(x, k?)`: zeros on one side of the `k`-th diagonal of the last two axes.
+    Trilu {
+        /// Whether what is above it stays (else what is below).
+        upper: bool,
+    },
+    /// `(x, roi?, scales?, sizes?)`.
+    Resize(Resize),
+    /// `(x, indices […, depth])`: what lies at each index of `depth` axes, after `batch_dims` axes that both share.
+    GatherNd {
+        /// How many axes both share.
+        batch_dims: usize,
+    },
+    /// `(x, indices, updates)`: `x` with one element changed per index along the axis.
+    ScatterElements {
+        /// The axis; may be negative.
+        axis: i64,
+        /// What becomes of the element that was there.
+        how: Scatter,
+    },
+    /// `(x, indices […, depth], updates)`: `x` with what lies at each index of `depth` axes changed.
+    ScatterNd(Scatter),
+    /// `(indices, depth, values)`: `values[1]` where the new axis counts to the index, `values[0]` elsewhere.
+    OneHot {
+        /// Where the new axis stands in the output; may be negative.
+        axis: i64,
+    },
+    /// `(x, axis)`: sums from the first element on.
+    CumSum {
+        /// Whether an element's own value is left out of its sum.
+        exclusive: bool,
+        /// Whether sums run from the last element back.
+        reverse: bool,
+    },
+    /// `(x, k)` → `(values, indices i64)`, in order. Of equal elements the first comes first; a NaN comes before every number.
+    TopK {
+        /// The axis; may be negative.
+        axis: i64,
+        /// Whether the largest are wanted (else the smallest).
+        largest: bool,
+    },
+    /// The place of the largest or smallest element, as i64. A NaN comes before every number.
+    Arg {
+        /// Whether the largest is wanted (else the smallest).
+        largest: bool,
+        /// The axis; may be negative.
+        axis: i64,
+        /// Whether the axis stays, with length 1.
+        keep_dims: bool,
+        /// Whether of equal elements the last one counts.
+        last: bool,
+    },
+    /// The places of what is not zero, as i64 `[rank, count]`: only of values that follow from shapes and literals.
+    NonZero,
 }
 
 /// Element-wise functions of one input. Those with parameters carry ONNX's defaults resolved.
@@ -348,6 +421,34 @@ pub enum PadMode {
     Wrap,
 }
 
+/// What becomes of an element that a scatter meets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Scatter {
+    /// It is replaced; where several meet, by the last.
+    Replace,
+    /// The update is added.
+    Add,
+    /// It is multiplied by the update.
+    Mul,
+    /// The larger stays.
+    Max,
+    /// The smaller stays.
+    Min,
+}
+
+impl Scatter {
+    /// ONNX's word.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Scatter::Replace => "none",
+            Scatter::Add => "add",
+            Scatter::Mul => "mul",
+            Scatter::Max => "max",
+            Scatter::Min => "min",
+        }
+    }
+}
+
 impl Op {
     /// The ONNX operator's name, for messages.
     pub fn name(&self) -> &'static str {
@@ -388,6 +489,20 @@ impl Op {
             Op::ConstantOfShape { .. } => "ConstantOfShape",
             Op::Range => "Range",
             Op::Pad(_) => "Pad",
+            Op::Tile => "Tile",
+            Op::DepthToSpace { .. } => "DepthToSpace",
+            Op::SpaceToDepth { .. } => "SpaceToDepth",
+            Op::Trilu { .. } => "Trilu",
+            Op::Resize(_) => "Resize",
+            Op::GatherNd { .. } => "GatherND",
+            Op::ScatterElements { .. } => "ScatterElements",
+            Op::ScatterNd(_) => "ScatterND",
+            Op::OneHot { .. } => "OneHot",
+            Op::CumSum { .. } => "CumSum",
+            Op::TopK { .. } => "TopK",
+            Op::Arg { largest: true, .. } => "ArgMax",
+            Op::Arg { largest: false, .. } => "ArgMin",
+            Op::NonZero => "NonZero",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a step reads and writes, one list for everybody: lifetimes, verification, devices.
 
 use crate::pack::WeightId;
-use crate::plan::{Access, BufferId, Epilogue, Operand, StepKind};
+use crate::plan::{Access, BufferId, CumSum, Epilogue, Operand, Pick, Resample, Scatter, StepKind, TopK};
 use tessera_core::DType;
 
 /// Something that a step reads.
@@ -144,6 +144,22 @@ impl StepKind {
             }
             StepKind::Copy { dims, x, .. } => reads.push((Read::Walk(x.clone(), dims.clone()), None)),
             StepKind::Fill { .. } => {}
+            StepKind::TopK(TopK { x, lines, .. }) | StepKind::CumSum(CumSum { x, lines, .. }) => {
+                reads.push((Read::Dense(*x, lines.elements()), None));
+            }
+            StepKind::Resample(Resample { x, lines, count, taps, at, weights, .. }) => {
+                reads.push((Read::Dense(*x, lines.elements()), F32));
+                reads.push((Read::Dense(Operand::Constant(*at), count * taps), Some(DType::I32)));
+                reads.push((Read::Dense(Operand::Constant(*weights), count * taps), F32));
+            }
+            StepKind::Pick(Pick { x, points, ids, .. }) => {
+                reads.push((Read::Dense(*x, points.reach()), None));
+                reads.push((Read::Dense(*ids, points.ids()), None));
+            }
+            StepKind::Scatter(Scatter { points, ids, updates, .. }) => {
+                reads.push((Read::Dense(*ids, points.ids()), None));
+                reads.push((Read::Dense(*updates, points.count() * points.row), None));
+            }
         }
         reads
     }
@@ -196,6 +212,19 @@ impl StepKind {
                 strides: out_strides.clone(),
             }],
             StepKind::Fill { out, .. } => vec![Write::whole(*out, 0)],
+            StepKind::TopK(TopK { lines, k, values, indices, .. }) => {
+                let elements = lines.with_length(*k).elements();
+                [values, indices].into_iter().flatten().map(|&out| Write::whole(out, elements)).collect()
+            }
+            StepKind::CumSum(CumSum { lines, out, .. }) => vec![Write::whole(*out, lines.elements())],
+            StepKind::Resample(Resample { lines, count, out, .. }) => {
+                vec![Write::whole(*out, lines.with_length(*count).elements())]
+            }
+            StepKind::Pick(Pick { points, out, .. }) => {
+                vec![Write::whole(*out, points.count() * points.row)]
+            }
+            // As far as numbers may lead.
+            StepKind::Scatter(Scatter { points, out, .. }) => vec![Write::whole(*out, points.reach())],
         }
     }
 }

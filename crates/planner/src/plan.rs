@@ -14,6 +14,10 @@
 //! **Order of arithmetic.** A sum over K runs from K's first element to its last in segments of [`K_SEGMENT`]; segments are added in
 //! order. Tiles, threads, lanes and item counts change who computes an element, never how. That is the bitwise promise.
 
+mod lines;
+
+pub use lines::{CumSum, Lines, Pick, Points, Resample, Scatter, TopK};
+
 use crate::op::{Binary, Unary};
 use crate::pack::WeightId;
 use crate::tensor::Tensor;
@@ -376,6 +380,16 @@ pub enum StepKind {
         /// The buffer.
         out: BufferId,
     },
+    /// Elements in order.
+    TopK(TopK),
+    /// Sums from the first element on.
+    CumSum(CumSum),
+    /// Lines made longer or shorter.
+    Resample(Resample),
+    /// Elements by number, several numbers each.
+    Pick(Pick),
+    /// Elements changed by number.
+    Scatter(Scatter),
 }
 
 /// Sizes of a convolution or a pool over two spatial axes (a 1-D one has height 1).
@@ -577,6 +591,11 @@ impl StepKind {
             StepKind::Elementwise { .. } => "elementwise",
             StepKind::Copy { .. } => "copy",
             StepKind::Fill { .. } => "fill",
+            StepKind::TopK(_) => "top_k",
+            StepKind::CumSum(_) => "cum_sum",
+            StepKind::Resample(_) => "resample",
+            StepKind::Pick(_) => "pick",
+            StepKind::Scatter(_) => "scatter",
         }
     }
 }

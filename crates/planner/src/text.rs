@@ -5,7 +5,8 @@
 use crate::describe::function_text;
 use crate::net::activation_text;
 use crate::plan::{
-    Access, BufferId, ConvShape, ElementOp, Epilogue, LrnShape, Operand, Plan, PoolKind, Step, StepKind,
+    Access, BufferId, ConvShape, CumSum, ElementOp, Epilogue, Lines, LrnShape, Operand, Pick, Plan, Points,
+    PoolKind, Resample, Scatter, Step, StepKind, TopK,
 };
 use std::fmt;
 
@@ -178,8 +179,52 @@ impl Plan {
                 format!("{} ← copy {dims:?}  {}", access(&target, dims), access(x, dims))
             }
             StepKind::Fill { value, out } => format!("{} fill {value:?}", written(*out)),
+            StepKind::TopK(TopK { x, lines, k, largest, last, values, indices }) => {
+                let out: Vec<String> =
+                    [values, indices].into_iter().flatten().map(|&id| written(id)).collect();
+                let (which, ties) =
+                    (if *largest { "largest" } else { "smallest" }, if *last { ", last first" } else { "" });
+                format!("{} {k} {which}{ties} of {}  {}", out.join(" "), self::lines(*lines), operand(x))
+            }
+            StepKind::CumSum(CumSum { x, lines, exclusive, reverse, out }) => {
+                let exclusive = if *exclusive { " exclusive" } else { "" };
+                let reverse = if *reverse { " backwards" } else { "" };
+                let lines = self::lines(*lines);
+                format!("{} running sum{exclusive}{reverse} of {lines}  {}", written(*out), operand(x))
+            }
+            StepKind::Resample(Resample { x, lines, count, taps, at, weights, out }) => format!(
+                "{} resample {}→{count} by {taps}  {} c{} c{}",
+                written(*out),
+                self::lines(*lines),
+                operand(x),
+                at.0,
+                weights.0
+            ),
+            StepKind::Pick(Pick { x, points, ids, what, out }) => {
+                format!("{} pick {}  {}", written(*out), self::points(points, ids, what), operand(x))
+            }
+            StepKind::Scatter(Scatter { points, ids, what, updates, how, out }) => {
+                let how = format!("{how:?}").to_lowercase();
+                format!(
+                    "{} scatter ({how}) {}  {}",
+                    written(*out),
+                    self::points(points, ids, what),
+                    operand(updates)
+                )
+            }
         }
     }
+}
+
+/// `[3·224·3]` lines, the middle number being their length.
+fn lines(lines: Lines) -> String {
+    format!("{}·{}·{}", lines.outer, lines.length, lines.inner)
+}
+
+/// `[2, 5]·8 at [30][1]`: points, elements of each, what numbers choose from and how far apart it lies.
+fn points(points: &Points, ids: &Operand, what: &str) -> String {
+    let Points { dims, strides: _, sizes, along, row } = points;
+    format!("{dims:?}·{row} at {sizes:?}·{along:?} by {} `{what}`", operand(ids))
 }
 
 fn operand(operand: &Operand) -> String {

@@ -13,7 +13,9 @@ pub(crate) fn output(op: &Op, inputs: &[Option<DType>], output: usize) -> Option
         Op::Unary(Unary::Not) => Some(DType::Bool),
         Op::Cast(to) => Some(*to),
         Op::Where => input(1).or(input(2)),
-        Op::MaxPoolIndices(..) | Op::Shape { .. } => Some(DType::I64),
+        Op::OneHot { .. } => input(2),
+        Op::MaxPoolIndices(..) | Op::Shape { .. } | Op::Arg { .. } | Op::NonZero => Some(DType::I64),
+        Op::TopK { .. } if output == 1 => Some(DType::I64),
         Op::ConstantOfShape { value } => Some(value.dtype()),
         Op::MaxPool(_) if output == 1 => Some(DType::I64),
         Op::Unary(_)
@@ -45,6 +47,16 @@ pub(crate) fn output(op: &Op, inputs: &[Option<DType>], output: usize) -> Option
         | Op::GatherElements { .. }
         | Op::Expand
         | Op::Range
-        | Op::Pad(_) => input(0),
+        | Op::Pad(_)
+        | Op::Tile
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Trilu { .. }
+        | Op::Resize(_)
+        | Op::GatherNd { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd(_)
+        | Op::CumSum { .. }
+        | Op::TopK { .. } => input(0),
     }
 }

@@ -8,7 +8,7 @@ use crate::op::Reduction;
 use crate::operands::{Read, Write};
 use crate::pack::{Layout, SlotLayout};
 use crate::place::{ALIGNMENT, meet};
-use crate::plan::{Operand, Plan, Port, Step, StepKind};
+use crate::plan::{Operand, Plan, Points, Port, Step, StepKind, TopK};
 use tessera_core::DType;
 
 /// The rule that a plan breaks, and where.
@@ -211,6 +211,10 @@ impl Check<'_> {
         let partial = matches!(kind, StepKind::Copy { .. } | StepKind::Lstm { .. });
         match kind {
             StepKind::Fill { .. } => *sum = elements,
+            StepKind::Scatter(_) if *sum < elements => {
+                return Err(format!("changes {operand:?}, of which only {sum} elements are written"));
+            }
+            StepKind::Scatter(_) => {}
             _ if !partial && write.elements() != elements => {
                 return Err(format!(
                     "writes {} elements of {operand:?}, which has {elements}",
@@ -222,6 +226,29 @@ impl Check<'_> {
         let strides: Vec<i128> = write.strides.iter().map(|&stride| stride as i128).collect();
         inside(write.offset, &write.dims, &strides, elements)
             .map_err(|why| format!("writes {operand:?} {why}"))
+    }
+
+    fn top_k(&self, step: &TopK) -> Result<(), String> {
+        let dtype = |operand: Operand| self.operand(operand).map(|(dtype, _)| dtype);
+        if step.k == 0 || step.k > step.lines.length {
+            return Err(format!("takes {} of {} elements", step.k, step.lines.length));
+        }
+        for (out, want) in [(step.values, dtype(step.x)?), (step.indices, DType::I64)] {
+            let Some(out) = out else { continue };
+            let is = dtype(Operand::Buffer(out))?;
+            if is != want {
+                return Err(format!("makes {want} but writes {is}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn points(&self, points: &Points, ids: Operand) -> Result<(), String> {
+        if !matches!(self.operand(ids)?.0, DType::I32 | DType::I64) {
+            return Err("its numbers are no integers".to_string());
+        }
+        let fits = points.dims.len() == points.strides.len() && points.sizes.len() == points.along.len();
+        if fits && !points.sizes.is_empty() { Ok(()) } else { Err("its points have no place".to_string()) }
     }
 
     /// Rules about element types that are not simply "f32".
@@ -241,6 +268,23 @@ impl Check<'_> {
                 return Err("fills with no single element".into());
             }
             StepKind::Fill { value, .. } => value.dtype(),
+            StepKind::TopK(step) => return self.top_k(step),
+            StepKind::CumSum(step) => dtype(step.x)?,
+            StepKind::Resample(step) => {
+                let at = self.plan.constants[step.at.0 as usize].elements::<i32>().unwrap_or_default();
+                if at.iter().any(|&at| !usize::try_from(at).is_ok_and(|at| at < step.lines.length)) {
+                    return Err("leads out of its lines".to_string());
+                }
+                DType::F32
+            }
+            StepKind::Pick(step) => {
+                self.points(&step.points, step.ids)?;
+                dtype(step.x)?
+            }
+            StepKind::Scatter(step) => {
+                self.points(&step.points, step.ids)?;
+                dtype(step.updates)?
+            }
             StepKind::PoolIndices { .. } => DType::I64,
             StepKind::GroupNorm { shape, .. }
                 if !shape.channels.is_multiple_of(shape.groups)

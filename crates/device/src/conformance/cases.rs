@@ -2,6 +2,7 @@
 
 mod channels;
 mod elements;
+mod lines;
 mod rows;
 mod sequences;
 mod stems;
@@ -253,6 +254,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(reductions.map(reduce));
     all.extend([chain(), mask(), transpose(), fill()]);
     all.extend(elements::cases());
+    all.extend(lines::cases());
     all.extend(rows::cases());
     all.extend(stems::cases());
     all.extend(windows::cases());

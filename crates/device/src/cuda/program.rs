@@ -18,7 +18,7 @@ use super::steps;
 use super::table::TableLayout;
 use crate::{RequestError, Room};
 use std::sync::Arc;
-use tessera_planner::plan::{Port, StepKind};
+use tessera_planner::plan::{Pick, Port, Scatter, StepKind};
 use tessera_planner::{Plan, SlotLayout};
 
 /// Where parts of a program's own memory, and of staged inputs and outputs, begin: a multiple of this.
@@ -180,7 +180,7 @@ impl Program {
 
     /// Where kernels report failures of items; `None` when no step can.
     pub(crate) fn errors_address(&self) -> Option<u64> {
-        let watches = self.plan.steps.iter().any(|step| matches!(step.kind, StepKind::Gather { .. }));
+        let watches = self.plan.steps.iter().any(|step| choice(&step.kind, 0).is_some());
         watches.then(|| self.memory.address() + self.errors_offset() as u64)
     }
 
@@ -193,9 +193,20 @@ impl Program {
     /// What a failure that a kernel reported means.
     pub(crate) fn failure(&self, error: &ItemError) -> Option<RequestError> {
         let step = self.plan.steps.get(usize::try_from(error.step).ok()?.checked_sub(1)?)?;
-        let StepKind::Gather { what, rows, .. } = &step.kind else { return None };
-        let (input, position) = (what.clone(), error.position as usize);
-        Some(RequestError::IdOutOfRange { input, id: error.id, position, rows: *rows })
+        let position = error.position as usize;
+        let (what, rows) = choice(&step.kind, position)?;
+        Some(RequestError::IdOutOfRange { input: what.to_owned(), id: error.id, position, rows })
+    }
+}
+
+/// Where a step's number at a position comes from, and how many rows it chooses from; `None` for steps that read no numbers.
+fn choice(kind: &StepKind, position: usize) -> Option<(&str, usize)> {
+    match kind {
+        StepKind::Gather { what, rows, .. } => Some((what, *rows)),
+        StepKind::Pick(Pick { what, points, .. }) | StepKind::Scatter(Scatter { what, points, .. }) => {
+            Some((what, points.sizes[position % points.sizes.len()]))
+        }
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@
 use super::elementwise::broadcast;
 use super::fact::{Args, Fact};
 use super::{Known, Note, Number, Outcome, Reason};
-use crate::op::{Binary, Op, Reduction, Unary};
+use crate::op::{Binary, Op, Reduction, Scatter, Unary};
 use crate::reference;
 use crate::shape;
 use crate::tensor::Tensor;
@@ -26,10 +26,11 @@ fn read_by_rule(op: &Op, index: usize, note: Option<&Note>) -> bool {
         | Op::Unsqueeze
         | Op::Split { .. }
         | Op::Reduce { .. } => index == 1,
-        Op::Slice => index >= 1,
+        Op::Slice | Op::Resize(_) => index >= 1,
+        Op::Tile | Op::Trilu { .. } | Op::CumSum { .. } | Op::TopK { .. } | Op::OneHot { .. } => index == 1,
         Op::Pad(_) => index == 1 || index == 3,
-        Op::Gather { .. } | Op::GatherElements { .. } => {
-            index == 1 && matches!(note, Some(Note::GatherWithinItem { .. }))
+        Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. } | Op::ScatterNd(_) => {
+            index == 1 && matches!(note, Some(Note::WithinItem { .. }))
         }
         _ => false,
     }
@@ -115,9 +116,14 @@ fn per_item(
         (Op::Slice, Some(Note::Slice { starts, steps }), Some(x)) => {
             Ok(vec![reference::take(x, starts, steps, &outputs[0].dims)])
         }
-        (_, Some(Note::GatherWithinItem { indices }), _) => {
-            reference::eval(op, &[x, Some(indices)], 1).map_err(|error| invalid(error.to_string()))
+        (_, Some(Note::WithinItem { indices }), _) => {
+            let inputs = [&[x, Some(indices)], inputs.get(2..).unwrap_or_default()].concat();
+            reference::eval(op, &inputs, 1).map_err(|error| invalid(error.to_string()))
         }
+        (Op::Resize(resize), Some(Note::Resize { axes }), Some(x)) => {
+            Ok(vec![reference::resize_along(resize, axes, x).map_err(|error| invalid(error.to_string()))?])
+        }
+        (Op::Tile, _, Some(x)) => Ok(vec![reference::tile_to(x, &outputs[0].dims)]),
         _ => reference::eval(op, inputs, outputs.len()).map_err(|error| invalid(error.to_string())),
     }
 }
@@ -127,11 +133,17 @@ fn moved(op: &Op, args: Args<'_>, outcome: &mut Outcome, varying: &Fact) -> Resu
     let moves = |index: usize| match op {
         Op::Where => index > 0,
         Op::Concat { .. } => true,
+        Op::ScatterElements { how: Scatter::Replace, .. } | Op::ScatterNd(Scatter::Replace) => index != 1,
         Op::Pad(_) => index == 0 || index == 2,
         Op::Gather { .. }
         | Op::GatherElements { .. }
         | Op::Slice
+        | Op::GatherNd { .. }
         | Op::Split { .. }
+        | Op::Tile
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Trilu { .. }
         | Op::Transpose { .. }
         | Op::Reshape { .. }
         | Op::Flatten { .. }

@@ -22,6 +22,8 @@ mod known;
 mod moves;
 mod normal;
 mod number;
+mod pixels;
+mod select;
 mod shapes;
 
 pub use fact::{Fact, Known};
@@ -101,9 +103,9 @@ enum Reason {
 /// What inference found out about a node beyond the facts of its outputs, for lowering: attributes and shape inputs, resolved per item.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Note {
-    /// A gather along the item axis that stays inside its item: on one item it is a gather along the same axis with these
+    /// A gather or scatter along the item axis that stays inside its item: on one item it is one along the same axes with these
     /// constant indices (i64, of the shape that one item's indices have).
-    GatherWithinItem {
+    WithinItem {
         /// Rows of one item.
         indices: Tensor,
     },
@@ -125,6 +127,11 @@ pub enum Note {
         before: Vec<i64>,
         /// Behind, per axis.
         after: Vec<i64>,
+    },
+    /// The axes that a resize changes, in increasing order.
+    Resize {
+        /// The axes.
+        axes: Vec<crate::resample::Axis>,
     },
 }
 
@@ -367,5 +374,18 @@ fn rule(op: &Op, args: Args<'_>, outputs: usize) -> Rule {
         Op::Gather { axis } => moves::gather(*axis, args),
         Op::GatherElements { axis } => moves::gather_elements(*axis, args),
         Op::Pad(mode) => moves::pad(*mode, args),
+        Op::Tile => pixels::tile(args),
+        Op::DepthToSpace { block, .. } => pixels::depth_to_space(*block, args),
+        Op::SpaceToDepth { block, .. } => pixels::space_to_depth(*block, args),
+        Op::Trilu { .. } => pixels::trilu(args),
+        Op::Resize(resize) => pixels::resize(resize, args),
+        Op::GatherNd { batch_dims } => select::gather_nd(*batch_dims, args),
+        Op::ScatterElements { axis, .. } => select::scatter_elements(*axis, args),
+        Op::ScatterNd(_) => select::scatter_nd(args),
+        Op::OneHot { axis } => select::one_hot(*axis, args),
+        Op::CumSum { .. } => select::cum_sum(args),
+        Op::TopK { axis, .. } => select::top_k(*axis, args),
+        Op::Arg { axis, keep_dims, .. } => select::arg(*axis, *keep_dims, args),
+        Op::NonZero => select::non_zero(args),
     }
 }

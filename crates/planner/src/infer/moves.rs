@@ -137,7 +137,7 @@ fn within_item(x: &Fact, axis: usize, indices: &Fact) -> Result<Tensor, Reason> 
     Ok(Tensor::from_elements(&indices.dims, &rows))
 }
 
-fn index_type(indices: &Fact) -> Result<(), Reason> {
+pub(super) fn index_type(indices: &Fact) -> Result<(), Reason> {
     match indices.dtype {
         DType::I32 | DType::I64 => Ok(()),
         other => Err(Reason::Invalid(format!("indices are {other}, not i32 or i64"))),
@@ -153,7 +153,7 @@ pub(super) fn gather(axis: i64, args: Args<'_>) -> Rule {
     let mut note = None;
     out.items = match (x.items, indices.items) {
         (Some(items), of_indices) if items == axis => {
-            note = Some(Note::GatherWithinItem { indices: within_item(x, axis, indices)? });
+            note = Some(Note::WithinItem { indices: within_item(x, axis, indices)? });
             of_indices.map(|at| at + axis)
         }
         (None, of_indices) => of_indices.map(|at| at + axis),
@@ -175,7 +175,7 @@ pub(super) fn gather_elements(axis: i64, args: Args<'_>) -> Rule {
     match (x.items, indices.items) {
         (None, of_indices) if of_indices.is_none_or(|at| at == axis) => {}
         (Some(at), Some(of_indices)) if at == axis && of_indices == axis => {
-            note = Some(Note::GatherWithinItem { indices: within_item(x, axis, indices)? });
+            note = Some(Note::WithinItem { indices: within_item(x, axis, indices)? });
         }
         // Off the gathered axis every index row meets the x row of its own number.
         (Some(at), Some(of_indices)) if at == of_indices && x.dims[at] == indices.dims[at] => {}

@@ -9,13 +9,16 @@
 
 mod channels;
 mod element;
+mod lines;
 mod matrix;
 mod memory;
 mod moves;
+mod number;
 mod rows;
 mod window;
 
 pub use element::unary;
+pub use number::Number;
 
 use crate::pack::{Packed, SlotLayout};
 use crate::plan::{Activation, Plan, StepKind};
@@ -89,6 +92,11 @@ fn run_step(memory: &mut Memory<'_>, kind: &StepKind) -> Result<(), RequestError
         StepKind::Elementwise { .. } => element::chain(memory, kind),
         StepKind::Copy { .. } => moves::copy(memory, kind),
         StepKind::Fill { .. } => moves::fill(memory, kind),
+        StepKind::TopK(step) => lines::top_k(memory, step),
+        StepKind::CumSum(step) => lines::cum_sum(memory, step),
+        StepKind::Resample(step) => lines::resample(memory, step),
+        StepKind::Pick(step) => return lines::pick(memory, step),
+        StepKind::Scatter(step) => return lines::scatter(memory, step),
     }
     Ok(())
 }

@@ -13,8 +13,10 @@ mod channels;
 mod linear;
 mod lstm;
 mod moves;
+mod pixels;
 mod pool;
 mod rows;
+mod select;
 mod transposed;
 pub(crate) mod view;
 mod volume;
@@ -217,7 +219,21 @@ impl<'n> Lowering<'n> {
                 Op::GatherElements { axis } => self.gather_elements(node, *axis),
                 Op::Expand => self.expand(node),
                 Op::Pad(mode) => self.pad(node, *mode),
-                Op::Shape { .. } | Op::Range | Op::ConstantOfShape { .. } => {
+                Op::Tile => self.tile(node),
+                Op::DepthToSpace { block, depth_first } => self.depth_to_space(node, *block, *depth_first),
+                Op::SpaceToDepth { block, depth_first } => self.space_to_depth(node, *block, *depth_first),
+                Op::Resize(resize) => self.resize(node, resize),
+                Op::GatherNd { batch_dims } => self.gather_nd(node, *batch_dims),
+                Op::ScatterElements { axis, how } => self.scatter_elements(node, *axis, *how),
+                Op::ScatterNd(how) => self.scatter_nd(node, *how),
+                Op::CumSum { exclusive, reverse } => self.cum_sum(node, *exclusive, *reverse),
+                Op::TopK { axis, largest } => self.top_k(node, *axis, *largest),
+                Op::Arg { largest, axis, last, .. } => self.arg(node, *axis, *largest, *last),
+                Op::ConstantOfShape { value } => self.constant_of_shape(node, value),
+                Op::Trilu { .. } | Op::OneHot { .. } => {
+                    Err(self.unsupported(node, "rewriting should have spelled it out"))
+                }
+                Op::Shape { .. } | Op::Range | Op::NonZero => {
                     Err(self
                         .unsupported(node, "its result would have to be known when the request is planned"))
                 }

@@ -126,18 +126,26 @@ impl Lowering<'_> {
             inner = inner.sliced(axis, cut[0], 1, kept);
         }
         let dtype = self.net.get(out).dtype;
-        let value = match node.inputs.get(2).copied().flatten() {
-            None => Tensor::new(dtype, vec![], vec![0; dtype.size()]).expect("one element"),
-            Some(id) => {
-                match self.net.tensor(id).filter(|tensor| tensor.len() == 1 && tensor.dtype() == dtype) {
-                    Some(tensor) => tensor.reshaped(vec![]).expect("one element"),
-                    None => return Err(self.unsupported(node, "its value must be known")),
-                }
-            }
-        };
         let order = inner.memory_order();
         let (buffer, view) = self.make(dtype, &dims, &order);
-        self.push(node, StepKind::Fill { value, out: buffer }, 0);
+        let value = node.inputs.get(2).copied().flatten();
+        match value.map(|id| (id, self.net.tensor(id))) {
+            None => {
+                let value = Tensor::new(dtype, vec![], vec![0; dtype.size()]).expect("one element");
+                self.push(node, StepKind::Fill { value, out: buffer }, 0);
+            }
+            Some((_, Some(tensor))) if tensor.len() == 1 && tensor.dtype() == dtype => {
+                let value = tensor.reshaped(vec![]).expect("one element");
+                self.push(node, StepKind::Fill { value, out: buffer }, 0);
+            }
+            Some((id, _)) => {
+                let value = self.view(node, id)?;
+                let Some(everywhere) = value.expanded(&dims) else {
+                    return Err(self.unsupported(node, "its value is not one element"));
+                };
+                self.copy(node, &everywhere.permuted(&order), buffer, &view.permuted(&order));
+            }
+        }
         if inner.elements() > 0 {
             let mut to = view.clone();
             for (axis, &pad) in before.iter().enumerate() {
@@ -171,7 +179,7 @@ impl Lowering<'_> {
         let axis = self.axis(node, axis, x.dims.len())?;
         let ids = self.input_id(node, 1)?;
         let known = match &node.note {
-            Some(Note::GatherWithinItem { indices }) => Some(indices.clone()),
+            Some(Note::WithinItem { indices }) => Some(indices.clone()),
             _ => self.net.tensor(ids).and_then(as_i64),
         };
         if let Some(ids) = known {
@@ -203,7 +211,7 @@ impl Lowering<'_> {
     }
 
     /// The request's input that a value comes from, by way of nodes that keep elements as they are; else its own name.
-    fn origin(&self, mut id: crate::graph::ValueId) -> String {
+    pub(super) fn origin(&self, mut id: crate::graph::ValueId) -> String {
         loop {
             let value = self.net.get(id);
             let before =
@@ -216,7 +224,13 @@ impl Lowering<'_> {
     }
 
     /// Known rows of a view: a walk where their numbers are evenly spaced, else a gather.
-    fn take(&mut self, node: &Node, x: &View, axis: usize, ids: &Tensor) -> Result<View, PlanError> {
+    pub(super) fn take(
+        &mut self,
+        node: &Node,
+        x: &View,
+        axis: usize,
+        ids: &Tensor,
+    ) -> Result<View, PlanError> {
         let numbers = self.numbers(node, ids, x.dims[axis])?;
         let dims = [&x.dims[..axis], ids.dims(), &x.dims[axis + 1..]].concat();
         if let Some((first, steps)) = even(ids.dims(), &numbers) {
@@ -225,25 +239,28 @@ impl Lowering<'_> {
             let strides = [&x.strides[..axis], &strides, &x.strides[axis + 1..]].concat();
             return Ok(View { operand: x.operand, offset: start.offset, dims, strides });
         }
-        let table = self.dense(node, x);
-        let buffer = self.buffer(self.dtype_of(table), dims.iter().product());
+        let (order, table, lines) = self.lines(node, x, axis);
         let all: Vec<i64> = numbers.iter().map(|&number| signed(number) as i64).collect();
+        // As rows of a list of numbers, in the order in which x lies.
+        let mut taken = x.dims.clone();
+        taken[axis] = all.len();
+        let (buffer, view) = self.make(self.dtype_of(table), &taken, &order);
         let kind = StepKind::Gather {
             table,
             ids: Operand::Constant(self.constant(&Tensor::from_elements(&[all.len()], &all))),
-            outer: x.dims[..axis].iter().product(),
-            rows: x.dims[axis],
-            row: x.dims[axis + 1..].iter().product(),
+            outer: lines.outer,
+            rows: lines.length,
+            row: lines.inner,
             count: all.len(),
             what: self.node_name(node),
             out: buffer,
         };
         self.push(node, kind, 0);
-        Ok(View::dense(Operand::Buffer(buffer), &dims))
+        Ok(view.reshaped(&dims).expect("one axis is cut into those of the numbers"))
     }
 
     /// Indices that are known, each inside `0..rows`.
-    fn numbers(&self, node: &Node, ids: &Tensor, rows: usize) -> Result<Vec<usize>, PlanError> {
+    pub(super) fn numbers(&self, node: &Node, ids: &Tensor, rows: usize) -> Result<Vec<usize>, PlanError> {
         let rows = i64::try_from(rows).expect("a dimension fits memory");
         let ids = ids.elements::<i64>().unwrap_or_default();
         let inside =
@@ -253,55 +270,10 @@ impl Lowering<'_> {
             None => Err(self.unsupported(node, format!("an index is outside {}..{rows}", -rows))),
         }
     }
-
-    pub(super) fn gather_elements(&mut self, node: &Node, axis: i64) -> Result<(), PlanError> {
-        let x = self.input(node, 0)?;
-        let out = self.output_id(node)?;
-        let axis = self.axis(node, axis, x.dims.len())?;
-        let Some(ids) = self.net.tensor(self.input_id(node, 1)?).and_then(as_i64) else {
-            return Err(
-                self.unsupported(node, "its indices come from the request; only known ones are supported")
-            );
-        };
-        let numbers = self.numbers(node, &ids, x.dims[axis])?;
-        let dims = ids.dims().to_vec();
-        if let Some((first, steps)) = even(&dims, &numbers) {
-            let mut view = x.sliced(axis, first, 1, 1);
-            let along = x.strides[axis];
-            view.strides[axis] = 0;
-            view.strides.iter_mut().zip(&steps).for_each(|(stride, step)| *stride += step * along);
-            view.dims = dims;
-            self.set(out, view);
-            return Ok(());
-        }
-        // Every element is a row of length one, at its position in the dense tensor.
-        let whole = View::dense(self.dense(node, &x), &x.dims);
-        let mut index = vec![0usize; dims.len()];
-        let mut positions = Vec::with_capacity(numbers.len());
-        for &number in &numbers {
-            let at = |a: usize| if a == axis { number } else { index[a] };
-            positions.push((0..dims.len()).map(|a| signed(at(a)) * whole.strides[a]).sum::<isize>() as i64);
-            for a in (0..dims.len()).rev() {
-                index[a] += 1;
-                if index[a] < dims[a] {
-                    break;
-                }
-                index[a] = 0;
-            }
-        }
-        let flat = View { dims: vec![x.elements()], strides: vec![1], ..whole };
-        let view = self.take(node, &flat, 0, &Tensor::from_elements(&[positions.len()], &positions))?;
-        let view = match view.reshaped(&dims) {
-            Some(view) => view,
-            None => View::dense(self.dense(node, &view), &dims),
-        };
-        self.set(out, view);
-        Ok(())
-    }
 }
 
 /// Integers of either width as i64.
-fn as_i64(tensor: &Tensor) -> Option<Tensor> {
+pub(super) fn as_i64(tensor: &Tensor) -> Option<Tensor> {
     let wide = tensor
         .elements::<i64>()
         .or_else(|| tensor.elements::<i32>().map(|all| all.into_iter().map(i64::from).collect()))?;
@@ -309,7 +281,7 @@ fn as_i64(tensor: &Tensor) -> Option<Tensor> {
 }
 
 /// The first number and the step along every axis, when all numbers follow from these.
-fn even(dims: &[usize], numbers: &[usize]) -> Option<(usize, Vec<isize>)> {
+pub(super) fn even(dims: &[usize], numbers: &[usize]) -> Option<(usize, Vec<isize>)> {
     let &first = numbers.first()?;
     let places = super::view::dense_strides(dims);
     let steps: Vec<isize> = dims

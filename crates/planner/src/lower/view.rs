@@ -154,11 +154,12 @@ impl View {
     /// Whether the elements lie one after the other.
     pub(crate) fn is_contiguous(&self) -> bool {
         let mut stride = 1;
-        (0..self.dims.len()).rev().all(|axis| {
-            let fits = self.dims[axis] == 1 || self.strides[axis] == stride;
-            stride *= signed(self.dims[axis]);
-            fits
-        })
+        self.elements() == 0
+            || (0..self.dims.len()).rev().all(|axis| {
+                let fits = self.dims[axis] == 1 || self.strides[axis] == stride;
+                stride *= signed(self.dims[axis]);
+                fits
+            })
     }
 }
 

@@ -78,7 +78,14 @@ fn ranks(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Known> {
         | Op::Transpose { .. }
         | Op::Split { .. }
         | Op::Slice
-        | Op::Pad(_) => same_rank,
+        | Op::Pad(_)
+        | Op::Tile
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Trilu { .. }
+        | Op::Resize(_)
+        | Op::TopK { .. } => same_rank,
+        Op::ScatterElements { .. } | Op::ScatterNd(_) | Op::CumSum { .. } => x,
         Op::Gemm { .. } | Op::Flatten { .. } => Known::rank(2),
         Op::MatMul => of_rank(match (x.rank, input(1).and_then(|b| b.rank)) {
             (Some(1), Some(1)) => Some(0),
@@ -131,6 +138,11 @@ fn ranks(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Known> {
             Known { length: ids.length.filter(|_| rank == Some(1)), ..of_rank(rank) }
         }
         Op::GatherElements { .. } => input(1).unwrap_or_default(),
+        Op::GatherNd { .. } => of_rank(None),
+        Op::OneHot { .. } => of_rank(x.rank.map(|rank| rank + 1)),
+        Op::Arg { keep_dims: true, .. } => same_rank,
+        Op::Arg { .. } => of_rank(x.rank.and_then(|rank| rank.checked_sub(1))),
+        Op::NonZero => Known::rank(2),
         Op::Range => Known::vector(None),
     };
     vec![first; outputs]

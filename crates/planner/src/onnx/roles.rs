@@ -1,7 +1,8 @@
 //! Which parameters the planner may read, and which are weights.
 //!
 //! Integers and booleans are always literals. A float is a literal only as a single element in a place where its value
-//! decides how the plan looks: a clip bound, an exponent, a scale. A tensor that is used both ways becomes two parameters.
+//! decides how the plan looks: a clip bound, an exponent, a scale; the few floats that say how Resize changes each axis decide shapes, and are
+//! literals too. A tensor that is used both ways becomes two parameters.
 
 use crate::graph::{Graph, Node, Param, ParamData, ParamId, ValueId};
 use crate::onnx::error::ImportError;
@@ -14,7 +15,8 @@ use std::collections::{HashMap, HashSet};
 /// Turns floats in literal positions into literals.
 pub(crate) fn split(graph: &mut Graph, origins: &mut Vec<Option<String>>) -> Result<(), ImportError> {
     let weights = graph.params.iter().enumerate().filter_map(|(i, param)| {
-        let weight = matches!(param.data, ParamData::Weight(_)) && elements(param) == 1;
+        let weight =
+            matches!(param.data, ParamData::Weight(_)) && (1..=MOST_LITERAL).contains(&elements(param));
         weight.then_some((param.value, ParamId(i as u32)))
     });
     let weights = weights.collect::<HashMap<_, _>>();
@@ -23,7 +25,7 @@ pub(crate) fn split(graph: &mut Graph, origins: &mut Vec<Option<String>>) -> Res
     for node in &graph.nodes {
         for (i, value) in node.inputs.iter().enumerate().filter_map(|(i, value)| Some((i, (*value)?))) {
             let Some(param) = weights.get(&value) else { continue };
-            match is_literal_position(node, i, &graph.params[param.0 as usize].dims) {
+            match is_literal_position(node, i, &graph.params[param.0 as usize]) {
                 true => as_literal.push((value, *param)),
                 false => _ = as_weight.insert(value),
             }
@@ -47,8 +49,8 @@ pub(crate) fn split(graph: &mut Graph, origins: &mut Vec<Option<String>>) -> Res
     for node in &mut graph.nodes {
         for i in 0..node.inputs.len() {
             let Some(twin) = node.inputs[i].and_then(|value| instead.get(&value)) else { continue };
-            let dims = &graph.params[weights[&node.inputs[i].expect("it has a twin")].0 as usize].dims;
-            if is_literal_position(node, i, dims) {
+            let param = &graph.params[weights[&node.inputs[i].expect("it has a twin")].0 as usize];
+            if is_literal_position(node, i, param) {
                 node.inputs[i] = Some(*twin);
             }
         }
@@ -56,10 +58,16 @@ pub(crate) fn split(graph: &mut Graph, origins: &mut Vec<Option<String>>) -> Res
     Ok(())
 }
 
-/// Whether the planner may read a single float that `node` takes as input `index`.
-fn is_literal_position(node: &Node, index: usize, dims: &[usize]) -> bool {
-    let scalar = dims.is_empty();
+/// No list of floats that the planner reads is longer: a region of interest has two for each axis.
+const MOST_LITERAL: usize = 16;
+
+/// Whether the planner may read the floats that `node` takes as input `index`: one element, but for the scales and regions of Resize.
+fn is_literal_position(node: &Node, index: usize, param: &Param) -> bool {
+    let scalar = param.dims.is_empty();
     match (&node.op, index) {
+        (Op::Resize(_), 1 | 2) => true,
+        _ if elements(param) != 1 => false,
+        (Op::OneHot { .. }, 1) => true,
         (Op::Clip, 1 | 2) | (Op::Binary(Binary::Pow), 1) | (Op::Pad(_), 2) | (Op::Range, _) => true,
         // A constant that is first cast, or whose root is taken, is still a constant of the architecture.
         (Op::Binary(_) | Op::Unary(_) | Op::Cast(_), _) | (Op::Where, 1 | 2) => scalar,

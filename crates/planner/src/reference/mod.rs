@@ -15,15 +15,18 @@ mod error;
 mod lstm;
 mod moves;
 mod normal;
+mod pixels;
 mod pool;
 mod reduce;
 mod run;
+mod select;
 mod shapes;
 mod transposed;
 mod window;
 
 pub use error::{EvalError, RunError};
 pub(crate) use moves::{expand_to, take};
+pub(crate) use pixels::{resize_along, tile_to};
 pub use run::{run, run_values};
 
 use crate::op::Op;
@@ -87,6 +90,21 @@ pub fn eval(op: &Op, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<T
         Op::Gather { axis } => one(moves::gather(*axis, args)),
         Op::GatherElements { axis } => one(moves::gather_elements(*axis, args)),
         Op::Pad(mode) => one(moves::pad(*mode, args)),
+        Op::Tile => one(pixels::tile(args)),
+        Op::DepthToSpace { block, depth_first } => one(pixels::depth_to_space(*block, *depth_first, args)),
+        Op::SpaceToDepth { block, depth_first } => one(pixels::space_to_depth(*block, *depth_first, args)),
+        Op::Trilu { upper } => one(pixels::trilu(*upper, args)),
+        Op::Resize(resize) => one(pixels::resize(resize, args)),
+        Op::GatherNd { batch_dims } => one(select::gather_nd(*batch_dims, args)),
+        Op::ScatterElements { axis, how } => one(select::scatter_elements(*axis, *how, args)),
+        Op::ScatterNd(how) => one(select::scatter_nd(*how, args)),
+        Op::OneHot { axis } => one(select::one_hot(*axis, args)),
+        Op::CumSum { exclusive, reverse } => one(select::cum_sum(*exclusive, *reverse, args)),
+        Op::TopK { axis, largest } => select::top_k(*axis, *largest, args),
+        Op::Arg { largest, axis, keep_dims, last } => {
+            one(select::arg(*largest, *axis, *keep_dims, *last, args))
+        }
+        Op::NonZero => one(select::non_zero(args)),
     }?;
     if made.len() < outputs {
         return Err(args.misfit(format!("{outputs} outputs are wanted, it has {}", made.len())));

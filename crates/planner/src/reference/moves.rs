@@ -7,7 +7,7 @@ use crate::shape::{self, Taken};
 use crate::tensor::Tensor;
 
 /// The elements at `first + Σ i·strides` for every `(i, j, …)` within `dims`, row-major.
-fn walk(x: &Tensor, dims: &[usize], first: usize, strides: &[isize]) -> Tensor {
+pub(super) fn walk(x: &Tensor, dims: &[usize], first: usize, strides: &[isize]) -> Tensor {
     let size = x.dtype().size();
     let mut bytes = Vec::with_capacity(shape::count(dims).unwrap_or(0) * size);
     let Some((&inner, outer)) = dims.split_last() else {
@@ -162,8 +162,12 @@ pub(super) fn slice(args: Args<'_>) -> Result<Tensor, EvalError> {
     Ok(take(x, &starts, &steps, &dims))
 }
 
-/// Indices of any integer type, each made to count from the front of `rows` rows.
-fn indices(args: Args<'_>, index: usize, rows: usize) -> Result<Vec<usize>, EvalError> {
+/// Indices of either type, number `at` made to count from the front of `rows(at)` rows.
+pub(super) fn indices(
+    args: Args<'_>,
+    index: usize,
+    rows: impl Fn(usize) -> usize,
+) -> Result<Vec<usize>, EvalError> {
     let tensor = args.get(index)?;
     let list: Option<Vec<i64>> = match tensor.dtype() {
         tessera_core::DType::I64 => tensor.elements::<i64>(),
@@ -173,19 +177,20 @@ fn indices(args: Args<'_>, index: usize, rows: usize) -> Result<Vec<usize>, Eval
         _ => None,
     };
     let list = list.ok_or_else(|| args.misfit("indices are neither i32 nor i64"))?;
-    let one = |index: i64| {
+    let one = |(at, index): (usize, i64)| {
+        let rows = rows(at);
         let from_front = if index < 0 { i128::from(index) + rows as i128 } else { i128::from(index) };
         let inside = (0..rows as i128).contains(&from_front);
         inside.then_some(from_front as usize).ok_or(EvalError::IndexOutOfRange { op: args.op, index, rows })
     };
-    list.into_iter().map(one).collect()
+    list.into_iter().enumerate().map(one).collect()
 }
 
 pub(super) fn gather(axis: i64, args: Args<'_>) -> Result<Tensor, EvalError> {
     let x = args.get(0)?;
     let axis = args.axis(axis, x.dims().len())?;
     let rows = x.dims()[axis];
-    let list = indices(args, 1, rows)?;
+    let list = indices(args, 1, |_| rows)?;
     let mut dims = x.dims().to_vec();
     dims.splice(axis..=axis, args.get(1)?.dims().iter().copied());
     let count = args.count(x.dtype(), &dims)?;
@@ -208,7 +213,7 @@ pub(super) fn gather_elements(axis: i64, args: Args<'_>) -> Result<Tensor, EvalE
     if at.dims().len() != x.dims().len() || !(0..x.dims().len()).all(fits) {
         return Err(args.misfit(format!("the indices do not fit but for axis {axis}")));
     }
-    let list = indices(args, 1, x.dims()[axis])?;
+    let list = indices(args, 1, |_| x.dims()[axis])?;
     let (strides, places, size) = (shape::strides(x.dims()), shape::strides(at.dims()), x.dtype().size());
     let mut bytes = Vec::with_capacity(args.count(x.dtype(), at.dims())? * size);
     for (place, index) in list.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Named rules that make fewer, larger nodes.
 //!
 //! ```text
+//!   spelled    OneHot ▸ Where·Equal   Trilu ▸ Where
 //!   patterns   Mul·Sigmoid ▸ SiLU   erf… ▸ GELU   ReduceMean… ▸ LayerNorm   Reshape·InstanceNorm·Reshape ▸ GroupNorm   MatMul·Softmax·MatMul ▸ Attention
 //!   epilogues  residual, activation into the product or convolution before them
 //!   chains     what is left of element-wise operators, one pass each
@@ -17,6 +18,7 @@ mod hard_swish;
 mod layer_norm;
 mod residual;
 mod silu;
+mod spelled;
 
 use crate::graph::ValueId;
 use crate::net::{Kind, Net};
@@ -28,8 +30,10 @@ struct Rule {
     apply: fn(&mut Net, usize) -> bool,
 }
 
-/// Tried in this order until none applies; the second list once the first has nothing to do, for chains hide the operators that patterns look for.
-const STAGES: [&[Rule]; 2] = [
+/// Tried in this order until none applies; each list once the one before has nothing to do, for chains hide the operators that patterns look
+/// for.
+const STAGES: [&[Rule]; 3] = [
+    &[Rule { name: "triangle", apply: spelled::triangle }, Rule { name: "one-hot", apply: spelled::one_hot }],
     &[
         Rule { name: "silu", apply: silu::apply },
         Rule { name: "hard-swish", apply: hard_swish::apply },

@@ -1,9 +1,9 @@
 //! Rows by number, with the bounds check that keeps a request inside its own model.
 
-use super::Bench;
+use super::{Bench, Reads};
 use crate::RequestError;
 use tessera_core::DType;
-use tessera_planner::plan::StepKind;
+use tessera_planner::plan::{Operand, StepKind};
 
 pub(super) fn gather(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Gather { table, ids, outer, rows, row, count, what, out } = kind else { return };
@@ -19,10 +19,7 @@ pub(super) fn gather(bench: &mut Bench<'_>, kind: &StepKind) {
     for item in 0..items {
         let table = &table.whole()[item * table_bytes..];
         for position in 0..*count {
-            let id = match reads.dtype(*ids) {
-                DType::I32 => i64::from(reads.source::<i32>(*ids).at(item)[position]),
-                _ => reads.source::<i64>(*ids).at(item)[position],
-            };
+            let id = id(&reads, *ids, item, position);
             let number = in_range(id, *rows).unwrap_or_else(|| {
                 let error = RequestError::IdOutOfRange { input: what.clone(), id, position, rows: *rows };
                 failures.push((item, error));
@@ -37,8 +34,16 @@ pub(super) fn gather(bench: &mut Bench<'_>, kind: &StepKind) {
     }
 }
 
+/// One of an item's ids, which are i32 or i64.
+pub(super) fn id(reads: &Reads<'_>, ids: Operand, item: usize, position: usize) -> i64 {
+    match reads.dtype(ids) {
+        DType::I32 => i64::from(reads.source::<i32>(ids).at(item)[position]),
+        _ => reads.source::<i64>(ids).at(item)[position],
+    }
+}
+
 /// The row that an id means; negative ids count from the end.
-fn in_range(id: i64, rows: usize) -> Option<usize> {
+pub(super) fn in_range(id: i64, rows: usize) -> Option<usize> {
     let counted = if id < 0 { id.checked_add(i64::try_from(rows).ok()?)? } else { id };
     usize::try_from(counted).ok().filter(|number| *number < rows)
 }

@@ -11,9 +11,12 @@ mod conv;
 mod elementwise;
 mod gather;
 pub(crate) mod gemm;
+mod lines;
 mod lstm;
 mod matmul;
 mod norm;
+mod numbers;
+mod points;
 mod pool;
 mod reduce;
 mod register;
@@ -24,8 +27,9 @@ use crate::cpu::arena::{Arena, Placed, Readable};
 use bytemuck::Pod;
 use gemm::Finish;
 use tessera_core::DType;
+use tessera_planner::op;
 use tessera_planner::pack::{SlotLayout, WeightId};
-use tessera_planner::plan::{BufferId, Epilogue, Operand, Step, StepKind};
+use tessera_planner::plan::{BufferId, CumSum, Epilogue, Operand, Scatter, Step, StepKind, TopK};
 use tessera_planner::{Plan, Tensor};
 
 /// What steps work with: some items of one lane.
@@ -190,6 +194,11 @@ impl<'a> Bench<'a> {
             StepKind::Elementwise { .. } => elementwise::elementwise(self, &step.kind),
             StepKind::Copy { .. } => walk::copy(self, &step.kind),
             StepKind::Fill { .. } => walk::fill(self, &step.kind),
+            StepKind::TopK(step) => lines::top_k(self, step),
+            StepKind::CumSum(step) => lines::cum_sum(self, step),
+            StepKind::Resample(step) => lines::resample(self, step),
+            StepKind::Pick(step) => points::pick(self, step),
+            StepKind::Scatter(step) => points::scatter(self, step),
         }
     }
 }
@@ -220,6 +229,12 @@ pub(crate) fn refusal(plan: &Plan, step: &Step) -> Option<String> {
         }
         StepKind::Softmax { x, .. } | StepKind::LayerNorm { x, .. } => {
             (!f32s(*x)).then(|| "normalisations run over f32".to_owned())
+        }
+        StepKind::TopK(TopK { x, .. }) | StepKind::CumSum(CumSum { x, .. }) => {
+            numbers::refusal(dtype(plan, *x))
+        }
+        StepKind::Scatter(Scatter { how, updates, .. }) if *how != op::Scatter::Replace => {
+            numbers::refusal(dtype(plan, *updates))
         }
         _ => None,
     }

@@ -13,9 +13,11 @@ mod elementwise;
 mod fill;
 mod functions;
 mod gather;
+mod lines;
 mod lstm;
 mod matmul;
 mod norm;
+mod points;
 mod pool;
 mod pool_indices;
 mod product;
@@ -58,6 +60,11 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
         StepKind::MatMul { .. } => matmul::calls(site, &step.kind),
         StepKind::Attention { .. } => attention::calls(site, &step.kind),
         StepKind::Lstm { .. } => lstm::calls(site, &step.kind),
+        StepKind::TopK(step) => lines::top_k(site, step),
+        StepKind::CumSum(step) => lines::cum_sum(site, step),
+        StepKind::Resample(step) => lines::resample(site, step),
+        StepKind::Pick(step) => points::pick(site, index, step),
+        StepKind::Scatter(step) => points::scatter(site, index, step),
     }
 }
 
