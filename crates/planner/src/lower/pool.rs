@@ -8,6 +8,7 @@
 
 use super::chain::Made;
 use super::view::View;
+use super::volume::VOLUME_CHANNELS_LAST;
 use super::window::CHANNELS_LAST;
 use super::{Lowering, PlanError};
 use crate::fold::volume;
@@ -88,20 +89,25 @@ impl Lowering<'_> {
         let fit = window.fit(&[depth, height, width]).map_err(|why| self.unsupported(node, why))?;
         let [out_depth, out_height, out_width] = [fit.output[0], fit.output[1], fit.output[2]];
 
-        let flat =
-            View::dense(self.dense_in(node, x, &[0, 3, 4, 2, 1]), &[n, height, width, depth * channels]);
+        // Rows of channels: [n, depth, height, width, channels].
+        let mut pooled = x.permuted(&VOLUME_CHANNELS_LAST);
         let shape = axes(window, &fit, [Some(1), Some(2)], [height, width], depth * channels);
-        let pooled = self.pool_images(node, &flat.permuted(&[0, 3, 1, 2]), shape, kind)?;
-
-        let pooled = pooled.reshaped(&[n, depth, channels, out_height, out_width]);
-        let pooled = pooled.expect("one axis becomes two").permuted(&[0, 1, 3, 4, 2]);
+        if moves(&shape) {
+            let flat = self.dense_in(node, &pooled, &[0, 2, 3, 1, 4]);
+            let flat = View::dense(flat, &[n, height, width, depth * channels]);
+            let made = self.pool_images(node, &flat.permuted(&[0, 3, 1, 2]), shape, kind)?;
+            let made = made.reshaped(&[n, depth, channels, out_height, out_width]);
+            pooled = made.expect("one axis becomes two").permuted(&[0, 1, 3, 4, 2]);
+        }
         let others = out_height * out_width * channels;
-        let rows = View::dense(self.dense(node, &pooled), &[n, depth, 1, others]);
         let shape = axes(window, &fit, [Some(0), None], [depth, 1], others);
-        let pooled = self.pool_images(node, &rows.permuted(&[0, 3, 1, 2]), shape, kind)?;
-        let pooled =
-            pooled.permuted(&CHANNELS_LAST).reshaped(&[n, out_depth, out_height, out_width, channels]);
-        Ok(pooled.expect("one axis becomes three").permuted(&[0, 4, 1, 2, 3]))
+        if moves(&shape) {
+            let rows = View::dense(self.dense(node, &pooled), &[n, depth, 1, others]);
+            let made = self.pool_images(node, &rows.permuted(&[0, 3, 1, 2]), shape, kind)?;
+            let dims = [n, out_depth, out_height, out_width, channels];
+            pooled = made.permuted(&CHANNELS_LAST).reshaped(&dims).expect("one axis becomes three");
+        }
+        Ok(pooled.permuted(&[0, 4, 1, 2, 3]))
     }
 
     pub(super) fn pool_indices(
@@ -137,6 +143,11 @@ impl Lowering<'_> {
         self.set(out, view);
         Ok(())
     }
+}
+
+/// Whether a window sees more, or less, than every element by itself.
+fn moves(shape: &ConvShape) -> bool {
+    shape.kernel != [1, 1] || shape.input != shape.output || shape.before != [0, 0]
 }
 
 /// The height of images of one or two spatial axes.
