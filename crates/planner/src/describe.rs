@@ -230,7 +230,7 @@ fn window(window: &Window) -> Vec<(&'static str, String)> {
 
 fn resize(resize: &Resize) -> Vec<(&'static str, String)> {
     let Resize { interpolation, coordinates, antialias, exclude_outside, aspect, axes } = resize;
-    let mut attributes = interpolation.words().to_vec();
+    let mut attributes = interpolation.words();
     attributes.extend([
         ("coordinate_transformation_mode", coordinates.words()),
         ("antialias", antialias.to_string()),

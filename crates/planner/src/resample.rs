@@ -40,6 +40,18 @@ pub struct Taps {
     pub weights: Vec<f64>,
 }
 
+/// No axis has a larger table: images of thousands of pixels take some ten thousand weights.
+const MOST_TAPS: f64 = (1u64 << 22) as f64;
+
+/// How many elements meet in one, at most.
+fn reach(resize: &Resize, scale: f64) -> f64 {
+    let reach = match resize.interpolation {
+        Interpolation::Nearest(_) | Interpolation::Linear => 1.0,
+        Interpolation::Cubic { .. } => 2.0,
+    };
+    2.0 + 2.0 * reach / if resize.antialias { scale.min(1.0) } else { 1.0 }
+}
+
 /// What Resize does to a value of `dims`: the axes that change, in increasing order. `roi`, `scales` and `sizes` are the operator's inputs.
 /// The error says what does not fit.
 pub fn axes(
@@ -83,6 +95,13 @@ pub fn axes(
         }
         if axis.input == 0 && output > 0 {
             return Err(format!("axis {} has no elements to be resized", axis.axis));
+        }
+        let table = output as f64 * reach(resize, scale);
+        if table > MOST_TAPS {
+            return Err(format!(
+                "resizing {} elements to {output} takes a table of {table} weights",
+                axis.input
+            ));
         }
         axes.push(axis);
     }
@@ -308,5 +327,8 @@ mod tests {
         assert!(axes(&resize, &[2, 3], None, Some(&[1.0, 1e30]), None).is_err());
         assert!(axes(&resize, &[0, 3], None, None, Some(&[1, 3])).is_err());
         assert!(axes(&resize, &[2, 3], None, None, Some(&[-1, 3])).is_err());
+        assert!(axes(&resize, &[2, 3], None, None, Some(&[1 << 40, 3])).is_err());
+        let smooth = Resize { antialias: true, ..resize };
+        assert!(axes(&smooth, &[1 << 30], None, None, Some(&[16])).unwrap_err().contains("weights"));
     }
 }

@@ -231,7 +231,7 @@ impl<'n> Lowering<'n> {
                 Op::Arg { largest, axis, last, .. } => self.arg(node, *axis, *largest, *last),
                 Op::ConstantOfShape { value } => self.constant_of_shape(node, value),
                 Op::Trilu { .. } | Op::OneHot { .. } => {
-                    Err(self.unsupported(node, "rewriting should have spelled it out"))
+                    Err(self.unsupported(node, "its positions are too many, or its diagonal is not known"))
                 }
                 Op::Shape { .. } | Op::Range | Op::NonZero => {
                     Err(self

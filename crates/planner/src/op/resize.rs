@@ -78,8 +78,8 @@ pub enum Aspect {
 }
 
 impl Interpolation {
-    /// ONNX's words: the mode, and the attribute that it reads.
-    pub(crate) fn words(self) -> [(&'static str, String); 2] {
+    /// ONNX's words: the mode, and the attribute that it reads if it reads one.
+    pub(crate) fn words(self) -> Vec<(&'static str, String)> {
         match self {
             Interpolation::Nearest(nearest) => {
                 let which = match nearest {
@@ -89,11 +89,11 @@ impl Interpolation {
                     Nearest::Ceil => "ceil",
                     Nearest::Simple => "simple",
                 };
-                [("mode", "nearest".into()), ("nearest_mode", which.into())]
+                vec![("mode", "nearest".into()), ("nearest_mode", which.into())]
             }
-            Interpolation::Linear => [("mode", "linear".into()), ("nearest_mode", String::new())],
+            Interpolation::Linear => vec![("mode", "linear".into())],
             Interpolation::Cubic { coefficient } => {
-                [("mode", "cubic".into()), ("cubic_coeff_a", format!("{coefficient:?}"))]
+                vec![("mode", "cubic".into()), ("cubic_coeff_a", format!("{coefficient:?}"))]
             }
         }
     }

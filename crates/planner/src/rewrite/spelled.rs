@@ -7,6 +7,9 @@ use crate::op::{Binary, Op};
 use crate::tensor::Tensor;
 use tessera_core::DType;
 
+/// Larger triangles and longer vectors are not spelled out, for their positions are kept.
+const MOST_POSITIONS: usize = 1 << 26;
+
 /// `Trilu(x, k)` is `Where(inside, x, 0)` with a known triangle.
 pub(super) fn triangle(net: &mut Net, at: usize) -> bool {
     let &Kind::Op(Op::Trilu { upper }) = &net.nodes[at].kind else { return false };
@@ -19,6 +22,9 @@ pub(super) fn triangle(net: &mut Net, at: usize) -> bool {
         },
     };
     let &[.., rows, columns] = net.dims(x) else { return false };
+    if rows.saturating_mul(columns) > MOST_POSITIONS {
+        return false;
+    }
     let inside = |row: usize, column: usize| {
         let beyond = column as i128 - row as i128 - i128::from(diagonal);
         if upper { beyond >= 0 } else { beyond <= 0 }
@@ -44,6 +50,9 @@ pub(super) fn one_hot(net: &mut Net, at: usize) -> bool {
     let Some(out) = net.nodes[at].outputs[0] else { return false };
     let dims = net.dims(out).to_vec();
     let Some(axis) = crate::shape::axis(axis, dims.len()) else { return false };
+    if dims[axis] > MOST_POSITIONS {
+        return false;
+    }
     let mut spelling = Spelling { net, at };
     let mut lifted = dims.clone();
     lifted[axis] = 1;
