@@ -23,7 +23,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use surface::{Step, Surface};
-use tessera_core::{Bytes, Moment, PlanKey};
+use tessera_core::{Bytes, IdMap, Moment, PlanKey};
 
 /// What one launch of a plan has to do, as the planner counts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -94,7 +94,7 @@ const COMMON_RATIO_STEP: f64 = 0.1;
 #[derive(Debug)]
 pub(crate) struct Costs {
     settings: CostSettings,
-    plans: BTreeMap<PlanIx, PlanCost>,
+    plans: IdMap<PlanIx, PlanCost>,
     /// Measured over shape, averaged over the launches of every plan whose work is known.
     common_ratio: Option<f64>,
     errors: Errors,
@@ -125,7 +125,7 @@ impl Costs {
     pub(crate) fn new(settings: CostSettings, most: Size) -> Costs {
         Costs {
             settings,
-            plans: BTreeMap::new(),
+            plans: IdMap::default(),
             common_ratio: None,
             errors: Errors::default(),
             most,

@@ -20,7 +20,8 @@
 //! - A tenant's requests of one plan are launched in the order in which they came, the promised ones among themselves and the loose among themselves. A
 //!   promise goes before the same tenant's best effort.
 //!
-//! Cost: O(log n) of what waits, a look at every lane of the launch, and O(plans of one owner with loose requests) when its launch is charged.
+//! Cost: O(log n) of what waits and a look at every lane of the launch (`benches/decide.rs`). What follows from a launch for the orders of those that wait is done
+//! after it was handed over, in the next call of any kind (`Queues::tidy`); O(plans of one owner with loose requests) when a launch is charged.
 //!
 //! Not there: launches that yield between segments. No device can stop between them yet, so what is handed over is counted to its end.
 //!
@@ -236,10 +237,9 @@ impl Scheduler {
         let mut in_flight =
             InFlight { plan, size, line, predicted, begun, tenants: Vec::new(), requests: Vec::new() };
         for request in launch.requests() {
-            let waiting =
-                self.queues.remove(request, &self.owners).expect("a launch is formed of what waits");
+            let waiting = self.queues.launched(request).expect("a launch is formed of what waits");
+            let Waiting { whose, rider, committed, .. } = *waiting;
             self.in_flight_requests.insert(request, id);
-            let Waiting { whose, rider, committed, .. } = waiting;
             in_flight.requests.push(Aboard { request, owner: whose.owner, items: rider.items, committed });
         }
         let lanes = launch.into_lanes();

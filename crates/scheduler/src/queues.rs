@@ -52,13 +52,15 @@ struct OfPlan {
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
     waiting: IdMap<RequestId, Waiting>,
-    depths: BTreeMap<TenantId, Depth>,
+    depths: IdMap<TenantId, Depth>,
     by_tenant: BTreeMap<TenantId, BTreeSet<(u64, RequestId)>>,
     by_urgency: BTreeSet<Key>,
     by_plan: BTreeMap<PlanIx, OfPlan>,
     by_due: BTreeSet<(Moment, RequestId)>,
     fair: Loose,
     arrivals: u64,
+    /// Launched, and still under the orders: `tidy` takes them out.
+    leaving: Vec<Waiting>,
 }
 
 impl Queues {
@@ -100,10 +102,30 @@ impl Queues {
         of_plan.items += u64::from(request.rider.items.get());
     }
 
-    /// Takes a request out. Its planned launch, if it has a place in one, is the caller's to tell.
+    /// Takes a request out. Its planned launch, if it has a place in one, is the caller's to tell. Nothing may be leaving.
     pub(crate) fn remove(&mut self, id: RequestId, owners: &Owners) -> Option<Waiting> {
         let request = self.waiting.remove(&id)?;
-        let tenant = request.whose.tenant;
+        self.forget(&request, owners);
+        Some(request)
+    }
+
+    /// Takes a request out to be launched. The orders hear of it in `tidy`: a launch need not wait for a dozen trees to be mended for each of its
+    /// requests, they can be while it runs.
+    pub(crate) fn launched(&mut self, id: RequestId) -> Option<&Waiting> {
+        let request = self.waiting.remove(&id)?;
+        self.leaving.push(request);
+        self.leaving.last()
+    }
+
+    /// Mends the orders. Must come before anything else is asked of them after a launch.
+    pub(crate) fn tidy(&mut self, owners: &Owners) {
+        let mut leaving = std::mem::take(&mut self.leaving);
+        leaving.drain(..).for_each(|request| self.forget(&request, owners));
+        self.leaving = leaving;
+    }
+
+    fn forget(&mut self, request: &Waiting, owners: &Owners) {
+        let (id, tenant) = (request.rider.request, request.whose.tenant);
         if let Some(depth) = self.depths.get_mut(&tenant) {
             depth.requests -= 1;
             depth.bytes -= request.bytes;
@@ -121,9 +143,8 @@ impl Queues {
             self.by_due.remove(&(due, id));
         }
         if request.booked.is_none() {
-            self.unshelve(&request, owners);
+            self.unshelve(request, owners);
         }
-        Some(request)
     }
 
     fn unshelve(&mut self, request: &Waiting, owners: &Owners) {
@@ -151,7 +172,12 @@ impl Queues {
     }
 
     pub(crate) fn depth(&self, tenant: TenantId) -> Depth {
-        self.depths.get(&tenant).copied().unwrap_or_default()
+        let mut depth = self.depths.get(&tenant).copied().unwrap_or_default();
+        for gone in self.leaving.iter().filter(|gone| gone.whose.tenant == tenant) {
+            depth.requests -= 1;
+            depth.bytes -= gone.bytes;
+        }
+        depth
     }
 
     /// A tenant's requests, in order of arrival.
