@@ -32,5 +32,5 @@ mod timeline;
 pub use config::Config;
 pub use cost::{CostSettings, CostTable, PlanWork, PredictionError, Size};
 pub use launch::{Decision, LanePlan, LaunchPlan};
-pub use offer::{Admitted, Cancelled, Offer, Refusal, Terms};
+pub use offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 pub use scheduler::Scheduler;

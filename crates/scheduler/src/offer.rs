@@ -130,6 +130,42 @@ pub enum Refusal {
     },
 }
 
+/// What can be said of a tenant's SLO once its plan was measured. Its text is for whoever deploys the tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// What one item takes alone on an idle device, by the high percentile that costs are learnt with.
+    pub alone: Duration,
+    /// What was agreed.
+    pub slo: Duration,
+    /// What is kept free before a due.
+    pub margin: Duration,
+}
+
+impl Verdict {
+    /// Whether a request that meets nobody is in time.
+    pub fn can_be_met(&self) -> bool {
+        self.alone + self.margin <= self.slo
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Verdict { alone, slo, .. } = self;
+        if self.can_be_met() {
+            write!(
+                f,
+                "alone {alone:?}: meets {slo:?} while at most {:?} is ahead of it",
+                *slo - *alone - self.margin
+            )
+        } else {
+            write!(
+                f,
+                "alone {alone:?}: cannot meet {slo:?}; allow more time, or choose a smaller model or another precision"
+            )
+        }
+    }
+}
+
 /// What `cancel` found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cancelled {

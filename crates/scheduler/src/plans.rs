@@ -3,7 +3,7 @@
 use crate::cost::Size;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tessera_core::{Moment, PlanKey};
+use tessera_core::{IdMap, Moment, PlanKey};
 
 use crate::cost::{CostTable, Costs};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) struct PlanIx(pub(crate) u32);
 pub(crate) struct Plans {
     /// A tree: one plan or a few are mostly found without reading more of a key than its class.
     numbers: BTreeMap<PlanKey, PlanIx>,
-    plans: BTreeMap<PlanIx, Plan>,
+    plans: IdMap<PlanIx, Plan>,
     next: u32,
     pub(crate) costs: Costs,
     given: Option<Arc<dyn CostTable>>,
@@ -36,7 +36,7 @@ struct Plan {
 
 impl Plans {
     pub(crate) fn new(costs: Costs, given: Option<Arc<dyn CostTable>>) -> Plans {
-        Plans { numbers: BTreeMap::new(), plans: BTreeMap::new(), next: 0, costs, given }
+        Plans { numbers: BTreeMap::new(), plans: IdMap::default(), next: 0, costs, given }
     }
 
     /// The plan's number, a new one when it was never heard of.
@@ -93,6 +93,12 @@ impl Plans {
         let one = Size { lanes: 1, items: 1 };
         self.costs.measured_at(plan).is_some()
             || self.given.as_ref().is_some_and(|table| table.cost(self.key(plan), one).is_some())
+    }
+
+    /// What one item takes alone, where that was measured or is given.
+    pub(crate) fn alone(&self, key: &PlanKey) -> Option<Duration> {
+        let plan = *self.numbers.get(key)?;
+        self.is_measured(plan).then(|| self.predict(plan, Size { lanes: 1, items: 1 }))?
     }
 
     /// Whether a request that seems too slow should go in to measure the plan again; true at most once in

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
 use crate::fairness::Owners;
 use crate::launch::Decision;
-use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms};
+use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 use crate::plans::{PlanIx, Plans};
 use crate::promises::Promises;
 use crate::queues::Queues;
@@ -95,6 +95,7 @@ impl Scheduler {
 
     /// From now on they may not. Returns the requests that waited: the caller answers them. Those in flight still finish.
     pub fn tenant_removed(&mut self, _now: Moment, tenant: TenantId) -> Vec<RequestId> {
+        self.queues.tidy(&self.owners);
         let waiting: Vec<RequestId> =
             self.queues.of_tenant(tenant).map(|waiting| waiting.rider.request).collect();
         for request in &waiting {
@@ -120,6 +121,7 @@ impl Scheduler {
     /// From now on decisions are made under another policy; what waits, runs and was learnt stays. Promises end: they hold under the policy
     /// that gave them.
     pub fn set_policy(&mut self, policy: Policy, tenant_batching: bool) {
+        self.queues.tidy(&self.owners);
         for request in self.promises.clear() {
             self.loosen(request);
         }
@@ -128,11 +130,13 @@ impl Scheduler {
 
     /// Lets a request in, or says why not.
     pub fn offer(&mut self, now: Moment, offer: &Offer) -> Result<Admitted, Refusal> {
+        self.queues.tidy(&self.owners);
         self.admit(now, offer)
     }
 
     /// Nobody wants the answer any more.
     pub fn cancel(&mut self, _now: Moment, request: RequestId) -> Cancelled {
+        self.queues.tidy(&self.owners);
         if self.leave(request) {
             Cancelled::Queued
         } else if self.in_flight_requests.contains_key(&request) {
@@ -144,6 +148,7 @@ impl Scheduler {
 
     /// The requests whose deadlines have passed while they waited: they are out, and the caller answers them.
     pub fn expire(&mut self, now: Moment) -> Vec<RequestId> {
+        self.queues.tidy(&self.owners);
         let mut expired = Vec::new();
         while let Some(request) = self.queues.overdue(now) {
             self.leave(request);
@@ -154,12 +159,14 @@ impl Scheduler {
 
     /// What to do now; call again after every launch until it says something else.
     pub fn decide(&mut self, now: Moment) -> Decision {
+        self.queues.tidy(&self.owners);
         self.next(now)
     }
 
     /// A launch is over, however it ended: `took` since it was handed over, `computed` on the device. Makes room on its partition, learns from it,
     /// charges the owners in it by items. The time that it waited behind others counts for them, not for it.
     pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration, computed: Duration) {
+        self.queues.tidy(&self.owners);
         let id = launch;
         let Some(launch) = self.in_flight.remove(&id) else { return };
         // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
@@ -243,6 +250,14 @@ impl Scheduler {
     /// How far launches were from their predictions.
     pub fn prediction_error(&self) -> PredictionError {
         self.plans.costs.prediction_error()
+    }
+
+    /// Whether a tenant's answers can be in time at all: what one item of a plan takes alone on an idle device, by the measured high percentile, against
+    /// its SLO. `None` where the tenant has no SLO or nothing of the plan was measured.
+    pub fn verdict(&self, tenant: TenantId, plan: &PlanKey) -> Option<Verdict> {
+        let slo = self.tenants.get(&tenant)?.slo?;
+        let alone = self.plans.alone(plan)?;
+        Some(Verdict { alone, slo, margin: self.config.margin })
     }
 
     /// Device time charged to an owner since it last had neither tenants nor work.

@@ -156,6 +156,22 @@ fn what_expires_is_dropped_by_time_and_not_by_the_next_launch() {
 }
 
 #[test]
+fn an_slo_that_cannot_be_met_is_known_once_the_plan_was_measured() {
+    let mut scheduler = Scheduler::new(Config::new(Policy::SpaceTime, vec![PartitionId(0)]));
+    for (tenant, slo) in [(0, 25), (1, 40)] {
+        let terms = Terms { slo: Some(Duration::from_millis(slo)), ..Terms::best_effort(OwnerId(tenant)) };
+        scheduler.tenant_added(ms(0), TenantId(tenant), terms);
+    }
+    assert_eq!(scheduler.verdict(TenantId(0), &plan(1)), None, "nothing was measured");
+    scheduler.offer(ms(0), &offer(1, 0, 1)).unwrap();
+    let Decision::Launch(launch) = scheduler.decide(ms(0)) else { panic!("an idle device") };
+    scheduler.finished(ms(31), launch.id, Duration::from_millis(31), Duration::ZERO);
+    let verdict = |tenant| scheduler.verdict(TenantId(tenant), &plan(1)).expect("it was measured");
+    assert!(!verdict(0).can_be_met() && verdict(1).can_be_met());
+    assert!(verdict(0).to_string().starts_with("alone 31ms: cannot meet 25ms"), "{}", verdict(0));
+}
+
+#[test]
 fn a_plan_that_was_slow_once_is_measured_again() {
     let mut scheduler = Scheduler::new(Config::new(Policy::SpaceTime, vec![PartitionId(0)]));
     let terms = Terms { slo: Some(Duration::from_millis(10)), ..Terms::best_effort(OwnerId(0)) };
