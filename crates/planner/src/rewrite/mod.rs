@@ -23,6 +23,7 @@ mod spelled;
 use crate::graph::ValueId;
 use crate::net::{Kind, Net};
 use crate::op::{Binary, Op};
+use half::{bf16, f16};
 
 /// A rule: whether it matched with node `at` as its last, and has then replaced that node.
 struct Rule {
@@ -98,9 +99,9 @@ fn factors(net: &Net, at: usize) -> Option<(f32, Vec<ValueId>)> {
     Some((scalar, others))
 }
 
-/// Whether two factors are the same number, as exporters round it.
+/// Whether `a` is the number `b`, as exporters round it: to some decimals, or to a half of either kind.
 fn close(a: f32, b: f32) -> bool {
-    (a - b).abs() <= 1e-4 * b.abs()
+    (a - b).abs() <= 1e-4 * b.abs() || a == f16::from_f32(b).to_f32() || a == bf16::from_f32(b).to_f32()
 }
 
 /// Whether axes, which may be negative, are the last `axes.len()` of `rank`, in any order.
@@ -110,4 +111,19 @@ fn are_trailing(axes: &[i64], rank: usize) -> bool {
     found.sort_unstable();
     !found.is_empty()
         && found.iter().rev().enumerate().all(|(back, &axis)| axis == rank as i64 - 1 - back as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::f32::consts::SQRT_2;
+
+    #[test]
+    fn a_number_that_was_rounded_to_a_half_is_still_that_number() {
+        for rounded in [SQRT_2, 1.4142, f16::from_f32(SQRT_2).to_f32(), bf16::from_f32(SQRT_2).to_f32()] {
+            assert!(close(rounded, SQRT_2), "{rounded}");
+        }
+        assert!(!close(1.4145, SQRT_2));
+        assert!(close(bf16::from_f32(0.044_715).to_f32(), 0.044_715));
+    }
 }
