@@ -69,6 +69,8 @@ fn is_literal_position(node: &Node, index: usize, param: &Param) -> bool {
         _ if elements(param) != 1 => false,
         (Op::OneHot { .. }, 1) => true,
         (Op::Clip, 1 | 2) | (Op::Binary(Binary::Pow), 1) | (Op::Pad(_), 2) | (Op::Range, _) => true,
+        // The one of `1 / sqrt(d)`, which exporters write as a vector.
+        (Op::Binary(Binary::Div), 0) => true,
         // A constant that is first cast, or whose root is taken, is still a constant of the architecture.
         (Op::Binary(_) | Op::Unary(_) | Op::Cast(_), _) | (Op::Where, 1 | 2) => scalar,
         _ => false,
