@@ -132,6 +132,10 @@ fn a_half_precision_plan_computes_in_f32_from_its_first_step_to_its_last() {
 
 /// One node from typed inputs to one output, planned as a whole request.
 fn one(inputs: &[(&str, DType, &[i64])], weights: Vec<TensorProto>, node: NodeProto) -> Ready {
+    one_of(22, inputs, weights, node)
+}
+
+fn one_of(opset: i64, inputs: &[(&str, DType, &[i64])], weights: Vec<TensorProto>, node: NodeProto) -> Ready {
     let graph = GraphProto {
         input: inputs.iter().map(|(name, dtype, dims)| typed_info(name, *dtype, dims)).collect(),
         output: vec![common::untyped("y")],
@@ -139,7 +143,7 @@ fn one(inputs: &[(&str, DType, &[i64])], weights: Vec<TensorProto>, node: NodePr
         node: vec![node],
         ..GraphProto::default()
     };
-    ready(class::load_bytes(model(22, graph).encode_to_vec(), None).unwrap(), &[])
+    ready(class::load_bytes(model(opset, graph).encode_to_vec(), None).unwrap(), &[])
 }
 
 fn answer(ready: &Ready, inputs: &[&[u8]]) -> Vec<u8> {
@@ -220,6 +224,38 @@ fn vectors_multiply_matrices_and_each_other() {
         assert_eq!(ready.plan.outputs[0].dims, dims);
         assert_eq!(answer(&ready, &inputs.map(Vec::as_slice)), want);
     }
+}
+
+#[test]
+fn literals_beside_a_value_have_its_type_in_every_opset() {
+    let half = |x: f32| half::f16::from_f32(x).to_le_bytes();
+    let x = [("x", DType::F16, &[1][..])];
+    // Bounds were attributes, and single floats, until opset 10.
+    let bounds = || vec![float("min", -0.5), float("max", 0.25)];
+    for opset in [9, 10] {
+        let clip = one_of(opset, &x, vec![], node("Clip", &["x"], &["y"], bounds()));
+        assert_eq!(answer(&clip, &[&half(-3.0)]), half(-0.5));
+    }
+    for opset in [9, 13, 22] {
+        let mean = one_of(opset, &x, vec![], node("Mean", &["x", "x", "x"], &["y"], vec![]));
+        assert_eq!(answer(&mean, &[&half(1.5)]), half(1.5));
+    }
+    let swish = one_of(24, &x, vec![], node("Swish", &["x"], &["y"], vec![float("alpha", 2.0)]));
+    assert_eq!(answer(&swish, &[&half(0.5)]), half(0.5 / (1.0 + (-1.0f32).exp())));
+    let celu = one_of(12, &x, vec![], node("Celu", &["x"], &["y"], vec![float("alpha", 2.0)]));
+    assert_eq!(answer(&celu, &[&half(-0.5)]), half(2.0 * (-0.25f32).exp_m1()));
+    let infinite = one_of(10, &[("x", DType::F32, &[1])], vec![], node("IsInf", &["x"], &["y"], vec![]));
+    assert_eq!(answer(&infinite, &[&f32::NEG_INFINITY.to_le_bytes()]), [1]);
+}
+
+#[test]
+fn the_mask_of_a_dropout_keeps_everything_in_the_type_of_its_opset() {
+    let mask = |opset: i64| {
+        one_of(opset, &[("x", DType::F32, &[2])], vec![], node("Dropout", &["x"], &["", "y"], vec![]))
+    };
+    let x = [f32::NAN, 1.0].map(f32::to_le_bytes).concat();
+    assert_eq!(answer(&mask(9), &[&x]), [1.0f32; 2].map(f32::to_le_bytes).concat());
+    assert_eq!(answer(&mask(10), &[&x]), [1, 1]);
 }
 
 #[test]

@@ -20,6 +20,20 @@ pub(crate) fn swish(site: &mut Site<'_, '_>) -> Made {
     Ok(())
 }
 
+/// `alpha · elu(x / alpha)`.
+pub(crate) fn celu(site: &mut Site<'_, '_>) -> Made {
+    let alpha = float(site, "alpha", 1.0)?;
+    let elu = Op::Unary(Unary::Elu { alpha: 1.0 });
+    if alpha == 1.0 {
+        return plain(site, elu);
+    }
+    let alpha = Some(site.number("alpha", f64::from(alpha), 0));
+    let scaled = site.inner("scaled", Op::Binary(Binary::Div), vec![site.inputs[0], alpha]);
+    let bent = site.inner("bent", elu, vec![Some(scaled)]);
+    site.finish(Op::Binary(Binary::Mul), vec![Some(bent), alpha], 1);
+    Ok(())
+}
+
 /// Only a NaN is not itself.
 pub(crate) fn is_nan(site: &mut Site<'_, '_>) -> Made {
     let x = site.inputs[0];

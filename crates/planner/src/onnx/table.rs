@@ -72,6 +72,7 @@ const MANY: usize = usize::MAX;
 static ROWS: &[Row] = &[
     row("Abs",         9, 1..=1, 1, |site| unary(site, U::Abs)),
     row("Ceil",        9, 1..=1, 1, |site| unary(site, U::Ceil)),
+    row("Celu",       12, 1..=1, 1, celu),
     row("Cos",         9, 1..=1, 1, |site| unary(site, U::Cos)),
     row("Elu",         9, 1..=1, 1, |site| { let alpha = float(site, "alpha", 1.0)?; unary(site, U::Elu { alpha }) }),
     row("Erf",         9, 1..=1, 1, |site| unary(site, U::Erf)),
