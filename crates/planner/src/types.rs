@@ -17,7 +17,6 @@ pub(crate) fn output(op: &Op, inputs: &[Option<DType>], output: usize) -> Option
         Op::MaxPoolIndices(..) | Op::Shape { .. } | Op::Arg { .. } | Op::NonZero => Some(DType::I64),
         Op::TopK { .. } if output == 1 => Some(DType::I64),
         Op::ConstantOfShape { value } => Some(value.dtype()),
-        Op::MaxPool(_) if output == 1 => Some(DType::I64),
         Op::Unary(_)
         | Op::Binary(_)
         | Op::Clip
