@@ -238,9 +238,10 @@ impl Scheduler {
             InFlight { plan, size, line, predicted, begun, tenants: Vec::new(), requests: Vec::new() };
         for request in launch.requests() {
             let waiting = self.queues.launched(request).expect("a launch is formed of what waits");
-            let Waiting { whose, rider, committed, .. } = *waiting;
+            let Waiting { whose, rider, committed, due, .. } = *waiting;
             self.in_flight_requests.insert(request, id);
-            in_flight.requests.push(Aboard { request, owner: whose.owner, items: rider.items, committed });
+            let (owner, tenant, items) = (whose.owner, whose.tenant, rider.items);
+            in_flight.requests.push(Aboard { request, owner, items, tenant, due, committed });
         }
         let lanes = launch.into_lanes();
         in_flight.tenants = lanes.iter().map(|lane| lane.tenant).collect();

@@ -12,6 +12,7 @@
 //! [`Scheduler::tenant_removed`].
 
 mod admission;
+mod attainment;
 mod baselines;
 mod config;
 mod cost;
@@ -29,6 +30,7 @@ mod scheduler;
 pub mod sim;
 mod timeline;
 
+pub use attainment::Attainment;
 pub use config::Config;
 pub use cost::{CostSettings, CostTable, PlanWork, PredictionError, Size};
 pub use launch::{Decision, LanePlan, LaunchPlan};

@@ -1,5 +1,6 @@
 //! The scheduler's state, and what its calls do to it.
 
+use crate::attainment::{Attained, Attainment};
 use crate::config::Config;
 use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
 use crate::fairness::Owners;
@@ -22,6 +23,7 @@ pub struct Scheduler {
     pub(crate) plans: Plans,
     pub(crate) queues: Queues,
     pub(crate) promises: Promises,
+    pub(crate) attained: Attained,
     pub(crate) in_flight: IdMap<LaunchId, InFlight>,
     /// The launches of each partition, in the order of the settings; oldest first.
     pub(crate) running: Vec<VecDeque<LaunchId>>,
@@ -51,6 +53,9 @@ pub(crate) struct Aboard {
     pub(crate) request: RequestId,
     pub(crate) owner: OwnerId,
     pub(crate) items: NonZeroU32,
+    pub(crate) tenant: TenantId,
+    /// When its answer is due.
+    pub(crate) due: Option<Moment>,
     /// Device time that was counted for its owner in advance.
     pub(crate) committed: Duration,
 }
@@ -73,6 +78,7 @@ impl Scheduler {
             owners: Owners::default(),
             plans: Plans::new(Costs::new(config.cost, most), config.given_costs.clone()),
             queues: Queues::default(),
+            attained: Attained::default(),
             promises: Promises::new(config.partitions.len()),
             in_flight: IdMap::default(),
             running: vec![VecDeque::new(); config.partitions.len()],
@@ -101,6 +107,7 @@ impl Scheduler {
         for request in &waiting {
             self.leave(*request);
         }
+        self.attained.forget(tenant);
         if let Some(terms) = self.tenants.remove(&tenant) {
             self.owners.tenant_removed(terms.owner, tenant);
         }
@@ -131,7 +138,11 @@ impl Scheduler {
     /// Lets a request in, or says why not.
     pub fn offer(&mut self, now: Moment, offer: &Offer) -> Result<Admitted, Refusal> {
         self.queues.tidy(&self.owners);
-        self.admit(now, offer)
+        let answer = self.admit(now, offer);
+        if let Err(Refusal::TooLate { .. } | Refusal::OverShare { .. }) = answer {
+            self.attained.count(offer.tenant, |of| &mut of.refused);
+        }
+        answer
     }
 
     /// Nobody wants the answer any more.
@@ -151,6 +162,9 @@ impl Scheduler {
         self.queues.tidy(&self.owners);
         let mut expired = Vec::new();
         while let Some(request) = self.queues.overdue(now) {
+            if let Some(waiting) = self.queues.get(request) {
+                self.attained.count(waiting.whose.tenant, |of| &mut of.expired);
+            }
             self.leave(request);
             expired.push(request);
         }
@@ -180,7 +194,11 @@ impl Scheduler {
             launch.size,
             Measured { at: now, took, predicted: launch.predicted },
         );
-        for Aboard { request, owner, items, committed } in launch.requests {
+        for Aboard { request, owner, items, tenant, due, committed } in launch.requests {
+            // Of a tenant that went meanwhile nothing is kept.
+            if let Some(due) = due.filter(|_| self.tenants.contains_key(&tenant)) {
+                self.attained.count(tenant, |of| if now <= due { &mut of.in_time } else { &mut of.late });
+            }
             self.in_flight_requests.remove(&request);
             self.owners.settle(owner, committed);
             let part = took * items.get() / launch.size.items.max(1);
@@ -258,6 +276,11 @@ impl Scheduler {
         let slo = self.tenants.get(&tenant)?.slo?;
         let alone = self.plans.alone(plan)?;
         Some(Verdict { alone, slo, margin: self.config.margin })
+    }
+
+    /// How many of a tenant's deadlines were kept.
+    pub fn attainment(&self, tenant: TenantId) -> Attainment {
+        self.attained.of(tenant)
     }
 
     /// Device time charged to an owner since it last had neither tenants nor work.

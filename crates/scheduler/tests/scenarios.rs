@@ -156,6 +156,21 @@ fn what_expires_is_dropped_by_time_and_not_by_the_next_launch() {
 }
 
 #[test]
+fn every_deadline_counts_once_as_kept_missed_or_refused() {
+    let mut simulation = Simulation::new(Config::new(Policy::SpaceTime, vec![PartitionId(0)]), Affine);
+    let terms = Terms { slo: Some(Duration::from_millis(5)), ..Terms::best_effort(OwnerId(0)) };
+    simulation.tenant(TenantId(0), terms);
+    // Never measured, so it is let in; then one is in time, and one cannot be.
+    simulation.offer(ms(0), &Offer { deadline: Some(Moment(1000)), ..offer(0, 0, 1) });
+    simulation.offer(ms(10), &offer(1, 0, 1));
+    simulation.offer(ms(20), &Offer { deadline: Some(Moment(20_000_500)), ..offer(2, 0, 1) });
+    simulation.advance(ms(50));
+    let found = simulation.scheduler.attainment(TenantId(0));
+    assert_eq!((found.in_time, found.late, found.expired, found.refused), (1, 1, 0, 1));
+    assert!((found.kept() - 0.5).abs() < 1e-9);
+}
+
+#[test]
 fn an_slo_that_cannot_be_met_is_known_once_the_plan_was_measured() {
     let mut scheduler = Scheduler::new(Config::new(Policy::SpaceTime, vec![PartitionId(0)]));
     for (tenant, slo) in [(0, 25), (1, 40)] {
