@@ -29,8 +29,10 @@ impl Lowering<'_> {
         };
         let heads: usize = lead.iter().product();
 
-        // Written head by head, or, where the next node exchanges heads and queries, query by query: its transpose is then free.
-        let exchanged = lead.iter().filter(|&&dim| dim != 1).count() <= 1 && self.exchanges_heads(out, rank);
+        // Written head by head, or, where the next node exchanges heads and queries, query by query: its transpose is then free. The heads of
+        // the step are all leading axes, and only the last of them is exchanged.
+        let one_axis = lead.iter().rev().skip(1).all(|&dim| dim == 1);
+        let exchanged = one_axis && self.exchanges_heads(out, rank);
         let mut order: Vec<usize> = (0..rank).collect();
         if exchanged {
             order.swap(rank - 3, rank - 2);

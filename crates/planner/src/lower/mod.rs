@@ -427,6 +427,10 @@ impl<'n> Lowering<'n> {
 
     /// A copy of `from` to the place `to` in a buffer, both of the same dimensions.
     fn copy(&mut self, node: &Node, from: &View, buffer: BufferId, to: &View) {
+        // Nothing is moved, and where it would be read from may be outside.
+        if from.dims.contains(&0) {
+            return;
+        }
         let merged = view::merge(&from.dims, &[&from.strides, &to.strides]);
         let kind = StepKind::Copy {
             dims: merged.iter().map(|(dim, _)| *dim).collect(),

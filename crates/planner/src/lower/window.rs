@@ -31,7 +31,9 @@ impl Lowering<'_> {
         let (x, out) = self.images(node)?;
         let channels = [x.dims[1] / groups, out[1] / groups];
         let shape = self.shape(node, window, &x, &out, groups, channels)?;
-        let plain = shape.kernel == [1, 1] && shape.strides == [1, 1] && groups == 1;
+        // One channel to one channel is packed as depthwise, whatever the groups are called.
+        let depthwise = matches!(role, Role::Depthwise);
+        let plain = shape.kernel == [1, 1] && shape.strides == [1, 1] && groups == 1 && !depthwise;
         if plain && shape.input == shape.output {
             // A 1×1 convolution is a product over the channels of every pixel, of all images at once.
             let walk = row_walk(&x.permuted(&CHANNELS_LAST));
@@ -49,7 +51,6 @@ impl Lowering<'_> {
             self.gemm(node, access, w, [rows, x.dims[1], out[1]], epilogue, buffer);
             return self.finish(node, &view);
         }
-        let depthwise = matches!(role, Role::Depthwise);
         let flops_per_sum = 2 * (shape.kernel[0] * shape.kernel[1] * shape.in_per_group) as u64;
         let view = self.per_image(node, &x, &out, |lowering, image, x, buffer| {
             let epilogue = lowering.image_epilogue(node, activation, &out, image)?;
