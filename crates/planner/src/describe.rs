@@ -4,7 +4,8 @@
 //! described; a field that the hash forgot would let two architectures be taken for one.
 
 use crate::op::{
-    Binary, Cut, Direction, Op, PadMode, Padding, Recurrent, Reduction, Resize, Transposed, Unary, Window,
+    Binary, Cell, CellKind, Cut, Direction, Op, PadMode, Padding, Recurrent, Reduction, Resize, Transposed,
+    Unary, Window,
 };
 use crate::tensor::Tensor;
 
@@ -37,6 +38,7 @@ pub fn describe(op: &Op) -> Description {
             ],
         ),
         Op::MatMul => plain("MatMul"),
+        Op::Einsum(equation) => with("Einsum", vec![("equation", format!("{equation:?}"))]),
         Op::Conv(window, groups) => {
             with("Conv", [self::window(window), vec![("group", groups.to_string())]].concat())
         }
@@ -77,14 +79,7 @@ pub fn describe(op: &Op) -> Description {
         Op::Softmax { axis, log } => {
             with(if *log { "LogSoftmax" } else { "Softmax" }, vec![("axis", axis.to_string())])
         }
-        Op::Lstm(Recurrent { hidden, direction }) => {
-            let direction = match direction {
-                Direction::Forward => "forward",
-                Direction::Reverse => "reverse",
-                Direction::Bidirectional => "bidirectional",
-            };
-            with("LSTM", vec![("hidden_size", hidden.to_string()), ("direction", direction.into())])
-        }
+        Op::Recurrent(layer) => recurrent(layer),
         Op::Reduce { kind, keep_dims, noop_with_empty_axes } => with(
             reduction(*kind),
             vec![
@@ -160,7 +155,7 @@ pub fn input_name(op: &Op, index: usize) -> String {
         Op::Conv(..) | Op::ConvTranspose(..) => &["input", "weight", "bias"],
         Op::BatchNorm { .. } => &["input", "scale", "bias", "mean", "variance"],
         Op::LayerNorm { .. } | Op::GroupNorm { .. } => &["input", "scale", "bias"],
-        Op::Lstm(_) => &["input", "w", "r", "bias", "lengths", "h0", "c0", "peephole"],
+        Op::Recurrent(_) => &["input", "w", "r", "bias", "lengths", "h0", "c0", "peephole"],
         Op::Reduce { .. } | Op::Squeeze | Op::Unsqueeze => &["input", "axes"],
         Op::Reshape { .. } | Op::Expand => &["input", "shape"],
         Op::Split { .. } => &["input", "sizes"],
@@ -241,11 +236,37 @@ fn resize(resize: &Resize) -> Vec<(&'static str, String)> {
     attributes
 }
 
+fn recurrent(Recurrent { hidden, direction, cell }: &Recurrent) -> Description {
+    let direction = match direction {
+        Direction::Forward => "forward",
+        Direction::Reverse => "reverse",
+        Direction::Bidirectional => "bidirectional",
+    };
+    let Cell { kind, functions, clip } = cell;
+    let mut attributes = vec![("hidden_size", hidden.to_string()), ("direction", direction.to_owned())];
+    match kind {
+        CellKind::Lstm { input_forget } => attributes.push(("input_forget", input_forget.to_string())),
+        CellKind::Gru { linear_before_reset } => {
+            attributes.push(("linear_before_reset", linear_before_reset.to_string()));
+        }
+        CellKind::Rnn => {}
+    }
+    let functions: Vec<String> = functions.iter().map(|&function| function_text(function)).collect();
+    attributes.push(("activations", functions.join(", ")));
+    attributes.extend(clip.map(|clip| ("clip", float(clip))));
+    Description { name: kind.name(), attributes }
+}
+
 fn unary(op: Unary) -> Description {
     let mut attributes = Vec::new();
     let mut alpha = |alpha: f32| attributes.push(("alpha", float(alpha)));
     let name = match op {
         Unary::Abs => "Abs",
+        Unary::Affine { alpha: value, beta } => {
+            alpha(value);
+            attributes.push(("beta", float(beta)));
+            "Affine"
+        }
         Unary::Ceil => "Ceil",
         Unary::Cos => "Cos",
         Unary::Erf => "Erf",
@@ -276,6 +297,11 @@ fn unary(op: Unary) -> Description {
         Unary::Reciprocal => "Reciprocal",
         Unary::Relu => "Relu",
         Unary::Round => "Round",
+        Unary::ScaledTanh { alpha: value, beta } => {
+            alpha(value);
+            attributes.push(("beta", float(beta)));
+            "ScaledTanh"
+        }
         Unary::Selu { alpha: value, gamma } => {
             alpha(value);
             attributes.push(("gamma", float(gamma)));

@@ -11,8 +11,8 @@
 
 mod fixed;
 mod linear;
-mod lstm;
 mod rank;
+mod recurrent;
 mod siblings;
 mod types;
 
@@ -32,9 +32,11 @@ use tessera_core::DType;
 ///   last axis. A `Gemm` of the class whose second matrix is computed is a `MatMul` here; a `MatMul` by a weight matrix is a `Gemm`.
 /// - `Conv(x, w, bias?)`: `w` (of the rank of `x`) and `bias [out]` are always weights.
 /// - There is no `ConvTranspose`: it is a `Conv` over the spread input ([`Padding::Transposed`]), its kernel's taps in opposite order.
-/// - `Lstm(x, w, r, bias?, –, h0?, c0?)` has one direction: `w [input, 4·hidden]`, `r [hidden, 4·hidden]`, and one bias `[4·hidden]`, the
-///   sum of ONNX's two, all of them weights; gates in ONNX's order (i, o, f, c). Its outputs are ONNX's with one direction: `y [time, 1, batch, hidden]`, `h` and
-///   `c` `[1, batch, hidden]`. Two directions are two nodes, joined by `Concat` (axis 1 for `y`, axis 0 for the states).
+/// - `Recurrent(x, w, r, bias?, lengths?, h0?, c0?, peephole?, candidate?)` has one direction: `w [input, gates·hidden]`,
+///   `r [hidden, gates·hidden]`, one bias `[gates·hidden]`, the sum of ONNX's two, and the peephole `[3·hidden]`, all of them weights; gates in ONNX's order. A GRU
+///   that resets the state before its product has the last third of `r` apart, as `candidate [hidden, hidden]`; one that resets after it has a bias of
+///   `[4·hidden]`, whose last quarter is the candidate's bias of the state. Outputs are ONNX's with one direction: `y [time, 1, batch, hidden]`, `h` and `c`
+///   `[1, batch, hidden]`. Two directions are two nodes, joined by `Concat` (axis 1 for `y`, axis 0 for the states).
 /// - There is no `BatchNorm`.
 /// - Floats are f32 ([`types`]): weights that a file holds in another float type are converted by their expression, and
 ///   inputs and outputs of another float type are cast where they enter and leave.
@@ -269,7 +271,7 @@ impl<'g> Folding<'g> {
             Op::Conv(_, groups) => return self.conv(node, *groups),
             Op::ConvTranspose(window, groups) => return self.conv_transpose(node, window, *groups),
             Op::BatchNorm { epsilon } => return self.batch_norm(node, *epsilon),
-            Op::Lstm(layer) => return self.lstm(node, layer),
+            Op::Recurrent(layer) => return self.recurrent(node, layer),
             Op::Binary(how @ (Binary::Add | Binary::Sub | Binary::Mul | Binary::Div))
                 if self.per_channel_step(node, *how) => {}
             _ => self.nodes.push(node.clone()),
@@ -411,14 +413,14 @@ enum Need {
 /// How input `index` of a node wants a fixed value, `w` being the dimensions of its second input.
 fn need(op: &Op, index: usize, w: Option<&[usize]>) -> Need {
     match (op, index, w) {
-        (Op::Gemm { .. }, 1, Some(_)) | (Op::Lstm(_), 1 | 2, _) => Need::Weight(Role::Matrix),
+        (Op::Gemm { .. }, 1, Some(_)) | (Op::Recurrent(_), 1 | 2 | 8, _) => Need::Weight(Role::Matrix),
         (Op::Conv(window, groups), 1, Some(w)) => Need::Weight(match phases(window) {
             Some(strides) => Role::Phases { groups: *groups, strides },
             // Steps for one channel per group know two spatial axes.
             None if w[1] == 1 && w[0] == *groups && w.len() <= 4 => Role::Depthwise,
             None => Role::Conv { groups: *groups },
         }),
-        (Op::Gemm { .. } | Op::Conv(..), 2, _) | (Op::Lstm(_), 3, _) => Need::Weight(Role::Plain),
+        (Op::Gemm { .. } | Op::Conv(..), 2, _) | (Op::Recurrent(_), 3 | 7, _) => Need::Weight(Role::Plain),
         _ => Need::Anything,
     }
 }

@@ -38,6 +38,8 @@ pub enum Op {
     },
     /// `(a, b)` with NumPy's rules for vectors and batches.
     MatMul,
+    /// Sums of products over letters, as many inputs as the equation has terms.
+    Einsum(Equation),
     /// `(x [n, c, spatial…], w [out, c/groups, kernel…], bias?)`.
     Conv(Window, /** Groups. */ usize),
     /// `(x [n, c, spatial…], w [c, out/groups, kernel…], bias?)`; the window's padding is [`Padding::Transposed`].
@@ -89,8 +91,9 @@ pub enum Op {
         /// Whether the logarithm is taken: LogSoftmax.
         log: bool,
     },
-    /// `(x [time, batch, in], w, r, bias?, lengths?, h0?, c0?, peephole?)` → `(y [time, dirs, batch, hidden], h, c)`.
-    Lstm(Recurrent),
+    /// `(x [time, batch, in], w, r, bias?, lengths?, h0?, c0?, peephole?)` → `(y [time, dirs, batch, hidden], h, c)`; only an
+    /// LSTM has the last two inputs and the last output.
+    Recurrent(Recurrent),
     /// `(x, axes?)`.
     Reduce {
         /// How elements are combined.
@@ -236,6 +239,11 @@ pub enum Op {
 #[allow(missing_docs)] // each is the ONNX operator of its name
 pub enum Unary {
     Abs,
+    /// `alpha·x + beta`: a function of recurrent cells.
+    Affine {
+        alpha: f32,
+        beta: f32,
+    },
     Ceil,
     Cos,
     Erf,
@@ -263,6 +271,11 @@ pub enum Unary {
     Reciprocal,
     Relu,
     Round,
+    /// `alpha·tanh(beta·x)`: a function of recurrent cells.
+    ScaledTanh {
+        alpha: f32,
+        beta: f32,
+    },
     Selu {
         alpha: f32,
         gamma: f32,
@@ -388,13 +401,132 @@ pub enum Cut {
     },
 }
 
-/// The attributes of LSTM (and later GRU and RNN).
+/// Which letter each axis of Einsum's inputs and output has. Letters are numbered in the order in which they are first met.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Equation {
+    /// Per input, the letter of each axis; one that stands twice means the diagonal.
+    pub inputs: Vec<Vec<u8>>,
+    /// The letter of each axis of the output; all others are summed over.
+    pub output: Vec<u8>,
+}
+
+impl Equation {
+    /// The length of every letter; `None` when inputs of these shapes do not have it. A length of one meets any other.
+    pub(crate) fn lengths(&self, shapes: &[&[usize]]) -> Option<Vec<usize>> {
+        let letters = self.inputs.iter().flatten().map(|&letter| usize::from(letter) + 1).max().unwrap_or(0);
+        let mut lengths = vec![1; letters];
+        for (labels, dims) in self.inputs.iter().zip(shapes) {
+            if labels.len() != dims.len() {
+                return None;
+            }
+            for (&label, &dim) in labels.iter().zip(*dims) {
+                let length = &mut lengths[usize::from(label)];
+                match (*length, dim) {
+                    (have, dim) if have == dim || dim == 1 => {}
+                    (1, dim) => *length = dim,
+                    _ => return None,
+                }
+            }
+        }
+        Some(lengths)
+    }
+}
+
+impl std::fmt::Display for Equation {
+    /// `ab,bc->ac`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let term = |labels: &[u8]| -> String {
+            let letter = |&label: &u8| ('a'..='z').chain('A'..='Z').nth(usize::from(label)).unwrap_or('?');
+            labels.iter().map(letter).collect()
+        };
+        let inputs: Vec<String> = self.inputs.iter().map(|labels| term(labels)).collect();
+        write!(f, "{}->{}", inputs.join(","), term(&self.output))
+    }
+}
+
+/// The attributes of LSTM, GRU and RNN.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Recurrent {
     /// Size of the state.
     pub hidden: usize,
     /// Which way time runs.
     pub direction: Direction,
+    /// What is done at each time; `functions` are those of all directions, one after the other.
+    pub cell: Cell,
+}
+
+/// What a recurrent layer does at each time.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cell {
+    /// Its equations.
+    pub kind: CellKind,
+    /// ONNX's `f`, `g` and `h`, as many as the equations have ([`CellKind::functions`]).
+    pub functions: Vec<Unary>,
+    /// Arguments of `f` and `g` are kept between minus and plus this.
+    pub clip: Option<f32>,
+}
+
+/// The equations of a recurrent cell, written out in [`crate::reference`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CellKind {
+    /// Gates i, o, f and a candidate.
+    Lstm {
+        /// Whether the forget gate is what the input gate leaves: `1 − i`.
+        input_forget: bool,
+    },
+    /// Gates z, r and a candidate.
+    Gru {
+        /// Whether the reset gate scales what the candidate takes from the state, rather than the state itself.
+        linear_before_reset: bool,
+    },
+    /// One function of the sum of both products.
+    Rnn,
+}
+
+impl CellKind {
+    /// Sums per unit: gates and candidate.
+    pub const fn gates(self) -> usize {
+        match self {
+            CellKind::Lstm { .. } => 4,
+            CellKind::Gru { .. } => 3,
+            CellKind::Rnn => 1,
+        }
+    }
+
+    /// How many functions the equations have.
+    pub const fn functions(self) -> usize {
+        match self {
+            CellKind::Lstm { .. } => 3,
+            CellKind::Gru { .. } => 2,
+            CellKind::Rnn => 1,
+        }
+    }
+
+    /// The functions that ONNX means where a file names none.
+    pub const fn usual_functions(self) -> &'static [Unary] {
+        match self {
+            CellKind::Lstm { .. } => &[Unary::Sigmoid, Unary::Tanh, Unary::Tanh],
+            CellKind::Gru { .. } => &[Unary::Sigmoid, Unary::Tanh],
+            CellKind::Rnn => &[Unary::Tanh],
+        }
+    }
+
+    /// The ONNX operator's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CellKind::Lstm { .. } => "LSTM",
+            CellKind::Gru { .. } => "GRU",
+            CellKind::Rnn => "RNN",
+        }
+    }
+}
+
+impl Cell {
+    /// The cell of one direction of a layer.
+    pub fn of_direction(&self, direction: usize) -> Cell {
+        let count = self.kind.functions();
+        Cell { functions: self.functions[direction * count..][..count].to_vec(), ..self.clone() }
+    }
 }
 
 /// Which way time runs in a recurrent layer.
@@ -406,6 +538,16 @@ pub enum Direction {
     Reverse,
     /// Both, as two layers side by side.
     Bidirectional,
+}
+
+impl Direction {
+    /// How many layers it is.
+    pub const fn count(self) -> usize {
+        match self {
+            Direction::Forward | Direction::Reverse => 1,
+            Direction::Bidirectional => 2,
+        }
+    }
 }
 
 /// What padding is made of.
@@ -460,6 +602,7 @@ impl Op {
             Op::Cast(_) => "Cast",
             Op::Gemm { .. } => "Gemm",
             Op::MatMul => "MatMul",
+            Op::Einsum(_) => "Einsum",
             Op::Conv(..) => "Conv",
             Op::ConvTranspose(..) => "ConvTranspose",
             Op::MaxPool(_) | Op::MaxPoolIndices(..) => "MaxPool",
@@ -472,7 +615,7 @@ impl Op {
             Op::LayerNorm { .. } => "LayerNormalization",
             Op::Softmax { log: false, .. } => "Softmax",
             Op::Softmax { log: true, .. } => "LogSoftmax",
-            Op::Lstm(_) => "LSTM",
+            Op::Recurrent(layer) => layer.cell.kind.name(),
             Op::Reduce { kind, .. } => kind.name(),
             Op::Shape { .. } => "Shape",
             Op::Reshape { .. } => "Reshape",
@@ -512,6 +655,7 @@ impl Unary {
     pub const fn name(self) -> &'static str {
         match self {
             Unary::Abs => "Abs",
+            Unary::Affine { .. } => "Affine",
             Unary::Ceil => "Ceil",
             Unary::Cos => "Cos",
             Unary::Erf => "Erf",
@@ -529,6 +673,7 @@ impl Unary {
             Unary::Reciprocal => "Reciprocal",
             Unary::Relu => "Relu",
             Unary::Round => "Round",
+            Unary::ScaledTanh { .. } => "ScaledTanh",
             Unary::Selu { .. } => "Selu",
             Unary::Sigmoid => "Sigmoid",
             Unary::Sign => "Sign",

@@ -1,5 +1,6 @@
 //! What a step reads and writes, one list for everybody: lifetimes, verification, devices.
 
+use crate::op::CellKind;
 use crate::pack::WeightId;
 use crate::plan::{Access, BufferId, CumSum, Epilogue, Operand, Pick, Resample, Scatter, StepKind, TopK};
 use tessera_core::DType;
@@ -122,15 +123,22 @@ impl StepKind {
                 reads.extend(bias.map(|bias| (Read::Dense(bias, *cols), F32)));
             }
             StepKind::Softmax { x, rows, cols, .. } => reads.push((Read::Dense(*x, rows * cols), F32)),
-            StepKind::Lstm { shape, x, w, r, bias, h0, c0, .. } => {
-                let gates = 4 * shape.hidden;
+            StepKind::Recurrent { shape, cell, x, weights, length, h0, c0, .. } => {
+                let hidden = shape.hidden;
+                let gates = cell.kind.gates() * hidden;
+                let apart = if weights.candidate.is_some() { hidden } else { 0 };
+                let panels = |weight, k, n| (Read::Panels { weight, groups: 1, k, n }, F32);
+                let vector =
+                    |id: Option<WeightId>, n| id.map(|id| (Read::Dense(Operand::Weight(id), n), F32));
+                let after = matches!(cell.kind, CellKind::Gru { linear_before_reset: true });
                 reads.push((Read::Walk(x.clone(), vec![shape.time, shape.input]), F32));
-                reads.push((Read::Panels { weight: *w, groups: 1, k: shape.input, n: gates }, F32));
-                reads.push((Read::Panels { weight: *r, groups: 1, k: shape.hidden, n: gates }, F32));
-                reads.extend(bias.map(|bias| (Read::Dense(Operand::Weight(bias), gates), F32)));
-                reads.extend(
-                    [h0, c0].into_iter().flatten().map(|&start| (Read::Dense(start, shape.hidden), F32)),
-                );
+                reads.push(panels(weights.w, shape.input, gates));
+                reads.push(panels(weights.r, hidden, gates - apart));
+                reads.extend(weights.candidate.map(|id| panels(id, hidden, hidden)));
+                reads.extend(vector(weights.bias, if after { gates + hidden } else { gates }));
+                reads.extend(vector(weights.peephole, 3 * hidden));
+                reads.extend(length.map(|length| (Read::Dense(length, 1), Some(DType::I32))));
+                reads.extend([h0, c0].into_iter().flatten().map(|&start| (Read::Dense(start, hidden), F32)));
             }
             StepKind::Gather { table, ids, outer, rows, row, count, .. } => {
                 reads.push((Read::Dense(*table, outer * rows * row), None));
@@ -192,7 +200,7 @@ impl StepKind {
             StepKind::LayerNorm { rows, cols, out, .. } | StepKind::Softmax { rows, cols, out, .. } => {
                 vec![Write::whole(*out, rows * cols)]
             }
-            StepKind::Lstm { shape, y, y_offset, y_stride, h, c, .. } => {
+            StepKind::Recurrent { shape, y, y_offset, y_stride, h, c, .. } => {
                 let states = y.map(|buffer| Write {
                     buffer,
                     offset: *y_offset,

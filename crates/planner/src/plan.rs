@@ -18,7 +18,7 @@ mod lines;
 
 pub use lines::{CumSum, Lines, Pick, Points, Resample, Scatter, TopK};
 
-use crate::op::{Binary, Unary};
+use crate::op::{Binary, Cell, CellKind, Unary};
 use crate::pack::WeightId;
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -289,21 +289,22 @@ pub enum StepKind {
         /// `[rows, cols]` f32, dense.
         out: BufferId,
     },
-    /// One direction of one LSTM layer, ONNX's equations and gate order (i, o, f, c). Time runs over `time`.
-    Lstm {
+    /// One direction of one recurrent layer, with the equations of [`crate::reference`]. Time runs over `length` of `time` elements, after which
+    /// the state stays and `y` is zero; backwards it runs from the last of them to the first.
+    Recurrent {
         /// Sizes and direction.
-        shape: LstmShape,
+        shape: RecurrentShape,
+        /// Equations, functions and clip.
+        cell: Cell,
         /// Walked as `[time, input]` f32; the stride of input is 1.
         x: Access,
-        /// Packed as a matrix: `input × 4·hidden`.
-        w: WeightId,
-        /// Packed as a matrix: `hidden × 4·hidden`.
-        r: WeightId,
-        /// Plain `[4·hidden]`: the sum of ONNX's two biases.
-        bias: Option<WeightId>,
+        /// What the tenant brings.
+        weights: RecurrentWeights,
+        /// One i32 in `0..=time`: the planner sees to it. All of `time` when left out.
+        length: Option<Operand>,
         /// Plain `[hidden]` each; zeros when left out.
         h0: Option<Operand>,
-        /// Plain `[hidden]`; zeros when left out.
+        /// Plain `[hidden]`; zeros when left out. LSTM only.
         c0: Option<Operand>,
         /// Every hidden state: `(t, c)` at `y_offset + t·y_stride + c` of the buffer (two directions share one buffer).
         y: Option<BufferId>,
@@ -313,7 +314,7 @@ pub enum StepKind {
         y_stride: usize,
         /// The last hidden state `[hidden]`, dense.
         h: Option<BufferId>,
-        /// The last cell state `[hidden]`, dense.
+        /// The last cell state `[hidden]`, dense. LSTM only.
         c: Option<BufferId>,
     },
     /// `out[o, i, …] = table[o, ids[i], …]`: rows by number. A number outside `-rows..rows` fails the request that it
@@ -504,9 +505,9 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
-/// Sizes of one direction of an LSTM layer.
+/// Sizes of one direction of a recurrent layer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct LstmShape {
+pub struct RecurrentShape {
     /// Steps of time.
     pub time: usize,
     /// Size of the input.
@@ -515,6 +516,22 @@ pub struct LstmShape {
     pub hidden: usize,
     /// Whether time runs from the last element to the first.
     pub reverse: bool,
+}
+
+/// The weights of one direction of a recurrent layer; gates in ONNX's order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RecurrentWeights {
+    /// Packed as a matrix: `input × gates·hidden`.
+    pub w: WeightId,
+    /// Packed as a matrix: `hidden × gates·hidden`, or `hidden × 2·hidden` with `candidate` apart.
+    pub r: WeightId,
+    /// Plain `[gates·hidden]`: the sum of ONNX's two biases. For a GRU that resets after its product, plain `[4·hidden]`: the candidate's
+    /// bias of the input is the third part, its bias of the state the fourth.
+    pub bias: Option<WeightId>,
+    /// Plain `[3·hidden]`: what the gates i, o and f of an LSTM take of the cell.
+    pub peephole: Option<WeightId>,
+    /// Packed as a matrix: `hidden × hidden`, for the candidate of a GRU that resets the state before its product, and only for it.
+    pub candidate: Option<WeightId>,
 }
 
 /// What is done to each sum of a matrix product or convolution before it is written:
@@ -585,7 +602,11 @@ impl StepKind {
             StepKind::GroupNorm { .. } => "group_norm",
             StepKind::Lrn { .. } => "lrn",
             StepKind::Softmax { .. } => "softmax",
-            StepKind::Lstm { .. } => "lstm",
+            StepKind::Recurrent { cell, .. } => match cell.kind {
+                CellKind::Lstm { .. } => "lstm",
+                CellKind::Gru { .. } => "gru",
+                CellKind::Rnn => "rnn",
+            },
             StepKind::Gather { .. } => "gather",
             StepKind::Reduce { .. } => "reduce",
             StepKind::Elementwise { .. } => "elementwise",

@@ -4,6 +4,7 @@
 
 use crate::describe::function_text;
 use crate::net::activation_text;
+use crate::op::{Cell, CellKind};
 use crate::plan::{
     Access, BufferId, ConvShape, CumSum, ElementOp, Epilogue, Lines, LrnShape, Operand, Pick, Plan, Points,
     PoolKind, Resample, Scatter, Step, StepKind, TopK,
@@ -135,24 +136,30 @@ impl Plan {
                 let name = if *log { "log softmax" } else { "softmax" };
                 format!("{} {name} {rows}×{cols}  {}", written(*out), operand(x))
             }
-            StepKind::Lstm { shape, x, w, r, bias, h0, c0, y, y_offset, y_stride, h, c } => {
+            StepKind::Recurrent { shape, cell, x, weights, length, h0, c0, y, y_offset, y_stride, h, c } => {
                 let out = |name: &str, id: &Option<BufferId>| {
                     id.map_or(String::new(), |id| format!("{name} b{} ", id.0))
                 };
                 let start = [h0, c0].map(|start| start.as_ref().map_or("0".to_string(), operand));
-                let bias = bias.map_or(String::new(), |bias| format!(" w{}", bias.0));
+                let bias = weights.bias.map_or(String::new(), |bias| format!(" w{}", bias.0));
+                let extra = [("peephole", weights.peephole), ("candidate", weights.candidate)]
+                    .map(|(name, id)| id.map_or(String::new(), |id| format!(" {name} w{}", id.0)));
+                let length = length.map_or(String::new(), |length| format!(" length {}", operand(&length)));
                 let direction = if shape.reverse { "backwards " } else { "" };
                 format!(
-                    "{}{}{}← lstm {direction}{}×{}→{}  {} w{} w{}{bias} from {} {}  y at {y_offset}+t·{y_stride}",
+                    "{}{}{}← {} {direction}{}×{}→{}  {} w{} w{}{bias}{}{}{length} from {} {}  y at {y_offset}+t·{y_stride}",
                     out("y", y),
                     out("h", h),
                     out("c", c),
+                    cell_text(cell),
                     shape.time,
                     shape.input,
                     shape.hidden,
                     access(x, &[shape.time, shape.input]),
-                    w.0,
-                    r.0,
+                    weights.w.0,
+                    weights.r.0,
+                    extra[0],
+                    extra[1],
                     start[0],
                     start[1],
                 )
@@ -323,4 +330,25 @@ pub(crate) fn flops(count: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} MFLOP", count as f64 / 1e6),
         _ => format!("{:.2} GFLOP", count as f64 / 1e9),
     }
+}
+
+/// `lstm`, or `gru(reset first, relu, tanh, clip 3)`: what is not as usual.
+fn cell_text(cell: &Cell) -> String {
+    let mut unusual = Vec::new();
+    let name = match cell.kind {
+        CellKind::Lstm { input_forget } => {
+            unusual.extend(input_forget.then(|| "input forget".to_string()));
+            "lstm"
+        }
+        CellKind::Gru { linear_before_reset } => {
+            unusual.extend((!linear_before_reset).then(|| "reset first".to_string()));
+            "gru"
+        }
+        CellKind::Rnn => "rnn",
+    };
+    if cell.functions != cell.kind.usual_functions() {
+        unusual.extend(cell.functions.iter().map(|&function| function_text(function)));
+    }
+    unusual.extend(cell.clip.map(|clip| format!("clip {clip}")));
+    if unusual.is_empty() { name.to_string() } else { format!("{name}({})", unusual.join(", ")) }
 }

@@ -22,6 +22,7 @@ pub(crate) fn output(op: &Op, inputs: &[Option<DType>], output: usize) -> Option
         | Op::Clip
         | Op::Gemm { .. }
         | Op::MatMul
+        | Op::Einsum(_)
         | Op::Conv(..)
         | Op::ConvTranspose(..)
         | Op::MaxPool(_)
@@ -32,7 +33,7 @@ pub(crate) fn output(op: &Op, inputs: &[Option<DType>], output: usize) -> Option
         | Op::BatchNorm { .. }
         | Op::LayerNorm { .. }
         | Op::Softmax { .. }
-        | Op::Lstm(_)
+        | Op::Recurrent(_)
         | Op::Reduce { .. }
         | Op::Reshape { .. }
         | Op::Flatten { .. }

@@ -4,7 +4,7 @@
 //! wrote, or let two live buffers share bytes. A broken rule is a mistake of the planner, never of a model.
 
 use crate::element;
-use crate::op::Reduction;
+use crate::op::{CellKind, Reduction};
 use crate::operands::{Read, Write};
 use crate::pack::{Layout, SlotLayout};
 use crate::place::{ALIGNMENT, meet};
@@ -208,7 +208,7 @@ impl Check<'_> {
         }
         let sum = &mut written[write.buffer.0 as usize];
         // Only copies and recurrent layers put a buffer together; the others write all of it.
-        let partial = matches!(kind, StepKind::Copy { .. } | StepKind::Lstm { .. });
+        let partial = matches!(kind, StepKind::Copy { .. } | StepKind::Recurrent { .. });
         match kind {
             StepKind::Fill { .. } => *sum = elements,
             StepKind::Scatter(_) if *sum < elements => {
@@ -310,6 +310,13 @@ impl Check<'_> {
             }
             StepKind::Gemm { x, k, .. } if *k > 1 && x.strides.last() != Some(&1) => {
                 return Err("its rows do not lie in one piece".to_string());
+            }
+            StepKind::Recurrent { cell, weights, .. }
+                if cell.functions.len() != cell.kind.functions()
+                    || weights.candidate.is_some()
+                        != matches!(cell.kind, CellKind::Gru { linear_before_reset: false }) =>
+            {
+                return Err("its functions or weights are not those of its cell".to_string());
             }
             _ => DType::F32,
         };

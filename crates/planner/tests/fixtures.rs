@@ -9,7 +9,7 @@ use tessera_planner::infer::{DimValue, infer};
 use tessera_planner::{ImportError, Tensor, import, npz, reference, source};
 
 /// Models with answers. `minilm_l6_v2` has no weights in the repository and a test of its own.
-const CASES: [&str; 17] = [
+const CASES: [&str; 25] = [
     "mlp-0",
     "mlp-1",
     "mlp-2",
@@ -27,6 +27,14 @@ const CASES: [&str; 17] = [
     "timm_test_vit",
     "bert_tiny-0",
     "bert_tiny-1",
+    "recurrent-lstm-clip",
+    "recurrent-lstm-coupled",
+    "recurrent-lstm-peephole",
+    "recurrent-lstm-functions",
+    "recurrent-gru-reset-first",
+    "recurrent-gru-reset-after",
+    "recurrent-gru-functions",
+    "recurrent-rnn-functions",
 ];
 
 fn fixture(name: &str) -> PathBuf {

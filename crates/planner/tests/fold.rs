@@ -8,7 +8,7 @@ use support::{Builder, meaning, transposed, window};
 use tessera_core::DType;
 use tessera_planner::fold::{FoldError, Folded, Role, WeightExpr, fold};
 use tessera_planner::graph::{Graph, ParamData, ValueId, WeightSource};
-use tessera_planner::op::{Binary, Direction, Op, Recurrent, Unary};
+use tessera_planner::op::{Binary, Cell, CellKind, Direction, Op, Recurrent, Unary};
 use tessera_planner::tensor::Tensor;
 
 const GEMM: Op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
@@ -60,7 +60,7 @@ fn op_name(op: &Op) -> String {
         Op::Unary(function) => format!("{function:?}"),
         Op::Binary(function) => format!("{function:?}"),
         Op::Cast(dtype) => format!("Cast[{dtype}]"),
-        Op::Lstm(layer) => format!("Lstm[{:?}]", layer.direction),
+        Op::Recurrent(layer) => format!("{}[{:?}]", layer.cell.kind.name(), layer.direction),
         Op::Concat { axis } => format!("Concat[{axis}]"),
         Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false } => "Gemm".into(),
         other => {
@@ -453,12 +453,12 @@ fn an_lstm_has_its_weights_turned_and_its_biases_summed() {
     let mut b = Builder::default();
     let x = b.input("x", &[5, 1, 3]);
     let w = [b.weight("w", &[1, 8, 3]), b.weight("r", &[1, 8, 2]), b.weight("b", &[1, 16])];
-    let op = Op::Lstm(Recurrent { hidden: 2, direction: Direction::Reverse });
+    let op = lstm(2, Direction::Reverse);
     let y = b.node(op, &[x, w[0], w[1], w[2]], "y");
     assert_eq!(
         folded(b, y),
         lines(
-            "y = Lstm[Reverse](x, w0, w1, w2)
+            "y = LSTM[Reverse](x, w0, w1, w2)
              w0 matrix [3, 8] = Transpose(Reshape(w, [8, 3]))
              w1 matrix [2, 8] = Transpose(Reshape(r, [8, 2]))
              w2 plain [8] = Add(Slice(Reshape(b, [16]), [0], [8], [0]), Slice(Reshape(b, [16]), [8], [16], [0]))"
@@ -471,7 +471,7 @@ fn two_directions_are_two_layers_side_by_side() {
     let mut b = Builder::default();
     let (x, h0) = (b.input("x", &[5, 1, 3]), b.input("h0", &[2, 1, 2]));
     let (w, r) = (b.weight("w", &[2, 8, 3]), b.weight("r", &[2, 8, 2]));
-    let op = Op::Lstm(Recurrent { hidden: 2, direction: Direction::Bidirectional });
+    let op = lstm(2, Direction::Bidirectional);
     let inputs = [Some(x), Some(w), Some(r), None, None, Some(h0)];
     let outputs = b.optional(op, &inputs, &["y", "h"]);
     b.output(outputs[0]);
@@ -479,8 +479,8 @@ fn two_directions_are_two_layers_side_by_side() {
         folded(b, outputs[1]),
         lines(
             "h0.0, h0.1 = Split(h0, sizes)
-             y.0, h.0 = Lstm[Forward](x, w0, w1, -, -, h0.0)
-             y.1, h.1 = Lstm[Reverse](x, w2, w3, -, -, h0.1)
+             y.0, h.0 = LSTM[Forward](x, w0, w1, -, -, h0.0)
+             y.1, h.1 = LSTM[Reverse](x, w2, w3, -, -, h0.1)
              y = Concat[1](y.0, y.1)
              h = Concat[0](h.0, h.1)
              w0 matrix [3, 8] = Transpose(Reshape(Slice(w, [0], [1], [0]), [8, 3]))
@@ -492,17 +492,50 @@ fn two_directions_are_two_layers_side_by_side() {
 }
 
 #[test]
-fn what_an_lstm_cannot_do_is_refused_by_name() {
-    for (index, what) in [(4, "lengths of sequences"), (7, "peepholes")] {
+fn lengths_are_passed_on_and_peepholes_are_weights() {
+    let mut b = Builder::default();
+    let lengths = ParamData::Literal(Tensor::from_elements(&[1], &[3i32]));
+    let (x, lengths) = (b.input("x", &[5, 1, 3]), b.param("lengths", DType::I32, &[1], lengths));
+    let (w, r, p) = (b.weight("w", &[1, 8, 3]), b.weight("r", &[1, 8, 2]), b.weight("p", &[1, 6]));
+    let inputs = [Some(x), Some(w), Some(r), None, Some(lengths), None, None, Some(p)];
+    let outputs = b.optional(lstm(2, Direction::Forward), &inputs, &["y"]);
+    assert_eq!(
+        folded(b, outputs[0]),
+        lines(
+            "y = LSTM[Forward](x, w0, w1, -, lengths, -, -, w2)
+             w0 matrix [3, 8] = Transpose(Reshape(w, [8, 3]))
+             w1 matrix [2, 8] = Transpose(Reshape(r, [8, 2]))
+             w2 plain [6] = Reshape(p, [6])"
+        )
+    );
+}
+
+#[test]
+fn a_gru_keeps_apart_what_its_reset_stands_between() {
+    for (linear_before_reset, expected) in [
+        (
+            false,
+            "y = GRU[Forward](x, w0, w1, w2, -, -, -, -, w3)
+             w0 matrix [3, 6] = Transpose(Reshape(w, [6, 3]))
+             w1 matrix [2, 4] = Slice(Transpose(Reshape(r, [6, 2])), [0], [4], [1])
+             w2 plain [6] = Add(Slice(Reshape(b, [12]), [0], [6], [0]), Slice(Reshape(b, [12]), [6], [12], [0]))
+             w3 matrix [2, 2] = Slice(Transpose(Reshape(r, [6, 2])), [4], [6], [1])",
+        ),
+        (
+            true,
+            "y = GRU[Forward](x, w0, w1, w2)
+             w0 matrix [3, 6] = Transpose(Reshape(w, [6, 3]))
+             w1 matrix [2, 6] = Transpose(Reshape(r, [6, 2]))
+             w2 plain [8] = Concat[0](Add(Slice(Reshape(b, [12]), [0], [4], [0]), Slice(Reshape(b, [12]), [6], [10], [0])), \
+             Slice(Reshape(b, [12]), [4], [6], [0]), Slice(Reshape(b, [12]), [10], [12], [0]))",
+        ),
+    ] {
         let mut b = Builder::default();
-        let (x, extra) = (b.input("x", &[5, 1, 3]), b.input("extra", &[1, 6]));
-        let (w, r) = (b.weight("w", &[1, 8, 3]), b.weight("r", &[1, 8, 2]));
-        let mut inputs = vec![Some(x), Some(w), Some(r)];
-        inputs.resize(index, None);
-        inputs.push(Some(extra));
-        let op = Op::Lstm(Recurrent { hidden: 2, direction: Direction::Forward });
-        b.optional(op, &inputs, &["y"]);
-        assert_eq!(fold(&b.0).unwrap_err().to_string(), format!("node `y`: {what} are not supported"));
+        let x = b.input("x", &[5, 1, 3]);
+        let w = [b.weight("w", &[1, 6, 3]), b.weight("r", &[1, 6, 2]), b.weight("b", &[1, 12])];
+        let op = layer(CellKind::Gru { linear_before_reset }, 2, Direction::Forward);
+        let y = b.node(op, &[x, w[0], w[1], w[2]], "y");
+        assert_eq!(folded(b, y), lines(expected));
     }
 }
 
@@ -521,14 +554,14 @@ fn a_kernel_computed_from_requests_is_refused_by_name() {
 #[test]
 fn weights_of_the_wrong_shape_are_errors() {
     let conv = Op::Conv(window(&[3, 3]), 3);
-    let lstm = Op::Lstm(Recurrent { hidden: usize::MAX / 2, direction: Direction::Forward });
+    let layer = lstm(usize::MAX / 2, Direction::Forward);
     let cases: [(Op, &[&[usize]]); 6] = [
         (conv.clone(), &[&[4, 3, 3, 3]]),
         (conv.clone(), &[&[3]]),
         (conv, &[&[6, 3, 3, 3], &[5]]),
         (GEMM, &[&[2]]),
         (Op::BatchNorm { epsilon: 1e-5 }, &[&[3], &[3], &[2], &[3]]),
-        (lstm, &[&[1, usize::MAX, 0], &[1, usize::MAX, 0]]),
+        (layer, &[&[1, usize::MAX, 0], &[1, usize::MAX, 0]]),
     ];
     for (op, dims) in cases {
         let mut b = Builder::default();
@@ -600,4 +633,14 @@ fn a_kernel_of_three_axes_lies_slice_by_slice() {
     let w = b.weight("w", &[4, 2, 3, 2, 2]);
     let made = b.node(Op::Conv(window(&[3, 2, 2]), 1), &[x, w], "conv");
     assert_eq!(folded(b, made), "conv = Conv(x, w0)\nw0 conv/1 [4, 2, 3, 2, 2] = w\n");
+}
+
+/// A recurrent layer with the usual functions.
+fn layer(kind: CellKind, hidden: usize, direction: Direction) -> Op {
+    let functions = kind.usual_functions().repeat(direction.count());
+    Op::Recurrent(Recurrent { hidden, direction, cell: Cell { kind, functions, clip: None } })
+}
+
+fn lstm(hidden: usize, direction: Direction) -> Op {
+    layer(CellKind::Lstm { input_forget: false }, hidden, direction)
 }

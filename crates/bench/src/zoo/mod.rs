@@ -95,14 +95,6 @@ pub enum ZooError {
         /// What there is.
         known: String,
     },
-    /// An architecture whose operators are not served.
-    #[error("`{name}` cannot be served yet: {why}")]
-    Unserved {
-        /// What was asked for.
-        name: &'static str,
-        /// What is missing.
-        why: &'static str,
-    },
     /// A size that the architecture does not have.
     #[error("{name} takes no {what}; it takes {takes}")]
     NoSuchSize {
@@ -161,9 +153,6 @@ struct Size {
 pub fn find(name: &str) -> Result<&'static Architecture, ZooError> {
     let plain = |name: &str| name.to_lowercase().replace(['-', '_', '/'], "");
     let wanted = plain(name);
-    if let Some((name, why)) = table::UNSERVED.iter().find(|(unserved, _)| plain(unserved) == wanted) {
-        return Err(ZooError::Unserved { name, why });
-    }
     let found = ARCHITECTURES.iter().find(|architecture| plain(architecture.name) == wanted);
     found.ok_or_else(|| ZooError::Unknown {
         name: name.to_owned(),

@@ -2,10 +2,9 @@
 
 use super::densenet::{self, Dense};
 use super::network::Network;
+use super::recurrent::{self, Layer};
 use super::resnet::{self, Block};
-use super::{
-    Architecture, Size, Takes, bert, classic, efficientnet, mobilenet, recurrent, senet, tabular, vit,
-};
+use super::{Architecture, Size, Takes, bert, classic, efficientnet, mobilenet, senet, tabular, vit};
 
 const IMAGE: Takes = Takes::Image { side: 224, least: 32, multiple: 32 };
 const LARGE_IMAGE: Takes = Takes::Image { side: 224, least: 64, multiple: 32 };
@@ -43,12 +42,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     row("vit-ti", 5_717_416, PATCHES, "12 transformer layers of 192 over 197 patches", |net, size| vit::build(net, size, 3)),
     row("bert-base", 109_482_240, TEXT, "12 transformer layers of 768", |net, size| bert::build(net, size, 12, 12)),
     row("bert-small", 28_763_648, TEXT, "4 transformer layers of 512", |net, size| bert::build(net, size, 4, 8)),
-    row("lstm", 2_363_904, SERIES, "one LSTM layer of 512 over a series, and a linear layer", |net, size| recurrent::lstm(net, size, 1)),
-    row("lstm-2", 4_465_152, SERIES, "two LSTM layers of 512 over a series, and a linear layer", |net, size| recurrent::lstm(net, size, 2)),
+    row("lstm", 2_363_904, SERIES, "one LSTM layer of 512 over a series, and a linear layer", |net, size| recurrent::build(net, size, Layer::Lstm, 1)),
+    row("lstm-2", 4_465_152, SERIES, "two LSTM layers of 512 over a series, and a linear layer", |net, size| recurrent::build(net, size, Layer::Lstm, 2)),
+    row("gru", 1_838_592, SERIES, "one GRU layer of 512 over a series, and a linear layer", |net, size| recurrent::build(net, size, Layer::Gru, 1)),
     row("mlp", 669_706, Takes::Fixed, "three linear layers over 784 numbers", tabular::mlp),
     row("two-tower", 10_674_240, Takes::Fixed, "embeddings of a user and a film, a tower each, and their product", tabular::two_tower),
 ];
-
-/// Architectures that people look for here, and why they are not.
-pub(super) const UNSERVED: &[(&str, &str)] =
-    &[("gru", "the planner has no GRU operator; `lstm` is the recurrent network that is served")];

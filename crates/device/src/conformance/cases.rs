@@ -3,6 +3,7 @@
 mod channels;
 mod elements;
 mod lines;
+mod recurrent;
 mod rows;
 mod sequences;
 mod stems;
@@ -88,6 +89,10 @@ impl Case {
                 DType::F16 => (0..count).flat_map(|_| f16::from_f32(float(random)).to_le_bytes()).collect(),
                 DType::BF16 => (0..count).flat_map(|_| bf16::from_f32(float(random)).to_le_bytes()).collect(),
                 DType::Bool => (0..count).map(|_| random.random_range(0..2u8)).collect(),
+                // Lengths, which plans have checked before.
+                DType::I32 => {
+                    (0..count).flat_map(|_| (random.random_range(0..below) as i32).to_le_bytes()).collect()
+                }
                 _ => (0..count)
                     .flat_map(|_| {
                         let astray = stray && random.random_range(0..40) == 0;
@@ -239,6 +244,7 @@ pub fn cases() -> Vec<Case> {
         all.push(pool(PoolKind::Average { count_padding: false }, stride));
     }
     all.extend(sequences::cases());
+    all.extend(recurrent::cases());
     all.extend([layer_norm(), softmax(false), softmax(true), gather(false), gather(true)]);
     let reductions = [
         Reduction::Sum,

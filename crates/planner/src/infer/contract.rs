@@ -1,10 +1,10 @@
-//! Sums over an inner dimension: products of matrices, windows over images, recurrences. Items may be rows or batches,
+//! Sums over an inner dimension: products of matrices and windows over images. Items may be rows or batches,
 //! never what is summed over, and weights are shared by all of them.
 
 use super::elementwise::{broadcast, like};
 use super::fact::{Args, Fact, shared};
-use super::{Outcome, Reason, Rule};
-use crate::op::{Direction, Recurrent, Window};
+use super::{Reason, Rule};
+use crate::op::Window;
 use tessera_core::DType;
 
 fn one_type(a: &Fact, b: &Fact) -> Result<(), Reason> {
@@ -190,77 +190,4 @@ pub(super) fn pool_indices(window: &Window, args: Args<'_>) -> Rule {
         out.dtype = DType::I64;
     }
     Ok(made)
-}
-
-/// One layer as ONNX has it, or one direction of a folded graph, whose matrices lie transposed and have no direction axis.
-pub(super) fn lstm(layer: &Recurrent, args: Args<'_>) -> Rule {
-    let x = args.get(0)?;
-    let (w, r) = (args.shared(1, "the matrix")?, args.shared(2, "the matrix")?);
-    let wrong = |what: &str, fact: &Fact| {
-        Reason::Invalid(format!("{what} {fact} does not fit {x} and {} cells", layer.hidden))
-    };
-    if x.rank() != 3 || !x.dtype.is_float() {
-        return Err(Reason::Invalid(format!("{x} is not a sequence [time, batch, in]")));
-    }
-    if x.items.is_some_and(|axis| axis != 1) {
-        return Err(Reason::Mixes("items must be the batch, axis 1 of the sequence".into()));
-    }
-    let hidden = layer.hidden;
-    let gates = hidden.checked_mul(8).ok_or_else(|| wrong("the matrix", w))? / 2;
-    let directions = if layer.direction == Direction::Bidirectional { 2 } else { 1 };
-    let folded = w.rank() == 2;
-    let expected: [(usize, Vec<usize>, &str); 3] = if folded {
-        [(1, vec![x.dims[2], gates], "w"), (2, vec![hidden, gates], "r"), (3, vec![gates], "the bias")]
-    } else {
-        [
-            (1, vec![directions, gates, x.dims[2]], "w"),
-            (2, vec![directions, gates, hidden], "r"),
-            (3, vec![directions, 2 * gates], "the bias"),
-        ]
-    };
-    if folded && directions != 1 {
-        return Err(wrong("w", w));
-    }
-    for (index, dims, what) in &expected {
-        let Some(fact) = args.opt(*index) else { continue };
-        shared(fact, what)?;
-        if fact.dims != *dims || fact.dtype != x.dtype {
-            return Err(wrong(what, fact));
-        }
-    }
-    shared(r, "r")?;
-    let batch = x.dims[1];
-    let items = x.items.map(|_| 1);
-    if let Some(lengths) = args.opt(4) {
-        if lengths.dims != [batch] || lengths.dtype != DType::I32 {
-            return Err(wrong("the list of lengths", lengths));
-        }
-        same_items(lengths, x.items.map(|_| 0))?;
-    }
-    for (index, what) in [(5, "the first state"), (6, "the first cell state")] {
-        let Some(state) = args.opt(index) else { continue };
-        if state.dims != [directions, batch, hidden] || state.dtype != x.dtype {
-            return Err(wrong(what, state));
-        }
-        same_items(state, items)?;
-    }
-    if let Some(peephole) = args.opt(7) {
-        shared(peephole, "the peephole")?;
-        if peephole.dims != [directions, 3 * hidden] || peephole.dtype != x.dtype {
-            return Err(wrong("the peephole", peephole));
-        }
-    }
-    let state = Fact { dtype: x.dtype, dims: vec![directions, batch, hidden], items, known: None };
-    let states =
-        Fact { dims: vec![x.dims[0], directions, batch, hidden], items: items.map(|_| 2), ..state.clone() };
-    Ok(Outcome { outputs: vec![states, state.clone(), state], note: None })
-}
-
-fn same_items(fact: &Fact, items: Option<usize>) -> Result<(), Reason> {
-    match fact.items == items {
-        true => Ok(()),
-        false => {
-            Err(Reason::Mixes(format!("{fact} and the sequence do not have their items on the same axis")))
-        }
-    }
 }

@@ -16,6 +16,7 @@
 //! With no dimension left open this is plain shape inference, and every shape is concrete.
 
 mod contract;
+mod einsum;
 mod elementwise;
 mod fact;
 mod known;
@@ -23,6 +24,7 @@ mod moves;
 mod normal;
 mod number;
 mod pixels;
+mod recurrent;
 mod select;
 mod shapes;
 
@@ -344,6 +346,7 @@ fn rule(op: &Op, args: Args<'_>, outputs: usize) -> Rule {
         Op::Cast(to) => elementwise::cast(*to, args),
         Op::Gemm { trans_a, trans_b, .. } => contract::gemm(*trans_a, *trans_b, args),
         Op::MatMul => contract::matmul(args),
+        Op::Einsum(equation) => einsum::einsum(equation, args),
         Op::Conv(window, groups) => contract::conv(window, *groups, args),
         Op::ConvTranspose(window, groups) => contract::conv_transpose(window, *groups, args),
         Op::MaxPool(window) | Op::SumPool(window) | Op::AveragePool(window, _) => {
@@ -358,7 +361,7 @@ fn rule(op: &Op, args: Args<'_>, outputs: usize) -> Rule {
         Op::Reduce { keep_dims, noop_with_empty_axes, .. } => {
             normal::reduce(*keep_dims, *noop_with_empty_axes, args)
         }
-        Op::Lstm(recurrent) => contract::lstm(recurrent, args),
+        Op::Recurrent(layer) => recurrent::recurrent(layer, args),
         Op::Shape { start, end } => shapes::shape(*start, *end, args),
         Op::Reshape { allow_zero } => shapes::reshape(*allow_zero, args),
         Op::Flatten { axis } => shapes::flatten(*axis, args),

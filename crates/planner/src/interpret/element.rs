@@ -212,6 +212,7 @@ pub fn unary(function: Unary, x: f32) -> f32 {
     let sigmoid = |x: f32| 1.0 / (1.0 + libm::expf(-x));
     match function {
         Unary::Abs => x.abs(),
+        Unary::Affine { alpha, beta } => alpha * x + beta,
         Unary::Ceil => x.ceil(),
         Unary::Cos => libm::cosf(x),
         Unary::Erf => libm::erff(x),
@@ -236,6 +237,7 @@ pub fn unary(function: Unary, x: f32) -> f32 {
         Unary::Relu if x < 0.0 => 0.0,
         Unary::Relu => x,
         Unary::Round => x.round_ties_even(),
+        Unary::ScaledTanh { alpha, beta } => alpha * libm::tanhf(beta * x),
         Unary::Selu { alpha, gamma } if x < 0.0 => gamma * (alpha * libm::expm1f(x)),
         Unary::Selu { gamma, .. } => gamma * x,
         Unary::Sigmoid => sigmoid(x),

@@ -1,4 +1,4 @@
-//! Steps whose work is sums of products: linear layers, products of intermediate values, attention, LSTM.
+//! Steps whose work is sums of products: linear layers, products of intermediate values, attention.
 
 use super::activate;
 use super::memory::Memory;
@@ -116,46 +116,4 @@ pub(super) fn softmax_in_place(row: &mut [f32]) {
     row.iter_mut().for_each(|x| *x = libm::expf(*x - max));
     let sum = super::rows::sum(row.iter().copied());
     row.iter_mut().for_each(|x| *x /= sum);
-}
-
-/// ONNX's equations: i, o, f and c̃ are columns `0..h`, `h..2h`, `2h..3h` and `3h..4h` of the gates;
-/// `c ← f·c + i·c̃`, `h ← o·tanh(c)`.
-pub(super) fn lstm(memory: &mut Memory<'_>, kind: &StepKind) {
-    let StepKind::Lstm { shape, x, w, r, bias, h0, c0, y, y_offset, y_stride, h, c } = kind else {
-        unreachable!("called for its own kind")
-    };
-    let sigmoid = |x: f32| 1.0 / (1.0 + libm::expf(-x));
-    let hidden = shape.hidden;
-    let x = memory.walked::<f32>(x, &[shape.time, shape.input]);
-    let (w, r) = (memory.matrix(*w), memory.matrix(*r));
-    let bias = bias.map_or_else(|| vec![0.0; 4 * hidden], |bias| memory.floats(Operand::Weight(bias)));
-    let start = |state: Option<Operand>| state.map_or_else(|| vec![0.0; hidden], |at| memory.floats(at));
-    let (mut state, mut cell) = (start(*h0), start(*c0));
-    for step in 0..shape.time {
-        let t = if shape.reverse { shape.time - 1 - step } else { step };
-        let from_input =
-            row_times_matrix(x[t * shape.input..][..shape.input].iter().copied(), &w, 4 * hidden);
-        let from_state = row_times_matrix(state.iter().copied(), &r, 4 * hidden);
-        let gate = |column: usize| (from_input[column] + from_state[column]) + bias[column];
-        for unit in 0..hidden {
-            let (input, output) = (sigmoid(gate(unit)), sigmoid(gate(hidden + unit)));
-            let (forget, candidate) =
-                (sigmoid(gate(2 * hidden + unit)), libm::tanhf(gate(3 * hidden + unit)));
-            cell[unit] = forget * cell[unit] + input * candidate;
-            state[unit] = output * libm::tanhf(cell[unit]);
-        }
-        if let Some(y) = y {
-            let bytes = memory.buffer_mut(*y);
-            for (unit, value) in state.iter().enumerate() {
-                let at = (y_offset + t * y_stride + unit) * 4;
-                bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-            }
-        }
-    }
-    if let Some(h) = h {
-        memory.set(*h, &state);
-    }
-    if let Some(c) = c {
-        memory.set(*c, &cell);
-    }
 }

@@ -14,6 +14,7 @@ mod matrix;
 mod memory;
 mod moves;
 mod number;
+mod recurrent;
 mod rows;
 mod window;
 
@@ -78,7 +79,7 @@ fn run_step(memory: &mut Memory<'_>, kind: &StepKind) -> Result<(), RequestError
         StepKind::Gemm { .. } => matrix::gemm(memory, kind),
         StepKind::MatMul { .. } => matrix::matmul(memory, kind),
         StepKind::Attention { .. } => matrix::attention(memory, kind),
-        StepKind::Lstm { .. } => matrix::lstm(memory, kind),
+        StepKind::Recurrent { .. } => recurrent::recurrent(memory, kind),
         StepKind::Conv { .. } => window::conv(memory, kind),
         StepKind::Depthwise { .. } => window::depthwise(memory, kind),
         StepKind::Pool { .. } => window::pool(memory, kind),

@@ -10,11 +10,12 @@
 mod attention;
 mod chain;
 mod channels;
+mod einsum;
 mod linear;
-mod lstm;
 mod moves;
 mod pixels;
 mod pool;
+mod recurrent;
 mod rows;
 mod select;
 mod transposed;
@@ -198,6 +199,7 @@ impl<'n> Lowering<'n> {
             Kind::Chain(program) => self.chain(node, program),
             Kind::Op(op) => match op {
                 Op::MatMul => self.matmul(node),
+                Op::Einsum(equation) => self.einsum(node, equation),
                 Op::MaxPool(window) => self.pool(node, window, PoolKind::Max),
                 Op::SumPool(window) => self.pool(node, window, PoolKind::Sum),
                 &Op::AveragePool(ref window, count_padding) => {
@@ -209,7 +211,7 @@ impl<'n> Lowering<'n> {
                 Op::LayerNorm { axis, epsilon } => self.layer_norm(node, *axis, *epsilon),
                 Op::Softmax { axis, log } => self.softmax(node, *axis, *log),
                 Op::Reduce { kind, .. } => self.reduce(node, *kind),
-                Op::Lstm(layer) => self.lstm(node, layer),
+                Op::Recurrent(layer) => self.recurrent(node, layer),
                 Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => self.reshape(node),
                 Op::Transpose { perm } => self.transpose(node, perm),
                 Op::Concat { axis } => self.concat(node, *axis),

@@ -14,13 +14,13 @@ pub(crate) use window::*;
 
 use crate::onnx::data::{SERVED, dtype};
 use crate::onnx::table::{Made, Refusal, Site};
-use crate::op::{Binary, Direction, Op, Recurrent, Reduction, Unary};
+use crate::op::{Binary, Op, Reduction, Unary};
 
 pub(crate) fn unsupported(reason: impl Into<String>) -> Refusal {
     Refusal::Unsupported(reason.into())
 }
 
-fn invalid(problem: impl Into<String>) -> Refusal {
+pub(super) fn invalid(problem: impl Into<String>) -> Refusal {
     Refusal::Invalid(problem.into())
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn float(site: &Site<'_, '_>, name: &str, default: f32) -> Result<f32
     Ok(site.attributes.float(name)?.unwrap_or(default))
 }
 
-fn int(site: &Site<'_, '_>, name: &str, default: i64) -> Result<i64, Refusal> {
+pub(super) fn int(site: &Site<'_, '_>, name: &str, default: i64) -> Result<i64, Refusal> {
     Ok(site.attributes.int(name)?.unwrap_or(default))
 }
 
@@ -56,7 +56,7 @@ fn sizes(name: &str, values: &[i64], least: i64) -> Result<Vec<usize>, Refusal> 
 }
 
 /// The rank of the first input, which some spellings need.
-fn rank(site: &Site<'_, '_>) -> Result<usize, Refusal> {
+pub(super) fn rank(site: &Site<'_, '_>) -> Result<usize, Refusal> {
     site.known(0).rank.ok_or_else(|| {
         unsupported(
             "the number of dimensions of its input is not known; run `onnx.shape_inference` over the model",
@@ -116,44 +116,6 @@ pub(crate) fn gemm(site: &mut Site<'_, '_>) -> Made {
         trans_b: int(site, "transB", 0)? != 0,
     };
     plain(site, op)
-}
-
-pub(crate) fn lstm(site: &mut Site<'_, '_>) -> Made {
-    let attributes = site.attributes;
-    let direction = match attributes.string("direction")?.unwrap_or("forward") {
-        "forward" => Direction::Forward,
-        "reverse" => Direction::Reverse,
-        "bidirectional" => Direction::Bidirectional,
-        other => return Err(invalid(format!("has an unknown direction `{other}`"))),
-    };
-    let directions = if direction == Direction::Bidirectional { 2 } else { 1 };
-    if let Some(activations) = attributes.strings("activations")? {
-        let usual = ["sigmoid", "tanh", "tanh"];
-        let count = activations.len() == 3 * directions;
-        let same =
-            activations.iter().zip(usual.iter().cycle()).all(|(is, usual)| is.eq_ignore_ascii_case(usual));
-        if !(count && same) {
-            return Err(unsupported(format!("only the usual activations are served, not {activations:?}")));
-        }
-    }
-    let unusual = [
-        attributes.float("clip")?.is_some(),
-        attributes.flag("input_forget", false)?,
-        attributes.floats("activation_alpha")?.is_some_and(|values| !values.is_empty()),
-        attributes.floats("activation_beta")?.is_some_and(|values| !values.is_empty()),
-    ];
-    if unusual.contains(&true) {
-        return Err(unsupported("clip, input_forget and parameters of activations are not served"));
-    }
-    if attributes.flag("layout", false)? {
-        return Err(unsupported("only layout 0 (time first) is served"));
-    }
-    let from_weights = site.param_dims(2).and_then(|dims| dims.last().map(|&hidden| hidden as i64));
-    let hidden = attributes.int("hidden_size")?.or(from_weights);
-    let hidden = hidden.and_then(|hidden| usize::try_from(hidden).ok()).filter(|&hidden| hidden > 0);
-    let hidden = hidden.ok_or_else(|| invalid("has no hidden_size, and its weights do not tell one"))?;
-    site.finish(Op::Lstm(Recurrent { hidden, direction }), site.inputs.to_vec(), 3);
-    Ok(())
 }
 
 pub(crate) fn reduce(site: &mut Site<'_, '_>, kind: Reduction, axes_are_an_input_since: i64) -> Made {

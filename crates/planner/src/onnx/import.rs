@@ -422,6 +422,21 @@ impl<'m> table::Site<'_, 'm> {
         value
     }
 
+    /// A node on the way to the answer; as many outputs as are asked for.
+    pub(crate) fn inner_of(&mut self, op: Op, inputs: Vec<Option<ValueId>>, count: usize) -> Vec<ValueId> {
+        let base = self.base_name();
+        let known = self.infer(&op, &inputs, count);
+        let values: Vec<ValueId> = known
+            .into_iter()
+            .enumerate()
+            .map(|(index, known)| self.importer.value(format!("{base}:{index}"), known))
+            .collect();
+        let name = self.node.name().to_owned();
+        let outputs = values.iter().copied().map(Some).collect();
+        self.importer.graph.nodes.push(Node { name, op, inputs, outputs });
+        values
+    }
+
     /// The node that makes the outputs, `count` of them; those that nobody reads are left out.
     pub(crate) fn finish(&mut self, op: Op, inputs: Vec<Option<ValueId>>, count: usize) {
         let known = self.infer(&op, &inputs, count);
@@ -460,7 +475,12 @@ impl<'m> table::Site<'_, 'm> {
     /// The first output is `value` under another name. A parameter gets a parameter of its own with that name: exporters merge equal
     /// initializers of a fresh model, and the names that they had before are those of the Identity nodes.
     pub(crate) fn alias(&mut self, value: ValueId) {
-        let Some(name) = self.node.output.first() else { return };
+        self.alias_output(0, value);
+    }
+
+    /// Output `index`, where there is one, is `value` under another name.
+    pub(crate) fn alias_output(&mut self, index: usize, value: ValueId) {
+        let Some(name) = self.node.output.get(index).filter(|name| !name.is_empty()) else { return };
         let value = match self.importer.params.get(&value) {
             None => value,
             Some(param) => {

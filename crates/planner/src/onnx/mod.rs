@@ -7,9 +7,11 @@
 //! A file comes from outside and may be anything: every mistake in it is an [`ImportError`] that names the place, and operators that
 //! we lack are listed all at once.
 
+mod attention;
 mod attributes;
 mod convert;
 mod data;
+mod einsum;
 mod elements;
 pub(crate) mod error;
 mod external;
@@ -21,6 +23,7 @@ pub mod proto;
 mod limits;
 mod order;
 pub mod ranks;
+mod recurrent;
 pub mod roles;
 mod table;
 

@@ -94,7 +94,8 @@ fn ranks(op: &Op, inputs: &[Option<Known>], outputs: usize) -> Vec<Known> {
             (Some(a), Some(b)) => Some(a.max(b)),
             _ => None,
         }),
-        Op::Lstm(_) => return [4, 3, 3].map(Known::rank)[..outputs.min(3)].to_vec(),
+        Op::Einsum(equation) => Known::rank(equation.output.len()),
+        Op::Recurrent(_) => return [4, 3, 3].map(Known::rank)[..outputs.min(3)].to_vec(),
         Op::Reduce { keep_dims: true, .. } => same_rank,
         Op::Reduce { noop_with_empty_axes, .. } => of_rank(match input(1) {
             None if *noop_with_empty_axes => x.rank,

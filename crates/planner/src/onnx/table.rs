@@ -1,12 +1,15 @@
 //! One table: ONNX operator → how it becomes ours, or the reason why it does not.
 
 use crate::graph::ValueId;
+use crate::onnx::attention::{attention, rms_norm, rotary_embedding};
 use crate::onnx::attributes::Attributes;
 use crate::onnx::convert::*;
+use crate::onnx::einsum::einsum;
 use crate::onnx::elements::*;
 use crate::onnx::error::ImportError;
 use crate::onnx::import::Importer;
 use crate::onnx::proto::NodeProto;
+use crate::onnx::recurrent::{gru, lstm, rnn};
 use crate::op::{Binary as B, Reduction as R, Unary as U};
 use std::ops::RangeInclusive;
 
@@ -128,6 +131,7 @@ static ROWS: &[Row] = &[
     row("Clip",  9, 1..=3, 1, clip),
     row("Where", 9, 3..=3, 1, where_),
 
+    row("Attention",         23, 3..=7, 4, attention),
     row("AveragePool",        9, 1..=1, 1, average_pool),
     row("BatchNormalization", 9, 5..=5, 5, batch_norm),
     row("Conv",               9, 2..=3, 1, conv),
@@ -136,6 +140,8 @@ static ROWS: &[Row] = &[
     row("GlobalAveragePool",  9, 1..=1, 1, |site| global_pool(site, R::Mean)),
     row("GlobalLpPool",       9, 1..=1, 1, global_lp_pool),
     row("GlobalMaxPool",      9, 1..=1, 1, |site| global_pool(site, R::Max)),
+    row("Einsum",            12, 1..=MANY, 1, einsum),
+    row("GRU",                9, 3..=6, 2, gru),
     row("GroupNormalization", 18, 3..=3, 1, group_norm),
     row("InstanceNormalization", 9, 3..=3, 1, instance_norm),
     row("LRN",                9, 1..=1, 1, lrn),
@@ -146,6 +152,9 @@ static ROWS: &[Row] = &[
     row("LpPool",             9, 1..=1, 1, lp_pool),
     row("MatMul",             9, 2..=2, 1, mat_mul),
     row("MaxPool",            9, 1..=1, 2, max_pool),
+    row("RMSNormalization",  23, 2..=2, 1, rms_norm),
+    row("RNN",                9, 3..=6, 2, rnn),
+    row("RotaryEmbedding",   23, 3..=4, 1, rotary_embedding),
     row("Softmax",            9, 1..=1, 1, |site| softmax(site, false)),
 
     row("ReduceL1",        9, 1..=2, 1, |site| reduce(site, R::L1, 18)),

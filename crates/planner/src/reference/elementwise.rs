@@ -31,7 +31,7 @@ pub(super) fn unary(function: Unary, args: Args<'_>) -> Result<Tensor, EvalError
 }
 
 /// A function of one float. NaN gives NaN everywhere.
-fn of_float(function: Unary, x: f64) -> f64 {
+pub(super) fn of_float(function: Unary, x: f64) -> f64 {
     let sigmoid =
         |x: f64| if x >= 0.0 { 1.0 / (1.0 + libm::exp(-x)) } else { libm::exp(x) / (1.0 + libm::exp(x)) };
     // Large x would overflow in log(1 + exp(x)).
@@ -39,6 +39,7 @@ fn of_float(function: Unary, x: f64) -> f64 {
     let hard_sigmoid = |alpha: f64, beta: f64| (alpha * x + beta).clamp(0.0, 1.0);
     match function {
         Unary::Abs => x.abs(),
+        Unary::Affine { alpha, beta } => f64::from(alpha) * x + f64::from(beta),
         Unary::Ceil => x.ceil(),
         Unary::Cos => libm::cos(x),
         Unary::Erf => libm::erf(x),
@@ -62,6 +63,7 @@ fn of_float(function: Unary, x: f64) -> f64 {
         Unary::Relu if x < 0.0 => 0.0,
         Unary::Relu => x,
         Unary::Round => x.round_ties_even(),
+        Unary::ScaledTanh { alpha, beta } => f64::from(alpha) * libm::tanh(f64::from(beta) * x),
         Unary::Selu { alpha, gamma } if x < 0.0 => f64::from(gamma) * f64::from(alpha) * libm::expm1(x),
         Unary::Selu { gamma, .. } => f64::from(gamma) * x,
         Unary::Sigmoid => sigmoid(x),

@@ -9,14 +9,15 @@
 //! specification; where it leaves a case open we follow onnxruntime and say so.
 
 mod contract;
+mod einsum;
 mod element;
 mod elementwise;
 mod error;
-mod lstm;
 mod moves;
 mod normal;
 mod pixels;
 mod pool;
+mod recurrent;
 mod reduce;
 mod run;
 mod select;
@@ -46,7 +47,7 @@ pub(crate) fn cast(tensor: &Tensor, to: DType) -> Tensor {
 /// Computes the `outputs` outputs of one operator. `inputs` are in ONNX's order, `None` for one that is left out.
 ///
 /// Errors when inputs do not fit the operator, an index is out of range, an integer is divided by zero, or the result would be larger than
-/// memory can address; never panics. The result of `Lstm` may have fewer outputs than the operator defines, as asked for.
+/// memory can address; never panics. The result of `Recurrent` may have fewer outputs than the operator defines, as asked for.
 pub fn eval(op: &Op, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<Tensor>, EvalError> {
     let args = error::Args { op: op.name(), inputs };
     let one = |tensor: Result<Tensor, EvalError>| tensor.map(|tensor| vec![tensor]);
@@ -60,6 +61,7 @@ pub fn eval(op: &Op, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<T
             one(contract::gemm(*alpha, *beta, *trans_a, *trans_b, args))
         }
         Op::MatMul => one(contract::matmul(args)),
+        Op::Einsum(equation) => one(einsum::einsum(equation, args)),
         Op::Conv(window, groups) => one(window::conv(window, *groups, args)),
         Op::ConvTranspose(window, groups) => one(transposed::conv_transpose(window, *groups, args)),
         Op::MaxPool(window) => one(pool::max_pool(window, args)),
@@ -71,7 +73,7 @@ pub fn eval(op: &Op, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<T
         &Op::Lrn { size, alpha, beta, bias } => one(normal::lrn(size, [alpha, beta, bias], args)),
         Op::LayerNorm { axis, epsilon } => one(normal::layer_norm(*axis, *epsilon, args)),
         Op::Softmax { axis, log } => one(normal::softmax(*axis, *log, args)),
-        Op::Lstm(layer) => lstm::lstm(layer, args),
+        Op::Recurrent(layer) => recurrent::recurrent(layer, args),
         Op::Reduce { kind, keep_dims, noop_with_empty_axes } => {
             one(reduce::reduce(*kind, *keep_dims, *noop_with_empty_axes, args))
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tessera_core::{DType, Precision};
 use tessera_planner::fold::{Folded, FoldedWeight, Role};
 use tessera_planner::graph::{Dim, Graph, Input, Node, ParamData, ValueId};
-use tessera_planner::op::{Direction, Op, Recurrent};
+use tessera_planner::op::{Direction, Op};
 use tessera_planner::pack::Matrices;
 use tessera_planner::pack::{Layout, pack};
 use tessera_planner::source::read_weight;
@@ -101,27 +101,10 @@ fn by_convention(op: &Op, inputs: &[Option<&Tensor>], outputs: usize) -> Vec<Ten
             assert_eq!(bias.dims(), &inputs[1].unwrap().dims()[1..]);
             eval(&Op::Binary(tessera_planner::op::Binary::Add), &[Some(&product[0]), Some(bias)])
         }
-        Op::Lstm(Recurrent { hidden, direction }) => {
-            assert_ne!(*direction, Direction::Bidirectional);
-            // Back to [1, 4h, in], [1, 4h, h] and two biases, of which the second is zero.
-            let turned = |matrix: &Tensor| {
-                let turned =
-                    reference::eval(&Op::Transpose { perm: vec![1, 0] }, &[Some(matrix)], 1).unwrap();
-                let dims = [&[1], turned[0].dims()].concat();
-                turned[0].reshaped(dims).unwrap()
-            };
-            let (w, r) = (turned(inputs[1].unwrap()), turned(inputs[2].unwrap()));
-            let bias = inputs.get(3).copied().flatten().map(|bias| {
-                let mut both = bias.elements::<f32>().unwrap();
-                both.resize(8 * hidden, 0.0);
-                Tensor::from_elements(&[1, 8 * hidden], &both)
-            });
-            let mut inputs = inputs.to_vec();
-            (inputs[1], inputs[2]) = (Some(&w), Some(&r));
-            if let Some(given) = inputs.get_mut(3) {
-                *given = bias.as_ref();
-            }
-            eval(op, &inputs)
+        // The reference knows a folded layer by its matrices, which have no axis of directions.
+        Op::Recurrent(layer) => {
+            assert_ne!(layer.direction, Direction::Bidirectional);
+            eval(op, inputs)
         }
         _ => eval(op, inputs),
     }

@@ -97,6 +97,8 @@ fn functions() -> Case {
         Unary::Gelu { tanh: false },
         Unary::Gelu { tanh: true },
         Unary::Elu { alpha: 1.5 },
+        Unary::Affine { alpha: 0.7, beta: -0.3 },
+        Unary::ScaledTanh { alpha: 1.7, beta: 0.6 },
         Unary::HardSigmoid { alpha: 0.2, beta: 0.5 },
         Unary::HardSwish,
         Unary::LeakyRelu { alpha: 0.1 },

@@ -1,15 +1,14 @@
-//! Products of intermediate values, attention and recurrent layers.
+//! Products of intermediate values and attention.
 
 use super::{Builder, Case, dense};
 use tessera_core::DType;
 use tessera_planner::Tensor;
-use tessera_planner::plan::{Access, AttentionShape, BufferId, LstmShape, StepKind};
+use tessera_planner::plan::{Access, AttentionShape, StepKind};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut all = vec![matmul(false), matmul(true), matmul_over_heads(), matmul_of_one_row()];
     all.extend(attentions().iter().map(Attention::case));
-    all.extend([attention_over_columns(), bidirectional()]);
-    all.extend(recurrences().iter().map(Recurrence::case));
+    all.push(attention_over_columns());
     all
 }
 
@@ -167,85 +166,4 @@ fn attention_over_columns() -> Case {
     let (q, v) = (part(0), part(heads * dim + 1));
     let kind = StepKind::Attention { shape, q, k, v, mask: None, out, out_strides: [tokens * dim, dim] };
     b.case("attention over columns".to_owned(), kind, &[(out, &[heads, tokens, dim])])
-}
-
-/// One direction of a layer.
-struct Recurrence {
-    time: usize,
-    input: usize,
-    hidden: usize,
-    reverse: bool,
-    /// Whether it starts from states that are inputs, and writes the last ones beside the sequence.
-    states: bool,
-}
-
-fn recurrences() -> [Recurrence; 6] {
-    let row = |time, input, hidden, reverse, states| Recurrence { time, input, hidden, reverse, states };
-    [
-        row(6, 11, 20, false, true),
-        row(6, 11, 20, true, true),
-        row(5, 64, 64, false, true),
-        row(3, 33, 130, true, false),
-        row(1, 40, 72, false, true),
-        // More than stays on chip in f32.
-        row(2, 8, 400, false, false),
-    ]
-}
-
-/// As in trained layers, whose gates would only amplify what rounding changed if weights were large.
-const RECURRENT_GAIN: f32 = 0.25;
-
-impl Recurrence {
-    fn case(&self) -> Case {
-        let &Recurrence { time, input, hidden, reverse, states } = self;
-        let mut b = Builder::new();
-        let shape = LstmShape { time, input, hidden, reverse };
-        let x = b.input(DType::F32, &[time, input]);
-        let h0 = states.then(|| b.input(DType::F32, &[hidden]));
-        let c0 = (states && reverse).then(|| b.input(DType::F32, &[hidden]));
-        let (w, r) = (b.matrix(input, 4 * hidden), b.matrix(hidden, 4 * hidden));
-        let bias = states.then(|| b.plain(&[4 * hidden]));
-        let y = b.buffer(DType::F32, time * hidden);
-        let [h, c] = [states, states && !reverse].map(|one| one.then(|| b.buffer(DType::F32, hidden)));
-        let x = dense(x, &[time, input]);
-        let kind =
-            StepKind::Lstm { shape, x, w, r, bias, h0, c0, y: Some(y), y_offset: 0, y_stride: hidden, h, c };
-        let name = format!(
-            "lstm of {hidden} over {time} of {input}{}{}",
-            if reverse { " reversed" } else { "" },
-            if states { " with states" } else { "" }
-        );
-        let sequence = [time, hidden];
-        let mut outputs: Vec<(BufferId, &[usize])> = vec![(y, &sequence)];
-        outputs.extend([h, c].into_iter().flatten().map(|last| (last, &sequence[1..])));
-        Case { gain: RECURRENT_GAIN, ..b.case(name, kind, &outputs) }
-    }
-}
-
-/// Two directions that share one buffer, side by side; the first starts from a constant, and only the second's last state is wanted.
-fn bidirectional() -> Case {
-    let mut b = Builder::new();
-    let (time, input, hidden) = (7, 12, 28);
-    let x = b.input(DType::F32, &[time, input]);
-    let start: Vec<f32> = (0..hidden).map(|unit| (unit as f32).cos()).collect();
-    let start = b.constant(Tensor::from_elements(&[hidden], &start));
-    let y = b.buffer(DType::F32, time * 2 * hidden);
-    let last = b.buffer(DType::F32, hidden);
-    let mut direction = |reverse: bool| StepKind::Lstm {
-        shape: LstmShape { time, input, hidden, reverse },
-        x: dense(x, &[time, input]),
-        w: b.matrix(input, 4 * hidden),
-        r: b.matrix(hidden, 4 * hidden),
-        bias: Some(b.plain(&[4 * hidden])),
-        h0: (!reverse).then_some(start),
-        c0: (!reverse).then_some(start),
-        y: Some(y),
-        y_offset: if reverse { hidden } else { 0 },
-        y_stride: 2 * hidden,
-        h: reverse.then_some(last),
-        c: None,
-    };
-    let kinds = vec![direction(false), direction(true)];
-    let outputs: [(BufferId, &[usize]); 2] = [(y, &[time, 2 * hidden]), (last, &[hidden])];
-    Case { gain: RECURRENT_GAIN, ..b.case_of("lstm in both directions".to_owned(), kinds, &outputs) }
 }

@@ -32,6 +32,7 @@ pub(crate) fn unary(function: Unary, values: &mut [f32]) {
     }
     match function {
         Unary::Abs => each!(|x| x.abs()),
+        Unary::Affine { alpha, beta } => each!(|x| alpha * x + beta),
         Unary::Ceil => each!(|x| x.ceil()),
         Unary::Cos => each!(|x| x.cos()),
         Unary::Erf => each!(|x| libm::erff(x)),
@@ -56,6 +57,7 @@ pub(crate) fn unary(function: Unary, values: &mut [f32]) {
         Unary::Reciprocal => each!(|x| 1.0 / x),
         Unary::Relu => each!(|x| if x < 0.0 { 0.0 } else { x }),
         Unary::Round => each!(|x| x.round_ties_even()),
+        Unary::ScaledTanh { alpha, beta } => each!(|x| alpha * (beta * x).tanh()),
         Unary::Selu { alpha, gamma } => {
             each!(|x| if x < 0.0 { gamma * (alpha * x.exp_m1()) } else { gamma * x });
         }

@@ -12,12 +12,12 @@ mod elementwise;
 mod gather;
 pub(crate) mod gemm;
 mod lines;
-mod lstm;
 mod matmul;
 mod norm;
 mod numbers;
 mod points;
 mod pool;
+mod recurrent;
 mod reduce;
 mod register;
 mod walk;
@@ -188,7 +188,7 @@ impl<'a> Bench<'a> {
             StepKind::Attention { .. } => attention::attention(self, &step.kind),
             StepKind::LayerNorm { .. } => norm::layer_norm(self, &step.kind),
             StepKind::Softmax { .. } => norm::softmax(self, &step.kind),
-            StepKind::Lstm { .. } => lstm::lstm(self, &step.kind),
+            StepKind::Recurrent { .. } => recurrent::recurrent(self, &step.kind),
             StepKind::Gather { .. } => gather::gather(self, &step.kind),
             StepKind::Reduce { .. } => reduce::reduce(self, &step.kind),
             StepKind::Elementwise { .. } => elementwise::elementwise(self, &step.kind),

@@ -67,6 +67,8 @@ __device__ __forceinline__ float gelu_tanh(float x) {
     return __fmul_rn(__fmul_rn(0.5f, x), __fadd_rn(1.0f, ::tanhf(inner)));
 }
 
+__device__ __forceinline__ float affine(float x, float alpha, float beta) { return __fadd_rn(__fmul_rn(alpha, x), beta); }
+__device__ __forceinline__ float scaled_tanh(float x, float alpha, float beta) { return __fmul_rn(alpha, ::tanhf(__fmul_rn(beta, x))); }
 __device__ __forceinline__ float elu(float x, float alpha) { return x < 0.0f ? __fmul_rn(alpha, ::expm1f(x)) : x; }
 __device__ __forceinline__ float leaky_relu(float x, float alpha) { return x < 0.0f ? __fmul_rn(alpha, x) : x; }
 __device__ __forceinline__ float selu(float x, float alpha, float gamma) {

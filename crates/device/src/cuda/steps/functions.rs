@@ -12,6 +12,9 @@ pub(super) fn literal(x: f32) -> String {
 pub(super) fn unary(function: Unary, x: &str) -> String {
     let name = match function {
         Unary::Abs => "abs",
+        Unary::Affine { alpha, beta } => {
+            return format!("op::affine({x},{},{})", literal(alpha), literal(beta));
+        }
         Unary::Ceil => "ceil",
         Unary::Cos => "cos",
         Unary::Erf => "erf",
@@ -32,6 +35,9 @@ pub(super) fn unary(function: Unary, x: &str) -> String {
         Unary::Reciprocal => "reciprocal",
         Unary::Relu => "relu",
         Unary::Round => "round",
+        Unary::ScaledTanh { alpha, beta } => {
+            return format!("op::scaled_tanh({x},{},{})", literal(alpha), literal(beta));
+        }
         Unary::Selu { alpha, gamma } => {
             return format!("op::selu({x},{},{})", literal(alpha), literal(gamma));
         }

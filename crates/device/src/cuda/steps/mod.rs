@@ -14,13 +14,13 @@ mod fill;
 mod functions;
 mod gather;
 mod lines;
-mod lstm;
 mod matmul;
 mod norm;
 mod points;
 mod pool;
 mod pool_indices;
 mod product;
+mod recurrent;
 mod reduce;
 mod vector;
 mod window;
@@ -36,7 +36,7 @@ use tessera_planner::plan::{Step, StepKind};
 /// Bytes that a step needs beside the plan's buffers while it runs, for launches of up to `capacity`.
 pub(crate) fn workspace_bytes(step: &Step, capacity: Room) -> u64 {
     match &step.kind {
-        StepKind::Lstm { shape, .. } => lstm::workspace_bytes(shape, capacity),
+        StepKind::Recurrent { shape, cell, .. } => recurrent::workspace_bytes(shape, cell.kind, capacity),
         _ => 0,
     }
 }
@@ -59,12 +59,12 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
         StepKind::Gemm { .. } | StepKind::Conv { .. } => product::calls(site, &step.kind),
         StepKind::MatMul { .. } => matmul::calls(site, &step.kind),
         StepKind::Attention { .. } => attention::calls(site, &step.kind),
-        StepKind::Lstm { .. } => lstm::calls(site, &step.kind),
         StepKind::TopK(step) => lines::top_k(site, step),
         StepKind::CumSum(step) => lines::cum_sum(site, step),
         StepKind::Resample(step) => lines::resample(site, step),
         StepKind::Pick(step) => points::pick(site, index, step),
         StepKind::Scatter(step) => points::scatter(site, index, step),
+        StepKind::Recurrent { .. } => recurrent::calls(site, &step.kind),
     }
 }
 

@@ -1,6 +1,6 @@
-// A recurrent layer's states in strict f32, time by time; what lstm_state.cu says of parts, clusters and h is so here too.
+// A recurrent layer's states in strict f32, time by time; what recurrent_state.cu says of parts, clusters and h is so here too.
 //
-//   block    UNITS units of a part's lane, all four gates of each; 512 threads
+//   block    UNITS units of a part's lane, all gates of each; 512 threads
 //   pass     64 of the units: two tiles of 32 neighbouring units, one unit a lane, times SLICES slices of k, one of each a warp.
 //            Slice s has every k = s, s + SLICES, ...; the slices' sums meet in shared memory and are added in order
 //   r        panels of 64 columns (pack.rs, Layout::Panels); rows of k below KEPT stay in shared memory, the others come from L2 each
@@ -9,24 +9,30 @@
 // Plain multiply-adds. One item's time is 512 x 2048 of them on eight multiprocessors, 1024 clocks; bringing the rows that are not kept
 // from L2 takes longer. More items of a lane share what is brought.
 //
-//   -DHIDDEN=n -DCLUSTER -DITEMS=1, 2 or 4 -DKEPT           chosen in steps/lstm.rs, by the layer's sizes alone
-//   -DREVERSE=1 -DH0_TYPE -DC0_TYPE (not where the state is zero) -DWITH_Y -DWITH_H -DWITH_C
+//   -DHIDDEN=n -DCLUSTER -DITEMS=1, 2 or 4 -DKEPT           chosen in steps/recurrent.rs, by the layer's sizes alone
+//   -DREVERSE=1 -DLENGTHS=1 -DH0_TYPE -DC0_TYPE (not where the state is zero) -DWITH_Y -DWITH_H -DWITH_C
+//   and those of recurrent_cell.cuh
 #include "cluster.cuh"
-#include "lstm.cuh"
+#define STRICT 1
+#include "recurrent_cell.cuh"
 
 struct Params {
     Launch launch;
     Operand r;
+    Operand bias;
+    Operand peephole;
+    Operand length;  // i32
     Operand h0;
     Operand c0;
     Operand y;
     Operand h;
     Operand c;
-    u64 gates;  // f32 [rows][HIDDEN][GATES]: what the input gives
+    u64 gates;  // Gates [rows][HIDDEN]: what the input gives
     u64 y_offset, y_stride;
-    u32 time, unused;
+    u32 time;
+    float clip;
 };
-static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/lstm.rs");
+static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/recurrent.rs");
 
 constexpr u32 THREADS = 512, SLICES = 8, PASS = 64, PANEL = 64;
 constexpr u32 UNITS = (HIDDEN + CLUSTER - 1) / CLUSTER;
@@ -36,16 +42,26 @@ constexpr u32 PASSES = (UNITS + PASS - 1) / PASS;
 struct Shared {
     float h[2][HIDDEN][ITEMS];
     float parts[SLICES][GATES][ITEMS][PASS];
-    float c[PASSES][ITEMS][PASS];
+    float inner[PASSES][ITEMS][PASS];  // what a cell keeps
     float last[PASSES][ITEMS][PASS];
 };
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// How many elements of an item's sequence count. After them its state stays, and y is zero.
+__device__ __forceinline__ u32 length_of(const Params& p, u32 item) {
+#if LENGTHS
+    return at<const i32>(p.launch, p.length, item)[0];
+#else
+    return p.time;
+#endif
+}
+
+// Which time an item has at a step, that of its zeros included.
+__device__ __forceinline__ u32 time_of(u32 step, u32 count) { return REVERSE && step < count ? count - 1 - step : step; }
 
 // Sums this thread's slice of k for N items of one unit, all gates.
 template <u32 N>
 __device__ __forceinline__ void sum_slice(float (*parts)[ITEMS][PASS], u32 place, const float (*h)[ITEMS],
-                                          const float (*kept)[GATES][UNITS], u32 kept_unit, const float* const (&columns)[GATES],
+                                          const float (*kept)[GATES][UNITS], u32 kept_unit, const float* (&columns)[GATES],
                                           u32 slice) {
     float sums[GATES][N] = {};
     const auto add = [&](u32 k, const float (&weights)[GATES]) {
@@ -98,7 +114,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         dependency_wait();
         return;
     }
-    const float* matrix = global<const float>(p.launch.weights[part.lane] + p.r.base);
+    const u64 slot = p.launch.weights[part.lane];
+    const float* matrix = global<const float>(slot + p.r.base);
     const auto column_of = [&](u32 gate, u32 unit) {
         const u32 column = gate * HIDDEN + min(rank * UNITS + unit, HIDDEN - 1);
         return matrix + u64(column / PANEL) * HIDDEN * PANEL + column % PANEL;
@@ -121,22 +138,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     const u32 my_unit = threadIdx.x % PASS, my_item = threadIdx.x / PASS;
     for (u32 pass = 0; pass < PASSES; pass++) {
         if (my_item >= ITEMS) continue;
-        float value = 0.0f;
-#ifdef C0_TYPE
+        float c = 0.0f, h = 0.0f;
         const u32 unit = rank * UNITS + pass * PASS + my_unit;
-        if (unit < HIDDEN && my_item < part.rows) value = at<const float>(p.launch, p.c0, part.first + my_item)[unit];
+        if (unit < HIDDEN && my_item < part.rows) {
+#ifdef C0_TYPE
+            c = at<const float>(p.launch, p.c0, part.first + my_item)[unit];
 #endif
-        shared.c[pass][my_item][my_unit] = value;
+#ifdef H0_TYPE
+            h = at<const float>(p.launch, p.h0, part.first + my_item)[unit];
+#endif
+        }
+        shared.inner[pass][my_item][my_unit] = CELL == 0 ? c : h;
+        shared.last[pass][my_item][my_unit] = h;
     }
     cluster_arrive<CLUSTER>();
     cluster_wait<CLUSTER>();
 
+    const u32 count = LENGTHS && my_item < part.rows ? length_of(p, part.first + my_item) : p.time;
     for (u32 step = 0; step < p.time; step++) {
-#if REVERSE
-        const u32 time = p.time - 1 - step;
-#else
-        const u32 time = step;
-#endif
+        const u32 time = time_of(step, count);
         const float(*now)[ITEMS] = shared.h[step % 2];
         float(*next)[ITEMS] = shared.h[(step + 1) % 2];
 #pragma unroll 1
@@ -144,12 +164,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
             const u32 unit = pass * PASS + my_unit, number = rank * UNITS + unit;
             const bool mine = my_item < part.rows && unit < UNITS && number < HIDDEN;
             const u64 row = u64(part.first + my_item) * p.time + time;
-            const float4 from_input = mine ? reinterpret_cast<const float4*>(p.gates)[row * HIDDEN + number] : make_float4(0, 0, 0, 0);
+            Gates from_input = {};
+            if (mine) from_input = reinterpret_cast<const Gates*>(p.gates)[row * HIDDEN + number];
 
             const u32 summed = pass * PASS + tile * 32 + lane;
             const u32 kept_unit = min(summed, UNITS - 1);
-            const float* const columns[GATES] = {column_of(0, kept_unit), column_of(1, kept_unit), column_of(2, kept_unit),
-                                                 column_of(3, kept_unit)};
+            const float* columns[GATES];
+#pragma unroll
+            for (u32 gate = 0; gate < GATES; gate++) columns[gate] = column_of(gate, kept_unit);
             const u32 place = tile * 32 + lane;
             if (ITEMS >= 4 && part.rows > 2)
                 sum_slice<ITEMS >= 4 ? 4 : 1>(shared.parts[slice], place, now, kept, kept_unit, columns, slice);
@@ -159,18 +181,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
                 sum_slice<1>(shared.parts[slice], place, now, kept, kept_unit, columns, slice);
             __syncthreads();
             if (mine) {
-                float gates[GATES] = {from_input.x, from_input.y, from_input.z, from_input.w};
+                float state[GATES];
 #pragma unroll
                 for (u32 gate = 0; gate < GATES; gate++) {
                     float total = 0.0f;
 #pragma unroll
                     for (u32 part_slice = 0; part_slice < SLICES; part_slice++) total += shared.parts[part_slice][gate][my_item][my_unit];
-                    gates[gate] += total;
+                    state[gate] = total;
                 }
-                const float c = sigmoid(gates[2]) * shared.c[pass][my_item][my_unit] + sigmoid(gates[0]) * tanhf(gates[3]);
-                const float h = sigmoid(gates[1]) * tanhf(c);
-                shared.c[pass][my_item][my_unit] = c;
-                shared.last[pass][my_item][my_unit] = h;
+                float inner = shared.inner[pass][my_item][my_unit], h = shared.last[pass][my_item][my_unit];
+                if (!LENGTHS || step < count) {
+                    h = new_state(from_input, state, inner, of_unit(slot, p.bias, p.peephole, number), p.clip);
+                    shared.inner[pass][my_item][my_unit] = inner;
+                    shared.last[pass][my_item][my_unit] = h;
+                }
                 if (step + 1 < p.time) {
 #pragma unroll
                     for (u32 block = 0; block < CLUSTER; block++)
@@ -185,9 +209,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         for (u32 pass = 0; pass < PASSES; pass++) {
             const u32 unit = pass * PASS + my_unit, number = rank * UNITS + unit, item = part.first + my_item;
             if (my_item >= part.rows || unit >= UNITS || number >= HIDDEN) continue;
-            const float h = shared.last[pass][my_item][my_unit], c = shared.c[pass][my_item][my_unit];
+            const float h = shared.last[pass][my_item][my_unit], c = shared.inner[pass][my_item][my_unit];
 #if WITH_Y
-            item_of<float>(p.y, item)[p.y_offset + time * p.y_stride + number] = h;
+            item_of<float>(p.y, item)[p.y_offset + time * p.y_stride + number] = step < count ? h : 0.0f;
 #endif
 #if WITH_H
             if (step + 1 == p.time) item_of<float>(p.h, item)[number] = h;

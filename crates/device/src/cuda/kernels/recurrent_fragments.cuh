@@ -1,9 +1,9 @@
 // Packed weights of a recurrent layer as fragments of matrix instructions, for a group of eight units.
 //
 //   matrix      blocks of 64 columns x 128 bytes of k (pack.rs, Layout::Blocks); a column is a gate of a unit
-//   fragment    two tiles of 16 rows: rows 0-7 of the first are the input gates of the eight units, rows 8-15 their output gates; the
-//               second holds forget gates and candidates. A thread's sums are then all four gates of one unit, for two columns of the
-//               right side: gates, cell and state are computed where the sums are
+//   fragment    tiles of 16 rows: rows 0-7 of the first are the first gates of the eight units, rows 8-15 their second gates; the
+//               next one holds the third and, where there are four, the fourth. A thread's sums are then all gates of one unit, for two
+//               columns of the right side: gates, cell and state are computed where the sums are
 //   chunk       16 bytes of a column's 128. Lane 4r + t reads chunks t and t + 4 of unit r, and word w of both is its part of
 //               instruction w: the order in which an instruction meets k does not matter, as both sides have the same
 //
@@ -11,16 +11,17 @@
 // words in neighbouring registers, so both sides are put in that order when they come: a tile's four words, and the right side's
 // pairs, see `right_place`.
 #pragma once
-#include "lstm.cuh"
+#include "recurrent.cuh"
 #include "mma.cuh"
 
 constexpr u32 GROUP = 8;
 constexpr u32 GROUPS = (HIDDEN + GROUP - 1) / GROUP;
 constexpr u32 BLOCK_COLUMNS = 64, BLOCK_ROW_BYTES = 128;
+constexpr u32 TILES = (GATES + 1) / 2;
 
 // A group's fragments of one block of k: what each tile's instruction number `word` takes.
 struct Fragments {
-    uint4 left[2][4];
+    uint4 left[TILES][4];
 };
 
 // Where the lane's parts of a group begin.
@@ -61,12 +62,35 @@ __device__ __forceinline__ Fragments fragments_of(const Columns& columns, u32 k_
         for (u32 second = 0; second < 2; second++) chunk[gate][second] = __ldg(chunk_of(columns, k_block, gate, second));
     Fragments fragments;
 #pragma unroll
-    for (int tile = 0; tile < 2; tile++)
+    for (int tile = 0; tile < TILES; tile++)
 #pragma unroll
-        for (int word = 0; word < 4; word++)
-            fragments.left[tile][word] = make_uint4(word_at(chunk[2 * tile][0], word), word_at(chunk[2 * tile + 1][0], word),
-                                                    word_at(chunk[2 * tile][1], word), word_at(chunk[2 * tile + 1][1], word));
+        for (int word = 0; word < 4; word++) {
+            // Where there is no second gate, its rows are zeros.
+            const bool both = 2 * tile + 1 < GATES;
+            const int second = both ? 2 * tile + 1 : 2 * tile;
+            fragments.left[tile][word] = make_uint4(word_at(chunk[2 * tile][0], word), both ? word_at(chunk[second][0], word) : 0,
+                                                    word_at(chunk[2 * tile][1], word), both ? word_at(chunk[second][1], word) : 0);
+        }
     return fragments;
+}
+
+// Fragments as they are kept in shared memory, in 16 bytes a time: without the rows that are zeros.
+constexpr u32 CHUNKS = GATES * 2;
+
+__device__ __forceinline__ uint4 packed(const Fragments& fragments, u32 chunk) {
+    const u32 tile = chunk / 4, word = chunk % 4;
+    if (2 * tile + 1 < GATES) return fragments.left[tile][word];
+    const uint4 first = fragments.left[tile][word * 2 % 4], second = fragments.left[tile][(word * 2 + 1) % 4];
+    return make_uint4(first.x, first.z, second.x, second.z);
+}
+__device__ __forceinline__ void unpack(Fragments& fragments, u32 chunk, uint4 held) {
+    const u32 tile = chunk / 4, word = chunk % 4;
+    if (2 * tile + 1 < GATES) {
+        fragments.left[tile][word] = held;
+    } else {
+        fragments.left[tile][word * 2 % 4] = make_uint4(held.x, 0, held.y, 0);
+        fragments.left[tile][(word * 2 + 1) % 4] = make_uint4(held.z, 0, held.w, 0);
+    }
 }
 
 // Where word `word` of a column of the right side is kept, in words: in each block of 32 words, what lane t of a column needs lies
@@ -80,13 +104,13 @@ constexpr u32 RIGHT_PADDING = 16;
 
 // One block of k for eight columns of the right side; `right` are the lane's eight words of its column. The even and the odd
 // instructions have sums of their own, as each instruction waits for the one before it on the same sums.
-__device__ __forceinline__ void multiply_block(float (&sums)[2][2][4], const Fragments& fragments, const uint4 (&right)[2]) {
+__device__ __forceinline__ void multiply_block(float (&sums)[2][TILES][4], const Fragments& fragments, const uint4 (&right)[2]) {
 #pragma unroll
     for (int word = 0; word < 4; word++) {
         const uint4 pairs = right[word / 2];
         const u32 b0 = word % 2 ? pairs.z : pairs.x, b1 = word % 2 ? pairs.w : pairs.y;
 #pragma unroll
-        for (int tile = 0; tile < 2; tile++) {
+        for (int tile = 0; tile < TILES; tile++) {
             const uint4 left = fragments.left[tile][word];
             multiply_add(sums[word % 2][tile], left.x, left.y, left.z, left.w, b0, b1);
         }

@@ -1,7 +1,7 @@
-// A recurrent layer's states, time by time: gates[t] += h[t - 1] * r; c = sigmoid(f) * c + sigmoid(i) * tanh(g); h = sigmoid(o) * tanh(c).
+// A recurrent layer's states, time by time: gates[t] += h[t - 1] * r, then the cell's equations (recurrent_cell.cuh).
 //
 //   part       up to ITEMS items of one lane, on one cluster of CLUSTER blocks, from the first time to the last in one go
-//   warp       PER_WARP groups of eight units, all four gates of which it sums (lstm_fragments.cuh); 256 threads
+//   warp       PER_WARP groups of eight units, all gates of which it sums (recurrent_fragments.cuh); 256 threads
 //   r          stays on chip as far as it fits: HELD blocks of k of a warp's first group in registers, KEPT more blocks of a warp in
 //              shared memory, each lane's 16 bytes where that lane alone reads them; what is left is read again each time, from L2
 //   h          a copy in every block's shared memory, two of them: one is read while the next one is written, by all blocks into all
@@ -14,40 +14,56 @@
 //
 // The recurrence reads h as the plan's type, which is what `y` gives the next layer too; c and gates stay f32.
 //
-//   -DHIDDEN=n -DCLUSTER -DITEMS -DPER_WARP -DHELD -DKEPT           chosen in steps/lstm.rs, by the layer's sizes alone
-//   -DREVERSE=1 -DH0_TYPE -DC0_TYPE (not where the state is zero) -DWITH_Y -DWITH_H -DWITH_C
+//   -DHIDDEN=n -DCLUSTER -DITEMS -DPER_WARP -DHELD -DKEPT           chosen in steps/recurrent.rs, by the layer's sizes alone
+//   -DREVERSE=1 -DLENGTHS=1 -DH0_TYPE -DC0_TYPE (not where the state is zero) -DWITH_Y -DWITH_H -DWITH_C
+//   and those of recurrent_cell.cuh
 #include "cluster.cuh"
-#include "lstm_fragments.cuh"
+#include "recurrent_cell.cuh"
+#include "recurrent_fragments.cuh"
 
 struct Params {
     Launch launch;
     Operand r;
+    Operand bias;
+    Operand peephole;
+    Operand length;  // i32
     Operand h0;
     Operand c0;
     Operand y;
     Operand h;
     Operand c;
-    u64 gates;  // f32 [rows][HIDDEN][GATES]: what the input gives
+    u64 gates;  // Gates [rows][HIDDEN]: what the input gives
     u64 y_offset, y_stride;
-    u32 time, unused;
+    u32 time;
+    float clip;
 };
-static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/lstm.rs");
+static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/recurrent.rs");
 
 constexpr u32 THREADS = 256, WARPS = THREADS / 32;
 constexpr u32 K_BLOCKS = (HIDDEN * sizeof(real) + BLOCK_ROW_BYTES - 1) / BLOCK_ROW_BYTES;
 // Bytes of one item's h.
 constexpr u32 PITCH = K_BLOCKS * BLOCK_ROW_BYTES + RIGHT_PADDING;
-constexpr u32 CHUNKS = sizeof(Fragments) / 16;
+// Whether the state is kept beside the cell: where a warp has several groups, and where a state may have to stay.
+constexpr bool KEEPS_H = PER_WARP > 1 || LENGTHS;
 
 // In front of uint4 kept[KEPT][CHUNKS][THREADS].
 struct Shared {
     char h[2][ITEMS][PITCH];
-    // Of the thread's units and its two items: c of each group, then h of each, where there are several.
-    float2 own[PER_WARP > 1 ? 2 * PER_WARP : 1][THREADS];
+    // Of the thread's units and its two items: what a cell keeps of each group, then h of each where that is kept too.
+    float2 own[KEEPS_H ? 2 * PER_WARP : PER_WARP][THREADS];
 };
 
-__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
-__device__ __forceinline__ float hyperbolic_tangent(float x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
+// How many elements of an item's sequence count. After them its state stays, and y is zero.
+__device__ __forceinline__ u32 length_of(const Params& p, u32 item) {
+#if LENGTHS
+    return at<const i32>(p.launch, p.length, item)[0];
+#else
+    return p.time;
+#endif
+}
+
+// Which time an item has at a step, that of its zeros included.
+__device__ __forceinline__ u32 time_of(u32 step, u32 count) { return REVERSE && step < count ? count - 1 - step : step; }
 
 // Writes the h of eight units into every block: h[i] is item 2t + i of unit r. A lane writes one word of one block.
 __device__ __forceinline__ void publish(char (*to)[PITCH], u32 group, u32 items, const float (&h)[2]) {
@@ -78,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         return;
     }
     const auto group_of = [&](u32 index) { return (index * WARPS + warp) * CLUSTER + rank; };
-    const u64 matrix = p.launch.weights[part.lane] + p.r.base;
+    const u64 slot = p.launch.weights[part.lane], matrix = slot + p.r.base;
 
     // Weights, as far as there is room: block `number` of a warp is block number % K_BLOCKS of its group number / K_BLOCKS.
 #pragma unroll 2
@@ -86,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         const Columns columns = columns_of(matrix, group_of((number + HELD) / K_BLOCKS), K_BLOCKS);
         const Fragments fragments = fragments_of(columns, (number + HELD) % K_BLOCKS);
 #pragma unroll
-        for (u32 chunk = 0; chunk < CHUNKS; chunk++) kept[number][chunk][threadIdx.x] = fragments.left[chunk / 4][chunk % 4];
+        for (u32 chunk = 0; chunk < CHUNKS; chunk++) kept[number][chunk][threadIdx.x] = packed(fragments, chunk);
     }
     Fragments held[HELD > 0 ? HELD : 1];
     {
@@ -110,39 +126,45 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     }
 #endif
     for (u32 index = 0; index < PER_WARP; index++) {
-        float c[2] = {};
-#ifdef C0_TYPE
+        float c[2] = {}, h[2] = {};
         const u32 unit = group_of(index) * GROUP + r;
 #pragma unroll
-        for (u32 i = 0; i < 2; i++)
-            if (unit < HIDDEN && 2 * t + i < part.rows)
-                c[i] = to_float(at<const TypeOf<C0_TYPE>::type>(p.launch, p.c0, part.first + 2 * t + i)[unit]);
+        for (u32 i = 0; i < 2; i++) {
+            if (unit >= HIDDEN || 2 * t + i >= part.rows) continue;
+#ifdef C0_TYPE
+            c[i] = to_float(at<const TypeOf<C0_TYPE>::type>(p.launch, p.c0, part.first + 2 * t + i)[unit]);
 #endif
-        shared.own[index][threadIdx.x] = make_float2(c[0], c[1]);
+#ifdef H0_TYPE
+            h[i] = to_float(at<const TypeOf<H0_TYPE>::type>(p.launch, p.h0, part.first + 2 * t + i)[unit]);
+#endif
+        }
+        shared.own[index][threadIdx.x] = CELL == 0 ? make_float2(c[0], c[1]) : make_float2(h[0], h[1]);
+        if (KEEPS_H) shared.own[PER_WARP + index][threadIdx.x] = make_float2(h[0], h[1]);
     }
     cluster_arrive<CLUSTER>();
     cluster_wait<CLUSTER>();
 
-    const float4* gates = reinterpret_cast<const float4*>(p.gates);
-    for (u32 step = 0; step < p.time; step++) {
-#if REVERSE
-        const u32 time = p.time - 1 - step;
-#else
-        const u32 time = step;
+    const Gates* gates = reinterpret_cast<const Gates*>(p.gates);
+    u32 counts[2] = {p.time, p.time};
+#if LENGTHS
+#pragma unroll
+    for (u32 i = 0; i < 2; i++)
+        if (2 * t + i < part.rows) counts[i] = length_of(p, part.first + 2 * t + i);
 #endif
+    for (u32 step = 0; step < p.time; step++) {
         const char(*now)[PITCH] = shared.h[step % 2];
         float2 last = {};
 #pragma unroll 1
         for (u32 index = 0; index < PER_WARP; index++) {
             const u32 group = group_of(index), unit = group * GROUP + r;
             if (group >= GROUPS) break;
-            float4 from_input[2] = {};
+            Gates from_input[2] = {};
 #pragma unroll
             for (u32 i = 0; i < 2; i++)
                 if (unit < HIDDEN && 2 * t + i < part.rows)
-                    from_input[i] = gates[(u64(part.first + 2 * t + i) * p.time + time) * HIDDEN + unit];
+                    from_input[i] = gates[(u64(part.first + 2 * t + i) * p.time + time_of(step, counts[i])) * HIDDEN + unit];
 
-            float sums[2][2][4] = {};
+            float sums[2][TILES][4] = {};
             const auto multiply = [&](const Fragments& fragments, u32 k_block) {
                 uint4 right[2] = {};
                 if (r < part.rows) {
@@ -164,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
                 Fragments fragments;
 #pragma unroll
                 for (u32 chunk = 0; chunk < CHUNKS; chunk++)
-                    fragments.left[chunk / 4][chunk % 4] = kept[number + k_block - HELD][chunk][threadIdx.x];
+                    unpack(fragments, chunk, kept[number + k_block - HELD][chunk][threadIdx.x]);
                 multiply(fragments, k_block);
             }
             // What has no room comes from L2, one block ahead.
@@ -180,22 +202,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
             }
 
             const float2 before = shared.own[index][threadIdx.x];
-            float c[2] = {before.x, before.y}, h[2];
+            const OfUnit own = of_unit(slot, p.bias, p.peephole, min(unit, HIDDEN - 1));
+            float inner[2] = {before.x, before.y}, h[2];
 #pragma unroll
             for (u32 i = 0; i < 2; i++) {
-                const auto gate = [&](u32 number, float from_input) {
-                    const u32 sum = number % 2 * 2 + i;
-                    return sums[0][number / 2][sum] + sums[1][number / 2][sum] + from_input;
-                };
-                const float input = sigmoid(gate(0, from_input[i].x)), output = sigmoid(gate(1, from_input[i].y));
-                const float forget = sigmoid(gate(2, from_input[i].z));
-                const float candidate = hyperbolic_tangent(gate(3, from_input[i].w));
-                c[i] = forget * c[i] + input * candidate;
-                h[i] = unit < HIDDEN ? output * hyperbolic_tangent(c[i]) : 0.0f;
+                float state[GATES];
+#pragma unroll
+                for (u32 gate = 0; gate < GATES; gate++) {
+                    const u32 sum = gate % 2 * 2 + i;
+                    state[gate] = sums[0][gate / 2][sum] + sums[1][gate / 2][sum];
+                }
+                float next = inner[i];
+                h[i] = new_state(from_input[i], state, next, own, p.clip);
+                if (LENGTHS && step >= counts[i]) {
+                    const float2 stays = shared.own[PER_WARP + index][threadIdx.x];
+                    h[i] = i ? stays.y : stays.x;
+                } else {
+                    inner[i] = next;
+                }
+                if (unit >= HIDDEN) h[i] = 0.0f;
             }
-            shared.own[index][threadIdx.x] = make_float2(c[0], c[1]);
+            shared.own[index][threadIdx.x] = make_float2(inner[0], inner[1]);
             last = make_float2(h[0], h[1]);
-            if (PER_WARP > 1) shared.own[PER_WARP + index][threadIdx.x] = last;
+            if (KEEPS_H) shared.own[PER_WARP + index][threadIdx.x] = last;
             if (step + 1 < p.time) publish(shared.h[(step + 1) % 2], group, part.rows, h);
         }
         cluster_arrive<CLUSTER>();
@@ -203,13 +232,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
 #pragma unroll 1
         for (u32 index = 0; index < PER_WARP; index++) {
             const u32 unit = group_of(index) * GROUP + r;
-            const float2 h = PER_WARP > 1 ? shared.own[PER_WARP + index][threadIdx.x] : last, c = shared.own[index][threadIdx.x];
+            const float2 h = KEEPS_H ? shared.own[PER_WARP + index][threadIdx.x] : last, c = shared.own[index][threadIdx.x];
 #pragma unroll
             for (u32 i = 0; i < 2; i++) {
                 const u32 item = part.first + 2 * t + i;
                 if (unit >= HIDDEN || 2 * t + i >= part.rows) continue;
 #if WITH_Y
-                item_of<real>(p.y, item)[p.y_offset + time * p.y_stride + unit] = from_float<real>(i ? h.y : h.x);
+                const float shown = step < counts[i] ? (i ? h.y : h.x) : 0.0f;
+                item_of<real>(p.y, item)[p.y_offset + time_of(step, counts[i]) * p.y_stride + unit] = from_float<real>(shown);
 #endif
 #if WITH_H
                 if (step + 1 == p.time) item_of<real>(p.h, item)[unit] = from_float<real>(i ? h.y : h.x);

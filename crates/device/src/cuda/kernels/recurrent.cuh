@@ -3,7 +3,7 @@
 #include "types.cuh"
 
 // Memory at an address, which the compiler then knows to be global. Not for an address that is a kernel's parameter itself: NVRTC 13.0
-// does not come to an end of lstm_input.cu with it.
+// does not come to an end of recurrent_input.cu with it.
 template <typename T> __device__ __forceinline__ T* global(u64 address) { return static_cast<T*>(__cvta_global_to_generic(address)); }
 
 // An item's elements of a buffer; `at` would first ask what the operand is.
@@ -36,5 +36,11 @@ __device__ __forceinline__ Part part_of(const Launch& launch, u32 number, u32 pe
     return {0, 0, 0};
 }
 
-// Gates of a unit are columns unit, HIDDEN + unit, ... of the packed matrices, in ONNX's order: input, output, forget, candidate.
-constexpr u32 GATES = 4;
+// Gates of a unit are columns unit, HIDDEN + unit, ... of the packed matrices, in ONNX's order.
+constexpr u32 GATES = CELL == 0 ? 4 : CELL == 1 ? 3 : 1;
+
+// What the input gives to the gates of a unit, in one load.
+constexpr u32 SLOTS = GATES == 1 ? 1 : 4;
+struct alignas(SLOTS * sizeof(float)) Gates {
+    float of[SLOTS];
+};

@@ -5,8 +5,8 @@
 //
 // Plain multiply-adds, k from first to last in runs of SEGMENT, as plan.rs has it. Bound by FFMA.
 //
-//   -DHIDDEN=n  -DBIAS=1  there is one      its twin on matrix units: lstm_input.cu
-#include "lstm.cuh"
+//   -DCELL  -DHIDDEN=n  -DBIAS=1  there is one      its twin on matrix units: recurrent_input.cu
+#include "recurrent.cuh"
 #include "slices.cuh"
 
 struct Params {
@@ -14,11 +14,11 @@ struct Params {
     Walk x;  // [time, input]
     Operand w;
     Operand bias;
-    u64 gates;  // f32 [rows][HIDDEN][GATES]
+    u64 gates;  // f32 [rows][HIDDEN][SLOTS]
     u32 time, input;
     u32 k_blocks, unused;
 };
-static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/lstm.rs");
+static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/recurrent.rs");
 
 constexpr u32 ROWS = 32, DEPTH = 16, SEGMENT = 256, THREADS = 128;
 constexpr u32 X_LOADS = ROWS * DEPTH / THREADS, W_LOADS = DEPTH * LINES / 4 / THREADS;
@@ -94,6 +94,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) kernel(const __grid_consta
 #pragma unroll
         for (u32 i = 0; i < 4; i++)
             if (my_row + i < part.rows)
-                gates[(u64(part.first + my_row + i) * HIDDEN + column % HIDDEN) * GATES + column / HIDDEN] = total[i][j] + bias;
+                gates[(u64(part.first + my_row + i) * HIDDEN + column % HIDDEN) * SLOTS + column / HIDDEN] = total[i][j] + bias;
     }
 }

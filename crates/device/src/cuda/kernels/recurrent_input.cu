@@ -2,27 +2,27 @@
 //
 //   row     one time of one item; the rows of a lane are one list, cut into parts of ROWS
 //   block   64 units (a warp has eight) x one part: blockIdx.y, blockIdx.x; 256 threads
-//   w       goes from global memory straight into the registers of its only reader, one block of k ahead (lstm_fragments.cuh)
+//   w       goes from global memory straight into the registers of its only reader, one block of k ahead (recurrent_fragments.cuh)
 //   x       in shared memory, DEPTH blocks of k at a time, for all warps
 //
 // The weights are the smaller side of the product only when a lane has many rows: with 32 of them (one item of 32 times) this is bound by
 // reading w once, 64 MB for 32 lanes of 512 units in bf16, 15 us.
 //
-//   -DHIDDEN=n  -DX_TYPE  how x is held   -DX_CHUNKS=1  x can be read 16 bytes at a time   -DBIAS=1  there is one
-#include "lstm_fragments.cuh"
+//   -DCELL  -DHIDDEN=n  -DX_TYPE  how x is held   -DX_CHUNKS=1  x can be read 16 bytes at a time   -DBIAS=1  there is one
+#include "recurrent_fragments.cuh"
 
 struct Params {
     Launch launch;
     Walk x;  // [time, input]
     Operand w;
     Operand bias;
-    u64 gates;  // f32 [rows][HIDDEN][GATES]
+    u64 gates;  // Gates [rows][HIDDEN]
     u32 time, input;
     u32 k_blocks, unused;
 };
-static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/lstm.rs");
+static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/recurrent.rs");
 
-constexpr u32 ROWS = 32, TILES = ROWS / 8, DEPTH = 4;
+constexpr u32 ROWS = 32, ROW_TILES = ROWS / 8, DEPTH = 4;
 constexpr u32 SLICE_WORDS = DEPTH * BLOCK_ROW_BYTES / 4;
 constexpr u32 PITCH = SLICE_WORDS + RIGHT_PADDING / 4;
 
@@ -69,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     dependency_wait();
     dependents_may_start();
 
-    float sums[TILES][2][2][4] = {};
+    float sums[ROW_TILES][2][TILES][4] = {};
     for (u32 first = 0; first < p.k_blocks; first += DEPTH) {
         __syncthreads();
         stage(p, part, first * (BLOCK_ROW_BYTES / 4), slice);
@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
             const Fragments now = next;
             if (k_block + 1 < p.k_blocks) next = fragments_of(columns, k_block + 1);
 #pragma unroll
-            for (u32 tile = 0; tile < TILES; tile++) {
+            for (u32 tile = 0; tile < ROW_TILES; tile++) {
                 const auto* x = reinterpret_cast<const uint4*>(&slice[tile * 8 + r][(k_block - first) * (BLOCK_ROW_BYTES / 4) + t * 8]);
                 multiply_block(sums[tile], now, {x[0], x[1]});
             }
@@ -93,9 +93,9 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
 #pragma unroll
     for (u32 gate = 0; gate < GATES; gate++) bias[gate] = global<const float>(slot + p.bias.base)[gate * HIDDEN + unit];
 #endif
-    float4* gates = reinterpret_cast<float4*>(p.gates);
+    Gates* gates = reinterpret_cast<Gates*>(p.gates);
 #pragma unroll
-    for (u32 tile = 0; tile < TILES; tile++)
+    for (u32 tile = 0; tile < ROW_TILES; tile++)
 #pragma unroll
         for (u32 column = 0; column < 2; column++) {
             const u32 row = tile * 8 + 2 * t + column;
@@ -104,6 +104,9 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
                 const u32 sum = gate % 2 * 2 + column;
                 return sums[tile][0][gate / 2][sum] + sums[tile][1][gate / 2][sum] + bias[gate];
             };
-            gates[u64(part.first + row) * HIDDEN + unit] = make_float4(gate_of(0), gate_of(1), gate_of(2), gate_of(3));
+            Gates all = {};
+#pragma unroll
+            for (u32 gate = 0; gate < GATES; gate++) all.of[gate] = gate_of(gate);
+            gates[u64(part.first + row) * HIDDEN + unit] = all;
         }
 }

@@ -1,24 +1,24 @@
-//! Recurrent layers: see `kernels/lstm_state.cu`.
+//! Recurrent layers: see `kernels/recurrent_state.cu`.
 //!
 //! ```text
-//!   x ─▶ lstm_input ─▶ gates, f32 in the workspace ─▶ lstm_state ─▶ y, h, c      on matrix units
-//!        lstm_input_strict                            lstm_state_strict           in strict f32
+//!   x ─▶ recurrent_input ─▶ gates, f32 in the workspace ─▶ recurrent_state ─▶ y, h, c      on matrix units
+//!        recurrent_input_strict                            recurrent_state_strict           in strict f32
 //! ```
 //! How a layer is spread over multiprocessors, and how much of it stays on chip, follows from its sizes and the precision alone: see [`Spread`].
 
 use crate::Room;
 use crate::cuda::abi::{LaunchParams, OperandParams, WalkParams};
-use crate::cuda::call::{KernelCall, params};
+use crate::cuda::call::{KernelCall, KernelSpec, params};
 use crate::cuda::site::{Site, type_number};
+use crate::cuda::steps::functions;
 use bytemuck::{Pod, Zeroable};
 use tessera_core::{DType, Precision};
+use tessera_planner::op::{Cell, CellKind, Unary};
 use tessera_planner::pack::{BLOCK_ROW_BYTES, WeightId};
-use tessera_planner::plan::{BufferId, LstmShape, Operand, StepKind};
+use tessera_planner::plan::{BufferId, Operand, RecurrentShape, StepKind};
 
 /// Shared memory that a block can have: 227 KiB.
 const SHARED_BYTES: usize = 227 << 10;
-/// Gates of a unit.
-const GATES: usize = 4;
 /// Rows of a part of the input's product.
 const ROWS: u64 = 32;
 
@@ -42,6 +42,9 @@ params!(InputParams);
 struct StateParams {
     launch: LaunchParams,
     r: OperandParams,
+    bias: OperandParams,
+    peephole: OperandParams,
+    length: OperandParams,
     h0: OperandParams,
     c0: OperandParams,
     y: OperandParams,
@@ -51,13 +54,14 @@ struct StateParams {
     y_offset: u64,
     y_stride: u64,
     time: u32,
-    unused: u32,
+    clip: f32,
 }
 params!(StateParams);
 
-/// Bytes of what the input gives to the gates: f32, for every time of every item.
-pub(super) fn workspace_bytes(shape: &LstmShape, capacity: Room) -> u64 {
-    u64::from(capacity.items) * (shape.time * shape.hidden * GATES * size_of::<f32>()) as u64
+/// Bytes of what the input gives to the gates: f32, for every time of every item; three gates take the room of four.
+pub(super) fn workspace_bytes(shape: &RecurrentShape, kind: CellKind, capacity: Room) -> u64 {
+    let slots = kind.gates().next_power_of_two();
+    u64::from(capacity.items) * (shape.time * shape.hidden * slots * size_of::<f32>()) as u64
 }
 
 /// How the states of some items of one lane are spread over a cluster of blocks.
@@ -78,10 +82,16 @@ struct Spread {
 }
 
 impl Spread {
-    /// On matrix units: a warp sums groups of 8 units, and a block of 8 warps has 32 KiB of each block of k.
-    fn on_matrix_units(hidden: usize, element_bytes: usize) -> Option<Spread> {
+    /// On matrix units: a warp sums groups of 8 units, and a block of 8 warps has 8 KiB of each block of k for each gate. `keeps_state` says
+    /// whether a state may have to stay as it is.
+    fn on_matrix_units(
+        hidden: usize,
+        element_bytes: usize,
+        gates: usize,
+        keeps_state: bool,
+    ) -> Option<Spread> {
         const WARPS: usize = 8;
-        const KEPT_BYTES: usize = WARPS * 4096;
+        let kept_bytes = WARPS * gates * 1024;
         let k_blocks = (hidden * element_bytes).div_ceil(BLOCK_ROW_BYTES);
         let groups = hidden.div_ceil(8);
         let cluster = groups.div_ceil(WARPS).next_power_of_two().min(8);
@@ -89,25 +99,25 @@ impl Spread {
         let state_bytes = |items: usize| 2 * items * (k_blocks * BLOCK_ROW_BYTES + 16);
         let items = [8, 4, 2, 1].into_iter().find(|&items| state_bytes(items) <= SHARED_BYTES / 2)?;
         // Cells, and where a warp has several groups, states too.
-        let own_bytes = if per_warp > 1 { per_warp * 4096 } else { 2048 };
+        let own_bytes = if per_warp > 1 || keeps_state { per_warp * 4096 } else { 2048 };
         let fixed = state_bytes(items) + own_bytes;
-        let (blocks, room) = (per_warp * k_blocks, SHARED_BYTES.checked_sub(fixed)? / KEPT_BYTES);
+        let (blocks, room) = (per_warp * k_blocks, SHARED_BYTES.checked_sub(fixed)? / kept_bytes);
         // Four blocks are half of a thread's registers. Where weights also come from L2, those on their way need registers too.
         let held = if blocks <= 4 + room { 4 } else { 2 }.min(k_blocks);
         let kept = (blocks - held).min(room);
-        Some(Spread { cluster, items, per_warp, held, kept, shared_bytes: fixed + kept * KEPT_BYTES })
+        Some(Spread { cluster, items, per_warp, held, kept, shared_bytes: fixed + kept * kept_bytes })
     }
 
     /// In strict f32: a block takes 64 units at a time, in eight slices of k.
-    fn strict(hidden: usize) -> Option<Spread> {
+    fn strict(hidden: usize, gates: usize) -> Option<Spread> {
         const PASS: usize = 64;
         const SLICES: usize = 8;
         let cluster = hidden.div_ceil(PASS).next_power_of_two().min(8);
         let units = hidden.div_ceil(cluster);
-        let per_item = 2 * hidden + SLICES * GATES * PASS + 2 * units.next_multiple_of(PASS);
+        let per_item = 2 * hidden + SLICES * gates * PASS + 2 * units.next_multiple_of(PASS);
         let fixed = |items: usize| per_item * items * size_of::<f32>();
         let items = [4, 2, 1].into_iter().find(|&items| fixed(items) <= SHARED_BYTES / 2)?;
-        let row_bytes = GATES * units * size_of::<f32>();
+        let row_bytes = gates * units * size_of::<f32>();
         let kept = ((SHARED_BYTES - fixed(items)) / row_bytes).min(hidden);
         let shared_bytes = fixed(items) + kept * row_bytes;
         Some(Spread { cluster, items, per_warp: 1, held: 0, kept, shared_bytes })
@@ -117,31 +127,37 @@ impl Spread {
 /// A recurrent layer of a site.
 struct Layer<'a> {
     site: &'a Site<'a>,
-    shape: LstmShape,
+    shape: RecurrentShape,
+    cell: &'a Cell,
     strict: bool,
 }
 
 pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
-    let StepKind::Lstm { shape, y, h, c, .. } = kind else { unreachable!("called for its own kind") };
+    let StepKind::Recurrent { shape, cell, y, h, c, .. } = kind else {
+        unreachable!("called for its own kind")
+    };
     if shape.time == 0 || shape.input == 0 || shape.hidden == 0 {
         return Err(format!("{shape:?} has nothing to compute"));
+    }
+    if cell.kind == (CellKind::Gru { linear_before_reset: false }) {
+        return Err("a GRU that resets the state before its product has no kernel; export it with linear_before_reset = 1".to_owned());
     }
     if y.is_none() && h.is_none() && c.is_none() {
         return Ok(Vec::new());
     }
-    let layer = Layer { site, shape: *shape, strict: site.precision() == Precision::Fp32 };
+    let layer = Layer { site, shape: *shape, cell, strict: site.precision() == Precision::Fp32 };
     Ok(vec![layer.input(kind)?, layer.state(kind)?])
 }
 
 impl Layer<'_> {
     fn input(&self, kind: &StepKind) -> Result<KernelCall, String> {
-        let StepKind::Lstm { x, w, bias, .. } = kind else { unreachable!("called for its own kind") };
+        let StepKind::Recurrent { x, weights, .. } = kind else { unreachable!("called for its own kind") };
         let (site, shape) = (self.site, self.shape);
         let params = InputParams {
             launch: site.launch,
             x: site.walk(x),
-            w: site.operand(Operand::Weight(*w)),
-            bias: self.vector(*bias)?,
+            w: site.operand(Operand::Weight(weights.w)),
+            bias: self.vector(weights.bias)?,
             gates: site.workspace,
             time: length(shape.time)?,
             input: length(shape.input)?,
@@ -154,12 +170,11 @@ impl Layer<'_> {
         }
         // Each lane's last part may be cut short.
         let parts = ((rows + (ROWS - 1) * u64::from(site.capacity.lanes)) / ROWS) as u32;
-        let source = if self.strict { "lstm_input_strict.cu" } else { "lstm_input.cu" };
-        let mut spec =
-            site.spec(source).define("HIDDEN", shape.hidden).define("BIAS", u32::from(bias.is_some()));
+        let source = if self.strict { "recurrent_input_strict.cu" } else { "recurrent_input.cu" };
+        let mut spec = self.spec(source).define("BIAS", u32::from(weights.bias.is_some()));
         let stored = held(site, x.operand)?;
         if self.strict {
-            let panels = (GATES * shape.hidden).div_ceil(64) as u32;
+            let panels = (self.cell.kind.gates() * shape.hidden).div_ceil(64) as u32;
             return Ok(KernelCall::new(spec, &params, [parts, panels, 1], 128));
         }
         let bytes = stored.size();
@@ -175,13 +190,17 @@ impl Layer<'_> {
     }
 
     fn state(&self, kind: &StepKind) -> Result<KernelCall, String> {
-        let StepKind::Lstm { r, h0, c0, y, y_offset, y_stride, h, c, .. } = kind else {
+        let StepKind::Recurrent { weights, length: count, h0, c0, y, y_offset, y_stride, h, c, .. } = kind
+        else {
             unreachable!("called for its own kind")
         };
         let (site, shape) = (self.site, self.shape);
         let spread = match self.strict {
-            true => Spread::strict(shape.hidden),
-            false => Spread::on_matrix_units(shape.hidden, self.element_bytes()),
+            true => Spread::strict(shape.hidden, self.cell.kind.gates()),
+            false => {
+                let gates = self.cell.kind.gates();
+                Spread::on_matrix_units(shape.hidden, self.element_bytes(), gates, count.is_some())
+            }
         };
         let spread =
             spread.ok_or_else(|| format!("a state of {} units does not fit shared memory", shape.hidden))?;
@@ -189,7 +208,10 @@ impl Layer<'_> {
         let buffer = |of: Option<BufferId>| operand(of.map(Operand::Buffer));
         let params = StateParams {
             launch: site.launch,
-            r: site.operand(Operand::Weight(*r)),
+            r: site.operand(Operand::Weight(weights.r)),
+            bias: self.vector(weights.bias)?,
+            peephole: self.vector(weights.peephole)?,
+            length: operand(*count),
             h0: operand(*h0),
             c0: operand(*c0),
             y: buffer(*y),
@@ -199,12 +221,15 @@ impl Layer<'_> {
             y_offset: *y_offset as u64,
             y_stride: *y_stride as u64,
             time: length(shape.time)?,
-            unused: 0,
+            clip: self.cell.clip.unwrap_or(f32::INFINITY),
         };
-        let source = if self.strict { "lstm_state_strict.cu" } else { "lstm_state.cu" };
-        let mut spec = site
-            .spec(source)
-            .define("HIDDEN", shape.hidden)
+        let source = if self.strict { "recurrent_state_strict.cu" } else { "recurrent_state.cu" };
+        let mut spec = self
+            .functions(self.spec(source))
+            .define("BIAS", u32::from(weights.bias.is_some()))
+            .define("PEEPHOLE", u32::from(weights.peephole.is_some()))
+            .define("LENGTHS", u32::from(count.is_some()))
+            .define("CLIP", u32::from(self.cell.clip.is_some()))
             .define("CLUSTER", spread.cluster)
             .define("ITEMS", spread.items)
             .define("KEPT", spread.kept)
@@ -227,6 +252,32 @@ impl Layer<'_> {
         let mut call = KernelCall::new(spec, &params, grid, threads).shared(spread.shared_bytes);
         call.cluster = spread.cluster as u32;
         Ok(call)
+    }
+
+    /// A kernel's source with what all kernels of a layer know.
+    fn spec(&self, source: &'static str) -> KernelSpec {
+        let cell = match self.cell.kind {
+            CellKind::Lstm { .. } => 0,
+            CellKind::Gru { .. } => 1,
+            CellKind::Rnn => 2,
+        };
+        self.site.spec(source).define("CELL", cell).define("HIDDEN", self.shape.hidden)
+    }
+
+    /// The cell's functions, as expressions of `x`; the usual ones have their own forms for each precision.
+    fn functions(&self, mut spec: KernelSpec) -> KernelSpec {
+        for (name, function) in
+            ["FUNCTION_F", "FUNCTION_G", "FUNCTION_H"].into_iter().zip(&self.cell.functions)
+        {
+            let expression = match function {
+                Unary::Sigmoid => "sigmoid(x)".to_owned(),
+                Unary::Tanh => "hyperbolic_tangent(x)".to_owned(),
+                other => functions::unary(*other, "x"),
+            };
+            spec = spec.define(name, expression);
+        }
+        let coupled = self.cell.kind == CellKind::Lstm { input_forget: true };
+        spec.define("COUPLED", u32::from(coupled))
     }
 
     /// Bytes of an element of a matrix.
@@ -262,20 +313,25 @@ mod tests {
 
     #[test]
     fn a_layer_of_512_stays_on_chip_in_halves_and_in_part_in_f32() {
-        let halves = Spread::on_matrix_units(512, 2).unwrap();
+        let halves = Spread::on_matrix_units(512, 2, 4, false).unwrap();
         assert_eq!((halves.cluster, halves.held + halves.kept), (8, 8));
-        let floats = Spread::on_matrix_units(512, 4).unwrap();
+        let floats = Spread::on_matrix_units(512, 4, 4, false).unwrap();
         assert_eq!((floats.held, floats.kept), (2, 6));
-        assert_eq!(Spread::strict(512).unwrap().kept, 177);
+        assert_eq!(Spread::strict(512, 4).unwrap().kept, 177);
+        // Three gates leave room for more of them.
+        assert!(Spread::on_matrix_units(512, 4, 3, false).unwrap().kept > floats.kept);
     }
 
     #[test]
     fn every_size_fits_or_is_refused() {
         for hidden in (1..70).chain((70..40_000).step_by(97)) {
             for spread in [
-                Spread::on_matrix_units(hidden, 2),
-                Spread::on_matrix_units(hidden, 4),
-                Spread::strict(hidden),
+                Spread::on_matrix_units(hidden, 2, 4, false),
+                Spread::on_matrix_units(hidden, 4, 4, true),
+                Spread::on_matrix_units(hidden, 2, 3, true),
+                Spread::on_matrix_units(hidden, 4, 1, false),
+                Spread::strict(hidden, 4),
+                Spread::strict(hidden, 1),
             ] {
                 let Some(spread) = spread else {
                     assert!(hidden > 10_000, "{hidden} units are refused");
@@ -283,7 +339,7 @@ mod tests {
                 };
                 assert!(spread.shared_bytes <= SHARED_BYTES, "{hidden}: {spread:?}");
             }
-            let Some(spread) = Spread::on_matrix_units(hidden, 2) else { continue };
+            let Some(spread) = Spread::on_matrix_units(hidden, 2, 4, false) else { continue };
             assert!(spread.per_warp * spread.cluster * 64 >= hidden, "{hidden}: every unit has a warp");
         }
     }
