@@ -43,7 +43,7 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Copies one tenant version's weights into a slot of its class's slab. Costs one copy; disturbs no launch.
     /// Errors when the bytes are not the layout's, or do not fit [`DeviceInfo::memory_limit`].
     /// The slot is given back when the last clone of the answer is dropped, launches in flight holding theirs.
-    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: &Packed) -> Result<Slot, DeviceError>;
+    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError>;
 
     /// Makes a program of a plan for one partition, with room for so many lanes and items. May take long (CUDA compiles
     /// and captures): never on the serving path. The layout is the one that the plan's weights refer to.

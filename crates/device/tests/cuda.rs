@@ -136,12 +136,9 @@ fn load<'a>(
     let key = PlanKey { class: class.id, dims: [free].into(), precision };
     let plan = Arc::new(tessera_planner::plan(key, class.folded(), &layout, &values).unwrap());
     let slots = models.iter().map(|model| {
-        let mut read = |id: tessera_planner::graph::ParamId| {
-            let param = &class.graph.params[id.0 as usize];
-            source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-        };
-        let packed = pack(&class.graph, class.folded(), &layout, &mut read).unwrap();
-        device.upload(class.id, &layout, &packed).unwrap()
+        let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+        let packed = pack(&class.graph, class.folded(), &layout, &mut source).unwrap();
+        device.upload(class.id, &layout, packed).unwrap()
     });
     let slots = slots.collect();
     let room = Room { lanes: 32, items: 128 };

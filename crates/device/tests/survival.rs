@@ -32,7 +32,7 @@ fn layout(device: &CpuDevice, case: &Case) -> Arc<SlotLayout> {
 fn upload(device: &CpuDevice, case: &Case, seed: u64) -> Result<Slot, DeviceError> {
     let layout = layout(device, case);
     let packed = case.pack(&case.random_weights(&mut StdRng::seed_from_u64(seed)), &layout);
-    device.upload(case.plan.key.class, &layout, &packed)
+    device.upload(case.plan.key.class, &layout, packed)
 }
 
 fn compile(device: &CpuDevice, case: &Case) -> ProgramId {

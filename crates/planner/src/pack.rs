@@ -4,22 +4,28 @@
 //!   Class ─layout(target)─▶ SlotLayout   what lies where in a slot; per (class, precision, device), never per shape
 //!   Model ─pack(layout)───▶ Packed       the bytes; per tenant version, cached on disk by everything that can change them
 //! ```
-//! Each packed tensor is the value of a small expression over parameters (fold a BatchNorm, transpose, add two biases),
-//! evaluated by the reference, then laid out as a device wants it. Plans refer to packed tensors by [`WeightId`] alone.
+//! Each packed tensor is the value of a small expression over parameters (fold a BatchNorm, transpose, add two biases), laid out as a
+//! device wants it. What is large streams from its file into its place; what is not is evaluated by the reference. Plans refer to packed
+//! tensors by [`WeightId`] alone.
 
 mod evaluate;
-mod identity;
 pub(crate) mod lay;
+mod packed;
+mod sources;
+mod stream;
 
-pub use identity::{WeightsHash, identify};
 pub use lay::lay;
+pub use packed::Packed;
+pub use sources::Sources;
 
-use crate::fold::{Folded, Role};
-use crate::graph::{Graph, ParamId};
+use crate::fold::{Folded, FoldedWeight, Role};
+use crate::graph::{Graph, ParamId, WeightSource};
 use crate::reference::EvalError;
 use crate::source::SourceError;
-use crate::tensor::{Tensor, checked_len};
-use evaluate::Evaluation;
+use crate::tensor::checked_len;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use tessera_core::{Bytes, DType, Precision};
 
 /// Index into [`SlotLayout::tensors`].
@@ -150,15 +156,8 @@ impl Layout {
     }
 }
 
-/// The packed weights of one tenant version: the bytes of a slot.
-#[derive(Clone, Debug)]
-pub struct Packed {
-    /// Exactly [`SlotLayout::bytes`] bytes.
-    pub bytes: Vec<u8>,
-}
-
 /// What every offset in a slot is a multiple of: a line of a GPU's cache, two of a CPU's.
-const ALIGNMENT: usize = 128;
+pub const ALIGNMENT: usize = 128;
 
 /// Why weights cannot be packed.
 #[derive(Debug, thiserror::Error)]
@@ -277,31 +276,76 @@ impl Layout {
 
 /// The bytes of a slot: every weight of `folded`, which was folded from `class`, computed and laid out as `layout` says.
 ///
-/// `read` brings a parameter of `class` with this tenant's elements, in any float type, and is called once for each that is needed. Costs a pass
-/// over the weights for reading and one or a few for computing; memory peaks at the slot and about one tensor.
+/// `source` says where this tenant's elements of a parameter are, in any float type; it is asked once for each that is needed. Costs a pass
+/// over the weights, on a few cores where there are many; memory peaks at the slot and one piece of a tensor, or one tensor of what has to be
+/// computed whole.
 pub fn pack(
     class: &Graph,
     folded: &Folded,
     layout: &SlotLayout,
-    read: &mut dyn FnMut(ParamId) -> Result<Tensor, SourceError>,
+    source: &mut dyn FnMut(ParamId) -> Result<WeightSource, SourceError>,
 ) -> Result<Packed, PackError> {
-    pack_identified(class, folded, layout, read).map(|(packed, _)| packed)
+    pack_sources(&Sources::of(class, folded, source)?, folded, layout)
 }
 
-/// As [`pack`], with the identity of the very bytes that were packed.
-pub(crate) fn pack_identified(
-    class: &Graph,
+/// As [`pack`], of sources that were looked up before.
+pub(crate) fn pack_sources(
+    sources: &Sources<'_>,
     folded: &Folded,
     layout: &SlotLayout,
-    read: &mut dyn FnMut(ParamId) -> Result<Tensor, SourceError>,
-) -> Result<(Packed, WeightsHash), PackError> {
+) -> Result<Packed, PackError> {
     let len = usize::try_from(layout.bytes.0).expect("the layout was checked to fit memory");
-    let mut bytes = vec![0; len];
-    let mut evaluation = Evaluation::new(class, folded, read);
-    for (weight, packed) in folded.weights.iter().zip(&layout.tensors) {
-        let tensor = evaluation.weight(weight)?;
-        lay::lay(weight.role, tensor.dims(), tensor.bytes(), packed, &mut bytes);
+    let mut packed = Packed::zeroed(len);
+    let mut jobs = Vec::with_capacity(layout.tensors.len());
+    let (mut rest, mut at) = (packed.bytes_mut(), 0);
+    for (number, (weight, tensor)) in folded.weights.iter().zip(&layout.tensors).enumerate() {
+        let (_, from_here) = rest.split_at_mut(tensor.offset - at);
+        let (to, later) = from_here.split_at_mut(tensor.bytes());
+        jobs.push(Job { number, weight, tensor, to });
+        (rest, at) = (later, tensor.offset + tensor.bytes());
     }
-    let hash = evaluation.finish();
-    Ok((Packed { bytes }, hash))
+    // The largest first, so that no core is left with one when the others are done. Taken from the end.
+    jobs.sort_by_key(|job| job.to.len());
+    let jobs = Mutex::new(jobs);
+    let failed = Mutex::new(None);
+    let work = || {
+        let mut piece = Vec::new();
+        loop {
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(Job { number, weight, tensor, to }) = job else { return };
+            let Err(error) = stream::fill(weight, tensor, sources, &mut piece, to) else { continue };
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            // Of several the first in the model's order, so that a message does not depend on threads.
+            if failed.as_ref().is_none_or(|(earlier, _)| number < *earlier) {
+                *failed = Some((number, error));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        (1..threads(len)).for_each(|_| _ = scope.spawn(work));
+        work();
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(packed),
+    }
+}
+
+/// One weight on its way.
+struct Job<'a> {
+    number: usize,
+    weight: &'a FoldedWeight,
+    tensor: &'a PackedTensor,
+    to: &'a mut [u8],
+}
+
+/// Memory is busy with so many; loads must not take all cores of a server that serves.
+const MOST_THREADS: usize = 4;
+/// A slot for which another thread is worth being started.
+const WORTH_A_THREAD: usize = 8 << 20;
+
+/// How many threads pack a slot of so many bytes.
+fn threads(bytes: usize) -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (bytes / WORTH_A_THREAD).clamp(1, cores.min(MOST_THREADS))
 }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tessera_core::DType;
 
-/// What tells one state of a file from another: its length, when it was written and, where the system knows it, which file it is.
+/// What tells one state of a file from another: its length, when it was written and, where the system knows it, which file it is and when
+/// anything about it changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
     /// Length in bytes.
@@ -22,6 +23,8 @@ pub struct Stamp {
     pub modified: Option<SystemTime>,
     /// Device and inode; `None` where there is no such thing.
     pub identity: Option<(u64, u64)>,
+    /// When content or attributes last changed, which nobody can set, in nanoseconds since 1970; `None` where there is no such thing.
+    pub changed_ns: Option<i128>,
 }
 
 /// Why bytes of a file could not be had.
@@ -80,13 +83,14 @@ pub enum SourceError {
 impl Stamp {
     fn of(metadata: &Metadata) -> Stamp {
         #[cfg(unix)]
-        let identity = {
+        let (identity, changed_ns) = {
             use std::os::unix::fs::MetadataExt;
-            Some((metadata.dev(), metadata.ino()))
+            let changed_ns = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+            (Some((metadata.dev(), metadata.ino())), Some(changed_ns))
         };
         #[cfg(not(unix))]
-        let identity = None;
-        Stamp { len: metadata.len(), modified: metadata.modified().ok(), identity }
+        let (identity, changed_ns) = (None, None);
+        Stamp { len: metadata.len(), modified: metadata.modified().ok(), identity, changed_ns }
     }
 }
 
@@ -99,39 +103,117 @@ pub fn stamp(path: &Path) -> Result<Stamp, SourceError> {
     }
 }
 
-/// All bytes of the file at `path`, at most `limit` of them.
-pub fn read_file(path: &Path, limit: u64) -> Result<Bytes, SourceError> {
-    let stamp = stamp(path)?;
-    if stamp.len > limit {
-        return Err(SourceError::TooLarge { path: path.into(), len: stamp.len, limit });
-    }
-    read_range(path, &stamp, 0, stamp.len)
-}
-
 /// `len` bytes from `offset` on of the file at `path`, which must be as it was when `stamp` was taken, before and after.
 pub fn read_range(path: &Path, stamp: &Stamp, offset: u64, len: u64) -> Result<Bytes, SourceError> {
+    let mut opened = Opened::at(path, stamp, offset, len)?;
     let io = |source| SourceError::Io { path: path.into(), source };
-    let changed = || SourceError::Changed { path: path.into() };
-    match offset.checked_add(len) {
-        Some(end) if end <= stamp.len => {}
-        end => {
-            let end = end.unwrap_or(u64::MAX);
-            return Err(SourceError::Short { path: path.into(), len: stamp.len, offset, end });
-        }
-    }
-    let mut file = File::open(path).map_err(io)?;
-    if Stamp::of(&file.metadata().map_err(io)?) != *stamp {
-        return Err(changed());
-    }
     let room = usize::try_from(len).map_err(|_| io(io::ErrorKind::OutOfMemory.into()))?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(room).map_err(|_| io(io::ErrorKind::OutOfMemory.into()))?;
-    file.seek(SeekFrom::Start(offset)).map_err(io)?;
-    file.by_ref().take(len).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() != room || Stamp::of(&file.metadata().map_err(io)?) != *stamp {
-        return Err(changed());
+    opened.file.by_ref().take(len).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() != room {
+        return Err(SourceError::Changed { path: path.into() });
     }
+    opened.finish()?;
     Ok(bytes.into())
+}
+
+/// A user's file in the state that a stamp says.
+#[derive(Debug)]
+pub(crate) struct Opened<'a> {
+    file: File,
+    path: &'a Path,
+    stamp: &'a Stamp,
+}
+
+impl<'a> Opened<'a> {
+    /// Before byte `offset`, from which on it has `len` bytes or more. Errors when it has fewer, or is in another state.
+    pub(crate) fn at(path: &'a Path, stamp: &'a Stamp, offset: u64, len: u64) -> Result<Self, SourceError> {
+        match offset.checked_add(len) {
+            Some(end) if end <= stamp.len => {}
+            end => {
+                let end = end.unwrap_or(u64::MAX);
+                return Err(SourceError::Short { path: path.into(), len: stamp.len, offset, end });
+            }
+        }
+        let file = File::open(path).map_err(|source| SourceError::Io { path: path.into(), source })?;
+        let mut opened = Opened { file, path, stamp };
+        opened.check()?;
+        opened.seek(offset)?;
+        Ok(opened)
+    }
+
+    pub(crate) fn seek(&mut self, offset: u64) -> Result<(), SourceError> {
+        self.file.seek(SeekFrom::Start(offset)).map(drop).map_err(|source| self.io(source))
+    }
+
+    /// The next bytes, as many as there is room for.
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+        self.file.read_exact(bytes).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => SourceError::Changed { path: self.path.into() },
+            _ => self.io(source),
+        })
+    }
+
+    /// What was read is of the state that the stamp says.
+    pub(crate) fn finish(self) -> Result<(), SourceError> {
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), SourceError> {
+        match Stamp::of(&self.file.metadata().map_err(|source| self.io(source))?) == *self.stamp {
+            true => Ok(()),
+            false => Err(SourceError::Changed { path: self.path.into() }),
+        }
+    }
+
+    fn io(&self, source: io::Error) -> SourceError {
+        SourceError::Io { path: self.path.into(), source }
+    }
+}
+
+/// The bytes of a weight from the first to the last, without ever holding all of them.
+#[derive(Debug)]
+pub(crate) enum Pieces<'a> {
+    /// The rest of what is in memory.
+    Memory(&'a [u8]),
+    /// A file, before the next piece.
+    File(Opened<'a>),
+}
+
+impl<'a> Pieces<'a> {
+    /// Errors when the file is in another state than it was, and for what has to be converted.
+    pub(crate) fn open(source: &'a WeightSource) -> Result<Pieces<'a>, SourceError> {
+        match source {
+            WeightSource::Inline(tensor) => Ok(Pieces::Memory(tensor.bytes())),
+            WeightSource::File { path, stamp, offset, len } => {
+                Ok(Pieces::File(Opened::at(path, stamp, *offset, *len)?))
+            }
+            WeightSource::Converted { .. } | WeightSource::Forgotten => Err(SourceError::Forgotten),
+        }
+    }
+
+    /// The next `len` bytes, instead of what was in `piece`. The caller takes no more than there are.
+    pub(crate) fn next(&mut self, len: usize, piece: &mut Vec<u8>) -> Result<(), SourceError> {
+        piece.resize(len, 0);
+        match self {
+            Pieces::File(opened) => opened.fill(piece),
+            Pieces::Memory(rest) => {
+                let (now, later) = rest.split_at(len);
+                piece.copy_from_slice(now);
+                *rest = later;
+                Ok(())
+            }
+        }
+    }
+
+    /// Errors when the file changed meanwhile: then what was read may be of two states.
+    pub(crate) fn finish(self) -> Result<(), SourceError> {
+        match self {
+            Pieces::Memory(_) => Ok(()),
+            Pieces::File(opened) => opened.finish(),
+        }
+    }
 }
 
 /// The tensor that `source` points at, of this type and shape: exactly its bytes, read once.

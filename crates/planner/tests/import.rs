@@ -4,12 +4,13 @@
 
 mod common;
 
-use common::fixture;
+use common::{fixture, floats, model, node, one_node};
 use prost::Message;
 use tessera_core::DType;
 use tessera_planner::class::load_bytes;
 use tessera_planner::describe::describe;
-use tessera_planner::graph::{Dim, Graph, Param, ParamData};
+use tessera_planner::graph::{Dim, Graph, Param, ParamData, WeightSource};
+use tessera_planner::onnx::import::import_file;
 use tessera_planner::onnx::import_bytes;
 use tessera_planner::onnx::proto::attribute_proto::AttributeType;
 use tessera_planner::onnx::proto::{AttributeProto, NodeProto, TensorProto};
@@ -233,4 +234,60 @@ fn typed_fields_hold_the_same_as_raw_data() {
         };
         assert_eq!(read(typed), read(raw));
     }
+}
+
+#[test]
+fn a_file_and_its_bytes_are_one_model() {
+    let mut looked_for = 0;
+    for name in
+        ["resnet26_narrow-0", "bert_tiny-0", "lstm-0", "timm_test_vit", "block_fresh", "mobilenet_v2_035-0"]
+    {
+        let path = fixture(&format!("{name}.onnx"));
+        let (by_path, by_bytes) =
+            (import_file(&path).unwrap(), import_bytes(std::fs::read(&path).unwrap(), None).unwrap());
+        assert_eq!(by_path.origins, by_bytes.origins);
+        assert_eq!(by_path.graph.params.len(), by_bytes.graph.params.len());
+        for (one, other) in by_path.graph.params.iter().zip(&by_bytes.graph.params) {
+            assert_eq!((&one.name, one.dtype, &one.dims), (&other.name, other.dtype, &other.dims));
+            let (ParamData::Weight(one_source), ParamData::Weight(other_source)) = (&one.data, &other.data)
+            else {
+                continue;
+            };
+            looked_for += usize::from(matches!(one_source, WeightSource::File { .. }));
+            let read = |source| read_weight(source, one.dtype, &one.dims).unwrap();
+            assert!(read(one_source) == read(other_source), "{} of {name}", one.name);
+        }
+    }
+    assert!(looked_for > 20, "large weights stay in their files");
+}
+
+#[test]
+fn raw_data_of_another_length_than_the_shape_is_refused_without_being_read() {
+    let mut tensor = floats("w", &[5000], &[]);
+    tensor.float_data.clear();
+    tensor.raw_data = Some(vec![0; 4 * 4999].into());
+    let graph = one_node(&[("x", &[0, 5000])], vec![tensor], node("Add", &["x", "w"], &["y"], vec![]));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, model(17, graph).encode_to_vec()).unwrap();
+    let error = import_file(&path).unwrap_err().to_string();
+    assert!(error.contains("holds 20000 bytes, but 19996 were given"), "{error}");
+}
+
+#[test]
+fn weights_of_a_file_that_changed_since_it_was_imported_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::copy(fixture("resnet26_narrow-0.onnx"), &path).unwrap();
+    let imported = import_file(&path).unwrap();
+    std::fs::copy(fixture("resnet26_narrow-1.onnx"), &path).unwrap();
+    let mut params = imported.graph.params.iter();
+    let (param, source) = params
+        .find_map(|param| match &param.data {
+            ParamData::Weight(source @ WeightSource::File { .. }) => Some((param, source)),
+            _ => None,
+        })
+        .unwrap();
+    let error = read_weight(source, param.dtype, &param.dims).unwrap_err().to_string();
+    assert!(error.contains("changed while it was read"), "{error}");
 }

@@ -5,16 +5,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tessera_core::{Bytes, ClassId, DType, Precision};
 use tessera_planner::fold::{Folded, FoldedWeight, Role, WeightExpr};
 use tessera_planner::graph::{Graph, Param, ParamData, ParamId, ValueId, WeightSource};
 use tessera_planner::op::{Binary, Op};
 use tessera_planner::pack::Matrices;
-use tessera_planner::pack::{WeightsHash, identify, pack};
+use tessera_planner::pack::{PackError, Sources, pack};
 use tessera_planner::pack_cache::{CacheError, CacheKey, PackCache, Wanted};
+use tessera_planner::source::stamp;
 use tessera_planner::{PackTarget, Packed, SlotLayout, Tensor};
 
 const TARGET: PackTarget =
@@ -48,14 +50,24 @@ fn weights(first: f32) -> Tensor {
     Tensor::from_elements(&[2, 3], &[first, 1.0, 2.0, 3.0, 4.0, 5.0])
 }
 
-fn key(number: u8) -> CacheKey {
-    let (_, folded) = class();
+fn inline(first: f32) -> WeightSource {
+    WeightSource::Inline(weights(first))
+}
+
+/// The key of weights, as it is made at a moment.
+fn key_of(source: &WeightSource, now: SystemTime) -> Option<CacheKey> {
+    let (graph, folded) = class();
     let layout = SlotLayout::of(&folded, TARGET).unwrap();
-    CacheKey::new(ClassId([0; 16]), &folded, &layout, &WeightsHash([number; 32]))
+    let sources = Sources::of(&graph, &folded, &mut |_| Ok(source.clone())).unwrap();
+    CacheKey::new(ClassId([0; 16]), &folded, &layout, &sources, now)
+}
+
+fn key(number: u8) -> CacheKey {
+    key_of(&inline(f32::from(number)), SystemTime::now()).unwrap()
 }
 
 fn packed(number: u8, len: usize) -> Packed {
-    Packed { bytes: vec![number; len] }
+    Packed::from(&vec![number; len][..])
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
@@ -72,10 +84,10 @@ fn what_was_put_comes_back_and_nothing_else_does() {
     let cache = open(&dir, 1 << 20);
     assert!(cache.get(&key(1), Bytes(100)).unwrap().is_none());
     cache.put(&key(1), &packed(1, 100)).unwrap();
-    assert_eq!(cache.get(&key(1), Bytes(100)).unwrap().unwrap().bytes, [1; 100]);
+    assert_eq!(cache.get(&key(1), Bytes(100)).unwrap().unwrap().bytes(), [1; 100]);
     assert!(cache.get(&key(2), Bytes(100)).unwrap().is_none());
     assert_eq!(
-        open(&dir, 1 << 20).get(&key(1), Bytes(100)).unwrap().unwrap().bytes,
+        open(&dir, 1 << 20).get(&key(1), Bytes(100)).unwrap().unwrap().bytes(),
         [1; 100],
         "after a restart"
     );
@@ -83,10 +95,11 @@ fn what_was_put_comes_back_and_nothing_else_does() {
 
 #[test]
 fn a_key_differs_with_everything_that_changes_the_bytes() {
-    let (_, folded) = class();
+    let (graph, folded) = class();
     let key = |class: ClassId, folded: &Folded, target: PackTarget, weights: u8| {
         let layout = SlotLayout::of(folded, target).unwrap();
-        CacheKey::new(class, folded, &layout, &WeightsHash([weights; 32]))
+        let sources = Sources::of(&graph, folded, &mut |_| Ok(inline(f32::from(weights)))).unwrap();
+        CacheKey::new(class, folded, &layout, &sources, SystemTime::now()).unwrap()
     };
     let class = ClassId([0; 16]);
     let mut other = folded.clone();
@@ -210,7 +223,7 @@ fn race(cache: &PackCache) {
         let number = round % 3;
         cache.put(&key(number), &packed(number, 50_000)).unwrap();
         let found = cache.get(&key(number), Bytes(50_000)).unwrap().expect("nobody evicts");
-        assert!(found.bytes.iter().all(|&byte| byte == number));
+        assert!(found.bytes().iter().all(|&byte| byte == number));
     }
 }
 
@@ -239,29 +252,86 @@ fn a_racing_process() {
     race(&PackCache::open(dir, Bytes(1 << 30)).unwrap());
 }
 
+/// The weights as a file has them.
+fn in_file(path: &Path, first: f32) -> WeightSource {
+    fs::write(path, weights(first).bytes()).unwrap();
+    let stamp = stamp(path).unwrap();
+    WeightSource::File { path: Arc::new(path.to_owned()), len: stamp.len, stamp, offset: 0 }
+}
+
 #[test]
-fn packing_through_the_cache_computes_once_and_reads_as_often_as_it_says() {
+fn packing_through_the_cache_computes_once_and_asks_once_for_each_weight() {
     let dir = TempDir::new().unwrap();
     let cache = open(&dir, 1 << 20);
     let (graph, folded) = class();
     let layout = SlotLayout::of(&folded, TARGET).unwrap();
     let wanted = Wanted { class: ClassId([0; 16]), graph: &graph, folded: &folded, layout: &layout };
-    let want = pack(&graph, &folded, &layout, &mut |_| Ok(weights(7.0))).unwrap();
-
-    let mut reads = 0;
-    for expected in [4, 2, 2] {
-        reads = 0;
-        let mut read = |_| {
-            reads += 1;
-            Ok(weights(7.0))
+    let want = pack(&graph, &folded, &layout, &mut |_| Ok(inline(7.0))).unwrap();
+    for _ in 0..3 {
+        let mut asked = 0;
+        let mut source = |_| {
+            asked += 1;
+            Ok(inline(7.0))
         };
         let mut complain = |error: CacheError| panic!("{error}");
-        assert_eq!(cache.pack(&wanted, &mut read, &mut complain).unwrap().bytes, want.bytes);
-        assert_eq!(reads, expected);
+        assert_eq!(cache.pack(&wanted, &mut source, &mut complain).unwrap().bytes(), want.bytes());
+        assert_eq!((asked, entries(dir.path()).len()), (2, 1));
     }
-    let other = cache.pack(&wanted, &mut |_| Ok(weights(8.0)), &mut |error| panic!("{error}")).unwrap();
-    assert_ne!(other.bytes, want.bytes, "other weights are another entry");
-    let _ = reads;
+    let other = cache.pack(&wanted, &mut |_| Ok(inline(8.0)), &mut |error| panic!("{error}")).unwrap();
+    assert_ne!(other.bytes(), want.bytes(), "other weights are another entry");
+}
+
+#[test]
+fn tenants_are_told_apart_by_a_single_bit() {
+    let mut bytes = weights(7.0).bytes().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    let changed = WeightSource::Inline(Tensor::new(DType::F32, vec![2, 3], bytes).unwrap());
+    let now = SystemTime::now();
+    assert_eq!(key_of(&inline(7.0), now), key_of(&inline(7.0), now));
+    assert_ne!(key_of(&inline(7.0), now), key_of(&changed, now));
+}
+
+#[test]
+fn a_file_is_known_again_once_its_times_would_tell_of_a_change() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("weights");
+    let old = in_file(&path, 1.0);
+    let now = SystemTime::now();
+    let later = now + Duration::from_secs(10);
+    assert_eq!(key_of(&old, now), None, "it could be written again within a tick of its clock");
+    assert!(key_of(&old, later).is_some());
+    assert_eq!(key_of(&old, later), key_of(&old, later + Duration::from_secs(1)));
+    // As long and as old as before, by what a user can set.
+    let new = in_file(&path, 2.0);
+    let WeightSource::File { stamp, .. } = &old else { unreachable!() };
+    fs::File::options().write(true).open(&path).unwrap().set_modified(stamp.modified.unwrap()).unwrap();
+    let set_back = in_file_as_it_is(&path);
+    assert_ne!(key_of(&new, later), key_of(&old, later));
+    assert_ne!(key_of(&set_back, later), key_of(&old, later));
+}
+
+fn in_file_as_it_is(path: &Path) -> WeightSource {
+    let stamp = stamp(path).unwrap();
+    WeightSource::File { path: Arc::new(path.to_owned()), len: stamp.len, stamp, offset: 0 }
+}
+
+#[test]
+fn a_hit_reads_none_of_the_weights() {
+    let (dir, models) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let cache = open(&dir, 1 << 20);
+    let (graph, folded) = class();
+    let layout = SlotLayout::of(&folded, TARGET).unwrap();
+    let wanted = Wanted { class: ClassId([0; 16]), graph: &graph, folded: &folded, layout: &layout };
+    let path = models.path().join("weights");
+    let source = in_file(&path, 7.0);
+    let want = pack(&graph, &folded, &layout, &mut |_| Ok(source.clone())).unwrap();
+    let key = key_of(&source, SystemTime::now() + Duration::from_secs(10)).unwrap();
+    cache.put(&key, &want).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(cache.get(&key, layout.bytes).unwrap().unwrap().bytes(), want.bytes());
+    // It is too young for the cache's own clock, and so it is looked for.
+    let missed = cache.pack(&wanted, &mut |_| Ok(source.clone()), &mut |error| panic!("{error}"));
+    assert!(matches!(missed, Err(PackError::Read { .. })));
 }
 
 #[test]
@@ -274,28 +344,8 @@ fn a_cache_that_cannot_be_written_or_read_only_complains() {
     fs::remove_dir_all(dir.path()).unwrap();
     fs::write(dir.path(), "a file where the folder was").unwrap();
     let mut complaints = 0;
-    let packed = cache.pack(&wanted, &mut |_| Ok(weights(7.0)), &mut |_| complaints += 1).unwrap();
-    assert_eq!(packed.bytes.len() as u64, layout.bytes.0);
+    let packed = cache.pack(&wanted, &mut |_| Ok(inline(7.0)), &mut |_| complaints += 1).unwrap();
+    assert_eq!(packed.bytes().len() as u64, layout.bytes.0);
     assert!(complaints >= 1);
     fs::remove_file(dir.path()).unwrap();
-}
-
-#[test]
-fn weights_that_change_between_looks_are_kept_under_what_they_became() {
-    let dir = TempDir::new().unwrap();
-    let cache = open(&dir, 1 << 20);
-    let (graph, folded) = class();
-    let layout = SlotLayout::of(&folded, TARGET).unwrap();
-    let wanted = Wanted { class: ClassId([0; 16]), graph: &graph, folded: &folded, layout: &layout };
-    let mut reads = 0;
-    let mut changing = |_| {
-        reads += 1;
-        Ok(weights(if reads <= 2 { 1.0 } else { 2.0 }))
-    };
-    let changed = cache.pack(&wanted, &mut changing, &mut |error| panic!("{error}")).unwrap();
-    let old = identify(&graph, &folded, &mut |_| Ok(weights(1.0))).unwrap();
-    let new = identify(&graph, &folded, &mut |_| Ok(weights(2.0))).unwrap();
-    let get = |hash| cache.get(&CacheKey::new(wanted.class, &folded, &layout, &hash), layout.bytes).unwrap();
-    assert!(get(old).is_none());
-    assert_eq!(get(new).unwrap().bytes, changed.bytes);
 }

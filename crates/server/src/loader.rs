@@ -11,7 +11,7 @@ use tessera_planner::class::{self, Model, ModelError, WeightsError};
 use tessera_planner::graph::ParamId;
 use tessera_planner::pack::{self, PackError};
 use tessera_planner::pack_cache::Wanted;
-use tessera_planner::{Packed, SlotLayout, source};
+use tessera_planner::{Packed, SlotLayout};
 
 /// What to load.
 #[derive(Debug)]
@@ -77,8 +77,7 @@ pub fn load(order: &Order<'_>, means: &Means) -> Result<Loaded, LoadError> {
 pub fn place(model: Model, precision: Precision, means: &Means) -> Result<Loaded, LoadError> {
     let class = means.classes.enter(&model.class, precision)?;
     let packed = packed(&model, &class.layout, means)?;
-    let slot = means.device.upload(class.class.id, &class.layout, &packed)?;
-    drop(packed);
+    let slot = means.device.upload(class.class.id, &class.layout, packed)?;
     if let Some(bound) = class.class.bind_without_free_dims() {
         class.planned_now(&bound)?;
     }
@@ -88,15 +87,12 @@ pub fn place(model: Model, precision: Precision, means: &Means) -> Result<Loaded
 /// The bytes of the model's slot, from the cache if they were packed before.
 fn packed(model: &Model, layout: &SlotLayout, means: &Means) -> Result<Packed, PackError> {
     let class = &model.class;
-    let mut read = |id: ParamId| {
-        let param = &class.graph.params[id.0 as usize];
-        source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-    };
+    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
     let Some(cache) = &means.cache else {
-        return pack::pack(&class.graph, class.folded(), layout, &mut read);
+        return pack::pack(&class.graph, class.folded(), layout, &mut source);
     };
     let wanted = Wanted { class: class.id, graph: &class.graph, folded: class.folded(), layout };
-    cache.pack(&wanted, &mut read, &mut |why| tracing::warn!(%why, "the pack cache is of no help"))
+    cache.pack(&wanted, &mut source, &mut |why| tracing::warn!(%why, "the pack cache is of no help"))
 }
 
 /// The metadata of a model.

@@ -72,7 +72,7 @@ impl Device for Double {
         Ok(self.target)
     }
 
-    fn upload(&self, _: ClassId, _: &Arc<SlotLayout>, _: &Packed) -> Result<Slot, DeviceError> {
+    fn upload(&self, _: ClassId, _: &Arc<SlotLayout>, _: Packed) -> Result<Slot, DeviceError> {
         Ok(Slot::new(SlotId(self.number()), 0, Arc::new(())))
     }
 

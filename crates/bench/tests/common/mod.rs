@@ -75,7 +75,8 @@ impl Tenant {
 
     pub fn packed(&self) -> Packed {
         let class = &self.model.class;
-        pack::pack(&class.graph, class.folded(), &self.layout, &mut |id| self.weight(id)).unwrap()
+        let mut source = |id: ParamId| Ok(self.model.weights[id.0 as usize].clone());
+        pack::pack(&class.graph, class.folded(), &self.layout, &mut source).unwrap()
     }
 }
 
@@ -100,7 +101,7 @@ impl Cpu {
     pub fn answer(&self, tenant: &Tenant, inputs: &[Tensor]) -> Vec<Vec<f32>> {
         let room = Room { lanes: 1, items: 1 };
         let program = self.device.compile(&tenant.plan, &tenant.layout, room, PartitionId(0)).unwrap();
-        let slot = self.device.upload(tenant.model.class.id, &tenant.layout, &tenant.packed()).unwrap();
+        let slot = self.device.upload(tenant.model.class.id, &tenant.layout, tenant.packed()).unwrap();
         let inputs = inputs.iter().map(|input| Bytes::copy_from_slice(input.bytes())).collect();
         let lanes = vec![Lane { slot, requests: vec![LaneRequest { items: 1, inputs }] }];
         self.device.submit(Launch { id: LaunchId(0), program, lanes }).unwrap();

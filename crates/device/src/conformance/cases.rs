@@ -67,11 +67,11 @@ impl Case {
 
     /// Weights as a layout wants them.
     pub fn pack(&self, weights: &[Vec<u8>], layout: &SlotLayout) -> Packed {
-        let mut bytes = vec![0; layout.bytes.0 as usize];
+        let mut packed = Packed::zeroed(layout.bytes.0 as usize);
         for (((role, dims), elements), tensor) in self.weights.iter().zip(weights).zip(&layout.tensors) {
-            lay(*role, dims, elements, tensor, &mut bytes);
+            lay(*role, dims, elements, tensor, packed.bytes_mut());
         }
-        Packed { bytes }
+        packed
     }
 
     /// Random inputs of one item.

@@ -88,7 +88,7 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
     let tenants: Vec<(Packed, Slot)> = (0..3)
         .map(|_| {
             let weights = case.random_weights(&mut random);
-            let slot = device.upload(case.plan.key.class, &layout, &case.pack(&weights, &layout))?;
+            let slot = device.upload(case.plan.key.class, &layout, case.pack(&weights, &layout))?;
             Ok((case.pack(&weights, &definition), slot))
         })
         .collect::<Result<_, crate::DeviceError>>()

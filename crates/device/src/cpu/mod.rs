@@ -150,7 +150,7 @@ impl Device for CpuDevice {
         Ok(PACK_TARGET)
     }
 
-    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: &Packed) -> Result<Slot, DeviceError> {
+    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
         self.outbox.ledger.upload(&self.name, class, layout, packed, self.limit)
     }
 

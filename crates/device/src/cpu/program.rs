@@ -73,7 +73,7 @@ impl Program {
             let mut bench = Bench {
                 plan: &self.plan,
                 layout: &self.layout,
-                weights: &weights.values,
+                weights: weights.values(),
                 constants: &self.constants,
                 items,
                 arena: &mut workspace.arena,
@@ -92,7 +92,7 @@ impl Program {
                 Operand::Constant(id) => self.constants[id.0 as usize].bytes()[..bytes].repeat(items),
                 Operand::Weight(id) => {
                     let start = self.layout.tensors[id.0 as usize].offset / size_of::<f32>();
-                    let values = &weights.values[start..start + bytes / size_of::<f32>()];
+                    let values = &weights.values()[start..start + bytes / size_of::<f32>()];
                     bytemuck::cast_slice::<f32, u8>(values).repeat(items)
                 }
             }

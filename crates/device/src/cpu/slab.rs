@@ -13,14 +13,21 @@ use tessera_planner::{Packed, SlotLayout};
 /// The weights of one tenant version.
 #[derive(Debug)]
 pub(crate) struct Weights {
-    pub(crate) values: Box<[f32]>,
+    packed: Packed,
     ledger: Arc<Ledger>,
     place: (ClassId, SlotId),
 }
 
+impl Weights {
+    /// All numbers of the slot. They lie as the device's own do.
+    pub(crate) fn values(&self) -> &[f32] {
+        bytemuck::cast_slice(self.packed.bytes())
+    }
+}
+
 impl Drop for Weights {
     fn drop(&mut self) {
-        self.ledger.weights.fetch_sub(size_of_val(&*self.values) as u64, Ordering::AcqRel);
+        self.ledger.weights.fetch_sub(self.packed.bytes().len() as u64, Ordering::AcqRel);
         self.ledger.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.place);
     }
 }
@@ -44,20 +51,20 @@ impl Ledger {
         Bytes(self.weights.load(Ordering::Acquire))
     }
 
-    /// Copies packed weights into the first free slot of their class.
+    /// Takes packed weights into the first free slot of their class.
     pub(crate) fn upload(
         self: &Arc<Self>,
         device: &str,
         class: ClassId,
         layout: &SlotLayout,
-        packed: &Packed,
+        packed: Packed,
         limit: Option<Bytes>,
     ) -> Result<Slot, DeviceError> {
         let need = layout.bytes;
-        if packed.bytes.len() as u64 != need.0 {
+        if packed.bytes().len() as u64 != need.0 {
             let why = format!(
                 "the packed weights have {} bytes, their layout asks for {}",
-                packed.bytes.len(),
+                packed.bytes().len(),
                 need.0
             );
             return Err(DeviceError::CannotOpen { device: device.to_owned(), why });
@@ -70,16 +77,11 @@ impl Ledger {
             let (what, free) = (format!("a slot of class {class}"), limit.saturating_sub(before));
             return Err(DeviceError::OutOfMemory { what, need, free, device: device.to_owned() });
         }
-        let values = packed
-            .bytes
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("a chunk of four")));
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let values: Box<[f32]> = values.collect();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let free = |number: &u64| !taken.contains_key(&(class, SlotId(*number)));
         let id = SlotId((0..).find(free).expect("fewer slots than numbers"));
-        let weights = Arc::new(Weights { values, ledger: self.clone(), place: (class, id) });
+        let weights = Arc::new(Weights { packed, ledger: self.clone(), place: (class, id) });
         taken.insert((class, id), (generation, Arc::downgrade(&weights)));
         Ok(Slot::new(id, generation, weights))
     }

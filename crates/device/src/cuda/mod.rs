@@ -231,18 +231,18 @@ impl Device for CudaDevice {
         Ok(target(precision))
     }
 
-    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: &Packed) -> Result<Slot, DeviceError> {
-        if packed.bytes.len() as u64 != layout.bytes.0 {
+    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
+        if packed.bytes().len() as u64 != layout.bytes.0 {
             let why = format!(
                 "packed weights have {} bytes, their layout has {}",
-                packed.bytes.len(),
+                packed.bytes().len(),
                 layout.bytes.0
             );
             return Err(DeviceError::Failed { device: self.name.clone(), why });
         }
         let key: SlabKey = (class, layout.target.precision);
         let room = |more| self.outbox.room_for("a slot for weights", more);
-        self.slabs.upload(key, &packed.bytes, room).map_err(|refused| self.refuse(refused))
+        self.slabs.upload(key, packed.bytes(), room).map_err(|refused| self.refuse(refused))
     }
 
     fn compile(

@@ -39,7 +39,7 @@ impl OnDevice<'_> {
         let class = ready.model.class.id;
         let room = Room { lanes: items, items };
         let said = |error: tessera_device::DeviceError| error.to_string();
-        let slot = self.device.upload(class, &ready.layout, &ready.packed).map_err(said)?;
+        let slot = self.device.upload(class, &ready.layout, ready.packed.clone()).map_err(said)?;
         let program = self.device.compile(&ready.plan, &ready.layout, room, PartitionId(0)).map_err(said)?;
         let answers = self.compared(case, ready, program, &slot);
         self.device.discard(program);

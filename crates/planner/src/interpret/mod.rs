@@ -58,7 +58,7 @@ pub fn run(
     weights: &Packed,
     inputs: &[&[u8]],
 ) -> Result<Vec<Vec<u8>>, RequestError> {
-    let mut memory = Memory::new(plan, layout, &weights.bytes);
+    let mut memory = Memory::new(plan, layout, weights.bytes());
     for (index, port) in plan.inputs.iter().enumerate() {
         let bytes = inputs.get(index).copied().unwrap_or_default();
         if bytes.len() != port.bytes_per_item() {

@@ -6,7 +6,7 @@ use crate::onnx::external::{External, ExternalError};
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::{DataLocation, DataType};
 use crate::source::read_weight;
-use crate::tensor::{Tensor, checked_len};
+use crate::tensor::{Tensor, TensorError, checked_len};
 use prost::bytes::Bytes;
 use tessera_core::DType;
 
@@ -45,8 +45,14 @@ pub(crate) fn dtype(onnx: i32) -> Result<DType, String> {
     })
 }
 
-/// The tensor in `proto`; `name` is for messages. Nothing of another file is read, but its length is checked.
-pub(crate) fn load(proto: &TensorProto, name: &str, external: &mut External) -> Result<Loaded, ImportError> {
+/// The tensor in `proto`; `name` is for messages. `left_out` is where its raw data is, if that was left in the file. Nothing of another file
+/// is read, but its length is checked.
+pub(crate) fn load(
+    proto: &TensorProto,
+    name: &str,
+    left_out: Option<&WeightSource>,
+    external: &mut External,
+) -> Result<Loaded, ImportError> {
     let wrong = |problem: String| ImportError::Tensor { name: name.to_owned(), problem };
     let dtype = dtype(proto.data_type())
         .map_err(|word| wrong(format!("has elements of an unsupported type, {word}; {SERVED}")))?;
@@ -70,6 +76,14 @@ pub(crate) fn load(proto: &TensorProto, name: &str, external: &mut External) -> 
             ExternalError::Source(source) => ImportError::External { name: name.to_owned(), source },
         })?;
         return Ok(Loaded { dtype, dims, source });
+    }
+    if let Some(source @ WeightSource::File { len, .. }) = left_out {
+        if *len != want as u64 {
+            let got = usize::try_from(*len).unwrap_or(usize::MAX);
+            let error = TensorError::WrongLength { dtype, dims, want, got };
+            return Err(wrong(format!("does not hold what it says: {error}")));
+        }
+        return Ok(Loaded { dtype, dims, source: source.clone() });
     }
     let bytes = match &proto.raw_data {
         Some(raw) => raw.clone(),

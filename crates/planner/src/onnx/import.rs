@@ -1,6 +1,6 @@
 //! The walk over a model: what is live, in which order, with which parameters.
 
-use crate::graph::{Dim, Graph, Input, Node, Output, Param, ParamData, ParamId, ValueId};
+use crate::graph::{Dim, Graph, Input, Node, Output, Param, ParamData, ParamId, ValueId, WeightSource};
 use crate::onnx::attributes::Attributes;
 use crate::onnx::data::{self, Loaded, MAX_RANK};
 use crate::onnx::error::{ImportError, Unsupported};
@@ -12,13 +12,16 @@ use crate::onnx::proto::type_proto::Value as TypeValue;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::onnx::ranks::{self, Known};
 use crate::onnx::roles;
+use crate::onnx::skeleton::{self, Skeleton};
 use crate::onnx::table::{self, Refusal};
 use crate::op::Op;
-use crate::source::{SourceError, read_file};
+use crate::source::{SourceError, Stamp, stamp};
 use prost::Message;
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tessera_core::{Bytes as Size, DType};
 
 /// The oldest operator set that is understood: PyTorch has written newer ones since 2019.
@@ -54,7 +57,7 @@ pub struct DeclaredOutput {
     pub dims: Option<Vec<Option<u64>>>,
 }
 
-/// The graph of the ONNX file at `path`. Reads the file once; external weights are only looked for.
+/// The graph of the ONNX file at `path`. Large weights are only looked for, in the file as in others beside it.
 pub fn import(path: &Path) -> Result<Graph, ImportError> {
     Ok(import_file(path)?.graph)
 }
@@ -62,16 +65,28 @@ pub fn import(path: &Path) -> Result<Graph, ImportError> {
 /// As [`import`], with what only the file knew.
 pub fn import_file(path: &Path) -> Result<Imported, ImportError> {
     let real = path.canonicalize().map_err(|source| SourceError::Io { path: path.into(), source })?;
-    import_model(read_file(&real, MAX_FILE)?, External::beside(path, &real))
+    let stamp = stamp(&real)?;
+    if stamp.len > MAX_FILE {
+        return Err(SourceError::TooLarge { path: real, len: stamp.len, limit: MAX_FILE }.into());
+    }
+    let external = External::beside(path, &real);
+    let skeleton = skeleton::read(&real, &stamp)?;
+    import_model(skeleton, Some(&(Arc::new(real), stamp)), external)
 }
 
 /// The graph of an ONNX file's bytes; `folder` is where its external data would be.
 pub fn import_bytes(bytes: impl Into<Bytes>, folder: Option<&Path>) -> Result<Imported, ImportError> {
     let external = folder.map(External::within).transpose()?.unwrap_or_default();
-    import_model(bytes.into(), external)
+    import_model(Skeleton { bytes: bytes.into(), left_out: HashMap::new() }, None, external)
 }
 
-fn import_model(bytes: Bytes, external: External) -> Result<Imported, ImportError> {
+/// `file` is where what the skeleton leaves out is.
+fn import_model(
+    skeleton: Skeleton,
+    file: Option<&(Arc<PathBuf>, Stamp)>,
+    external: External,
+) -> Result<Imported, ImportError> {
+    let Skeleton { bytes, left_out } = skeleton;
     if bytes.is_empty() {
         return Err(ImportError::Empty);
     }
@@ -88,7 +103,13 @@ fn import_model(bytes: Bytes, external: External) -> Result<Imported, ImportErro
         }
     }
     let functions = model.functions.iter().map(|function| (function.domain(), function.name())).collect();
-    let mut importer = Importer { opset, functions, external, ..Importer::over(graph)? };
+    let left_out = left_out.into_iter().filter_map(|(number, range)| {
+        let ((path, stamp), Range { start: offset, end }) = (file.cloned()?, range);
+        let source = WeightSource::File { path, stamp, offset, len: end - offset };
+        Some((graph.initializer.get(number)?.name(), source))
+    });
+    let left_out = left_out.collect();
+    let mut importer = Importer { opset, functions, external, left_out, ..Importer::over(graph)? };
     importer.inputs(graph)?;
     importer.nodes(graph)?;
     importer.outputs(graph)?;
@@ -139,6 +160,8 @@ pub(crate) struct Importer<'m> {
     declared: Vec<DeclaredOutput>,
     /// Initializers that nothing has read yet become parameters when something does.
     initializers: HashMap<&'m str, &'m TensorProto>,
+    /// Where the raw data of initializers is that was left in the file.
+    left_out: HashMap<&'m str, WeightSource>,
     values: HashMap<&'m str, ValueId>,
     params: HashMap<ValueId, ParamId>,
     known: Vec<Known>,
@@ -316,7 +339,7 @@ impl<'m> Importer<'m> {
             return Ok(Some(value));
         }
         let tensor = self.initializers[name];
-        let loaded = data::load(tensor, name, &mut self.external)?;
+        let loaded = data::load(tensor, name, self.left_out.get(name), &mut self.external)?;
         self.param(name.to_owned(), &loaded, Some(name.to_owned())).map(|value| {
             self.values.insert(name, value);
             Some(value)
@@ -502,7 +525,7 @@ impl<'m> table::Site<'_, 'm> {
 
     /// A tensor that stands in an attribute.
     pub(crate) fn load(&mut self, tensor: &TensorProto) -> Result<Loaded, Refusal> {
-        Ok(data::load(tensor, self.base_name(), &mut self.importer.external)?)
+        Ok(data::load(tensor, self.base_name(), None, &mut self.importer.external)?)
     }
 }
 

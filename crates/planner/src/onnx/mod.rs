@@ -1,7 +1,7 @@
 //! From an ONNX file to a [`Graph`](crate::Graph).
 //!
 //! ```text
-//!   bytes ─proto→ ModelProto ─import→ live nodes in order ─table→ Op, one spelling for all opsets
+//!   file ─skeleton→ bytes ─proto→ ModelProto ─import→ live nodes in order ─table→ Op, one spelling for all opsets
 //!                                └─data, external→ Param: literals read, weights only pointed at
 //! ```
 //! A file comes from outside and may be anything: every mistake in it is an [`ImportError`] that names the place, and operators that
@@ -25,6 +25,7 @@ mod order;
 pub mod ranks;
 mod recurrent;
 pub mod roles;
+mod skeleton;
 mod table;
 
 pub use error::{ImportError, Unsupported};

@@ -1,4 +1,4 @@
-//! How tensors lie in a slot: plain loops from a dense row-major tensor to the layout that its readers walk.
+//! How tensors lie in a slot: from dense lines of elements to the layout that its readers walk.
 //!
 //! ```text
 //!   matrix [k, n]                 ─▶ (k, n)                            panels or blocks, see [`Layout`]
@@ -6,28 +6,98 @@
 //!   phases of a transposed kernel ─▶ per group: the same rows, (phase·out + output) columns
 //!   depthwise [channels, 1, taps] ─▶ [taps][channels]
 //! ```
+//! A tensor comes in pieces of whole lines: rows of a matrix, or output channels with all their taps. A piece fits a core's cache, so that a
+//! weight crosses memory twice, once from its file and once into its slot. Places are counted up, never divided out.
+//!
 //! Elements are f32 when they come; halves are rounded to nearest, ties to even, as they are laid. So are singles in blocks, to the ten bits
 //! of fraction that a matrix unit reads of them (tf32): it would cut what is below, and every product would be a little too small.
 
-use super::{Layout, PackedTensor};
+use super::{BLOCK_COLUMNS, BLOCK_ROW_BYTES, Layout, PackedTensor};
 use crate::fold::{Role, volume};
 use half::{bf16, f16};
 use tessera_core::DType;
 
 /// Bytes of one element as it comes, an f32.
-const ELEMENT: usize = 4;
+pub(super) const ELEMENT: usize = 4;
+
+/// What the lines of a tensor are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    /// Single elements, in the order in which they lie.
+    Dense,
+    /// The taps of each channel of a depthwise kernel.
+    Channels { channels: usize, taps: usize },
+    /// Rows of a matrix, each beginning at `column` of the matrix that is laid.
+    Rows { column: usize, columns: usize },
+    /// Columns of the matrices, the first of them `column` (counted through all groups): `inputs × taps` elements each.
+    Columns { column: usize, inputs: usize, taps: usize },
+}
+
+impl<'a> Elements<'a> {
+    /// A whole tensor of these dimensions.
+    fn of(role: Role, dims: &'a [usize]) -> Elements<'a> {
+        let order = match (role, dims) {
+            (Role::Conv { .. }, [_, _, _, _, _]) | (Role::Phases { .. }, _) => {
+                return Elements::Kernel { role, dims };
+            }
+            (Role::Matrix, &[_, columns]) => Order::Rows { column: 0, columns },
+            (Role::Conv { .. }, [_, inputs, kernel @ ..]) => {
+                Order::Columns { column: 0, inputs: *inputs, taps: kernel.iter().product() }
+            }
+            (Role::Depthwise, [channels, kernel @ ..]) => {
+                Order::Channels { channels: *channels, taps: kernel.iter().product() }
+            }
+            _ => Order::Dense,
+        };
+        Elements::Lines { order, first: 0 }
+    }
+}
+
+impl Order {
+    /// Elements of one line.
+    pub(super) fn line(&self) -> usize {
+        match *self {
+            Order::Dense => 1,
+            Order::Channels { taps, .. } => taps,
+            Order::Rows { columns, .. } => columns,
+            Order::Columns { inputs, taps, .. } => inputs * taps,
+        }
+    }
+}
 
 /// Writes the tensor of dimensions `dims` and f32 elements `from` into its place in a slot, which is zero where nothing is
 /// written: beyond the ends of a matrix.
 pub fn lay(role: Role, dims: &[usize], from: &[u8], packed: &PackedTensor, slot: &mut [u8]) {
     let to = &mut slot[packed.offset..][..packed.bytes()];
+    lay_elements(Elements::of(role, dims), from, packed, to);
+}
+
+/// Writes the lines of a tensor from number `first` on into `to`, its place.
+pub(super) fn lay_piece(order: Order, first: usize, from: &[u8], packed: &PackedTensor, to: &mut [u8]) {
+    lay_elements(Elements::Lines { order, first }, from, packed, to);
+}
+
+/// What elements are, when some or all of a tensor come.
+#[derive(Clone, Copy)]
+enum Elements<'a> {
+    /// Lines from number `first` on.
+    Lines { order: Order, first: usize },
+    /// A whole kernel whose lines are scattered over the matrix.
+    Kernel { role: Role, dims: &'a [usize] },
+}
+
+fn lay_elements(elements: Elements<'_>, from: &[u8], packed: &PackedTensor, to: &mut [u8]) {
+    if from.is_empty() {
+        return; // lines may have no elements, and none can be counted then
+    }
+    let layout = &packed.layout;
     match packed.dtype {
-        DType::BF16 => laid(role, dims, from, &packed.layout, to, |x| bf16::from_f32(x).to_le_bytes()),
-        DType::F16 => laid(role, dims, from, &packed.layout, to, |x| f16::from_f32(x).to_le_bytes()),
-        _ if matches!(packed.layout, Layout::Blocks { .. }) => {
-            laid(role, dims, from, &packed.layout, to, |x| tf32(x).to_le_bytes());
+        DType::BF16 => laid(elements, from, layout, to, |x| bf16::from_f32(x).to_le_bytes()),
+        DType::F16 => laid(elements, from, layout, to, |x| f16::from_f32(x).to_le_bytes()),
+        _ if matches!(layout, Layout::Blocks { .. }) => {
+            laid(elements, from, layout, to, |x| tf32(x).to_le_bytes());
         }
-        _ => laid(role, dims, from, &packed.layout, to, f32::to_le_bytes),
+        _ => laid(elements, from, layout, to, f32::to_le_bytes),
     }
 }
 
@@ -44,32 +114,86 @@ fn tf32(x: f32) -> f32 {
 }
 
 fn laid<const SIZE: usize>(
-    role: Role,
-    dims: &[usize],
+    elements: Elements<'_>,
     from: &[u8],
     layout: &Layout,
     to: &mut [u8],
     stored: impl Fn(f32) -> [u8; SIZE],
 ) {
-    let mut put = |source: usize, target: usize| {
-        let bytes = &from[source * ELEMENT..][..ELEMENT];
-        let x = f32::from_le_bytes(bytes.try_into().expect("a slice of four"));
-        to[target * SIZE..][..SIZE].copy_from_slice(&stored(x));
+    let (from, _) = from.as_chunks::<ELEMENT>();
+    let (to, _) = to.as_chunks_mut::<SIZE>();
+    let stored = |element: &[u8; ELEMENT]| stored(f32::from_le_bytes(*element));
+    let (order, first) = match elements {
+        Elements::Lines { order, first } => (order, first),
+        Elements::Kernel { role, dims } => {
+            let put = |source: usize, target: usize| to[target] = stored(&from[source]);
+            return scattered(role, dims, layout, put);
+        }
     };
+    match (order, layout) {
+        (Order::Dense, _) => put(from, &mut to[first..], &stored),
+        (Order::Channels { channels, taps }, _) => {
+            for (channel, line) in (first..).zip(from.chunks_exact(taps)) {
+                let places = to[channel..].iter_mut().step_by(channels);
+                places.zip(line).for_each(|(to, element)| *to = stored(element));
+            }
+        }
+        (Order::Rows { column, columns }, &Layout::Panels { k, width, .. }) => {
+            for (row, line) in (first..).zip(from.chunks_exact(columns)) {
+                let (mut panel, mut within, mut rest) = (column / width, column % width, line);
+                while !rest.is_empty() {
+                    let (now, later) = rest.split_at(rest.len().min(width - within));
+                    put(now, &mut to[(panel * k + row) * width + within..], &stored);
+                    (panel, within, rest) = (panel + 1, 0, later);
+                }
+            }
+        }
+        (Order::Rows { column, columns }, &Layout::Blocks { k, .. }) => {
+            let blocks = Blocks::<SIZE>::of(k);
+            for (row, line) in (first..).zip(from.chunks_exact(columns)) {
+                for (column, element) in (column..).zip(line) {
+                    to[blocks.column(0, column) + Blocks::<SIZE>::row(row, column)] = stored(element);
+                }
+            }
+        }
+        (Order::Columns { column, inputs, taps }, &Layout::Panels { k, n, width, .. }) => {
+            let panels = n.div_ceil(width);
+            let (mut group, mut column, mut rest) = ((column + first) / n, (column + first) % n, from);
+            while !rest.is_empty() {
+                let (panel, within) = (column / width, column % width);
+                let lines = (rest.len() / k).min(width - within).min(n - column).min(MOST_LINES);
+                let (now, later) = rest.split_at(lines * k);
+                let to = &mut to[(group * panels + panel) * k * width + within..];
+                turned(now, Rows { inputs, taps, width }, to, &stored);
+                (column, rest) = (column + lines, later);
+                if column == n {
+                    (group, column) = (group + 1, 0);
+                }
+            }
+        }
+        (Order::Columns { column, inputs, taps }, &Layout::Blocks { k, n, .. }) => {
+            let blocks = Blocks::<SIZE>::of(k);
+            let columns_of_group = n.div_ceil(BLOCK_COLUMNS);
+            for (column, line) in (column + first..).zip(from.chunks_exact(k)) {
+                let (group, column) = (column / n, column % n);
+                let base = blocks.column(group * columns_of_group, column);
+                let mut line = line.iter();
+                for input in 0..inputs {
+                    for (tap, element) in line.by_ref().take(taps).enumerate() {
+                        to[base + Blocks::<SIZE>::row(tap * inputs + input, column)] = stored(element);
+                    }
+                }
+            }
+        }
+        (Order::Rows { .. } | Order::Columns { .. }, Layout::Plain { .. }) => {
+            unreachable!("a slot layout gives matrices panels or blocks")
+        }
+    }
+}
+
+/// The places of the elements of a kernel, one after the other: for kernels that are rare.
+fn scattered(role: Role, dims: &[usize], layout: &Layout, mut put: impl FnMut(usize, usize)) {
     match (role, layout) {
-        (Role::Plain, _) => (0..from.len() / ELEMENT).for_each(|index| put(index, index)),
-        (Role::Depthwise, _) => {
-            let channels = dims[0];
-            let taps = (from.len() / ELEMENT).checked_div(channels).unwrap_or(0);
-            for channel in 0..channels {
-                (0..taps).for_each(|tap| put(channel * taps + tap, tap * channels + channel));
-            }
-        }
-        (Role::Matrix, &(Layout::Panels { k, n, .. } | Layout::Blocks { k, n, .. })) => {
-            for row in 0..k {
-                (0..n).for_each(|column| put(row * n + column, layout.element(0, row, column)));
-            }
-        }
         (Role::Conv { .. }, &(Layout::Panels { groups, k, n, .. } | Layout::Blocks { groups, k, n, .. })) => {
             let inputs = dims[1];
             let taps = k.checked_div(inputs).unwrap_or(0);
@@ -108,9 +232,7 @@ fn laid<const SIZE: usize>(
                 }
             }
         }
-        (Role::Matrix | Role::Conv { .. } | Role::Phases { .. }, Layout::Plain { .. }) => {
-            unreachable!("a slot layout gives matrices panels or blocks")
-        }
+        _ => unreachable!("only kernels are scattered, over panels or blocks"),
     }
 }
 
@@ -118,6 +240,86 @@ fn laid<const SIZE: usize>(
 pub(crate) fn per_phase(kernel: &[usize], strides: [usize; 3]) -> [usize; 3] {
     let kernel = volume(kernel, 1);
     std::array::from_fn(|axis| kernel[axis].div_ceil(strides[axis]))
+}
+
+/// Elements to places that follow each other.
+fn put<const SIZE: usize>(
+    from: &[[u8; ELEMENT]],
+    to: &mut [[u8; SIZE]],
+    stored: &impl Fn(&[u8; ELEMENT]) -> [u8; SIZE],
+) {
+    to[..from.len()].iter_mut().zip(from).for_each(|(to, element)| *to = stored(element));
+}
+
+/// Lines that are turned at a time, and elements of each.
+const MOST_LINES: usize = 32;
+const TILE: usize = 16;
+
+/// The rows that columns are turned into.
+#[derive(Clone, Copy)]
+struct Rows {
+    inputs: usize,
+    taps: usize,
+    width: usize,
+}
+
+/// Columns into rows: a tile is gathered line by line, which reads each line of the cache once, and written row by row.
+fn turned<const SIZE: usize>(
+    from: &[[u8; ELEMENT]],
+    rows: Rows,
+    to: &mut [[u8; SIZE]],
+    stored: &impl Fn(&[u8; ELEMENT]) -> [u8; SIZE],
+) {
+    let Rows { inputs, taps, width } = rows;
+    let k = inputs * taps;
+    let lines = from.len() / k;
+    let mut tile = [[[0; ELEMENT]; MOST_LINES]; TILE];
+    let (mut row, mut tap) = (0, 0);
+    for start in (0..k).step_by(TILE) {
+        let end = k.min(start + TILE);
+        for (column, line) in from.chunks_exact(k).enumerate() {
+            for (tile, element) in tile.iter_mut().zip(&line[start..end]) {
+                tile[column] = *element;
+            }
+        }
+        for tile in &tile[..end - start] {
+            put(&tile[..lines], &mut to[row * width..], stored);
+            // Elements come tap by tap for each input, and lie input by input for each tap.
+            (row, tap) = (row + inputs, tap + 1);
+            if tap == taps {
+                (row, tap) = (row + 1 - k, 0);
+            }
+        }
+    }
+}
+
+/// Places in [`Layout::Blocks`] of elements of `SIZE` bytes, as sums of what a column and a row contribute.
+struct Blocks<const SIZE: usize> {
+    /// Elements of all blocks of one column of blocks.
+    stride: usize,
+}
+
+impl<const SIZE: usize> Blocks<SIZE> {
+    const DEPTH: usize = BLOCK_ROW_BYTES / SIZE;
+    /// A row of 128 bytes is eight chunks of 16.
+    const CHUNK: usize = 16 / SIZE;
+
+    fn of(k: usize) -> Self {
+        Blocks { stride: k.div_ceil(Self::DEPTH) * BLOCK_COLUMNS * Self::DEPTH }
+    }
+
+    /// Where a column begins, after so many columns of blocks.
+    fn column(&self, blocks: usize, column: usize) -> usize {
+        (blocks + column / BLOCK_COLUMNS) * self.stride + column % BLOCK_COLUMNS * Self::DEPTH
+    }
+
+    /// How far a row lies from where its column begins.
+    fn row(row: usize, column: usize) -> usize {
+        let chunk = row % Self::DEPTH / Self::CHUNK;
+        row / Self::DEPTH * BLOCK_COLUMNS * Self::DEPTH
+            + (chunk ^ (column & 7)) * Self::CHUNK
+            + row % Self::CHUNK
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tessera_planner::class::{self, Model};
 use tessera_planner::graph::{Dim, ParamId};
 use tessera_planner::infer::{DimValue, InferError};
 use tessera_planner::pack::pack;
-use tessera_planner::{PackTarget, Packed, Plan, PlanError, SlotLayout, Tensor, source};
+use tessera_planner::{PackTarget, Packed, Plan, PlanError, SlotLayout, Tensor};
 
 /// What a device needs to answer a case.
 pub struct Ready {
@@ -76,11 +76,8 @@ fn ready(
     let layout = Arc::new(layout);
     let key = PlanKey { class: class.id, dims: [].into(), precision };
     let plan = tessera_planner::plan(key, class.folded(), &layout, dims).map_err(Failure::Plan)?;
-    let mut read = |id: ParamId| {
-        let param = &class.graph.params[id.0 as usize];
-        source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-    };
-    let packed = pack(&class.graph, class.folded(), &layout, &mut read).map_err(|error| other(&error))?;
+    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+    let packed = pack(&class.graph, class.folded(), &layout, &mut source).map_err(|error| other(&error))?;
     let inputs = inputs(case, &model.input_names).map_err(Failure::Other)?;
     let inputs = inputs.iter().map(|tensor| tensor.bytes().to_vec()).collect();
     Ok(Ready { plan: Arc::new(plan), layout, packed, items, inputs, model })

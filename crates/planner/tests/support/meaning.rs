@@ -53,12 +53,13 @@ pub fn of_graph(graph: &Graph, inputs: &Values) -> Vec<Tensor> {
 pub fn of_folded(class: &Graph, folded: &Folded, inputs: &Values) -> Vec<Tensor> {
     let target = PackTarget { device: "cpu", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
     let layout = SlotLayout::of(folded, target).unwrap();
-    let mut read = |id: tessera_planner::graph::ParamId| {
-        let param = &class.params[id.0 as usize];
-        let ParamData::Weight(source) = &param.data else { panic!("literals are not read") };
-        read_weight(source, param.dtype, &param.dims)
+    let mut source = |id: tessera_planner::graph::ParamId| {
+        let ParamData::Weight(source) = &class.params[id.0 as usize].data else {
+            panic!("literals are not read")
+        };
+        Ok(source.clone())
     };
-    let packed = pack(class, folded, &layout, &mut read).unwrap();
+    let packed = pack(class, folded, &layout, &mut source).unwrap();
 
     let mut values = inputs.clone();
     for param in &folded.graph.params {
@@ -114,7 +115,7 @@ fn by_convention(op: &Op, inputs: &[Option<&Tensor>], outputs: usize) -> Vec<Ten
 fn unpacked(weight: &FoldedWeight, layout: &Layout, offset: usize, packed: &Packed) -> Tensor {
     let element = |index: usize| {
         let at = offset + 4 * index;
-        f32::from_le_bytes(packed.bytes[at..at + 4].try_into().unwrap())
+        f32::from_le_bytes(packed.bytes()[at..at + 4].try_into().unwrap())
     };
     let panel = |group: usize, row: usize, column: usize| {
         let Layout::Panels { k, n, width, .. } = *layout else { panic!("panels") };

@@ -8,8 +8,9 @@ use std::time::Instant;
 use tessera_core::{OwnerId, PartitionId, PlanKey, Policy, Precision, ProgramId, RequestId, TenantId};
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::{Device, Room};
+use tessera_planner::graph::ParamId;
 use tessera_planner::infer::DimValue;
-use tessera_planner::{Plan, SlotLayout, class, pack, source};
+use tessera_planner::{Plan, SlotLayout, class, pack};
 use tessera_scheduler::{Config, PlanWork, Terms};
 use tessera_server::Metrics;
 use tessera_server::engine::{Answer, EngineHandle, Home, Inbox, NotAnswered};
@@ -38,12 +39,9 @@ impl Running {
         let class = &model.class;
         let target = device.pack_target(Precision::Fp32).unwrap();
         let layout = Arc::new(SlotLayout::of(class.folded(), target).unwrap());
-        let mut read = |id: tessera_planner::graph::ParamId| {
-            let param = &class.graph.params[id.0 as usize];
-            source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-        };
-        let packed = pack::pack(&class.graph, class.folded(), &layout, &mut read).unwrap();
-        let slot = device.upload(class.id, &layout, &packed).unwrap();
+        let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+        let packed = pack::pack(&class.graph, class.folded(), &layout, &mut source).unwrap();
+        let slot = device.upload(class.id, &layout, packed).unwrap();
         let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Fp32 };
         let plan = Arc::new(tessera_planner::plan(key, class.folded(), &layout, &[DimValue::Items]).unwrap());
         let engine = inbox.handle();
