@@ -86,7 +86,8 @@ impl TenantFile {
         self.slo_ms.map(|ms| Duration::from_secs_f64(ms / 1e3))
     }
 
-    fn parse(text: &str) -> Result<TenantFile, String> {
+    /// From the text of a `tenant.toml`. Errors say which key is wrong, and what it takes.
+    pub fn parse(text: &str) -> Result<TenantFile, String> {
         let file: TenantFile = toml::from_str(text).map_err(|error| error.to_string())?;
         let day_ms = 86_400_000.0;
         if file.slo_ms.is_some_and(|ms| !(ms > 0.0 && ms <= day_ms)) {
