@@ -1,0 +1,204 @@
+//! What it costs to take a tenant in: time and peak memory, from its file to its slot, beside reading the file.
+//!
+//! ```text
+//!   cat       the file read through a small buffer, as `cat FILE > /dev/null` does
+//!   first     the first tenant of its class: import, plan, pack, upload
+//!   second    another tenant of the class: import, pack, upload
+//!   restart   a process that finds the tenant's weights in the pack cache
+//! ```
+//! Each row is a process of its own, so that peaks are its own; files are read once before, so that the disk is not what is measured. Best of
+//! so many runs, as others on the machine only ever add.
+//!
+//! `cargo bench -p tessera-bench --bench import -- [ARCH…]`
+
+use anyhow::{Context, Result, bail};
+use std::env;
+use std::fs::{self, File};
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tessera_bench::zoo::{Sizes, find, write_tenants};
+use tessera_core::{Bytes, PartitionId, PlanKey, Precision};
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::{Device, Room, Slot};
+use tessera_planner::class::{self, Model};
+use tessera_planner::graph::ParamId;
+use tessera_planner::infer::DimValue;
+use tessera_planner::pack_cache::{PackCache, Wanted};
+use tessera_planner::{SlotLayout, pack, plan};
+
+const ARCHITECTURES: [&str; 3] = ["resnet-152", "mobilenet-v2", "bert-base"];
+const RUNS: usize = 7;
+/// Asks a process of this program for one measurement: what, the folder, the architecture.
+const MEASURE: &str = "TESSERA_IMPORT_MEASURE";
+
+fn main() -> Result<()> {
+    if let Ok(what) = env::var(MEASURE) {
+        let mut words = what.splitn(3, ' ').map(str::to_owned);
+        let mut word = || words.next().context("three words");
+        return measure(&word()?, &word()?, Path::new(&word()?));
+    }
+    // cargo passes a flag of its own.
+    let asked: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let names: Vec<&str> = match asked.is_empty() {
+        true => ARCHITECTURES.to_vec(),
+        false => asked.iter().map(String::as_str).collect(),
+    };
+    println!(
+        "{:<14} {:>9} {:<8} {:>9} {:>9} {:>8} {:>9}",
+        "", "file MB", "", "best ms", "median", "× cat", "peak MB"
+    );
+    for name in names {
+        architecture(name)?;
+    }
+    Ok(())
+}
+
+fn architecture(name: &str) -> Result<()> {
+    let folder = env::temp_dir().join(format!("tessera-import-{}", std::process::id()));
+    let model = find(name)?.model(&Sizes::default())?;
+    write_tenants(&model, 2, 1, &folder, &mut |_| {})?;
+    // A file that was just written is not kept in the cache.
+    std::thread::sleep(Duration::from_millis(2500));
+    let mut cat = 0.0;
+    for what in ["cat", "first", "second", "fill", "restart"] {
+        let runs = if what == "fill" { 1 } else { RUNS };
+        let rows: Result<Vec<(f64, f64)>> = (0..runs).map(|_| ask(what, name, &folder)).collect();
+        let mut rows = rows?;
+        rows.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let (best, median, peak) =
+            (rows[0].0, rows[rows.len() / 2].0, rows.iter().map(|row| row.1).fold(0.0, f64::max));
+        if what == "cat" {
+            cat = best;
+        }
+        if what == "fill" {
+            continue;
+        }
+        let size = model.file_bytes() as f64 / 1e6;
+        println!(
+            "{name:<14} {size:>9.1} {what:<8} {best:>9.1} {median:>9.1} {:>8.2} {peak:>9.1}",
+            best / cat
+        );
+    }
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+/// Milliseconds and the peak of memory in megabytes.
+fn ask(what: &str, name: &str, folder: &Path) -> Result<(f64, f64)> {
+    let asked = format!("{what} {name} {}", folder.display());
+    let output = Command::new(env::current_exe()?).env(MEASURE, asked).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [ms, peak] if output.status.success() => Ok((ms, peak)),
+        _ => bail!("{what} of {name}: {}{}", text, String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+fn measure(what: &str, name: &str, folder: &Path) -> Result<()> {
+    let file = |number: usize| -> PathBuf { folder.join(format!("{name}-{number}.onnx")) };
+    let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+    let device = CpuDevice::open(&options, Arc::new(|| {}))?;
+    let intake = Intake { device: &device, cache: PackCache::open(folder.join("cache"), Bytes(10 << 30))? };
+    let (elapsed, kept) = match what {
+        "cat" => (cat(&file(1))?, Vec::new()),
+        "first" => timed(|| intake.take_in(&file(0), true, false))?,
+        "second" => {
+            let first = intake.take_in(&file(0), true, false)?;
+            reset_peak();
+            let (elapsed, second) = timed(|| intake.take_in(&file(1), false, false))?;
+            (elapsed, vec![first, second].into_iter().flatten().collect())
+        }
+        // A restart plans, and finds its weights.
+        "fill" | "restart" => timed(|| intake.take_in(&file(1), true, true))?,
+        other => bail!("no measurement is called {other}"),
+    };
+    println!("{:.3} {:.1}", elapsed.as_secs_f64() * 1e3, peak_mb());
+    drop(kept);
+    Ok(())
+}
+
+fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
+    let start = Instant::now();
+    let made = work()?;
+    Ok((start.elapsed(), made))
+}
+
+fn cat(file: &Path) -> Result<Duration> {
+    let (mut file, mut buffer) = (File::open(file)?, vec![0; 128 << 10]);
+    let start = Instant::now();
+    while file.read(&mut buffer)? > 0 {}
+    Ok(start.elapsed())
+}
+
+/// What a server does with a new tenant.
+struct Intake<'a> {
+    device: &'a CpuDevice,
+    cache: PackCache,
+}
+
+impl Intake<'_> {
+    fn take_in(&self, file: &Path, planned: bool, cached: bool) -> Result<Vec<Slot>> {
+        let model = class::load(file)?;
+        let class = &model.class;
+        let target = self.device.pack_target(Precision::Fp32)?;
+        let layout = Arc::new(SlotLayout::of(class.folded(), target)?);
+        let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+        let packed = if cached {
+            let wanted =
+                Wanted { class: class.id, graph: &class.graph, folded: class.folded(), layout: &layout };
+            self.cache.pack(&wanted, &mut source, &mut |error| eprintln!("{error}"))?
+        } else {
+            pack::pack(&class.graph, class.folded(), &layout, &mut source)?
+        };
+        let slot = self.device.upload(class.id, &layout, packed)?;
+        if planned {
+            self.plan(&model, &layout)?;
+        }
+        Ok(vec![slot])
+    }
+
+    fn plan(&self, model: &Model, layout: &Arc<SlotLayout>) -> Result<()> {
+        let class = &model.class;
+        // Sequences of 32 tokens, and any number of items.
+        let shapes: Vec<Vec<u64>> = class
+            .input_shapes()
+            .map(|(_, dims)| {
+                dims.iter()
+                    .enumerate()
+                    .map(|(axis, &dim)| match dim {
+                        -1 if axis == 0 => 1,
+                        -1 => 32,
+                        dim => dim as u64,
+                    })
+                    .collect()
+            })
+            .collect();
+        let bound = class.bind(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let value = |(index, &size): (usize, &u64)| match bound.item_dim {
+            Some(item) if item == index => DimValue::Items,
+            _ => DimValue::Fixed(size),
+        };
+        let dims: Vec<DimValue> = bound.dims.iter().enumerate().map(value).collect();
+        let key = PlanKey { class: class.id, dims: bound.batched_dims().into(), precision: Precision::Fp32 };
+        let plan = Arc::new(plan(key, class.folded(), layout, &dims)?);
+        self.device.compile(&plan, layout, Room { lanes: 8, items: 8 }, PartitionId(0))?;
+        Ok(())
+    }
+}
+
+/// Begins a new peak, where the system allows it.
+fn reset_peak() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The most memory that this process had at a time, in megabytes; 0 where the system does not say.
+fn peak_mb() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or_default() * 1024.0 / 1e6
+}
