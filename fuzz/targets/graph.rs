@@ -296,9 +296,12 @@ impl Recipe<'_> {
         let input = input.collect();
         let output = (0..1 + self.below(3) / 2 * self.below(3)).map(|output| format!("v{index}.{output}"));
         let output = output.collect();
-        let attribute =
-            attributes.iter().filter_map(|attribute| (self.below(2) == 0).then(|| self.attribute(attribute)));
-        let attribute = attribute.collect();
+        let mut attribute = Vec::new();
+        for known in *attributes {
+            if self.below(2) == 0 {
+                attribute.push(self.attribute(known));
+            }
+        }
         NodeProto { op_type: Some((*name).into()), input, output, attribute, ..NodeProto::default() }
     }
 

@@ -17,15 +17,15 @@ mod request;
 mod weights;
 
 /// One kind of input.
-pub struct Target {
+pub(crate) struct Target {
     /// Its name, and that of its folder of seeds.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Takes any bytes.
-    pub run: fn(&[u8]),
+    pub(crate) run: fn(&[u8]),
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub(crate) const TARGETS: [Target; 5] = [
     Target { name: "model", run: model::run },
     Target { name: "graph", run: graph::run },
     Target { name: "weights", run: weights::run },

@@ -5,7 +5,6 @@ use tessera_planner::class::{Bound, Class, Model, load_bytes};
 use tessera_planner::graph::{Dim, ParamId};
 use tessera_planner::infer::DimValue;
 use tessera_planner::pack::{Matrices, PackTarget, pack};
-use tessera_planner::source::read_weight;
 use tessera_planner::{Packed, SlotLayout, interpret, plan};
 
 /// More than this is too slow to be tried often: the interpreter is plain loops.
@@ -35,11 +34,8 @@ pub(super) fn packed(model: &Model) -> Option<(SlotLayout, Packed)> {
     let class = &model.class;
     let target = PackTarget { device: "fuzz", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
     let layout = SlotLayout::of(class.folded(), target).ok().filter(|layout| layout.bytes.0 <= MOST_BYTES)?;
-    let mut read = |id: ParamId| {
-        let param = &class.graph.params[id.0 as usize];
-        read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-    };
-    let packed = pack(&class.graph, class.folded(), &layout, &mut read).ok()?;
+    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+    let packed = pack(&class.graph, class.folded(), &layout, &mut source).ok()?;
     Some((layout, packed))
 }
 

@@ -27,9 +27,10 @@ use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::cuda::{CudaDevice, CudaOptions, probe};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, Room, Slot};
 use tessera_planner::class::{self, Model};
+use tessera_planner::graph::ParamId;
 use tessera_planner::infer::DimValue;
 use tessera_planner::pack::pack;
-use tessera_planner::{Plan, SlotLayout, source};
+use tessera_planner::{Plan, SlotLayout};
 
 fn cuda() -> Option<(CudaDevice, Receiver<()>)> {
     match probe() {

@@ -15,7 +15,7 @@ use tessera_planner::infer::DimValue;
 use tessera_planner::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use tessera_planner::pack::{Matrices, pack};
 use tessera_planner::plan::{Operand, StepKind};
-use tessera_planner::{PackTarget, Packed, Plan, SlotLayout, Tensor, interpret, npz, source};
+use tessera_planner::{PackTarget, Packed, Plan, SlotLayout, Tensor, interpret, npz};
 
 /// A model planned item by item.
 struct Ready {
@@ -31,11 +31,8 @@ fn ready(model: Model, dims: &[DimValue]) -> Ready {
     let layout = SlotLayout::of(class.folded(), target).unwrap();
     let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Fp32 };
     let plan = tessera_planner::plan(key, class.folded(), &layout, dims).unwrap();
-    let mut read = |id: ParamId| {
-        let param = &class.graph.params[id.0 as usize];
-        source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-    };
-    let packed = pack(&class.graph, class.folded(), &layout, &mut read).unwrap();
+    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+    let packed = pack(&class.graph, class.folded(), &layout, &mut source).unwrap();
     Ready { plan, layout, packed, model }
 }
 

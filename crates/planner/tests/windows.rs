@@ -15,7 +15,6 @@ use tessera_planner::graph::{Dim, Graph, ParamData, ParamId, ValueId};
 use tessera_planner::infer::{DimValue, InferError};
 use tessera_planner::op::{Binary, Cut, Op, Padding, Transposed, Unary, Window};
 use tessera_planner::pack::{Matrices, pack};
-use tessera_planner::source::read_weight;
 use tessera_planner::{PackTarget, PlanError, SlotLayout, Tensor, interpret};
 
 const SEEDS: u64 = 60;
@@ -31,12 +30,13 @@ fn planned(
     let folded = fold(graph).unwrap();
     let target = PackTarget { device: "test", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
     let layout = SlotLayout::of(&folded, target).unwrap();
-    let mut read = |id: ParamId| {
-        let param = &graph.params[id.0 as usize];
-        let ParamData::Weight(source) = &param.data else { panic!("literals are not read") };
-        read_weight(source, param.dtype, &param.dims)
+    let mut source = |id: ParamId| {
+        let ParamData::Weight(source) = &graph.params[id.0 as usize].data else {
+            panic!("literals are not read")
+        };
+        Ok(source.clone())
     };
-    let packed = pack(graph, &folded, &layout, &mut read).unwrap();
+    let packed = pack(graph, &folded, &layout, &mut source).unwrap();
     let key = PlanKey { class: ClassId([0; 16]), dims: [].into(), precision: Precision::Fp32 };
     let plan = tessera_planner::plan(key, &folded, &layout, dims)?;
     let mut answers = vec![Vec::new(); plan.outputs.len()];
