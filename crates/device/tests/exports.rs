@@ -20,7 +20,7 @@ use tessera_planner::class::{self, Model};
 use tessera_planner::graph::ParamId;
 use tessera_planner::infer::{DimValue, InferError};
 use tessera_planner::pack::pack;
-use tessera_planner::{Plan, PlanError, SlotLayout, Tensor, npz, source};
+use tessera_planner::{Plan, PlanError, SlotLayout, Tensor, npz};
 
 /// What the project asks of every device in fp32, relative L2.
 const TOLERANCE: f64 = 1e-5;
@@ -58,13 +58,10 @@ impl Cpu {
             planned => (planned.map_err(|error| error.to_string())?, batch),
         };
         let (plan, proven) = (Arc::new(plan), items == batch);
-        let mut read = |id: ParamId| {
-            let param = &class.graph.params[id.0 as usize];
-            source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-        };
+        let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
         let packed =
-            pack(&class.graph, class.folded(), &layout, &mut read).map_err(|error| error.to_string())?;
-        let slot = self.device.upload(class.id, &layout, &packed).map_err(|error| error.to_string())?;
+            pack(&class.graph, class.folded(), &layout, &mut source).map_err(|error| error.to_string())?;
+        let slot = self.device.upload(class.id, &layout, packed).map_err(|error| error.to_string())?;
         let room = Room { lanes: 1, items };
         let program =
             self.device.compile(&plan, &layout, room, PartitionId(0)).map_err(|error| error.to_string())?;

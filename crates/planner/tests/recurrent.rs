@@ -13,7 +13,7 @@ use tessera_planner::infer::DimValue;
 use tessera_planner::interpret::{self, RequestError};
 use tessera_planner::pack::{Matrices, PackTarget, pack};
 use tessera_planner::plan::Port;
-use tessera_planner::{Packed, Plan, SlotLayout, Tensor, npz, source};
+use tessera_planner::{Packed, Plan, SlotLayout, Tensor, npz};
 
 /// `scripts/make-recurrent-fixtures.py` writes them: three sequences of their own lengths, with first states.
 const CASES: [&str; 8] = [
@@ -49,11 +49,8 @@ fn ready(name: &str) -> Ready {
     let layout = SlotLayout::of(class.folded(), TARGET).unwrap();
     let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Fp32 };
     let plan = tessera_planner::plan(key, class.folded(), &layout, &[DimValue::Items]).unwrap();
-    let mut read = |id: ParamId| {
-        let param = &class.graph.params[id.0 as usize];
-        source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-    };
-    let packed = pack(&class.graph, class.folded(), &layout, &mut read).unwrap();
+    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+    let packed = pack(&class.graph, class.folded(), &layout, &mut source).unwrap();
     Ready { layout, plan, packed, model }
 }
 

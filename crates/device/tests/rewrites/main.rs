@@ -85,11 +85,8 @@ fn close(who: &str, want: &[Tensor], got: &[Vec<u8>]) -> Result<(), String> {
 
 fn packed(model: &Model, layout: &SlotLayout) -> Result<Packed, String> {
     let class = &model.class;
-    let mut read = |id: ParamId| {
-        let param = &class.graph.params[id.0 as usize];
-        source::read_weight(&model.weights[id.0 as usize], param.dtype, &param.dims)
-    };
-    pack(&class.graph, class.folded(), layout, &mut read).map_err(|error| error.to_string())
+    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+    pack(&class.graph, class.folded(), layout, &mut source).map_err(|error| error.to_string())
 }
 
 /// Everything that is promised of one network.
@@ -128,7 +125,7 @@ fn check(cpu: &Cpu, network: &Network) -> Result<(), String> {
     }
     close("the plan of items", &want, &joined)?;
 
-    let slot = cpu.device.upload(class.id, &layout, &packed).map_err(|error| error.to_string())?;
+    let slot = cpu.device.upload(class.id, &layout, packed).map_err(|error| error.to_string())?;
     let room = Room { lanes: 1, items: BATCH as u32 };
     let program =
         cpu.device.compile(&items, &layout, room, PartitionId(0)).map_err(|error| error.to_string())?;
