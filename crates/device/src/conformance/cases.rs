@@ -216,6 +216,11 @@ pub fn cases() -> Vec<Case> {
         all.push(gemm(rows, k, n, rows % 2 == 0));
     }
     all.push(gemm(1, 1032, 100, true));
+    // Few rows and a long k, which the matrix unit may sum in parts: of as many steps and of more, that end with whole chunks and others, in tiles of one
+    // block of outputs and of two, with outputs that fill none.
+    for (rows, k, n) in [(9, 2056, 20), (1, 2001, 66), (12, 2048, 8), (9, 1990, 330)] {
+        all.push(gemm(rows, k, n, n == 20 || n == 66));
+    }
     // Short sums over many rows: more outputs than one tile has and fewer.
     all.extend([gemm(130, 16, 96, false), gemm(200, 32, 16, false), gemm(150, 24, 144, true)]);
     all.extend([gemm_apart(6, 40, 16, 8, 56), gemm_apart(6, 40, 16, 3, 45)]);
@@ -234,6 +239,11 @@ pub fn cases() -> Vec<Case> {
         (9, 32, 48, 3, 1, 1, 1, 4),
         (14, 64, 3, 3, 1, 1, 1, 1),
         (16, 32, 66, 2, 1, 0, 1, 1),
+        // The same of pixels, by taps and one by one.
+        (5, 256, 24, 3, 2, 1, 1, 1),
+        (4, 256, 12, 3, 1, 1, 1, 1),
+        (3, 512, 20, 3, 1, 1, 1, 2),
+        (3, 450, 6, 3, 1, 1, 1, 2),
     ] {
         all.push(conv(size, channels, out, kernel, stride, pad, dilation, groups));
     }

@@ -89,6 +89,13 @@ impl KernelCall {
         self.shared_bytes = u32::try_from(bytes).expect("a block's shared memory is under 4 GiB");
         self
     }
+
+    /// With clusters of so many blocks, of which the grid is a multiple along x.
+    pub(crate) fn clusters_of(mut self, blocks: usize) -> KernelCall {
+        assert!((self.grid[0] as usize).is_multiple_of(blocks), "the grid is whole clusters");
+        self.cluster = blocks as u32;
+        self
+    }
 }
 
 /// Asserts in one place that parameters begin with the launch.

@@ -22,6 +22,17 @@ template <u32 BLOCKS> __device__ __forceinline__ void cluster_wait() {
     }
 }
 
+// Four floats from where `mine` is in the shared memory of block `rank`: of what was there when the cluster last met, so that the compiler
+// may keep several under way.
+__device__ __forceinline__ float4 load_remote(const float* mine, u32 rank) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(mine));
+    float4 four;
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %4, %5;\nld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n}"
+                 : "=f"(four.x), "=f"(four.y), "=f"(four.z), "=f"(four.w)
+                 : "r"(address), "r"(rank));
+    return four;
+}
+
 // Writes a word where `mine` is in the shared memory of block `rank`.
 template <u32 BLOCKS> __device__ __forceinline__ void store_remote(void* mine, u32 rank, u32 word) {
     if constexpr (BLOCKS == 1) {

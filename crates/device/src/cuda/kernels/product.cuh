@@ -257,9 +257,10 @@ template <int THREADS, int ROW_CHUNKS, typename Image> struct Loader {
 #endif
 #endif
 
-    // `table` has room for BN sources when elements are gathered. A barrier of the block comes before the first `load`.
-    __device__ __forceinline__ Loader(const Params& p, const Rows& tile, u64 slot, u32 group, Source* table)
-        : inputs(inputs_of(p, tile, slot)), k(threadIdx.x % ROW_CHUNKS * CHUNK), row(threadIdx.x / ROW_CHUNKS),
+    // The first stage begins at stage `first` of k. `table` has room for BN sources when elements are gathered. A barrier of the block comes
+    // before the first `load`.
+    __device__ __forceinline__ Loader(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first, Source* table)
+        : inputs(inputs_of(p, tile, slot)), k(first * SPAN + threadIdx.x % ROW_CHUNKS * CHUNK), row(threadIdx.x / ROW_CHUNKS),
           chunk(threadIdx.x % ROW_CHUNKS)
 #if LOADER == 1 || LOADER == 2
           , place(p, k)

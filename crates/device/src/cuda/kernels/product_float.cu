@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
 #pragma unroll 1
         for (u32 step = 0; step < min(u32(AHEAD), p.steps); step++) load_weights(step, step);
     }
-    Loader<THREADS, DEPTH / 4, Padded> loader(p, rows, slot, group, table);
+    Loader<THREADS, DEPTH / 4, Padded> loader(p, rows, slot, group, 0, table);
     __syncthreads();
 
     dependency_wait();

@@ -12,12 +12,21 @@
 //
 // Weights do not depend on the kernels before, so the first stages of them are asked for before this kernel waits for its turn.
 //
-// An element's products are summed by k in steps of 32 bytes, always by the same instruction: no tile changes a bit.
+// Where few rows meet a long k, a tile is too little for a multiprocessor and too few tiles for all of them: then the PARTS blocks of a cluster
+// share a tile. Each sums its part of k from zero, and each finishes its share of the rows:
+//
+//   block 0   steps 0 .. 36    sums of all rows --\ /--> rows 0 .. 25    part 0 + part 1 --> + bias + residual --> out
+//   block 1   steps 36 .. 72   sums of all rows --/ \--> rows 25 .. 49   likewise
+//
+// An element's products are summed by k in steps of 32 bytes, always by the same instruction, and parts follow from the step's shape: no
+// tile changes a bit.
 // Bound by bytes for small images and few rows (weights once per lane), by the matrix unit and the feeding of it for large ones.
 //
 //   -DSTAGES, -DLAG=0|1, -DMIN_BLOCKS of a multiprocessor
+//   -DPARTS      of k, and blocks of a cluster
 //   -DAHEAD      stages between loading and use: all where k has no more of them, else STAGES - 1 - LAG
 //   generated.cuh      multiply(), see steps/product/instruction.rs
+#include "cluster.cuh"
 #include "product_sums.cuh"
 
 constexpr int THREADS = BM * 2;
@@ -27,6 +36,29 @@ static_assert(AHEAD >= 1 && AHEAD <= STAGES, "stages are loaded ahead");
 struct Swizzled {
     static __device__ __forceinline__ u32 at(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ (row & 7)) << 4); }
 };
+
+// Adds the parts of `count` rows from `first` on, in order of k, where this block's own part is. A thread takes four outputs of every
+// eighth row.
+__device__ __forceinline__ void add_parts(float* transposed, u32 first, u32 count, u32 thread) {
+    constexpr u32 QUADS = BM / 4, PASS = THREADS / QUADS, LOADS = ((BN + PARTS - 1) / PARTS + PASS - 1) / PASS;
+    float* own = transposed + (first + thread / QUADS) * SUMS_PITCH + thread % QUADS * 4;
+    float4 sums[LOADS];
+#pragma unroll
+    for (u32 i = 0; i < LOADS; i++)
+        if (thread / QUADS + i * PASS < count) sums[i] = load_remote(own + i * PASS * SUMS_PITCH, 0);
+#pragma unroll
+    for (u32 part = 1; part < PARTS; part++) {
+#pragma unroll
+        for (u32 i = 0; i < LOADS; i++) {
+            if (thread / QUADS + i * PASS >= count) continue;
+            const float4 next = load_remote(own + i * PASS * SUMS_PITCH, part);
+            sums[i] = make_float4(sums[i].x + next.x, sums[i].y + next.y, sums[i].z + next.z, sums[i].w + next.w);
+        }
+    }
+#pragma unroll
+    for (u32 i = 0; i < LOADS; i++)
+        if (thread / QUADS + i * PASS < count) *reinterpret_cast<float4*>(own + i * PASS * SUMS_PITCH) = sums[i];
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
     extern __shared__ unsigned char dynamic[];
@@ -38,16 +70,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     Source* table = nullptr;
 #endif
     const u32 thread = threadIdx.x, shared = (shared_address(dynamic) + 1023) & ~1023u;
-    const u32 tile = p.m_tiles.quotient(blockIdx.x), m = blockIdx.x - tile * p.m_tiles.value;
+    const u32 part = blockIdx.x % PARTS, place = blockIdx.x / PARTS;
+    const u32 tile = p.m_tiles.quotient(place), m = place - tile * p.m_tiles.value;
     const u32 group = p.group_tiles.quotient(m), m0 = (m - group * p.group_tiles.value) * BM;
     const Rows rows = find_rows(p, tile);
+    // The blocks of a cluster leave together or not at all.
     if (!rows.any) {
         dependency_wait();
         return;
     }
+    const u32 first_step = p.steps * part / PARTS, steps = p.steps * (part + 1) / PARTS - first_step;
     const u64 slot = p.launch.weights[rows.lane];
     const u32 present = min(u32(BM / 64), p.blocks - m0 / 64);  // blocks of this tile that there are
-    const u64 weights = slot + p.weights + u64(group * p.blocks + m0 / 64) * p.steps * BLOCK_BYTES;
+    const u64 weights = slot + p.weights + (u64(group * p.blocks + m0 / 64) * p.steps + first_step) * BLOCK_BYTES;
     auto load_weights = [&](u32 step, u32 stage) {
         barrier_expect(&filled[stage], present * BLOCK_BYTES);
 #pragma unroll
@@ -62,24 +97,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         for (int stage = 0; stage < STAGES; stage++) barrier_init(&filled[stage], 1);
         barriers_are_ready();
 #pragma unroll 1
-        for (u32 step = 0; step < min(u32(AHEAD), p.steps); step++) load_weights(step, step);
+        for (u32 step = 0; step < min(u32(AHEAD), steps); step++) load_weights(step, step);
     }
     float own_bias = 0.0f;
 #if BIAS
     if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[group * p.n + m0 + thread];
 #endif
-    Loader<THREADS, ROW_BYTES / 16, Swizzled> loader(p, rows, slot, group, table);
+    Loader<THREADS, ROW_BYTES / 16, Swizzled> loader(p, rows, slot, group, first_step, table);
     __syncthreads();
 
     dependency_wait();
 #pragma unroll 1
     for (u32 step = 0; step < AHEAD; step++) {
-        if (step < p.steps) loader.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);
+        if (step < steps) loader.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);
         chunks_commit();
     }
     dependents_may_start();
-    const u32 count = min(u32(BN), rows.end - rows.first);
-    prefetch_residual<THREADS>(p, rows, slot, group, m0, thread, count, [&](u32 row) { return rows.first + row; });
+    // Rows of the tile, and those of them that this block finishes.
+    const u32 present_rows = min(u32(BN), rows.end - rows.first), share = (present_rows + PARTS - 1) / PARTS;
+    const u32 first = min(part * share, present_rows), count = min(share, present_rows - first);
+    const auto row_of = [&](u32 row) { return rows.first + first + row; };
+    prefetch_residual<THREADS>(p, rows, slot, group, m0, thread, count, row_of);
     if (thread < BM) bias[thread] = own_bias;
 
     float sums[BN / 2];
@@ -95,9 +133,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         const u64 a = swizzled(at + thread / 128 * BLOCK_BYTES), b = swizzled(at + WEIGHT_BYTES);
         products_begin();
 #pragma unroll
-        for (int part = 0; part < 4; part++) multiply(sums, a + part * 2, b + part * 2);
+        for (int slice = 0; slice < 4; slice++) multiply(sums, a + slice * 2, b + slice * 2);
         products_commit();
-        if (step + AHEAD < p.steps) {
+        if (step + AHEAD < steps) {
             if (thread == 0) load_weights(step + AHEAD, next);
             loader.load(p, shared + next * STAGE_BYTES + WEIGHT_BYTES);
         }
@@ -109,7 +147,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         }
         if (++next == STAGES) next = 0;
         // There is at least one step: said so, the sums stay where they are between products.
-        if (++step >= p.steps) break;
+        if (++step >= steps) break;
     }
     products_wait<0>();
     __syncthreads();
@@ -117,6 +155,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     float* transposed = reinterpret_cast<float*>(dynamic + (shared - shared_address(dynamic)));
     // A warp has 16 outputs, of which there may be none.
     if (m0 + thread / 32 * 16 < p.n) transpose(transposed, sums, thread, 0);
-    __syncthreads();
-    finish<THREADS>(p, rows, slot, group, m0, thread, transposed, bias, count, [&](u32 row) { return rows.first + row; });
+    cluster_arrive<PARTS>();
+    cluster_wait<PARTS>();
+    if constexpr (PARTS > 1) {
+        add_parts(transposed, first, count, thread);
+        // Others have been read; that they have read this block's sums is waited for at the end.
+        cluster_arrive<PARTS>();
+        __syncthreads();
+    }
+    finish<THREADS>(p, rows, slot, group, m0, thread, transposed + first * SUMS_PITCH, bias, count, row_of);
+    if constexpr (PARTS > 1) cluster_wait<PARTS>();
 }

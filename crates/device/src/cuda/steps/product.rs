@@ -4,13 +4,14 @@
 //!   fp32 ─────────────┬─ few rows of few lanes ───────▶ product_few_float.cu  [`few`]
 //!                     └─ everything else ─────────────▶ product_float.cu      [`float`]
 //!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
+//!                     ├─ few rows, long k ────────────▶ product_tensor.cu     [`tensor`]    in two parts of k
 //!                     ├─ several taps, stride 1 ──────▶ product_window.cu     [`window`]
 //!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16
 //!                     └─ everything else ─────────────▶ product_tensor.cu     [`tensor`]
 //! ```
 //! A linear layer is a convolution of one tap whose image is a row, so one description serves both. A step's shape and precision decide whether
-//! `product_few.cu` or the stem's kernel computes it, whose orders of sums are their own. Which of the others does, with which tile, is a matter of time
-//! alone: of one precision, all sum the same products in the same order.
+//! `product_few.cu` or the stem's kernel computes it, whose orders of sums are their own, and whether its k is summed in parts. Which of the others does,
+//! with which tile, is a matter of time alone: of one precision, all sum the same products in the same order.
 
 mod few;
 mod float;
@@ -213,6 +214,8 @@ struct Chosen {
     shared_bytes: usize,
     /// Of rows, in the worst launch.
     tiles: usize,
+    /// Parts of k, each of a block of its own; the blocks of a tile are a cluster.
+    parts: usize,
     /// Where a window stays in shared memory.
     window: Option<WindowTile>,
     /// Where lines of the image do.
@@ -243,6 +246,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
                 threads: FewFloatTile::THREADS,
                 shared_bytes: tile.shared_bytes(sizes.k),
                 tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+                parts: 1,
                 window: None,
                 stem: None,
             };
@@ -263,12 +267,14 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             threads: tile.threads(),
             shared_bytes: tile.shared_bytes(),
             tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+            parts: 1,
             window: None,
             stem: None,
         };
     }
     let depth = BLOCK_ROW_BYTES / size;
-    let few = FewTile::of(sizes.rows, sizes.k.div_ceil(depth)).filter(|_| product.in_chunks(site));
+    let steps = sizes.k.div_ceil(depth);
+    let few = FewTile::of(sizes.rows, steps).filter(|_| product.in_chunks(site));
     if let Some(tile) = few {
         return Chosen {
             spec: site.spec("product_few.cu").define("SPLIT", tile.split),
@@ -279,11 +285,12 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             threads: FewTile::THREADS,
             shared_bytes: 0,
             tiles: row_tiles(sizes.room, sizes.rows, FewTile::ROWS),
+            parts: 1,
             window: None,
             stem: None,
         };
     }
-    let stays = product.linear.is_none() && loader == Loader::Taps;
+    let stays = product.linear.is_none() && loader == Loader::Taps && tensor::parts(&sizes, steps) == 1;
     if let Some(tile) = WindowTile::of(&sizes, &product.shape, size).filter(|_| stays) {
         let mut spec = site
             .spec("product_window.cu")
@@ -300,6 +307,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             threads: tile.threads(),
             shared_bytes: tile.shared_bytes(),
             tiles: sizes.room.items as usize * tile.item_tiles,
+            parts: 1,
             window: Some(tile),
             stem: None,
         };
@@ -323,16 +331,18 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             threads: StemTile::THREADS,
             shared_bytes: tile.shared_bytes(&product.shape),
             tiles: sizes.room.items as usize * tile.item_tiles,
+            parts: 1,
             window: None,
             stem: Some(tile),
         };
     }
-    let tile = TensorTile::of(&sizes, sizes.k.div_ceil(depth), product.loader(site) == Loader::Rows);
+    let tile = TensorTile::of(&sizes, steps, product.loader(site) == Loader::Rows);
     let mut spec = site
         .spec("product_tensor.cu")
         .define("STAGES", tile.stages)
         .define("LAG", tile.lag)
         .define("AHEAD", tile.ahead)
+        .define("PARTS", tile.parts)
         .define("MIN_BLOCKS", tile.blocks);
     spec.generated = instruction::multiply(precision, tile.rows);
     Chosen {
@@ -344,6 +354,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
         threads: tile.threads(),
         shared_bytes: tile.shared_bytes(),
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+        parts: tile.parts,
         window: None,
         stem: None,
     }
@@ -360,7 +371,8 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
     let tiles = chosen.tiles;
     let group_tiles = shape.out_per_group.div_ceil(chosen.outputs);
     let m_tiles = shape.groups * group_tiles;
-    let numbered = [tiles * chosen.rows, tiles * m_tiles, product.outputs(), product.k() + chosen.depth];
+    let blocks = tiles * m_tiles * chosen.parts;
+    let numbered = [tiles * chosen.rows, blocks, product.outputs(), product.k() + chosen.depth];
     let sides = [shape.input[0], shape.input[1], shape.groups, shape.in_per_group, size_of::<f32>()];
     let bytes = sides.iter().try_fold(1usize, |all, &side| all.checked_mul(side));
     if numbered.iter().any(|&count| count >= 1 << 31) || bytes.is_none_or(|bytes| bytes >= 1 << 32) {
@@ -436,8 +448,8 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         .define("RESIDUAL", residual_kind)
         .define("RESIDUAL_TYPE", type_number(residual.map_or(real, |operand| site.stored(operand))));
     let spec = activated(spec, epilogue.activation);
-    let grid = [(tiles * m_tiles) as u32, 1, 1];
-    Ok(vec![KernelCall::new(spec, &params, grid, chosen.threads as u32).shared(chosen.shared_bytes)])
+    let call = KernelCall::new(spec, &params, [blocks as u32, 1, 1], chosen.threads as u32);
+    Ok(vec![call.shared(chosen.shared_bytes).clusters_of(chosen.parts)])
 }
 
 #[cfg(test)]

@@ -249,9 +249,8 @@ impl Layer<'_> {
         let parts = (items + (spread.items - 1) * lanes) / spread.items;
         let threads = if self.strict { 512 } else { 256 };
         let grid = [(parts * spread.cluster) as u32, 1, 1];
-        let mut call = KernelCall::new(spec, &params, grid, threads).shared(spread.shared_bytes);
-        call.cluster = spread.cluster as u32;
-        Ok(call)
+        let call = KernelCall::new(spec, &params, grid, threads).shared(spread.shared_bytes);
+        Ok(call.clusters_of(spread.cluster))
     }
 
     /// A kernel's source with what all kernels of a layer know.

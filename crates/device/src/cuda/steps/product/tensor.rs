@@ -17,6 +17,16 @@ pub(super) struct TensorTile {
     pub(super) ahead: usize,
     /// Blocks that share a multiprocessor.
     pub(super) blocks: usize,
+    /// See [`parts`].
+    pub(super) parts: usize,
+}
+
+/// Parts of k that are summed apart, on blocks of their own, and then added in order. Few rows of few outputs make few tiles of each lane, and where k is
+/// long each of them streams its weights as fast as one multiprocessor can: 8 lanes of a layer of 512 outputs kept half of them busy. The parts are part of
+/// the order of a sum, so they may depend on nothing but the step: full launches of many lanes are summed in parts as well.
+pub(super) fn parts(sizes: &Sizes, steps: usize) -> usize {
+    let few = sizes.rows <= 64 && sizes.outputs * sizes.groups <= 1024;
+    if few && steps >= 32 { 2 } else { 1 }
 }
 
 impl TensorTile {
@@ -25,6 +35,10 @@ impl TensorTile {
     /// The tile of a step whose k is `steps` stages long, and of whose inputs each row lies in one piece or not.
     pub(super) fn of(sizes: &Sizes, steps: usize, whole_rows: bool) -> TensorTile {
         let all = sizes.multiprocessors as usize;
+        let parts = parts(sizes, steps);
+        // Of one block.
+        let steps = steps.div_ceil(parts);
+        let launch = |outputs, rows| sizes.blocks(outputs, rows) * parts;
         let mut rows = width(TensorTile::WIDTHS, sizes.lane_rows());
         // Few rows: weights are streamed, and small blocks stream as well as large ones and are more. Short sums: prologue and end are the
         // kernel, and what matters is that other blocks work meanwhile.
@@ -32,18 +46,18 @@ impl TensorTile {
         // A long sum is bound by the bytes under way. Tall blocks that are alone have many stages, twice the weights in each, and read the inputs half as
         // often, which is worth more than the multiprocessors they leave idle (BERT's layers of 768 outputs, 16 lanes: 192 blocks of 64 had
         // 23 KB of weights under way per multiprocessor; an estimate, to be measured).
-        let tall_blocks = sizes.blocks(128, rows);
+        let tall_blocks = launch(128, rows);
         let enough = tall_blocks * 4 >= all * 3 || (steps >= 12 && tall_blocks * 2 >= all);
         let tall = !streamed && steps > 2 && sizes.has_pairs() && enough;
         let outputs = if tall { 128 } else { 64 };
         // A few lanes: narrower tiles before idle multiprocessors (64×56 took 8 lanes of ResNet-50 12 % faster); where most idle, narrower still.
-        if !tall && rows > 64 && sizes.blocks(outputs, rows) * 2 < all {
+        if !tall && rows > 64 && launch(outputs, rows) * 2 < all {
             rows = if rows == 128 { 64 } else { 56 };
         }
-        while !tall && rows > 16 && sizes.blocks(outputs, rows) * 4 <= all {
+        while !tall && rows > 16 && launch(outputs, rows) * 4 <= all {
             rows = if rows > 32 { 32 } else { 16 };
         }
-        let launched = sizes.blocks(outputs, rows).div_ceil(all);
+        let launched = launch(outputs, rows).div_ceil(all);
         let alone = launched <= 1 && steps >= 6;
         let short = steps <= 2 && !streamed;
         // One stage is all there is, so the sums take the most room; only where rows are whole there are registers for five blocks.
@@ -64,7 +78,7 @@ impl TensorTile {
         let stages = stages.expect("three stages of any tile fit");
         let lag = usize::from(stages >= 6);
         let ahead = if steps <= stages { stages } else { stages - 1 - lag };
-        TensorTile { outputs, rows, stages, lag, ahead, blocks }
+        TensorTile { outputs, rows, stages, lag, ahead, blocks, parts }
     }
 
     /// Dynamic shared memory: the stages, where the sums lie later, and what it takes to begin them at a multiple of 1024.
@@ -95,7 +109,7 @@ mod tests {
         assert_eq!(tensor(784, 128, 1152, 32), [128, 112, 3]);
         assert_eq!(tensor(196, 256, 2304, 32), [128, 104, 6], "128 blocks are one to a multiprocessor");
         assert_eq!(tensor(196, 1024, 256, 32), [128, 104, 3]);
-        assert_eq!(tensor(49, 512, 4608, 32), [128, 56, 8], "a weight stream");
+        assert_eq!(tensor(49, 512, 4608, 32), [128, 56, 4], "a weight stream in two parts, of two blocks");
         assert_eq!(tensor(49, 2048, 512, 32), [128, 56, 4]);
     }
 
@@ -108,6 +122,21 @@ mod tests {
         assert_eq!(tensor(128, 256, 1152, 2), [64, 16, 8]);
         assert_eq!(tensor(128, 256, 1152, 10), [64, 64, 8]);
         assert_eq!(tensor(256, 256, 256, 1), [64, 16, 8]);
+    }
+
+    #[test]
+    fn few_rows_of_a_long_k_are_summed_in_parts_whatever_the_lanes() {
+        let split = |rows, outputs, k, lanes| {
+            TensorTile::of(&sizes(rows, outputs, k, lanes), usize::div_ceil(k, 64), true).parts
+        };
+        for lanes in [1, 8, 32, 128] {
+            assert_eq!(split(49, 512, 4608, lanes), 2);
+            assert_eq!(split(49, 512, 2048, lanes), 2);
+            assert_eq!(split(64, 1000, 2048, lanes), 2);
+            assert_eq!(split(65, 512, 4608, lanes), 1, "many rows");
+            assert_eq!(split(49, 2048, 4608, lanes), 1, "many outputs");
+            assert_eq!(split(49, 512, 1984, lanes), 1, "a short k");
+        }
     }
 
     #[test]
@@ -132,9 +161,8 @@ mod tests {
                     "{tile:?}"
                 );
                 assert!(tile.rows * (tile.outputs + 4) * 4 <= tile.shared_bytes() - 1024, "{tile:?}");
-                assert!(
-                    tile.ahead > 0 && (tile.ahead < tile.stages - tile.lag || k.div_ceil(64) <= tile.stages)
-                );
+                let steps = k.div_ceil(64).div_ceil(tile.parts);
+                assert!(tile.ahead > 0 && (tile.ahead < tile.stages - tile.lag || steps <= tile.stages));
             }
         }
     }
