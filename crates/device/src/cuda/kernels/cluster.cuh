@@ -12,6 +12,14 @@ template <u32 BLOCKS> __device__ __forceinline__ void cluster_arrive() {
     }
 }
 
+// Tells the cluster that this thread has read what it wanted of others, and uses it already. Nothing that it wrote is promised.
+template <u32 BLOCKS> __device__ __forceinline__ void cluster_arrive_read() {
+    if constexpr (BLOCKS > 1) {
+        __syncwarp();
+        asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+    }
+}
+
 // Until every thread of the cluster has arrived; what they wrote to shared memory before can then be seen.
 template <u32 BLOCKS> __device__ __forceinline__ void cluster_wait() {
     if constexpr (BLOCKS > 1) {

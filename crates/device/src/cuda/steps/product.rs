@@ -459,8 +459,8 @@ mod tests {
     use crate::conformance::cases;
     use crate::cuda::target;
 
-    /// The kernel of a case, and how it loads.
-    fn kernel(name: &str, precision: Precision) -> (&'static str, String) {
+    /// The call of a case.
+    fn call(name: &str, precision: Precision) -> KernelCall {
         let case = cases().into_iter().find(|case| case.name == name).expect(name);
         let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
         let site = Site {
@@ -473,10 +473,38 @@ mod tests {
             constants: &[],
             workspace: 0,
         };
-        let call = calls(&site, &plan.steps[0].kind).expect(name).remove(0);
-        let loader =
-            call.spec.defines.iter().find(|(define, _)| *define == "LOADER").expect("one of its defines");
-        (call.spec.source, loader.1.clone())
+        calls(&site, &plan.steps[0].kind).expect(name).remove(0)
+    }
+
+    fn defined(spec: &KernelSpec, name: &str) -> String {
+        spec.defines.iter().find(|(define, _)| *define == name).expect("one of its defines").1.clone()
+    }
+
+    /// The kernel of a case, and how it loads.
+    fn kernel(name: &str, precision: Precision) -> (&'static str, String) {
+        let spec = call(name, precision).spec;
+        (spec.source, defined(&spec, "LOADER"))
+    }
+
+    #[test]
+    fn few_rows_of_a_long_k_are_summed_by_clusters_that_load_in_every_way() {
+        let conv = |channels: &str, rest: &str| format!("conv {channels} 3×3 {rest}");
+        for (name, outputs, loader) in [
+            ("gemm 9×2056×20 with residual".to_owned(), "64", Loader::Rows),
+            ("gemm 1×2001×66 with residual".to_owned(), "64", Loader::Runs),
+            ("gemm 9×1990×330".to_owned(), "128", Loader::Runs),
+            (conv("256→24", "stride 2 dilation 1 groups 1"), "64", Loader::Taps),
+            (conv("256→12", "stride 1 dilation 1 groups 1"), "64", Loader::Taps),
+            (conv("512→20", "stride 1 dilation 1 groups 2"), "64", Loader::Taps),
+            (conv("450→6", "stride 1 dilation 1 groups 2"), "64", Loader::Elements),
+        ] {
+            let call = call(&name, Precision::Bf16);
+            assert_eq!((call.spec.source, call.cluster), ("product_tensor.cu", 2), "{name}");
+            let chosen = [defined(&call.spec, "BM"), defined(&call.spec, "LOADER")];
+            assert_eq!(chosen, [outputs.to_owned(), (loader as u32).to_string()], "{name}");
+        }
+        let short = call("gemm 49×72×24", Precision::Bf16);
+        assert_eq!((short.spec.source, short.cluster), ("product_tensor.cu", 1));
     }
 
     #[test]
