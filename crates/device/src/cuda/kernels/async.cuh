@@ -23,16 +23,17 @@ __device__ __forceinline__ void barriers_are_ready() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+// In a loop a barrier is better named by its address: a pointer is turned into one each time.
+//
 // Arrives, and has the phase wait for so many bytes more.
-__device__ __forceinline__ void barrier_expect(u64* barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
+__device__ __forceinline__ void barrier_expect(u32 address, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void barrier_arrive(u64* barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+__device__ __forceinline__ void barrier_arrive(u32 address) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address) : "memory");
 }
 // Until the phase of this parity is over.
-__device__ __forceinline__ void barrier_wait(u64* barrier, u32 parity) {
-    const u32 address = shared_address(barrier);
+__device__ __forceinline__ void barrier_wait(u32 address, u32 parity) {
     u32 over;
     do {
         asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
@@ -41,14 +42,20 @@ __device__ __forceinline__ void barrier_wait(u64* barrier, u32 parity) {
                      : "memory");
     } while (!over);
 }
+__device__ __forceinline__ void barrier_expect(u64* barrier, u32 bytes) { barrier_expect(shared_address(barrier), bytes); }
+__device__ __forceinline__ void barrier_arrive(u64* barrier) { barrier_arrive(shared_address(barrier)); }
+__device__ __forceinline__ void barrier_wait(u64* barrier, u32 parity) { barrier_wait(shared_address(barrier), parity); }
 
 // ---- copies
 
 // `bytes`, a multiple of 16, between addresses that are too; counted off on `barrier`.
-__device__ __forceinline__ void copy_bulk(u32 to, u64 from, u32 bytes, u64* barrier) {
+__device__ __forceinline__ void copy_bulk(u32 to, u64 from, u32 bytes, u32 barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
-                 "r"(bytes), "r"(shared_address(barrier))
+                 "r"(bytes), "r"(barrier)
                  : "memory");
+}
+__device__ __forceinline__ void copy_bulk(u32 to, u64 from, u32 bytes, u64* barrier) {
+    copy_bulk(to, from, bytes, shared_address(barrier));
 }
 // 16 bytes, or 16 zeros where there is nothing: then nothing is read, wherever `from` may point.
 __device__ __forceinline__ void copy_chunk(u32 to, u64 from, bool there) {

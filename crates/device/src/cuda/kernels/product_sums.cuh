@@ -20,6 +20,8 @@ __device__ __forceinline__ u64 swizzled(u32 address) {
 __device__ __forceinline__ u64 planar(u32 address, u32 plane) {
     return u64(128 >> 4) << 32 | u64(plane) << 16 | (address & 0x3ffff) >> 4;
 }
+// The same so many times 16 bytes further on. Addresses end before their bits do, so only the low word changes.
+__device__ __forceinline__ u64 further_on(u64 factor, u32 chunks) { return factor & ~0xffffffffull | u32(u32(factor) + chunks); }
 
 // Before products, between products and what waits for them, and until at most PENDING groups of them are running.
 __device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

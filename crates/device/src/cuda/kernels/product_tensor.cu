@@ -83,13 +83,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u64 slot = p.launch.weights[rows.lane];
     const u32 present = min(u32(BM / 64), p.blocks - m0 / 64);  // blocks of this tile that there are
     const u64 weights = slot + p.weights + (u64(group * p.blocks + m0 / 64) * p.steps + first_step) * BLOCK_BYTES;
+    const u32 all_filled = shared_address(filled);
     auto load_weights = [&](u32 step, u32 stage) {
-        barrier_expect(&filled[stage], present * BLOCK_BYTES);
+        const u32 barrier = all_filled + stage * 8;
+        barrier_expect(barrier, present * BLOCK_BYTES);
 #pragma unroll
         for (u32 block = 0; block < BM / 64; block++) {
             if (block >= present) break;
             const u64 from = weights + (u64(block) * p.steps + step) * BLOCK_BYTES;
-            copy_bulk(shared + stage * STAGE_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, &filled[stage]);
+            copy_bulk(shared + stage * STAGE_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, barrier);
         }
     };
     if (thread == 0) {
@@ -120,6 +122,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     prefetch_residual<THREADS>(p, rows, slot, group, m0, thread, count, row_of);
     if (thread < BM) bias[thread] = own_bias;
 
+    // Said to be none where there is one, the warp group is the same for all threads, and the compiler sees it.
+    const u32 warps = THREADS == 128 ? 0 : thread / 128;
+    const u64 ring_weights = swizzled(shared + warps * BLOCK_BYTES), ring_inputs = swizzled(shared + WEIGHT_BYTES);
     float sums[BN / 2];
     clear(sums);
     u32 stage = 0, parity = 0, next = AHEAD % STAGES;
@@ -128,12 +133,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         chunks_wait<AHEAD - 1>();
         publish_shared();
         __syncthreads();
-        barrier_wait(&filled[stage], parity);
-        const u32 at = shared + stage * STAGE_BYTES;
-        const u64 a = swizzled(at + thread / 128 * BLOCK_BYTES), b = swizzled(at + WEIGHT_BYTES);
+        barrier_wait(all_filled + stage * 8, parity);
+        const u32 at = stage * (STAGE_BYTES / 16);
         products_begin();
 #pragma unroll
-        for (int slice = 0; slice < 4; slice++) multiply(sums, a + slice * 2, b + slice * 2);
+        for (int slice = 0; slice < 4; slice++)
+            multiply(sums, further_on(ring_weights, at + slice * 2), further_on(ring_inputs, at + slice * 2));
         products_commit();
         if (step + AHEAD < steps) {
             if (thread == 0) load_weights(step + AHEAD, next);
@@ -159,8 +164,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     cluster_wait<PARTS>();
     if constexpr (PARTS > 1) {
         add_parts(transposed, first, count, thread);
-        // Others have been read; that they have read this block's sums is waited for at the end.
-        cluster_arrive<PARTS>();
+        // That others have read this block's sums is waited for at the end.
+        cluster_arrive_read<PARTS>();
         __syncthreads();
     }
     finish<THREADS>(p, rows, slot, group, m0, thread, transposed + first * SUMS_PITCH, bias, count, row_of);

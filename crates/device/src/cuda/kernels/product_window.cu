@@ -39,6 +39,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     }
     const u32 lane = p.launch.lane_of[item];
     const u64 slot = p.launch.weights[lane];
+    const u32 all_filled = shared_address(filled), all_emptied = shared_address(emptied);
     if (thread == 0) {
 #pragma unroll
         for (int stage = 0; stage < STAGES; stage++) {
@@ -56,13 +57,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
             u32 stage = 0, parity = 1;
 #pragma unroll 1
             for (u32 step = 0; step < p.steps; step++) {
-                barrier_wait(&emptied[stage], parity);
-                barrier_expect(&filled[stage], present * BLOCK_BYTES);
+                const u32 barrier = all_filled + stage * 8;
+                barrier_wait(all_emptied + stage * 8, parity);
+                barrier_expect(barrier, present * BLOCK_BYTES);
 #pragma unroll
                 for (u32 block = 0; block < BM / 64; block++) {
                     if (block >= present) break;
                     const u64 from = weights + (u64(block) * p.steps + step) * BLOCK_BYTES;
-                    copy_bulk(shared + stage * STAGE_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, &filled[stage]);
+                    copy_bulk(shared + stage * STAGE_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, barrier);
                 }
                 if (++stage == STAGES) {
                     stage = 0;
@@ -108,26 +110,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     publish_shared();
     workers_sync();
 
-    const u32 warps = thread / 128, along = warps % (BM / 64), across = warps / (BM / 64);
+    // Said to be none where there is one, what follows is the same for all threads, and the compiler sees it.
+    const u32 warps = WORKERS == 128 ? 0 : thread / 128, along = warps % (BM / 64), across = warps / (BM / 64);
     float sums[COLUMNS / 2];
     clear(sums);
-    const u32 first = window + across * COLUMNS * 16, spans = channels / SPAN, further = 8 * 16 * p.plane;
-    u32 stage = 0, parity = 0, at = first, span = 0, kx = 0, tap = 0;  // tap: places from the window's first
+    const u64 first = planar(window + across * COLUMNS * 16, p.plane), ring = swizzled(shared + along * BLOCK_BYTES);
+    const u32 spans = channels / SPAN;
+    const bool tells = thread % 32 == 0;
+    u32 stage = 0, parity = 0, span = 0, kx = 0, tap = 0;  // tap: places from the window's first
+    u64 b = first;
 #pragma unroll 1
     for (u32 step = 0;;) {
-        barrier_wait(&filled[stage], parity);
-        const u64 a = swizzled(shared + stage * STAGE_BYTES + along * BLOCK_BYTES), b = planar(at, p.plane);
+        barrier_wait(all_filled + stage * 8, parity);
+        const u64 a = further_on(ring, stage * (STAGE_BYTES / 16));
         products_begin();
 #pragma unroll
-        for (int part = 0; part < 4; part++) multiply(sums, a + part * 2, b + part * 2 * p.plane);
+        for (int part = 0; part < 4; part++) multiply(sums, further_on(a, part * 2), further_on(b, part * 2 * p.plane));
         products_commit();
         products_wait<1>();
-        if (step > 0 && thread % 32 == 0) barrier_arrive(&emptied[stage == 0 ? STAGES - 1 : stage - 1]);
+        if (step > 0 && tells) barrier_arrive(all_emptied + (stage == 0 ? STAGES - 1 : stage - 1) * 8);
         if (++stage == STAGES) {
             stage = 0;
             parity ^= 1;
         }
-        at += further;
+        b = further_on(b, 8 * p.plane);
         if (++span == spans) {
             span = 0;
             tap++;
@@ -135,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
                 kx = 0;
                 tap += p.line.value - p.kernel_width;
             }
-            at = first + tap * 16;
+            b = further_on(first, tap);
         }
         // There is at least one step: said so, the sums stay where they are between products.
         if (++step >= p.steps) break;
