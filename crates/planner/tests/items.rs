@@ -9,7 +9,7 @@ use tessera_core::DType;
 use tessera_planner::Tensor;
 use tessera_planner::graph::{Dim, ValueId};
 use tessera_planner::infer::{DimValue, InferError, Note, infer};
-use tessera_planner::op::{Aspect, Coordinates, Interpolation, Nearest, Op, Resize, Scatter};
+use tessera_planner::op::{Aspect, Binary, Coordinates, Interpolation, Nearest, Op, Resize, Scatter, Unary};
 
 /// A graph over inputs of `n` items.
 #[derive(Default)]
@@ -214,4 +214,74 @@ fn one_hot_vectors_follow_their_item_and_nonzero_places_are_refused() {
     let x = b.floats(&[3]);
     let refused = b.infer(Op::NonZero, &[x]);
     assert!(matches!(refused, Err(InferError::DataDependent { .. })), "{refused:?}");
+}
+
+/// A time-major value, `[time, n, 4]`, and its items read as rows.
+fn time_major(b: &mut Batch, rows: &[i64]) -> (ValueId, ValueId) {
+    let x = b.floats(&[3, 4]);
+    let x = b.0.node(Op::Transpose { perm: vec![1, 0, 2] }, &[x], "by time");
+    let shape = b.0.integers("rows", rows);
+    let rows = b.0.node(Op::Reshape { allow_zero: false }, &[x, shape], "as rows");
+    (x, rows)
+}
+
+const SUM: Op = Op::Binary(Binary::Add);
+
+#[test]
+fn rows_that_join_time_and_items_are_parted_again_with_every_item_whole() {
+    let mut b = Batch::default();
+    let (_, rows) = time_major(&mut b, &[-1, 4]);
+    let w = b.0.weight("w", &[4, 6]);
+    let gemm = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false };
+    let made = b.0.node(gemm, &[rows, w], "made");
+    let shape = b.0.integers("parted", &[3, -1, 6]);
+    let parted = b.0.node(Op::Reshape { allow_zero: false }, &[made, shape], "by time again");
+    assert_eq!(b.infer(Op::Transpose { perm: vec![1, 0, 2] }, &[parted]).unwrap().0, [1, 3, 6]);
+}
+
+#[test]
+fn rows_that_join_time_and_items_are_no_answer_and_cannot_be_cut_where_items_interleave() {
+    let mut b = Batch::default();
+    let (_, rows) = time_major(&mut b, &[-1, 4]);
+    assert!(b.mixes(Op::Unary(Unary::Relu), &[rows]), "each item's rows are apart");
+
+    // As if items came first: rows 0, 1 and 2 are of three items.
+    let mut b = Batch::default();
+    let (_, rows) = time_major(&mut b, &[-1, 4]);
+    let shape = b.0.integers("parted", &[-1, 3, 4]);
+    assert!(b.mixes(Op::Reshape { allow_zero: false }, &[rows, shape]));
+
+    // Rows as others have them, item after item.
+    let mut b = Batch::default();
+    let (_, rows) = time_major(&mut b, &[-1, 4]);
+    let y = b.floats(&[3, 4]);
+    let shape = b.0.integers("items first", &[-1, 4]);
+    let others = b.0.node(Op::Reshape { allow_zero: false }, &[y, shape], "others");
+    assert!(b.mixes(SUM, &[rows, others]));
+
+    // An operator that looks along rows.
+    let mut b = Batch::default();
+    let (_, rows) = time_major(&mut b, &[-1, 4]);
+    let row = b.0.integers("row", &[0]);
+    assert!(b.mixes(Op::Gather { axis: 0 }, &[rows, row]));
+}
+
+#[test]
+fn heads_that_are_split_from_time_major_rows_stay_with_their_item() {
+    let mut b = Batch::default();
+    let (_, rows) = time_major(&mut b, &[-1, 4]);
+    let shape = b.0.integers("heads", &[3, -1, 2]);
+    let heads = b.0.node(Op::Reshape { allow_zero: false }, &[rows, shape], "time, items and heads");
+    let perm = vec![1, 0, 2];
+    let heads = b.0.node(Op::Transpose { perm: perm.clone() }, &[heads], "heads first");
+    let turned = b.0.node(Op::Transpose { perm: vec![0, 2, 1] }, &[heads], "turned");
+    let scores = b.0.node(Op::MatMul, &[heads, turned], "scores");
+    let scores = b.0.node(Op::Softmax { axis: 2, log: false }, &[scores], "weights");
+    let mixed = b.0.node(Op::MatMul, &[scores, heads], "mixed");
+    let back = b.0.node(Op::Transpose { perm }, &[mixed], "by time again");
+    let shape = b.0.integers("joined", &[-1, 4]);
+    let joined = b.0.node(Op::Reshape { allow_zero: false }, &[back, shape], "joined");
+    let shape = b.0.integers("whole", &[3, -1, 4]);
+    let whole = b.0.node(Op::Reshape { allow_zero: false }, &[joined, shape], "whole");
+    assert_eq!(b.infer(Op::Transpose { perm: vec![1, 0, 2] }, &[whole]).unwrap().0, [1, 3, 4]);
 }

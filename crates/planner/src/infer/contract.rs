@@ -47,8 +47,7 @@ pub(super) fn gemm(trans_a: bool, trans_b: bool, args: Args<'_>) -> Rule {
     out.dims[last] = n;
     if let Some(c) = args.opt(2) {
         one_type(a, c)?;
-        let (dims, items) = broadcast(&[&out, c])?;
-        if (&dims, items) != (&out.dims, out.items) {
+        if broadcast(out.dtype, &[&out, c])? != out {
             return Err(Reason::Invalid(format!("the addend {c} does not broadcast to the product {out}")));
         }
     }
@@ -89,8 +88,7 @@ pub(super) fn matmul(args: Args<'_>) -> Rule {
     let (mut rows, mut columns) = (a, b);
     rows.dims[a_rank - 1] = 1;
     columns.dims[b_rank - 2] = 1;
-    let (dims, items) = broadcast(&[&rows, &columns])?;
-    let mut out = Fact { dtype: rows.dtype, dims, items, known: None };
+    let mut out = broadcast(rows.dtype, &[&rows, &columns])?;
     if column {
         out.dims.pop();
     }

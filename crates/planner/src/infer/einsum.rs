@@ -51,5 +51,5 @@ pub(super) fn einsum(equation: &Equation, args: Args<'_>) -> Rule {
         Some(label) => Some(place(label).ok_or_else(|| Reason::Mixes("it sums over the items".into()))?),
     };
     let dims = equation.output.iter().map(|&label| lengths[usize::from(label)]).collect();
-    Ok(Fact { dtype, dims, items, known: None }.into())
+    Ok(Fact { dtype, dims, items, rounds: 1, known: None }.into())
 }

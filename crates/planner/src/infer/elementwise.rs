@@ -5,11 +5,11 @@ use super::{Reason, Rule};
 use crate::op::{Binary, Unary};
 use tessera_core::DType;
 
-/// The dimensions of one item and the item axis that `facts` broadcast to.
-pub(super) fn broadcast(facts: &[&Fact]) -> Result<(Vec<usize>, Option<usize>), Reason> {
+/// What `facts` broadcast to, of this type: the dimensions of one item, and where and how the items lie.
+pub(super) fn broadcast(dtype: DType, facts: &[&Fact]) -> Result<Fact, Reason> {
     let rank = facts.iter().map(|fact| fact.rank()).max().unwrap_or(0);
     let mut dims = vec![1; rank];
-    let mut items = None;
+    let (mut items, mut rounds) = (None, 1);
     for fact in facts {
         let Some(axis) = fact.items else { continue };
         let (to, rows) = (axis + rank - fact.rank(), fact.dims[axis]);
@@ -20,7 +20,13 @@ pub(super) fn broadcast(facts: &[&Fact]) -> Result<(Vec<usize>, Option<usize>), 
             Some(_) if dims[to] != rows => {
                 return Err(Reason::Mixes(format!("{} and {rows} rows per item do not broadcast", dims[to])));
             }
-            _ => (items, dims[to]) = (Some(to), rows),
+            Some(_) if rounds != fact.rounds => {
+                return Err(Reason::Mixes(format!(
+                    "items come round {rounds} times on an axis of one input and {} times on that of another",
+                    fact.rounds
+                )));
+            }
+            _ => (items, dims[to], rounds) = (Some(to), rows, fact.rounds),
         }
     }
     for fact in facts {
@@ -43,12 +49,7 @@ pub(super) fn broadcast(facts: &[&Fact]) -> Result<(Vec<usize>, Option<usize>), 
             }
         }
     }
-    Ok((dims, items))
-}
-
-fn broadcast_fact(dtype: DType, facts: &[&Fact]) -> Rule {
-    let (dims, items) = broadcast(facts)?;
-    Ok(Fact { dtype, dims, items, known: None }.into())
+    Ok(Fact { dtype, dims, items, rounds, known: None })
 }
 
 /// An input with its elements unknown: what most operators make of the shape they are given.
@@ -83,7 +84,7 @@ pub(super) fn binary(function: Binary, args: Args<'_>) -> Rule {
         return Err(Reason::Invalid(format!("it is not defined on {}", a.dtype)));
     }
     let dtype = if function.is_comparison() { DType::Bool } else { a.dtype };
-    broadcast_fact(dtype, &[a, b])
+    Ok(broadcast(dtype, &[a, b])?.into())
 }
 
 pub(super) fn choose(args: Args<'_>) -> Rule {
@@ -91,7 +92,7 @@ pub(super) fn choose(args: Args<'_>) -> Rule {
     if condition.dtype != DType::Bool || a.dtype != b.dtype {
         return Err(Reason::Invalid("it takes a boolean and two values of one type".into()));
     }
-    broadcast_fact(a.dtype, &[condition, a, b])
+    Ok(broadcast(a.dtype, &[condition, a, b])?.into())
 }
 
 pub(super) fn clip(args: Args<'_>) -> Rule {

@@ -16,6 +16,9 @@ pub struct Fact {
     pub dims: Vec<usize>,
     /// The axis that runs over items (times `dims[axis]` rows each), or `None` for a value that all items share.
     pub items: Option<usize>,
+    /// How often the items come round on that axis, 1 for most: its rows are `[round][item][row]`, and one item's are `[round][row]`. A time-major
+    /// value `[time, n, width]` read as rows `[time·n, width]` has as many rounds as time has steps.
+    pub rounds: usize,
     /// Its elements, when they follow from shapes and literals alone.
     pub known: Option<Known>,
 }
@@ -32,12 +35,12 @@ pub enum Known {
 impl Fact {
     /// A value that all items share and of which only the shape is known.
     pub(super) fn shared(dtype: DType, dims: Vec<usize>) -> Fact {
-        Fact { dtype, dims, items: None, known: None }
+        Fact { dtype, dims, items: None, rounds: 1, known: None }
     }
 
     pub(super) fn literal(tensor: Tensor) -> Fact {
         let dims = tensor.dims().to_vec();
-        Fact { dtype: tensor.dtype(), dims, items: None, known: Some(Known::Tensor(tensor)) }
+        Fact { dtype: tensor.dtype(), dims, items: None, rounds: 1, known: Some(Known::Tensor(tensor)) }
     }
 
     /// A value of unknown elements, its extents given.
@@ -133,12 +136,16 @@ impl Fact {
 }
 
 impl fmt::Display for Fact {
-    /// `f32[n, 3]`, `i64[2·n, 4]`: with `n` the item count.
+    /// `f32[n, 3]`, `i64[2·n, 4]`, `f32[17×n, 24]`: with `n` the item count, which comes round so many times before the `×`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[", self.dtype)?;
         for (axis, dim) in self.dims.iter().enumerate() {
             let comma = if axis > 0 { ", " } else { "" };
             match (self.items == Some(axis), dim) {
+                (true, rows) if self.rounds > 1 => match rows / self.rounds {
+                    1 => write!(f, "{comma}{}×n", self.rounds)?,
+                    rows => write!(f, "{comma}{}×{rows}·n", self.rounds)?,
+                },
                 (true, 1) => write!(f, "{comma}n")?,
                 (true, _) => write!(f, "{comma}{dim}·n")?,
                 (false, _) => write!(f, "{comma}{dim}")?,

@@ -203,7 +203,7 @@ fn walked(fact: &Fact, dims: &[usize]) -> Result<Vec<Number>, Reason> {
 
 fn binary(function: Binary, args: Args<'_>, out: &mut Fact) -> Result<(), Reason> {
     let (a, b) = (args.get(0)?, args.get(1)?);
-    let (dims, _) = broadcast(&[a, b])?;
+    let dims = broadcast(a.dtype, &[a, b])?.dims;
     let pairs = walked(a, &dims)?.into_iter().zip(walked(b, &dims)?);
     let numbers = pairs.map(|(a, b)| {
         let negated = |truth: Option<bool>| truth.map(|truth| !truth);

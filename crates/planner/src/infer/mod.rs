@@ -5,7 +5,7 @@
 //!   x [n, 16, 64] ───────────────────────────────────────── Reshape → [n, 16, 2, 32]: per item [1, 16, 2, 32], items on axis 0
 //! ```
 //! Every value has a shape *per item*. A value of logical shape `[t, n·k, f]`, with `n` items on axis 1, has per-item
-//! dimensions `[t, k, f]` and item axis 1; each operator then means on one item what ONNX says it means on the whole, which
+//! dimensions `[t, k, f]` and item axis 1 (`[t·n·k, f]` has `[t·k, f]`: the items come round `t` times); each operator then means on one item what ONNX says it means on the whole, which
 //! is exactly the proof that items are independent. An operator that would mix items (a softmax over the item axis, a
 //! reshape that moves it) is an error, `InferError::MixesItems`, and the class is planned a whole request at a time.
 //!
@@ -259,9 +259,9 @@ fn input_fact(name: &str, dtype: DType, dims: &[Dim], given: &[DimValue]) -> Res
 
 fn must_be_per_item(batched: bool, what: &str, name: &str, fact: Option<&Fact>) -> Result<(), InferError> {
     match fact {
-        Some(fact) if batched && fact.items != Some(0) => Err(InferError::MixesItems {
+        Some(fact) if batched && (fact.items != Some(0) || fact.rounds != 1) => Err(InferError::MixesItems {
             at: format!("{what} `{name}` of {fact}"),
-            why: "its axis 0 does not run over items".into(),
+            why: "its axis 0 does not run over items, each whole".into(),
         }),
         _ => Ok(()),
     }
@@ -336,8 +336,37 @@ fn apply(op: &Op, args: Args<'_>, outputs: usize) -> Rule {
     Ok(outcome)
 }
 
+/// Whether the rule of an operator holds for items that come round several times on their axis ([`Fact::rounds`]): those whose elements keep
+/// the rows that they are in, and those that say themselves what becomes of rows.
+fn takes_rounds(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Where
+            | Op::Clip
+            | Op::Cast(_)
+            | Op::Gemm { .. }
+            | Op::MatMul
+            | Op::LayerNorm { .. }
+            | Op::Softmax { .. }
+            | Op::Reduce { .. }
+            | Op::Shape { .. }
+            | Op::Reshape { .. }
+            | Op::Flatten { .. }
+            | Op::Transpose { .. }
+            | Op::Squeeze
+            | Op::Unsqueeze
+            | Op::Split { .. }
+    )
+}
+
 /// The table of rules: shapes and types, and the values of operators that read shapes.
 fn rule(op: &Op, args: Args<'_>, outputs: usize) -> Rule {
+    let rounds = args.0.iter().flatten().map(|fact| fact.rounds).max().unwrap_or(1);
+    if rounds > 1 && !takes_rounds(op) {
+        return Err(Reason::Mixes(format!("the items come round {rounds} times on one axis of its input")));
+    }
     match op {
         Op::Unary(unary) => elementwise::unary(*unary, args),
         Op::Binary(binary) => elementwise::binary(*binary, args),

@@ -47,7 +47,7 @@ pub(super) fn recurrent(layer: &Recurrent, args: Args<'_>) -> Rule {
         }
         same_items(state, items)?;
     }
-    let state = Fact { dtype: x.dtype, dims: vec![directions, batch, hidden], items, known: None };
+    let state = Fact { dtype: x.dtype, dims: vec![directions, batch, hidden], items, rounds: 1, known: None };
     let states =
         Fact { dims: vec![x.dims[0], directions, batch, hidden], items: items.map(|_| 2), ..state.clone() };
     let mut outputs = vec![states, state.clone()];

@@ -1,7 +1,12 @@
 //! Operators that read shapes or change them without moving elements.
 //!
-//! A reshape keeps items apart when as many elements lie before the item axis on both sides: row-major order then
-//! counts `[before][item][rest]` in both, and each item is reshaped alone.
+//! A reshape keeps items apart when as many elements lie before one item's first on both sides: row-major order then
+//! counts `[before][item][rest]` in both, and each item is reshaped alone. What lies before may be axes, or rounds on the item axis itself:
+//!
+//! ```text
+//!   [17, n, 24] ─ Reshape → [17×n, 24] ─ Gemm → [17×n, 24] ─ Reshape → [17, n, 24]       each item: [17, 24]
+//!   [17, n, 24] ─ Reshape → [17, 2·n, 12] ─ Transpose → [2·n, 17, 12]                     each item: [2, 17, 12]
+//! ```
 
 use super::elementwise::like;
 use super::fact::{Args, Fact};
@@ -51,7 +56,7 @@ fn total(extents: &[Extent]) -> Result<Extent, Reason> {
 
 /// `x` under new extents that have as many elements.
 fn reshaped(x: &Fact, extents: &[Extent]) -> Rule {
-    let out = Fact::of_extents(x.dtype, extents)?;
+    let mut out = Fact::of_extents(x.dtype, extents)?;
     match (total(&x.extents())?, total(extents)?) {
         (have, want) if have == want => {}
         (Extent::PerItem(_), Extent::Fixed(_)) => {
@@ -59,10 +64,19 @@ fn reshaped(x: &Fact, extents: &[Extent]) -> Rule {
         }
         _ => return Err(Reason::Invalid(format!("{x} does not have as many elements as {out}"))),
     }
-    if let (Some(from), Some(to)) = (x.items, out.items)
-        && shape::count(&x.dims[..from]) != shape::count(&out.dims[..to])
-    {
-        return Err(Reason::Mixes(format!("reshaping {x} to {out} moves elements between items")));
+    if let (Some(from), Some(to)) = (x.items, out.items) {
+        let before = shape::count(&x.dims[..from]).and_then(|axes| axes.checked_mul(x.rounds));
+        let axes = shape::count(&out.dims[..to]);
+        out.rounds = match before.zip(axes).map(|(before, axes)| (before, before.checked_rem(axes))) {
+            // Nothing moves where there is nothing.
+            _ if out.count() == 0 => 1,
+            Some((before, Some(0))) => before / axes.expect("it divides"),
+            _ => 0,
+        };
+        if out.rounds == 0 || !out.dims[to].is_multiple_of(out.rounds) {
+            out.rounds = 1;
+            return Err(Reason::Mixes(format!("reshaping {x} to {out} moves elements between items")));
+        }
     }
     Ok(out.into())
 }
