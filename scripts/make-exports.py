@@ -3,6 +3,7 @@
 
     python scripts/make-exports.py fixtures                     writes fixtures/exports: small variants, a few of each idiom
     python scripts/make-exports.py survey DIR [NAME …]          writes the wide survey to DIR (gigabytes); what is there is kept
+    python scripts/make-exports.py each COMMAND DIR [NAME …]    the same one model at a time: runs COMMAND in a shell, then empties DIR
 
 Needs the PyPI packages torch, torchvision, timm, onnx and onnxscript; no test needs Python. `crates/device/tests/exports.rs` reads both:
 
@@ -10,14 +11,16 @@ Needs the PyPI packages torch, torchvision, timm, onnx and onnxscript; no test n
     TESSERA_EXPORTS=DIR cargo test -p tessera-device --test exports -- --ignored --nocapture   the survey, as a table
 
 A file is MODEL.EXPORTER-OPSET.WEIGHTS.onnx: the exporter is `script` (torch.onnx.export(dynamo=False)) or `dynamo`; WEIGHTS are `tuned` (no branch
-is zero, no gamma one, no bias zero) or `other`: as the library initialises them for `script`, tuned in another way for `dynamo`, which takes
-biases that are zero out of the graph. One MODEL.EXPORTER-OPSET is one class. Beside a tuned one stands
-an .npz with in.x, out.y and, for another batch, alt.in.x, alt.out.y. Answers are computed in f64 and rounded, so that what is measured is our error alone.
+is zero, no gamma one, no bias zero) or `other`: as the library initialises them, with biases of zeros that `dynamo` takes out of the graph.
+One MODEL.EXPORTER-OPSET is one class. Beside a tuned one stands an .npz with in.x, out.y and, for another batch, alt.in.x, alt.out.y. Answers
+are computed in f64 and rounded, so that what is measured is our error alone. An export of the survey that takes longer than a minute is given up.
 """
 
 import contextlib
 import copy
 import io
+import signal
+import subprocess
 import sys
 import traceback
 import warnings
@@ -217,6 +220,19 @@ def exported(model, exporter, x, path):
         torch.onnx.export(model, (x,), path, dynamo=True, dynamic_shapes=free, external_data=False, verbose=False, **names)
 
 
+@contextlib.contextmanager
+def no_longer_than(seconds):
+    def give_up(*_):
+        raise TimeoutError(f"it takes longer than {seconds} s")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds or 0)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
 def without_stories(path):
     """Takes out what exporters tell of the Python code, most of a small file, and what nobody reads but people."""
     model = onnx.load(path)
@@ -234,7 +250,7 @@ def write(folder, name, make, side, exporters, small):
                 continue
             torch.manual_seed(len(name) * 2 + seed)
             model = make().eval()
-            if weights == "tuned" or exporter.startswith("dynamo"):
+            if weights == "tuned":
                 tune(model)
             inputs = [torch.randn(batch, 3, side, side) for batch in (2, 1)]
             if weights == "tuned":
@@ -246,7 +262,7 @@ def write(folder, name, make, side, exporters, small):
                 arrays = {"in.x": inputs[0], "out.y": answers[0], "alt.in.x": inputs[1], "alt.out.y": answers[1]}
                 np.savez(path.with_suffix(".npz"), **{key: value.numpy() for key, value in arrays.items()})
             try:
-                with contextlib.redirect_stdout(io.StringIO()):
+                with contextlib.redirect_stdout(io.StringIO()), no_longer_than(None if small else 60):
                     exported(model, exporter, inputs[0], path)
             except Exception as error:  # an exporter may not know a model: that is a line of the survey
                 path.unlink(missing_ok=True)
@@ -262,13 +278,16 @@ def write(folder, name, make, side, exporters, small):
 
 
 def main():
-    survey = sys.argv[1:2] == ["survey"]
+    survey = sys.argv[1:2] != ["fixtures"]
+    command = None
     match sys.argv[1:]:
         case ["fixtures"]:
             folder = Path(__file__).parent.parent / "fixtures/exports"
             models = [(name, *made) for name, made in FIXTURES.items()]
             chosen = []
         case ["survey", folder, *chosen]:
+            folder, models = Path(folder), list(survey_models())
+        case ["each", command, folder, *chosen]:
             folder, models = Path(folder), list(survey_models())
         case _:
             sys.exit(__doc__)
@@ -280,6 +299,10 @@ def main():
             write(folder, name, make, side, exporters, small=not survey)
         except Exception:
             print(f"{name}: {traceback.format_exc(limit=1)}", flush=True)
+        if command:
+            subprocess.run(command, shell=True, check=False)
+            for made in folder.glob(f"{name}.*"):
+                made.unlink()
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ pub enum WeightSource {
         /// Whether the two dimensions are swapped.
         transposed: bool,
     },
+    /// In no file: they are the zeros that stand for a bias left out. Not counted among a file's parameters.
+    Zeros,
     /// Not at hand: a class has no weights, and a served model forgets its own once they are packed.
     Forgotten,
 }

@@ -9,7 +9,7 @@ pub use planned::{NotPlanned, Planned, planned};
 
 use crate::class::Model;
 use crate::describe::describe;
-use crate::graph::ParamData;
+use crate::graph::WeightSource;
 use crate::pack::{PackError, PackTarget, SlotLayout};
 use crate::tensor::checked_len;
 use crate::text::count;
@@ -65,8 +65,14 @@ pub fn inspect(model: &Model, target: PackTarget) -> Result<Report, PackError> {
     class.graph.nodes.iter().for_each(|node| *counts.entry(describe(&node.op).name).or_default() += 1);
     let mut operators: Vec<_> = counts.into_iter().collect();
     operators.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-    let (weights, literals): (Vec<_>, Vec<_>) =
-        class.graph.params.iter().partition(|param| matches!(param.data, ParamData::Weight(_)));
+    let (weights, literals) = class.graph.params.split_at(class.weights);
+    // What the file leaves out is none of its parameters.
+    let weights: Vec<_> = weights
+        .iter()
+        .zip(&model.weights)
+        .filter(|(_, source)| !matches!(source, WeightSource::Zeros))
+        .map(|(param, _)| param)
+        .collect();
     let bytes =
         weights.iter().map(|param| checked_len(param.dtype, &param.dims).unwrap_or(usize::MAX) as u64);
     let elements = weights.iter().map(|param| param.dims.iter().product::<usize>() as u64);

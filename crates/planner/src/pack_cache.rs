@@ -79,6 +79,7 @@ impl CacheKey {
                 WeightSource::File { stamp, offset, len, .. } if settled(stamp, now) => {
                     part(format!("{stamp:?} {offset} {len}").as_bytes());
                 }
+                WeightSource::Zeros => part(b"zeros"),
                 WeightSource::File { .. } | WeightSource::Converted { .. } | WeightSource::Forgotten => {
                     return None;
                 }

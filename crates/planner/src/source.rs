@@ -5,7 +5,7 @@
 //! read brings exactly the bytes asked for or an error.
 
 use crate::graph::WeightSource;
-use crate::tensor::{Tensor, TensorError};
+use crate::tensor::{Tensor, TensorError, checked_len};
 use prost::bytes::Bytes;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -182,14 +182,16 @@ pub(crate) enum Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Errors when the file is in another state than it was, and for what has to be converted.
+    /// Errors when the file is in another state than it was, and for what has to be converted or made.
     pub(crate) fn open(source: &'a WeightSource) -> Result<Pieces<'a>, SourceError> {
         match source {
             WeightSource::Inline(tensor) => Ok(Pieces::Memory(tensor.bytes())),
             WeightSource::File { path, stamp, offset, len } => {
                 Ok(Pieces::File(Opened::at(path, stamp, *offset, *len)?))
             }
-            WeightSource::Converted { .. } | WeightSource::Forgotten => Err(SourceError::Forgotten),
+            WeightSource::Converted { .. } | WeightSource::Zeros | WeightSource::Forgotten => {
+                Err(SourceError::Forgotten)
+            }
         }
     }
 
@@ -228,6 +230,10 @@ pub fn read_weight(source: &WeightSource, dtype: DType, dims: &[usize]) -> Resul
             let tensor = if *transposed { transpose(&tensor) } else { tensor };
             let tensor = if *stored == dtype { tensor } else { widen(&tensor) };
             Ok(tensor.reshaped(dims.to_vec())?)
+        }
+        WeightSource::Zeros => {
+            let len = checked_len(dtype, dims).expect("a bias is as long as the weight beside it is wide");
+            Ok(Tensor::new(dtype, dims.to_vec(), vec![0; len])?)
         }
         WeightSource::Forgotten => Err(SourceError::Forgotten),
     }

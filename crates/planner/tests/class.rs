@@ -228,6 +228,52 @@ fn tuned_weights_go_over_a_fresh_base_whose_equal_tensors_were_merged() {
     assert_eq!(weights(&over), weights(&model("block_tuned")));
 }
 
+/// What an exporter that takes zeros out of the graph makes of a model whose biases are zeros.
+fn without_biases(mut proto: ModelProto) -> ModelProto {
+    let graph = proto.graph.as_mut().unwrap();
+    let linear = graph.node.iter_mut().filter(|node| ["Conv", "Gemm"].contains(&node.op_type()));
+    let gone: Vec<String> = linear.flat_map(|node| node.input.drain(2..)).collect();
+    assert!(!gone.is_empty());
+    graph.initializer.retain(|tensor| !gone.contains(&tensor.name.clone().unwrap_or_default()));
+    proto
+}
+
+#[test]
+fn a_bias_that_the_file_leaves_out_is_a_bias_of_zeros_and_none_of_its_parameters() {
+    let tuned = model("mlp-0");
+    let fresh = changed(&without_biases(proto("mlp-0.onnx")));
+    assert_eq!(fresh.class.id, tuned.class.id);
+    for ((left, was), name) in weights(&fresh).iter().zip(weights(&tuned)).zip(tuned.weight_names()) {
+        match name.ends_with("bias") {
+            true => assert!(left.len() == was.len() && left.iter().all(|&byte| byte == 0), "{name}"),
+            false => assert_eq!(*left, was, "{name}"),
+        }
+    }
+    assert_eq!(fresh.weight_names().collect::<Vec<_>>(), tuned.weight_names().collect::<Vec<_>>());
+    let [all, some] = [&tuned, &fresh].map(|model| inspect(model, TARGET).unwrap());
+    let biases = tuned.class.graph.params.iter().filter(|param| param.name.ends_with("bias"));
+    let elements: usize = biases.clone().map(|param| param.dims[0]).sum();
+    assert_eq!(all.weights - some.weights, biases.count());
+    assert_eq!(all.parameters - some.parameters, elements as u64);
+}
+
+#[test]
+fn a_base_without_biases_takes_weights_with_and_without_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = changed(&without_biases(proto("mlp-0.onnx"))).without_weights();
+    let mut dict = state_dict(&proto("mlp-1.onnx"));
+    let over = load_over_base(&base, &write(&dict, Dtype::F32, folder.path())).unwrap();
+    assert_eq!(weights(&over), weights(&model("mlp-1")));
+
+    dict.retain(|name, _| !name.ends_with("bias"));
+    let over = load_over_base(&base, &write(&dict, Dtype::F32, folder.path())).unwrap();
+    assert_eq!(weights(&over), weights(&changed(&without_biases(proto("mlp-1.onnx")))));
+
+    dict.insert("net.0.bias".into(), (vec![1], vec![0; 4]));
+    let said = problems(&base, &dict);
+    assert!(said.contains("wrong shape") || said.contains("extra"), "{said}");
+}
+
 #[test]
 fn a_base_takes_its_own_initializers_too() {
     let folder = tempfile::tempdir().unwrap();

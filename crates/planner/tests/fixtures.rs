@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tessera_planner::graph::{Dim, Graph, ParamData, ParamId, ValueId};
 use tessera_planner::infer::{DimValue, infer};
-use tessera_planner::{ImportError, Tensor, import, npz, reference, source};
+use tessera_planner::{Tensor, import, npz, reference, source};
 
 /// Models with answers. `minilm_l6_v2` has no weights in the repository and a test of its own.
 const CASES: [&str; 25] = [
@@ -89,10 +89,6 @@ fn the_reference_answers_exports_of_both_exporters_as_pytorch_does() {
     let files = std::fs::read_dir(fixture("exports")).unwrap().map(|entry| entry.unwrap().path());
     for answers in files.filter(|path| path.extension().is_some_and(|extension| extension == "npz")) {
         let model = answers.with_extension("onnx");
-        if let Err(ImportError::Unsupported(list)) = import(&model) {
-            println!("skipped: {}: no {} yet", model.display(), list[0].op);
-            continue;
-        }
         agrees(&model.display().to_string(), &model, &npz::read(&answers).unwrap());
     }
 }

@@ -1,7 +1,7 @@
 //! A tenant of weights only: a base's architecture with the tensors of a `.safetensors` file.
 //!
 //! Keys are the base's initializer names, or the state-dict names that they came from (see [`super::keys`]), with or without a wrapper's
-//! prefix. Every weight must be found, be used up, and have its shape; whatever does not fit is listed at once.
+//! prefix. Every weight must be found, be used up, and have its shape (a bias that the base leaves out may be left out again); whatever does not fit is listed at once.
 
 use crate::class::Model;
 use crate::class::keys::{Keys, WeightKey};
@@ -36,11 +36,14 @@ pub fn load_over_base(base: &Model, safetensors: &Path) -> Result<Model, Weights
     let mut missing: BTreeSet<&str> = BTreeSet::new();
     let mut weights = Vec::with_capacity(base.keys.weights.len());
     for (key, param) in base.keys.weights.iter().zip(&base.class.graph.params) {
-        if let Some(constant) = &key.constant {
+        // A bias that the base leaves out may be among the tenant's weights.
+        let left_out = matches!(key.constant, Some(WeightSource::Zeros));
+        let found = if key.constant.is_none() || left_out { matching.find(key) } else { None };
+        if let (Some(constant), None) = (&key.constant, &found) {
             weights.push(constant.clone());
             continue;
         }
-        let Some(found) = matching.find(key) else {
+        let Some(found) = found else {
             missing.insert(key.name.as_str());
             continue;
         };

@@ -31,7 +31,8 @@ pub(super) struct WeightKey {
     pub(super) origin: Option<String>,
     /// For a weight that the exporter renamed: its state-dict name, and whether it was transposed.
     pub(super) derived: Option<(String, bool)>,
-    /// What a Constant node holds is in no state dict: it is the base's, for every tenant, unless it is large.
+    /// What a Constant node holds is in no state dict: it is the base's, for every tenant, unless it is large. So are the zeros of a bias that
+    /// the base leaves out, for every tenant that leaves it out, too.
     pub(super) constant: Option<WeightSource>,
 }
 

@@ -1,7 +1,7 @@
 //! Which models are one architecture, and what remains of a model beside it.
 //!
 //! ```text
-//!   Graph ─normalise→ nodes in canonical order, every use of a weight its own parameter ─hash→ ClassId
+//!   Graph ─normalise→ nodes in canonical order, every use of a weight its own parameter, every layer with a bias ─hash→ ClassId
 //!                  └→ weights: where each parameter of *this* model is
 //! ```
 //! A value that the planner reads is in the hash; one that it does not read is a weight. Names are in neither, so tenants may
@@ -9,6 +9,7 @@
 //! models of a class.
 
 mod base;
+mod biases;
 mod bind;
 mod difference;
 mod hash;
@@ -85,7 +86,8 @@ pub fn load_bytes(bytes: impl Into<Bytes>, folder: Option<&Path>) -> Result<Mode
     model(import_bytes(bytes, folder)?)
 }
 
-fn model(imported: Imported) -> Result<Model, ModelError> {
+fn model(mut imported: Imported) -> Result<Model, ModelError> {
+    biases::spell_out(&mut imported);
     let normalise::Normal { graph, weights, origins } = normalise::normalise(&imported);
     // What the operators make is so, whatever the file declares.
     let mut outputs = imported.outputs;
@@ -142,7 +144,9 @@ impl Model {
     /// The model without its weights: what is kept of it while it is served. It can still be a base; what Constant nodes hold is kept
     /// for that, since no state dict has it.
     pub fn without_weights(mut self) -> Model {
-        self.weights = vec![WeightSource::Forgotten; self.weights.len()];
+        for weight in self.weights.iter_mut().filter(|weight| !matches!(weight, WeightSource::Zeros)) {
+            *weight = WeightSource::Forgotten;
+        }
         self
     }
 

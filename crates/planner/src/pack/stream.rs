@@ -168,7 +168,7 @@ fn streamed(expr: &WeightExpr, sources: &Sources<'_>) -> Option<(ParamId, bool)>
         WeightSource::Converted { from, dtype, transposed, .. } => {
             *dtype == DType::F32 && *transposed && matches!(**from, WeightSource::File { .. })
         }
-        WeightSource::Forgotten => false,
+        WeightSource::Zeros | WeightSource::Forgotten => false,
     };
     (singles && sources.param(id).dtype == DType::F32).then_some((id, turned))
 }
