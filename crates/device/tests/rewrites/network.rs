@@ -353,7 +353,6 @@ impl Writer {
             Layer::Flatten => self.push("Flatten", &[x], Vec::new(), vec![dims.iter().product()]),
             Layer::Gemm { out, transposed, bias } => {
                 let [width] = dims[..] else { return None };
-                (width * out > 1).then_some(())?;
                 let shape = if transposed { [out, width] } else { [width, out] };
                 let w = self.matrix(&shape, width);
                 let mut inputs = vec![x.to_owned(), w];
