@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tessera_bench::tenants::{self, Options};
+use tessera_bench::tenants::{self, Options, residency};
 use tessera_bench::zoo;
 use tessera_core::{Policy, Precision};
 
@@ -18,6 +18,12 @@ pub(crate) fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(tenants_command())
+        .subcommand(
+            Command::new("residency")
+                .about("Hundreds of tenants on one device: latencies while more are loaded, and what memory comes back")
+                .args(load_flags())
+                .arg(json_flag()),
+        )
         .subcommands(processes::commands())
         .subcommands(products::commands())
 }
@@ -25,6 +31,7 @@ pub(crate) fn command() -> Command {
 pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     match given.subcommand() {
         Some(("tenants", given)) => run_tenants(given),
+        Some(("residency", given)) => run_residency(given),
         Some(("processes", given)) => processes::run(given),
         Some(("worker", given)) => processes::work(given),
         Some((name, given)) => products::run(name, given),
@@ -112,6 +119,13 @@ fn run_tenants(given: &ArgMatches) -> Result<ExitCode> {
         ..options(given, policies)?
     };
     let report = tenants::run(&options, &mut |line| eprintln!("{line}"))?;
+    publish(given, &report, serde_json::to_string_pretty(&report)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_residency(given: &ArgMatches) -> Result<ExitCode> {
+    let options = options(given, vec![Policy::SpaceTime])?;
+    let report = residency::run(&options, &mut |line| eprintln!("{line}"))?;
     publish(given, &report, serde_json::to_string_pretty(&report)?)?;
     Ok(ExitCode::SUCCESS)
 }

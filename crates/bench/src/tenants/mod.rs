@@ -15,6 +15,7 @@ mod closed_loop;
 mod counted;
 pub mod processes;
 mod report;
+pub mod residency;
 mod stage;
 mod steps;
 mod thread_time;

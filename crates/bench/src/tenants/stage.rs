@@ -9,10 +9,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tessera_core::{DType, LaunchId, Policy, RequestId, TenantId};
-use tessera_device::{DeviceError, DeviceInfo, Lane, LaneRequest, Launch, Room, Slot};
+use tessera_device::{DeviceError, DeviceInfo, Lane, LaneRequest, Launch, MemoryUse, Room, Slot};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
 use tessera_server::Settings;
@@ -24,6 +24,9 @@ use tokio::sync::oneshot;
 
 /// Launches of which each step's median is taken.
 const PROFILE_ROUNDS: NonZeroUsize = NonZeroUsize::new(50).expect("50 is not zero");
+
+/// How long a device may take to give back what nobody holds any more.
+const UNLOADING: Duration = Duration::from_secs(5);
 
 /// One request, to be sent as often as one likes.
 #[derive(Clone, Debug)]
@@ -105,20 +108,11 @@ impl Stage {
             options.tenants, options.model.architecture.name, device.name, device.description
         ));
         let started = Instant::now();
-        let mut tenants = Vec::with_capacity(options.tenants);
-        let mut slots = Vec::with_capacity(options.tenants);
-        let mut entry = None;
-        for number in 0..options.tenants {
-            let model = class::load_bytes(options.model.bytes(tenant_seed(options.seed, number)), None)?;
-            let (tenant, class, slot) = backstage
-                .add_tenant(model, options.precision)
-                .with_context(|| format!("tenant {number} cannot be loaded"))?;
-            tenants.push(tenant);
-            slots.push(slot);
-            entry = Some(class);
-        }
+        let loaded = load_all(options, &backstage, &runtime)?;
+        let class = loaded.first().context("there is at least one tenant")?.1.clone();
+        let (tenants, slots): (Vec<TenantId>, Vec<Slot>) =
+            loaded.into_iter().map(|(tenant, _, slot)| (tenant, slot)).unzip();
         drop(inside);
-        let class = entry.context("there is at least one tenant")?;
         let bound = class
             .class
             .bind_without_free_dims()
@@ -146,6 +140,37 @@ impl Stage {
         };
         let loading = started.elapsed();
         Ok(Stage { runtime, backstage, desk: Arc::new(desk), requests, device, plan, slots, class, loading })
+    }
+
+    /// Loads one tenant more, with weights of its own, and takes it away again.
+    pub(super) fn load_another(&self, options: &Options, number: usize) -> Result<()> {
+        let (tenant, ..) = load(options, &self.backstage, number)?;
+        self.backstage.means.engine.tenant_removed(tenant);
+        Ok(())
+    }
+
+    /// What is held on the device.
+    pub(super) fn memory(&self) -> MemoryUse {
+        self.backstage.means.device.memory()
+    }
+
+    /// Takes every tenant and plan away. What is left on the device then, when nothing is in flight any more.
+    pub(super) fn unload_all(self) -> Result<MemoryUse> {
+        let Stage { runtime, backstage, desk, plan, slots, class, requests, .. } = self;
+        for requests in &requests {
+            backstage.means.engine.tenant_removed(requests[0].tenant);
+        }
+        drop((desk, plan, slots, class));
+        let device = backstage.means.device.clone();
+        // Programs are given back by threads of their own, soon.
+        let given_up = Instant::now() + UNLOADING;
+        while device.memory() != MemoryUse::default() && Instant::now() < given_up {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left = device.memory();
+        backstage.stop();
+        drop(runtime);
+        Ok(left)
     }
 
     /// From the next decision on, this policy. Requests of one tenant share its lane under `exclusive` only.
@@ -195,6 +220,33 @@ impl Stage {
         backstage.stop();
         drop(runtime);
     }
+}
+
+type Loaded = (TenantId, Arc<ClassEntry>, Slot);
+
+/// Loads every tenant, by as many threads as there are cores.
+fn load_all(options: &Options, backstage: &Backstage, runtime: &Runtime) -> Result<Vec<Loaded>> {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(options.tenants);
+    let work = || {
+        let _inside = runtime.enter();
+        let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        let mine = numbers.take_while(|&number| number < options.tenants);
+        mine.map(|number| load(options, backstage, number).map(|loaded| (number, loaded))).collect()
+    };
+    let done: Vec<Result<Vec<(usize, Loaded)>>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("loading does not panic")).collect()
+    });
+    let mut loaded = done.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    loaded.sort_by_key(|(number, _)| *number);
+    Ok(loaded.into_iter().map(|(_, loaded)| loaded).collect())
+}
+
+fn load(options: &Options, backstage: &Backstage, number: usize) -> Result<Loaded> {
+    let model = class::load_bytes(options.model.bytes(tenant_seed(options.seed, number)), None)?;
+    let loaded = backstage.add_tenant(model, options.precision);
+    loaded.with_context(|| format!("tenant {number} cannot be loaded"))
 }
 
 /// One request's inputs: ids within their tables, floats of a mean square of one.
