@@ -37,11 +37,39 @@ pub(crate) struct Partition {
     pub(crate) info: PartitionInfo,
     pub(crate) context: Arc<Context>,
     pub(crate) multiprocessors: u32,
-    arena: Mutex<Memory>,
+    arena: Arc<Mutex<Arena>>,
     berths: Arc<Berths>,
     outbox: Outbox,
     feeder: Option<Sender<Running>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// Where the programs of a partition compute, one after the other.
+#[derive(Debug)]
+struct Arena {
+    memory: Memory,
+    /// That may be launched, or still are.
+    programs: usize,
+}
+
+/// A program's place in a partition. With the last of them the partition's memory is given back.
+#[derive(Debug)]
+pub(crate) struct Stay {
+    arena: Arc<Mutex<Arena>>,
+    berths: Arc<Berths>,
+    /// Of the arena.
+    pub(crate) address: u64,
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        arena.programs -= 1;
+        if arena.programs == 0 {
+            arena.memory.clear();
+            self.berths.clear();
+        }
+    }
 }
 
 /// A launch that was let in.
@@ -113,7 +141,7 @@ impl Partition {
             info: PartitionInfo { id, units: units as usize, ahead: AHEAD, lead: LEAD },
             context: context.clone(),
             multiprocessors: units,
-            arena: Mutex::new(arena),
+            arena: Arc::new(Mutex::new(Arena { memory: arena, programs: 0 })),
             berths,
             outbox: outbox.clone(),
             feeder: Some(feed),
@@ -121,13 +149,15 @@ impl Partition {
         })
     }
 
-    /// The arena's address, once it has so many bytes.
-    pub(crate) fn reserve_arena(&self, bytes: u64) -> Result<u64, Refused> {
+    /// A place for a program that needs so many bytes of arena.
+    pub(crate) fn reserve_arena(&self, bytes: u64) -> Result<Stay, Refused> {
         let bytes = usize::try_from(bytes).map_err(|_| Refused::TooLarge(bytes))?;
         let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
-        self.outbox.room_for("an arena", arena.growth_to(bytes))?;
-        arena.grow_to(bytes)?;
-        Ok(arena.address())
+        self.outbox.room_for("an arena", arena.memory.growth_to(bytes))?;
+        arena.memory.grow_to(bytes)?;
+        arena.programs += 1;
+        let address = arena.memory.address();
+        Ok(Stay { arena: self.arena.clone(), berths: self.berths.clone(), address })
     }
 
     /// Lends an idle berth; waits for one.
@@ -416,9 +446,17 @@ impl Berths {
 
     fn give_back(&self, berth: Berth) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.bytes_in == 0 {
+            return; // the last program went while this berth was out
+        }
         idle.berths.push_back(berth);
         idle.retire();
         self.returned.notify_one();
+    }
+
+    /// There are no programs any more, and no launch waits.
+    fn clear(&self) {
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Idle::default();
     }
 }
 

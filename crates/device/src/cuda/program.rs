@@ -11,7 +11,7 @@ use super::abi::ItemError;
 use super::call::KernelCall;
 use super::fence::{Block, CudaError, Graph, Shape, Stream};
 use super::library::{Functions, Library};
-use super::partition::Partition;
+use super::partition::{Partition, Stay};
 use super::site::Site;
 use super::slab::SlabKey;
 use super::steps;
@@ -34,11 +34,12 @@ pub(crate) struct Program {
     /// Table, errors and constants.
     memory: Block,
     constants: Vec<u64>,
-    arena: u64,
     multiprocessors: u32,
     /// By the items they hold, fewest first.
     graphs: Vec<(u32, Graph)>,
     functions: Functions,
+    /// Given up last.
+    stay: Stay,
 }
 
 /// The step at which a plan could not be lowered, and why.
@@ -88,7 +89,7 @@ impl Program {
             stream.upload(constant.bytes(), memory.address() + at as u64)?;
         }
         let constants: Vec<u64> = constants.iter().map(|&at| memory.address() + at as u64).collect();
-        let arena = partition.reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room))?;
+        let stay = partition.reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room))?;
         let mut program = Program {
             plan: plan.clone(),
             room,
@@ -96,10 +97,10 @@ impl Program {
             layout: layout.clone(),
             memory,
             constants,
-            arena,
             multiprocessors: partition.multiprocessors,
             graphs: Vec::new(),
             functions: Functions::new(),
+            stay,
         };
         let lowered = capacities(room).map(|capacity| Ok((capacity, program.lower(capacity)?)));
         let lowered: Vec<(Room, Lowered)> = lowered.collect::<Result<_, NoKernel>>()?;
@@ -127,9 +128,9 @@ impl Program {
             capacity,
             multiprocessors: self.multiprocessors,
             launch: self.table.params(address, address + self.errors_offset() as u64),
-            arena: self.arena,
+            arena: self.stay.address,
             constants: &self.constants,
-            workspace: self.arena + arena_bytes(plan, capacity),
+            workspace: self.stay.address + arena_bytes(plan, capacity),
         };
         let wire = |port: usize| self.table.port(address, port);
         let inputs = (0..plan.inputs.len()).map(|index| steps::ingest(&site, index, wire(index)));

@@ -104,6 +104,20 @@ impl Memory {
             .doing("open memory of the card")
     }
 
+    /// Gives back what backs the addresses; they stay reserved, and can be backed anew. Nothing on the card may use them any more.
+    pub(crate) fn clear(&mut self) {
+        if self.context.bind().is_err() {
+            return; // the context is lost, and its memory with it
+        }
+        self.context.gave_back(self.bytes());
+        let mut place = self.address;
+        for piece in self.pieces.drain(..) {
+            // SAFETY: mapped in `grow_to` with this size; the owner has seen to it that nothing uses it any more.
+            let _ = unsafe { sys::cuMemUnmap(place, piece) };
+            place += piece as u64;
+        }
+    }
+
     /// The address of the first byte.
     pub(crate) fn address(&self) -> u64 {
         self.address
@@ -124,13 +138,7 @@ impl Drop for Memory {
         if self.context.bind().is_err() {
             return; // the context is lost, and its memory with it
         }
-        self.context.gave_back(self.bytes());
-        let mut place = self.address;
-        for piece in &self.pieces {
-            // SAFETY: mapped in `grow_to` with this size; the owner has seen to it that nothing uses it any more.
-            let _ = unsafe { sys::cuMemUnmap(place, *piece) };
-            place += *piece as u64;
-        }
+        self.clear();
         // SAFETY: reserved in `reserve` with this size, and nothing is mapped in it.
         let _ = unsafe { sys::cuMemAddressFree(self.address, self.reserved) };
     }
