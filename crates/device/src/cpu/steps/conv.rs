@@ -1,16 +1,16 @@
 //! Linear layers and convolutions: everything that ends in [`Product`].
 //!
-//! A convolution gathers the taps of some output pixels into rows of `kernel · channels` and multiplies them like any other
-//! rows; one with a 1×1 kernel and no steps is a product as it lies. Depthwise convolutions have one product per channel
-//! and tap, so they walk channels instead.
+//! ```text
+//!   frame  · · · · ·      the image with its padding, copied once where there is any
+//!          · a b c ·      output pixels of a line are rows of a product at one distance (stride · channels), and the taps of a
+//!          · d e f ·      window lie equally far from each pixel: the product walks them where they are, nothing is gathered
+//! ```
+//! Depthwise convolutions have one product per channel and tap, so they walk channels instead.
 
-use super::gemm::{Finish, Product, WIDTH};
+use super::gemm::{Finish, Lines, Product, Taps, WIDTH};
 use super::{Bench, activation};
-use crate::cpu::fence::{Kernel, dispatch, multiply_add};
+use crate::cpu::fence::{Kernel, Piece, dispatch, multiply_add};
 use tessera_planner::plan::{ConvShape, StepKind};
-
-/// Output pixels whose taps are gathered at once: enough to use a panel well, few enough to stay in the cache.
-const PIXELS: usize = 64;
 
 pub(super) fn gemm(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Gemm { x, w, rows, k, n, epilogue, out } = kind else { return };
@@ -57,83 +57,85 @@ pub(super) fn conv(bench: &mut Bench<'_>, kind: &StepKind) {
     let (weights, source) = (reads.weight(*w), reads.source::<f32>(*x));
     let k = shape.kernel[0] * shape.kernel[1] * shape.in_per_group;
     let group_weights = shape.out_per_group.div_ceil(WIDTH) * k * WIDTH;
+    let frame = Frame::of(shape);
+    let in_channels = shape.groups * shape.in_per_group;
+    let taps = Taps::new(frame.taps(shape));
+    // An image without padding whose every pixel is one of the output's is one long line.
+    let is_one_line = shape.strides == [1, 1] && frame.size[1] == shape.output[1];
+    let (lines, rows) = if is_one_line { (1, pixels) } else { (shape.output[0], shape.output[1]) };
     for item in 0..items {
-        let x = source.at(item);
+        let x = frame.around(shape, source.at(item), &mut scratch.a);
         let out = &mut out[item * pixels * channels..(item + 1) * pixels * channels];
-        let finish = reads.finish(epilogue, item);
         for group in 0..shape.groups {
-            let panels = &weights[group * group_weights..(group + 1) * group_weights];
-            let (n, out_stride, out_first) = (shape.out_per_group, channels, group * shape.out_per_group);
-            if is_pointwise(shape) {
-                let x_stride = shape.in_per_group;
-                Product {
-                    x,
-                    x_stride,
-                    rows: pixels,
-                    k,
-                    panels,
-                    n,
-                    out: &mut *out,
-                    out_stride,
-                    out_first,
-                    finish,
-                }
-                .run();
-                continue;
-            }
-            for first in (0..pixels).step_by(PIXELS) {
-                let rows = PIXELS.min(pixels - first);
-                taps(shape, x, group, first..first + rows, &mut scratch.a);
-                let finish = Finish {
-                    residual: finish.residual.map(|residual| &residual[first * channels..]),
-                    ..finish
-                };
-                let out = &mut out[first * channels..(first + rows) * channels];
-                Product {
-                    x: &scratch.a,
-                    x_stride: k,
-                    rows,
-                    k,
-                    panels,
-                    n,
-                    out,
-                    out_stride,
-                    out_first,
-                    finish,
-                }
-                .run();
-            }
+            let lines = Lines {
+                x: &x[group * shape.in_per_group..],
+                lines,
+                x_line: shape.strides[0] * frame.size[1] * in_channels,
+                rows,
+                x_stride: shape.strides[1] * in_channels,
+                taps: &taps,
+                panels: &weights[group * group_weights..(group + 1) * group_weights],
+                n: shape.out_per_group,
+                out: &mut *out,
+                out_stride: channels,
+                out_first: group * shape.out_per_group,
+                finish: reads.finish(epilogue, item),
+            };
+            lines.run();
         }
     }
 }
 
-/// Whether the image is its own matrix of taps.
-fn is_pointwise(shape: &ConvShape) -> bool {
-    shape.groups == 1
-        && shape.kernel == [1, 1]
-        && shape.strides == [1, 1]
-        && shape.before == [0, 0]
-        && shape.input == shape.output
+/// The image that windows walk: the input, with zeros around it where windows reach beyond.
+#[derive(Clone, Copy)]
+struct Frame {
+    /// Height and width.
+    size: [usize; 2],
+    /// Whether it is more than the input itself.
+    is_padded: bool,
 }
 
-/// Rows of taps for some output pixels of one group: `[pixel][ky][kx][channel]`, zeros outside the image.
-fn taps(shape: &ConvShape, x: &[f32], group: usize, pixels: std::ops::Range<usize>, rows: &mut Vec<f32>) {
-    let channels = shape.groups * shape.in_per_group;
-    rows.clear();
-    for pixel in pixels {
-        let (oy, ox) = (pixel / shape.output[1], pixel % shape.output[1]);
-        for ky in 0..shape.kernel[0] {
-            let y = under(shape, 0, oy, ky);
-            for kx in 0..shape.kernel[1] {
-                match y.zip(under(shape, 1, ox, kx)) {
-                    Some((y, x_at)) => {
-                        let at = (y * shape.input[1] + x_at) * channels + group * shape.in_per_group;
-                        rows.extend_from_slice(&x[at..at + shape.in_per_group]);
-                    }
-                    None => rows.resize(rows.len() + shape.in_per_group, 0.0),
-                }
-            }
+impl Frame {
+    fn of(shape: &ConvShape) -> Frame {
+        let reach = |axis: usize| {
+            let last = shape.output[axis].saturating_sub(1) * shape.strides[axis];
+            last + (shape.kernel[axis] - 1) * shape.dilations[axis] + 1
+        };
+        let is_padded = (0..2).any(|axis| shape.before[axis] > 0 || reach(axis) > shape.input[axis]);
+        let size = [0, 1].map(|axis| if is_padded { reach(axis) } else { shape.input[axis] });
+        Frame { size, is_padded }
+    }
+
+    /// Where the taps of a window lie from its first one: `[ky][kx][channel]`, neighbours that touch as one piece.
+    fn taps(self, shape: &ConvShape) -> impl Iterator<Item = Piece> {
+        let ConvShape { kernel, dilations, in_per_group, groups, .. } = *shape;
+        let channels = groups * in_per_group;
+        let touch = groups == 1 && dilations[1] == 1;
+        let (columns, length) = if touch { (1, kernel[1] * in_per_group) } else { (kernel[1], in_per_group) };
+        let at =
+            move |ky: usize, kx: usize| (ky * dilations[0] * self.size[1] + kx * dilations[1]) * channels;
+        (0..kernel[0]).flat_map(move |ky| (0..columns).map(move |kx| Piece { offset: at(ky, kx), length }))
+    }
+
+    /// The frame with an item's image in it: the image itself if nothing is around it.
+    fn around<'a>(self, shape: &ConvShape, x: &'a [f32], frame: &'a mut Vec<f32>) -> &'a [f32] {
+        if !self.is_padded {
+            return x;
         }
+        let channels = shape.groups * shape.in_per_group;
+        let [height, width] = self.size;
+        let length = shape.input[1].min(width.saturating_sub(shape.before[1])) * channels;
+        let left = shape.before[1].min(width) * channels;
+        frame.clear();
+        for y in 0..height {
+            let end = (y + 1) * width * channels;
+            if let Some(y) = y.checked_sub(shape.before[0]).filter(|&y| y < shape.input[0]) {
+                frame.resize(frame.len() + left, 0.0);
+                frame.extend_from_slice(&x[y * shape.input[1] * channels..][..length]);
+            }
+            frame.resize(end, 0.0);
+        }
+        frame
     }
 }
 

@@ -1,18 +1,26 @@
 //! The matrix product that everything heavy runs on: rows of f32 times a matrix packed in panels.
 //!
 //! ```text
-//!   panel   [k][WIDTH]         one row of WIDTH columns per step of k
-//!   tile    ROWS × WIDTH sums in registers; per k: load WIDTH weights, broadcast ROWS inputs, ROWS·WIDTH multiply-adds
+//!   for a block of lines       as many rows of x as stay in the second-level cache
+//!     for a panel              WIDTH columns of the matrix
+//!       for a run of k         K_SEGMENT of them: a part of a panel that stays in the first-level cache …
+//!         for a line of rows   … while all rows pass it, tile by tile ([`Strip`])
 //! ```
-//! Every sum runs over k in order, in runs of [`K_SEGMENT`] from zero, the runs added in order. How many rows a tile has changes
-//! nothing in any sum, so rows may be grouped as speed asks: the bitwise promise holds by construction.
+//! Every sum runs over k in order, in runs of [`K_SEGMENT`] from zero, the runs added in order; between runs it waits in the output. How
+//! rows are grouped changes nothing in any sum, so they may be grouped as speed asks: the bitwise promise holds by construction.
 
-use crate::cpu::fence::{Kernel, dispatch, multiply_add};
+use crate::cpu::fence::{Clip, Ending, Piece, Strip};
 use crate::cpu::steps::activation;
+use tessera_planner::op::Unary;
 use tessera_planner::plan::{Activation, K_SEGMENT};
 
-/// Columns of one panel: two AVX-512 registers, four of AVX2, eight of NEON.
-pub(crate) const WIDTH: usize = 32;
+pub(crate) use crate::cpu::fence::WIDTH;
+
+/// Elements of x that a block of lines may touch: a quarter of a small second-level cache.
+const BLOCK: usize = 64 << 10;
+
+/// Rows that a block has at least: fewer would read the panels too often.
+const BLOCK_ROWS: usize = 56;
 
 /// What is done to finished sums: `activation(sum + bias[c] + residual[r, c])`.
 #[derive(Clone, Copy, Debug)]
@@ -46,91 +54,168 @@ pub(crate) struct Product<'a> {
 
 impl Product<'_> {
     pub(crate) fn run(self) {
-        dispatch(self);
-    }
-}
-
-impl Kernel for Product<'_> {
-    /// Panel by panel: one panel stays in the first-level cache while all rows pass it.
-    #[inline(always)]
-    fn run<const FUSED: bool>(mut self) {
-        let panels = self.panels;
-        for (number, panel) in panels.chunks_exact((self.k * WIDTH).max(1)).enumerate() {
-            let mut row = 0;
-            while row + 8 <= self.rows {
-                self.rows_of::<FUSED, 8>(row, number, panel);
-                row += 8;
-            }
-            while row + 2 <= self.rows {
-                self.rows_of::<FUSED, 2>(row, number, panel);
-                row += 2;
-            }
-            if row < self.rows {
-                self.rows_of::<FUSED, 1>(row, number, panel);
-            }
+        let Product { x, x_stride, rows, k, panels, n, out, out_stride, out_first, finish } = self;
+        let taps = Taps::new([Piece { offset: 0, length: k }]);
+        // Every row a line of its own would be slow, all rows one line could not be cut into blocks.
+        let block = (BLOCK / x_stride.max(1)).clamp(BLOCK_ROWS, rows.max(BLOCK_ROWS));
+        for first in (0..rows).step_by(block) {
+            let rows = block.min(rows - first);
+            let residual = finish.residual.map(|residual| &residual[first * out_stride..]);
+            let lines = Lines {
+                x: &x[first * x_stride..],
+                lines: 1,
+                x_line: 0,
+                rows,
+                x_stride,
+                taps: &taps,
+                panels,
+                n,
+                out: &mut out[first * out_stride..],
+                out_stride,
+                out_first,
+                finish: Finish { residual, ..finish },
+            };
+            lines.block();
         }
     }
 }
 
-impl Product<'_> {
-    #[inline(always)]
-    fn rows_of<const FUSED: bool, const ROWS: usize>(&mut self, row: usize, number: usize, panel: &[f32]) {
-        let x: [&[f32]; ROWS] =
-            std::array::from_fn(|r| &self.x[(row + r) * self.x_stride..(row + r) * self.x_stride + self.k]);
-        let sums = tile::<FUSED, ROWS>(&x, panel);
-        let column = number * WIDTH;
-        let columns = WIDTH.min(self.n - column);
-        for (r, sums) in sums.iter().enumerate() {
-            let at = (row + r) * self.out_stride + self.out_first + column;
-            let out = &mut self.out[at..at + columns];
-            out.copy_from_slice(&sums[..columns]);
-            if let Some(bias) = self.finish.bias {
-                let bias = &bias[self.out_first + column..][..columns];
-                out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-            }
-            if let Some(residual) = self.finish.residual {
-                out.iter_mut().zip(&residual[at..at + columns]).for_each(|(out, residual)| *out += residual);
-            }
-            activation::apply(self.finish.activation, out);
-        }
-    }
+/// Where the elements of a row lie along k, in runs of [`K_SEGMENT`].
+#[derive(Clone, Debug)]
+pub(crate) struct Taps {
+    pieces: Vec<Piece>,
+    /// Where each run ends in `pieces`.
+    ends: Vec<usize>,
 }
 
-/// `ROWS × WIDTH` sums over all of k.
-#[inline(always)]
-fn tile<const FUSED: bool, const ROWS: usize>(x: &[&[f32]; ROWS], panel: &[f32]) -> [[f32; WIDTH]; ROWS] {
-    let mut total = [[0.0f32; WIDTH]; ROWS];
-    for (segment, weights) in panel.chunks(K_SEGMENT * WIDTH).enumerate() {
-        let first = segment * K_SEGMENT;
-        let length = weights.len() / WIDTH;
-        let x: [&[f32]; ROWS] = std::array::from_fn(|r| &x[r][first..first + length]);
-        let mut sums = [[0.0f32; WIDTH]; ROWS];
-        for k in 0..length {
-            let weights: &[f32; WIDTH] =
-                weights[k * WIDTH..(k + 1) * WIDTH].try_into().expect("a row of a panel is WIDTH long");
-            for r in 0..ROWS {
-                let value = x[r][k];
-                for c in 0..WIDTH {
-                    sums[r][c] = multiply_add::<FUSED>(value, weights[c], sums[r][c]);
+impl Taps {
+    /// Cuts pieces of any length into runs.
+    pub(crate) fn new(pieces: impl IntoIterator<Item = Piece>) -> Taps {
+        let mut taps = Taps { pieces: Vec::new(), ends: Vec::new() };
+        let mut left = K_SEGMENT;
+        for Piece { mut offset, mut length } in pieces {
+            while length > 0 {
+                let some = length.min(left);
+                taps.pieces.push(Piece { offset, length: some });
+                (offset, length, left) = (offset + some, length - some, left - some);
+                if left == 0 {
+                    taps.ends.push(taps.pieces.len());
+                    left = K_SEGMENT;
                 }
             }
         }
-        if segment == 0 {
-            total = sums;
-        } else {
-            for r in 0..ROWS {
-                for c in 0..WIDTH {
-                    total[r][c] += sums[r][c];
+        // Sums over nothing are finished too.
+        if left < K_SEGMENT || taps.ends.is_empty() {
+            taps.ends.push(taps.pieces.len());
+        }
+        taps
+    }
+
+    fn length(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.length).sum()
+    }
+}
+
+/// As [`Product`], of lines of rows: row r of line l begins at `l·x_line + r·x_stride`, its elements along k where `taps` says. Output and
+/// residual have one row after the other.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) lines: usize,
+    pub(crate) x_line: usize,
+    pub(crate) rows: usize,
+    pub(crate) x_stride: usize,
+    pub(crate) taps: &'a Taps,
+    pub(crate) panels: &'a [f32],
+    pub(crate) n: usize,
+    pub(crate) out: &'a mut [f32],
+    pub(crate) out_stride: usize,
+    pub(crate) out_first: usize,
+    pub(crate) finish: Finish<'a>,
+}
+
+impl Lines<'_> {
+    /// All lines, in blocks.
+    pub(crate) fn run(self) {
+        let by_cache = BLOCK / self.x_line.max(1);
+        let block = by_cache.max(BLOCK_ROWS.div_ceil(self.rows.max(1))).min(self.lines.max(1));
+        let per_line = self.rows * self.out_stride;
+        for first in (0..self.lines).step_by(block) {
+            let residual = self.finish.residual.map(|residual| &residual[first * per_line..]);
+            let lines = Lines {
+                x: &self.x[first * self.x_line..],
+                lines: block.min(self.lines - first),
+                out: &mut self.out[first * per_line..],
+                finish: Finish { residual, ..self.finish },
+                ..self
+            };
+            lines.block();
+        }
+    }
+
+    fn block(self) {
+        let Lines { x, lines, x_line, rows, x_stride, taps, panels, n, out, out_stride, out_first, finish } =
+            self;
+        let length = taps.length();
+        let (clip, after) = split(finish.activation);
+        for (number, column) in (0..n).step_by(WIDTH).enumerate() {
+            let columns = WIDTH.min(n - column);
+            let mut panel = &panels[number * length * WIDTH..(number + 1) * length * WIDTH];
+            let from = out_first + column;
+            let mut begin = 0;
+            for (run, &end) in taps.ends.iter().enumerate() {
+                let pieces = &taps.pieces[begin..end];
+                begin = end;
+                let so_many: usize = pieces.iter().map(|piece| piece.length).sum();
+                let (now, later) = panel.split_at(so_many * WIDTH);
+                panel = later;
+                let is_last = run + 1 == taps.ends.len();
+                for line in 0..lines {
+                    let to = line * rows * out_stride + from;
+                    let ending = is_last.then(|| Ending {
+                        bias: finish.bias.map(|bias| &bias[from..]),
+                        residual: finish.residual.map(|residual| &residual[to..]),
+                        clip,
+                    });
+                    let strip = Strip {
+                        x: &x[line * x_line..],
+                        x_stride,
+                        rows,
+                        pieces,
+                        panel: now,
+                        columns,
+                        out: &mut out[to..],
+                        out_stride,
+                        adds: run > 0,
+                        ending,
+                    };
+                    strip.run();
+                }
+            }
+            if after != Activation::Identity {
+                for row in 0..lines * rows {
+                    activation::apply(after, &mut out[row * out_stride + from..][..columns]);
                 }
             }
         }
     }
-    total
+}
+
+/// What an activation is while sums are still in registers, and what is left to do once they are stored.
+fn split(activation: Activation) -> (Option<Clip>, Activation) {
+    match activation {
+        Activation::Clip { low, high } => (Some(Clip { low, high }), Activation::Identity),
+        Activation::Unary(Unary::Relu) => {
+            (Some(Clip { low: 0.0, high: f32::INFINITY }), Activation::Identity)
+        }
+        other => (None, other),
+    }
 }
 
 /// `out[c] = Σ x[k]·m[k·stride + c]`, every sum in the order of a plan: one row times a matrix that no panel is packed for.
 #[inline(always)]
 pub(crate) fn row_times_matrix<const FUSED: bool>(x: &[f32], matrix: &[f32], stride: usize, out: &mut [f32]) {
+    use crate::cpu::fence::multiply_add;
     for (block, out) in out.chunks_mut(WIDTH).enumerate() {
         for (segment, x) in x.chunks(K_SEGMENT).enumerate() {
             let mut sums = [0.0f32; WIDTH];

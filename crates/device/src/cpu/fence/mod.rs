@@ -4,9 +4,16 @@
 //! best set that the processor has is chosen at run time. The loops fix the order of every sum, so the choice decides
 //! speed and, through fused multiply-add, the last bit; on one machine it never changes.
 //!
+//! The one kernel whose registers we choose ourselves is the [`tile`] of the matrix product.
+//!
 //! Weights and arenas are memory of the process, so what the allocator does with freed blocks is the device's affair too.
 
 #![allow(unsafe_code)] // calling a function compiled for instructions that were checked to be there, and one of the C library
+
+mod lanes;
+mod tile;
+
+pub(crate) use tile::{Clip, Ending, Piece, Strip, WIDTH};
 
 use std::sync::OnceLock;
 
