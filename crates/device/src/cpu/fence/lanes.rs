@@ -57,6 +57,10 @@ impl Lanes for Four {
 
     #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize) -> Four {
+        if count == 4 {
+            // SAFETY: the caller's duty.
+            return unsafe { Four::load(from) };
+        }
         let mut four = [0.0; 4];
         // SAFETY: the caller's duty; `four` is our own and has room for as many.
         unsafe { from.copy_to_nonoverlapping(four.as_mut_ptr(), count) };

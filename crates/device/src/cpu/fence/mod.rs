@@ -13,7 +13,7 @@
 mod lanes;
 mod tile;
 
-pub(crate) use tile::{Clip, Ending, Piece, Strip, WIDTH};
+pub(crate) use tile::{Clip, Ending, Factors, Piece, Strip, WIDTH};
 
 use std::sync::OnceLock;
 

@@ -5,17 +5,22 @@
 //!   tile    ROWS × columns sums   per k: load the panel's columns, broadcast one x per row, one multiply-add per sum register
 //!   x       row r at r·stride; along k in pieces that lie where they like (the taps of a kernel)
 //! ```
-//! | instructions | rows | columns | registers: sums + columns + broadcast |
+//! A depthwise convolution is the same walk with an x of its own for each column.
+//!
+//! | instructions | rows | columns | registers: sums + columns + x |
 //! |---|---|---|---|
 //! | AVX-512 | 14 | 32 | 28 + 2 + 1 of 32 |
 //! | AVX2, FMA | 6 | 16 | 12 + 2 + 1 of 16 |
 //! | others | 4 | 8 | 8 + 2 + 1 of 16, or of NEON's 32 |
+//!
+//! On a core that has 274 GFLOP/s in registers, a tile of 14×32 reaches 265 (Zen 5, 2026-11-25).
 //!
 //! A sum runs over k in order whatever the tile's shape, so a strip of rows is cut into tiles as evenly as it goes. The strip is checked
 //! once, at its border; the tiles then walk pointers.
 
 use super::Isa;
 use super::lanes::{Four, Lanes};
+use std::mem::MaybeUninit;
 
 /// Columns of one panel: two registers of AVX-512, four of AVX2, eight of NEON; two lines of any cache.
 pub(crate) const WIDTH: usize = 32;
@@ -46,7 +51,17 @@ pub(crate) struct Clip {
     pub(crate) high: f32,
 }
 
-/// `out[r, c] (+)= Σ x[r, k]·panel[k, c]` for rows at one distance, over one run of k.
+/// What rows of x are multiplied with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Factors<'a> {
+    /// A matrix: a row of [`WIDTH`] for each element of the pieces, of which at most so many columns are wanted.
+    Panel(&'a [f32]),
+    /// Column c has an x of its own, at `offset + c` of each piece, which are one element long: a row of weights for each
+    /// piece, `stride` apart.
+    Channels { weights: &'a [f32], stride: usize },
+}
+
+/// `out[r, c] (+)= Σ x[r, k]·factors[k, c]` for rows at one distance, over one run of k.
 #[derive(Debug)]
 pub(crate) struct Strip<'a> {
     pub(crate) x: &'a [f32],
@@ -54,9 +69,8 @@ pub(crate) struct Strip<'a> {
     pub(crate) x_stride: usize,
     pub(crate) rows: usize,
     pub(crate) pieces: &'a [Piece],
-    /// A row of [`WIDTH`] for each element of the pieces.
-    pub(crate) panel: &'a [f32],
-    /// At most [`WIDTH`].
+    pub(crate) factors: Factors<'a>,
+    /// At most [`WIDTH`] of a panel.
     pub(crate) columns: usize,
     pub(crate) out: &'a mut [f32],
     /// Elements between rows of the output.
@@ -74,10 +88,22 @@ impl Strip<'_> {
         if rows == 0 || columns == 0 {
             return;
         }
-        let reach = self.pieces.iter().map(|piece| piece.offset + piece.length).max().unwrap_or(0);
-        let length: usize = self.pieces.iter().map(|piece| piece.length).sum();
         let end = |stride: usize, last: usize| (rows - 1) * stride + last;
-        assert!(columns <= WIDTH && self.panel.len() >= length * WIDTH, "a panel is too short");
+        let length: usize = self.pieces.iter().map(|piece| piece.length).sum();
+        let reach = self.pieces.iter().map(|piece| piece.offset + piece.length).max().unwrap_or(0);
+        let (weights, weights_stride, reach) = match self.factors {
+            Factors::Panel(panel) => {
+                assert!(columns <= WIDTH && panel.len() >= length * WIDTH, "a panel is too short");
+                (panel, WIDTH, reach)
+            }
+            Factors::Channels { weights, stride } => {
+                assert!(self.pieces.iter().all(|piece| piece.length == 1), "a tap is one element");
+                let last = length.saturating_sub(1) * stride + columns;
+                assert!(weights.len() >= last, "weights are too short");
+                (weights, stride, reach + columns - 1)
+            }
+        };
+        let own = matches!(self.factors, Factors::Channels { .. });
         assert!(self.x.len() >= end(self.x_stride, reach), "rows are too short");
         assert!(self.out.len() >= end(self.out_stride, columns), "the output is too short");
         let ending = self.ending.map(|ending| {
@@ -88,7 +114,7 @@ impl Strip<'_> {
         let (tiles, shape) = Tiles::best();
         for first in (0..columns).step_by(shape.columns) {
             let some = shape.columns.min(columns - first);
-            let table = &tiles[usize::from(some > shape.columns / 2)];
+            let table = &tiles[usize::from(own)][usize::from(some > shape.columns / 2)];
             // As even as it goes: 15 rows are 8 and 7, not 14 and 1.
             let parts = rows.div_ceil(shape.rows);
             let mut row = 0;
@@ -100,10 +126,11 @@ impl Strip<'_> {
                     ..ending
                 });
                 let tile = Tile {
-                    x: self.x[row * self.x_stride..].as_ptr(),
+                    x: self.x[row * self.x_stride + if own { first } else { 0 }..].as_ptr(),
                     x_stride: self.x_stride,
                     pieces: self.pieces,
-                    panel: self.panel[first.min(self.panel.len())..].as_ptr(),
+                    weights: weights[first.min(weights.len())..].as_ptr(),
+                    weights_stride,
                     out: self.out[row * self.out_stride + first..].as_mut_ptr(),
                     out_stride: self.out_stride,
                     columns: some,
@@ -120,12 +147,14 @@ impl Strip<'_> {
 }
 
 /// Some rows and columns of a strip. Row r of x, with every piece in it, is there for each row of the tile, as are `columns` elements
-/// of each row of the output and the residual, and of the bias, and a whole register row of the panel for each element of the pieces.
+/// of each row of the output and the residual, and of the bias. For each element of the pieces there is a row of weights: whole
+/// registers of a panel; `columns` of channels, whose x has as many.
 struct Tile<'a> {
     x: *const f32,
     x_stride: usize,
     pieces: &'a [Piece],
-    panel: *const f32,
+    weights: *const f32,
+    weights_stride: usize,
     out: *mut f32,
     out_stride: usize,
     columns: usize,
@@ -146,14 +175,14 @@ struct Shape {
 struct Tiles;
 
 impl Tiles {
-    /// The tiles of this processor: of one register per row, then of two, each by rows; and the largest.
-    fn best() -> ([&'static [Run]; 2], Shape) {
+    /// The tiles of this processor, for a panel and for channels: of one register per row, then of two, each by rows; and the largest.
+    fn best() -> ([[&'static [Run]; 2]; 2], Shape) {
         match Isa::best() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => ([&avx512::ONE, &avx512::TWO], Shape { rows: 14, columns: 32 }),
+            Isa::Avx512 => (avx512::TILES, Shape { rows: 14, columns: 32 }),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => ([&avx2::ONE, &avx2::TWO], Shape { rows: 6, columns: 16 }),
-            Isa::Baseline => ([&baseline::ONE, &baseline::TWO], Shape { rows: 4, columns: 8 }),
+            Isa::Avx2 => (avx2::TILES, Shape { rows: 6, columns: 16 }),
+            Isa::Baseline => (baseline::TILES, Shape { rows: 4, columns: 8 }),
         }
     }
 }
@@ -162,17 +191,31 @@ impl Tiles {
 macro_rules! tiles {
     ($module:ident, $lanes:ty, $most:literal, [$($rows:literal)*] $(, #[$features:meta])?) => {
         mod $module {
-            use super::{Run, Tile, run};
+            use super::{MaybeUninit, Run, Tile};
 
-            pub(super) static ONE: [Run; $most] = [$(tile::<$rows, 1>),*];
-            pub(super) static TWO: [Run; $most] = [$(tile::<$rows, 2>),*];
+            type Runs = [Run; $most];
+            static PANEL: [Runs; 2] = [[$(tile::<$rows, 1, false>),*], [$(tile::<$rows, 2, false>),*]];
+            static CHANNELS: [Runs; 2] = [[$(tile::<$rows, 1, true>),*], [$(tile::<$rows, 2, true>),*]];
+            pub(super) static TILES: [[&[Run]; 2]; 2] = [[&PANEL[0], &PANEL[1]], [&CHANNELS[0], &CHANNELS[1]]];
 
             /// # Safety
-            /// As for [`run`], and the processor has the instructions.
+            /// As for [`super::multiply`], and the processor has the instructions.
             $(#[$features])?
-            unsafe fn tile<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<'_>) {
+            unsafe fn tile<const ROWS: usize, const REGISTERS: usize, const OWN: bool>(tile: &Tile<'_>) {
+                let mut done = MaybeUninit::uninit();
                 // SAFETY: the caller's.
-                unsafe { run::<$lanes, ROWS, REGISTERS>(tile) };
+                unsafe {
+                    super::multiply::<$lanes, ROWS, REGISTERS, OWN>(tile, &mut done);
+                    end(tile, done.as_ptr().cast(), ROWS, REGISTERS);
+                }
+            }
+
+            /// # Safety
+            /// As for [`super::end`], and the processor has the instructions.
+            $(#[$features])?
+            unsafe fn end(tile: &Tile<'_>, done: *const $lanes, rows: usize, registers: usize) {
+                // SAFETY: the caller's.
+                unsafe { super::end(tile, done, rows, registers) };
             }
         }
     };
@@ -184,39 +227,72 @@ tiles!(avx512, std::arch::x86_64::__m512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]
 tiles!(avx2, std::arch::x86_64::__m256, 6, [1 2 3 4 5 6], #[target_feature(enable = "avx2,fma")]);
 tiles!(baseline, super::Four, 4, [1 2 3 4]);
 
+/// `OWN` says whether every column has an x of its own.
+///
 /// # Safety
 /// The instructions of `V` are there; the tile has at least `ROWS` rows, and at most `REGISTERS·V::COUNT` columns.
 #[inline(always)]
-unsafe fn run<V: Lanes, const ROWS: usize, const REGISTERS: usize>(tile: &Tile<'_>) {
-    // SAFETY, of the whole: pointers stay in the rows that the tile says are there, and partial loads and stores in its columns.
+unsafe fn multiply<V: Lanes, const ROWS: usize, const REGISTERS: usize, const OWN: bool>(
+    tile: &Tile<'_>,
+    done: &mut MaybeUninit<[[V; REGISTERS]; ROWS]>,
+) {
+    // SAFETY: pointers stay in the rows of x and of weights that the tile says are there, and in `done`.
     unsafe {
         let mut sums = [[V::splat(0.0); REGISTERS]; ROWS];
-        let mut panel = tile.panel;
+        let mut weights = tile.weights;
+        let stride = if OWN { tile.weights_stride } else { WIDTH };
+        let load = |from: *const f32, register: usize| {
+            let from = from.add(register * V::COUNT);
+            let count = tile.columns - register * V::COUNT;
+            if OWN { V::load_some(from, count.min(V::COUNT)) } else { V::load(from) }
+        };
         for piece in tile.pieces {
             let mut x = tile.x.add(piece.offset);
             for _ in 0..piece.length {
                 let mut columns = [V::splat(0.0); REGISTERS];
-                for register in 0..REGISTERS {
-                    columns[register] = V::load(panel.add(register * V::COUNT));
+                for (register, columns) in columns.iter_mut().enumerate() {
+                    *columns = load(weights, register);
                 }
-                for row in 0..ROWS {
-                    let value = V::splat(*x.add(row * tile.x_stride));
-                    for register in 0..REGISTERS {
-                        sums[row][register] = value.multiply_add(columns[register], sums[row][register]);
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let x = x.add(row * tile.x_stride);
+                    let shared = if OWN { V::splat(0.0) } else { V::splat(*x) };
+                    for (register, (sum, columns)) in sums.iter_mut().zip(&columns).enumerate() {
+                        let x = if OWN { load(x, register) } else { shared };
+                        *sum = x.multiply_add(*columns, *sum);
                     }
                 }
-                panel = panel.add(WIDTH);
+                weights = weights.add(stride);
                 x = x.add(1);
             }
         }
-        for register in 0..REGISTERS {
+        // Sums leave their registers once, through memory that nothing else names: indexed any other way, they would never be in any.
+        let done: *mut V = done.as_mut_ptr().cast();
+        for (row, sums) in sums.iter().enumerate() {
+            for (register, sum) in sums.iter().enumerate() {
+                done.add(row * REGISTERS + register).write(*sum);
+            }
+        }
+    }
+}
+
+/// Brings sums to the output.
+///
+/// # Safety
+/// As for [`multiply`]; `done` holds the sums of `rows` rows of `registers` registers.
+#[inline(always)]
+unsafe fn end<V: Lanes>(tile: &Tile<'_>, mut done: *const V, rows: usize, registers: usize) {
+    for row in 0..rows {
+        for register in 0..registers {
             let first = register * V::COUNT;
+            let at = row * tile.out_stride + first;
             let count = tile.columns.saturating_sub(first).min(V::COUNT);
-            for row in 0..ROWS {
-                let at = row * tile.out_stride + first;
-                let whole = count == V::COUNT;
-                let load = |from: *const f32| if whole { V::load(from) } else { V::load_some(from, count) };
-                let mut sum = sums[row][register];
+            let is_whole = count == V::COUNT;
+            // SAFETY: the caller's: `count` elements are there from each of these places, and no more are touched.
+            unsafe {
+                let load =
+                    |from: *const f32| if is_whole { V::load(from) } else { V::load_some(from, count) };
+                let mut sum = done.read();
+                done = done.add(1);
                 if tile.adds {
                     sum = load(tile.out.add(at)).add(sum);
                 }
@@ -231,7 +307,7 @@ unsafe fn run<V: Lanes, const ROWS: usize, const REGISTERS: usize>(tile: &Tile<'
                         sum = sum.at_least(V::splat(clip.low)).at_most(V::splat(clip.high));
                     }
                 }
-                if whole {
+                if is_whole {
                     sum.store(tile.out.add(at));
                 } else {
                     sum.store_some(tile.out.add(at), count);

@@ -2,11 +2,12 @@
 //!
 //! One definition for all steps, so that an activation gives the same bits fused into a product or on its own.
 
+use super::functions;
+use crate::cpu::fence::{Kernel, dispatch};
 use tessera_planner::op::Unary;
 use tessera_planner::plan::Activation;
 
 /// Applies an epilogue's activation in place.
-#[inline(always)]
 pub(crate) fn apply(activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::Identity => {}
@@ -21,13 +22,30 @@ pub(crate) fn apply(activation: Activation, values: &mut [f32]) {
 
 /// Applies a function to every element, in place.
 pub(crate) fn unary(function: Unary, values: &mut [f32]) {
+    dispatch(Each { function, values });
+}
+
+struct Each<'a> {
+    function: Unary,
+    values: &'a mut [f32],
+}
+
+impl Kernel for Each<'_> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        each::<FUSED>(self.function, self.values);
+    }
+}
+
+#[inline(always)]
+fn each<const FUSED: bool>(function: Unary, values: &mut [f32]) {
     // The match is outside the loop: one function per call.
     macro_rules! each {
         (|$x:ident| $value:expr) => {
-            values.iter_mut().for_each(|value| {
+            for value in values {
                 let $x = *value;
                 *value = $value;
-            })
+            }
         };
     }
     match function {
@@ -35,15 +53,15 @@ pub(crate) fn unary(function: Unary, values: &mut [f32]) {
         Unary::Affine { alpha, beta } => each!(|x| alpha * x + beta),
         Unary::Ceil => each!(|x| x.ceil()),
         Unary::Cos => each!(|x| x.cos()),
-        Unary::Erf => each!(|x| libm::erff(x)),
-        Unary::Exp => each!(|x| x.exp()),
+        Unary::Erf => each!(|x| functions::erf::<FUSED>(x)),
+        Unary::Exp => each!(|x| functions::exp::<FUSED>(x)),
         Unary::Floor => each!(|x| x.floor()),
         Unary::Gelu { tanh: false } => {
-            each!(|x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)));
+            each!(|x| 0.5 * x * (1.0 + functions::erf::<FUSED>(x * std::f32::consts::FRAC_1_SQRT_2)));
         }
         Unary::Gelu { tanh: true } => each!(|x| {
             let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x); // sqrt(2 / π)
-            0.5 * x * (1.0 + inner.tanh())
+            0.5 * x * (1.0 + functions::tanh::<FUSED>(inner))
         }),
         Unary::Elu { alpha } => each!(|x| if x < 0.0 { alpha * x.exp_m1() } else { x }),
         Unary::HardSigmoid { alpha, beta } => each!(|x| hard(alpha * x + beta)),
@@ -61,7 +79,7 @@ pub(crate) fn unary(function: Unary, values: &mut [f32]) {
         Unary::Selu { alpha, gamma } => {
             each!(|x| if x < 0.0 { gamma * (alpha * x.exp_m1()) } else { gamma * x });
         }
-        Unary::Sigmoid => each!(|x| sigmoid(x)),
+        Unary::Sigmoid => each!(|x| functions::sigmoid::<FUSED>(x)),
         Unary::Sign => each!(|x| if x > 0.0 {
             1.0
         } else if x < 0.0 {
@@ -70,18 +88,13 @@ pub(crate) fn unary(function: Unary, values: &mut [f32]) {
             x
         }),
         Unary::Sin => each!(|x| x.sin()),
-        Unary::Silu => each!(|x| x * sigmoid(x)),
+        Unary::Silu => each!(|x| x * functions::sigmoid::<FUSED>(x)),
         Unary::Softplus => each!(|x| softplus(x)),
         Unary::Softsign => each!(|x| x / (1.0 + x.abs())),
         Unary::Sqrt => each!(|x| x.sqrt()),
-        Unary::Tanh => each!(|x| x.tanh()),
+        Unary::Tanh => each!(|x| functions::tanh::<FUSED>(x)),
         Unary::ThresholdedRelu { alpha } => each!(|x| if x <= alpha { 0.0 } else { x }),
     }
-}
-
-/// 1 / (1 + e⁻ˣ).
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// Between 0 and 1; NaN stays NaN.

@@ -1,11 +1,22 @@
-//! Fused attention: scores, softmax and mixture of one query at a time, so that no score matrix is ever stored.
+//! Fused attention: scores, softmax and mixture of some queries of one head at a time, so that no score matrix is ever stored whole.
+//!
+//! ```text
+//!   kᵀ, v ─ packed as weights are ─┐
+//!   some queries ─▶ q·kᵀ ─▶ scale, mask, softmax ─▶ ·v ─▶ out
+//! ```
 
-use super::gemm::row_times_matrix;
+use super::gemm::{Finish, Product};
 use super::norm::softmax_row;
-use super::walk::walk;
+use super::panels::Matrix;
 use super::{Bench, Scratch};
 use crate::cpu::fence::{Kernel, dispatch};
 use tessera_planner::plan::{Access, AttentionShape, StepKind};
+
+/// Scores that are held at once, of about so many elements: they stay in the second-level cache.
+const SCORES: usize = 64 << 10;
+
+/// Queries at once, at least.
+const QUERIES: usize = 56;
 
 pub(super) fn attention(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Attention { shape, q, k, v, mask, out, out_strides } = kind else { return };
@@ -20,67 +31,105 @@ pub(super) fn attention(bench: &mut Bench<'_>, kind: &StepKind) {
         for head in 0..shape.heads {
             let one = Head {
                 shape,
-                head,
-                q: (q, sources[0].at(item)),
-                k: (k, sources[1].at(item)),
-                v: (v, sources[2].at(item)),
-                mask: mask_source.map(|(mask, source)| (mask, source.at(item))),
-                out,
-                out_strides: *out_strides,
-                scratch,
+                q: matrix(q, head, sources[0].at(item)),
+                k: matrix(k, head, sources[1].at(item)),
+                v: matrix(v, head, sources[2].at(item)),
+                mask: mask_source.map(|(mask, source)| matrix(mask, head, source.at(item))),
+                out: &mut out[head * out_strides[0]..],
+                out_stride: out_strides[1],
             };
-            dispatch(one);
+            one.run(scratch);
         }
     }
 }
 
+/// A head's matrix in an operand.
+fn matrix<'a>(access: &Access, head: usize, x: &'a [f32]) -> Matrix<'a> {
+    let first = access.offset as isize + head as isize * access.strides[0];
+    Matrix { x, first, strides: [access.strides[1], access.strides[2]] }
+}
+
 struct Head<'a> {
     shape: &'a AttentionShape,
-    head: usize,
-    q: (&'a Access, &'a [f32]),
-    k: (&'a Access, &'a [f32]),
-    v: (&'a Access, &'a [f32]),
-    mask: Option<(&'a Access, &'a [f32])>,
+    q: Matrix<'a>,
+    k: Matrix<'a>,
+    v: Matrix<'a>,
+    mask: Option<Matrix<'a>>,
     out: &'a mut [f32],
-    out_strides: [usize; 2],
-    scratch: &'a mut Scratch,
+    /// Elements between queries of the output.
+    out_stride: usize,
 }
 
-/// Where a head's matrix begins in an operand.
-fn start(access: &Access, head: usize) -> isize {
-    access.offset as isize + head as isize * access.strides[0]
+impl Head<'_> {
+    fn run(self, scratch: &mut Scratch) {
+        let Head { shape, q, k, v, mask, out, out_stride } = self;
+        let AttentionShape { queries, keys, head_dim, value_dim, .. } = *shape;
+        let Scratch { a: query_rows, b: packed, c: scores } = scratch;
+        let [along_keys, along_dim] = k.strides;
+        packed.clear();
+        Matrix { strides: [along_dim, along_keys], ..k }.pack(head_dim, keys, packed);
+        let split = packed.len();
+        v.pack(keys, value_dim, packed);
+        let (keys_packed, values_packed) = packed.split_at(split);
+        let some = (SCORES / keys.max(1)).max(QUERIES).min(queries.max(1));
+        scores.clear();
+        scores.resize(some * keys, 0.0);
+        for first in (0..queries).step_by(some) {
+            let rows = some.min(queries - first);
+            let (x, x_stride) = q.below(first).rows(rows, head_dim, query_rows);
+            let scored = Product {
+                x,
+                x_stride,
+                rows,
+                k: head_dim,
+                panels: keys_packed,
+                n: keys,
+                out: &mut *scores,
+                out_stride: keys,
+                out_first: 0,
+                finish: Finish::NONE,
+            };
+            scored.run();
+            let mask = mask.map(|mask| mask.below(first));
+            dispatch(Weigh { scores: &mut scores[..rows * keys], keys, scale: shape.scale, mask });
+            let mixed = Product {
+                x: scores,
+                x_stride: keys,
+                rows,
+                k: keys,
+                panels: values_packed,
+                n: value_dim,
+                out: &mut out[first * out_stride..],
+                out_stride,
+                out_first: 0,
+                finish: Finish::NONE,
+            };
+            mixed.run();
+        }
+    }
 }
 
-impl Kernel for Head<'_> {
+/// Scores to weights, row by row.
+struct Weigh<'a> {
+    scores: &'a mut [f32],
+    keys: usize,
+    scale: f32,
+    mask: Option<Matrix<'a>>,
+}
+
+impl Kernel for Weigh<'_> {
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
-        let Head { shape, head, q, k, v, mask, out, out_strides, scratch } = self;
-        let (keys, dim) = (shape.keys, shape.head_dim);
-        // Keys column by column: scores of neighbouring keys are then computed side by side.
-        let (columns, values, row) = (&mut scratch.a, &mut scratch.b, &mut scratch.c);
-        columns.clear();
-        walk(&[dim, keys], &[k.0.strides[2], k.0.strides[1]], start(k.0, head), |at| columns.push(k.1[at]));
-        values.clear();
-        walk(&[keys, shape.value_dim], &v.0.strides[1..], start(v.0, head), |at| values.push(v.1[at]));
-        row.clear();
-        row.resize(dim + keys, 0.0);
-        let (query, scores) = row.split_at_mut(dim);
-        for i in 0..shape.queries {
-            let first = start(q.0, head) + i as isize * q.0.strides[1];
-            for (c, value) in query.iter_mut().enumerate() {
-                *value = q.1[(first + c as isize * q.0.strides[2]) as usize];
-            }
-            row_times_matrix::<FUSED>(query, columns, keys, scores);
-            scores.iter_mut().for_each(|score| *score *= shape.scale);
-            if let Some((access, mask)) = mask {
-                let first = start(access, head) + i as isize * access.strides[1];
-                for (j, score) in scores.iter_mut().enumerate() {
-                    *score += mask[(first + j as isize * access.strides[2]) as usize];
+        for (i, row) in self.scores.chunks_exact_mut(self.keys.max(1)).enumerate() {
+            row.iter_mut().for_each(|score| *score *= self.scale);
+            if let Some(mask) = self.mask {
+                let first = mask.below(i).first;
+                let [_, along] = mask.strides;
+                for (j, score) in row.iter_mut().enumerate() {
+                    *score += mask.x[(first + j as isize * along) as usize];
                 }
             }
-            softmax_row(scores, false);
-            let at = head * out_strides[0] + i * out_strides[1];
-            row_times_matrix::<FUSED>(scores, values, shape.value_dim, &mut out[at..at + shape.value_dim]);
+            softmax_row::<FUSED>(row, false);
         }
     }
 }

@@ -5,11 +5,11 @@
 //!          · a b c ·      output pixels of a line are rows of a product at one distance (stride · channels), and the taps of a
 //!          · d e f ·      window lie equally far from each pixel: the product walks them where they are, nothing is gathered
 //! ```
-//! Depthwise convolutions have one product per channel and tap, so they walk channels instead.
+//! Depthwise convolutions walk the same frame with a factor per channel and tap.
 
-use super::gemm::{Finish, Lines, Product, Taps, WIDTH};
+use super::gemm::{Lines, Product, Taps, WIDTH};
 use super::{Bench, activation};
-use crate::cpu::fence::{Kernel, Piece, dispatch, multiply_add};
+use crate::cpu::fence::{Ending, Factors, Piece, Strip};
 use tessera_planner::plan::{ConvShape, StepKind};
 
 pub(super) fn gemm(bench: &mut Bench<'_>, kind: &StepKind) {
@@ -59,7 +59,7 @@ pub(super) fn conv(bench: &mut Bench<'_>, kind: &StepKind) {
     let group_weights = shape.out_per_group.div_ceil(WIDTH) * k * WIDTH;
     let frame = Frame::of(shape);
     let in_channels = shape.groups * shape.in_per_group;
-    let taps = Taps::new(frame.taps(shape));
+    let taps = Taps::new(frame.taps(shape, true));
     // An image without padding whose every pixel is one of the output's is one long line.
     let is_one_line = shape.strides == [1, 1] && frame.size[1] == shape.output[1];
     let (lines, rows) = if is_one_line { (1, pixels) } else { (shape.output[0], shape.output[1]) };
@@ -106,11 +106,11 @@ impl Frame {
         Frame { size, is_padded }
     }
 
-    /// Where the taps of a window lie from its first one: `[ky][kx][channel]`, neighbours that touch as one piece.
-    fn taps(self, shape: &ConvShape) -> impl Iterator<Item = Piece> {
+    /// Where the taps of a window lie from its first one: `[ky][kx][channel]`, neighbours that touch as one piece if they may.
+    fn taps(self, shape: &ConvShape, may_touch: bool) -> impl Iterator<Item = Piece> + use<> {
         let ConvShape { kernel, dilations, in_per_group, groups, .. } = *shape;
         let channels = groups * in_per_group;
-        let touch = groups == 1 && dilations[1] == 1;
+        let touch = may_touch && groups == 1 && dilations[1] == 1;
         let (columns, length) = if touch { (1, kernel[1] * in_per_group) } else { (kernel[1], in_per_group) };
         let at =
             move |ky: usize, kx: usize| (ky * dilations[0] * self.size[1] + kx * dilations[1]) * channels;
@@ -142,53 +142,35 @@ impl Frame {
 pub(super) fn depthwise(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Depthwise { x, w, shape, epilogue, out } = kind else { return };
     let items = bench.items;
-    let (reads, [out], ..) = bench.open([*out]);
+    let (reads, [out], scratch, _) = bench.open([*out]);
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
-    let per_item = shape.output[0] * shape.output[1] * shape.groups;
+    let ([height, width], channels) = (shape.output, shape.groups);
+    let (line, per_item) = (width * channels, height * width * channels);
     let source = reads.source::<f32>(*x);
+    let factors = Factors::Channels { weights: reads.weight(*w), stride: channels };
+    let frame = Frame::of(shape);
+    let pieces: Vec<Piece> = frame.taps(shape, false).collect();
+    let x_line = shape.strides[0] * frame.size[1] * channels;
     for item in 0..items {
+        let x = frame.around(shape, source.at(item), &mut scratch.a);
         let finish = reads.finish(epilogue, item);
-        let out = &mut out[item * per_item..(item + 1) * per_item];
-        dispatch(Depthwise { x: source.at(item), weights: reads.weight(*w), shape, out, finish });
-    }
-}
-
-struct Depthwise<'a> {
-    x: &'a [f32],
-    /// `[tap][channel]`.
-    weights: &'a [f32],
-    shape: &'a ConvShape,
-    out: &'a mut [f32],
-    finish: Finish<'a>,
-}
-
-impl Kernel for Depthwise<'_> {
-    #[inline(always)]
-    fn run<const FUSED: bool>(self) {
-        let Depthwise { x, weights, shape, out, finish } = self;
-        let channels = shape.groups;
-        for (pixel, out) in out.chunks_exact_mut(channels).enumerate() {
-            let (oy, ox) = (pixel / shape.output[1], pixel % shape.output[1]);
-            out.fill(0.0);
-            for ky in 0..shape.kernel[0] {
-                let Some(y) = under(shape, 0, oy, ky) else { continue };
-                for kx in 0..shape.kernel[1] {
-                    let Some(x_at) = under(shape, 1, ox, kx) else { continue };
-                    let x = &x[(y * shape.input[1] + x_at) * channels..][..channels];
-                    let weights = &weights[(ky * shape.kernel[1] + kx) * channels..][..channels];
-                    for ((out, x), weight) in out.iter_mut().zip(x).zip(weights) {
-                        *out = multiply_add::<FUSED>(*x, *weight, *out);
-                    }
-                }
-            }
-            if let Some(bias) = finish.bias {
-                out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-            }
-            if let Some(residual) = finish.residual {
-                let residual = &residual[pixel * channels..][..channels];
-                out.iter_mut().zip(residual).for_each(|(out, residual)| *out += residual);
-            }
-            activation::apply(finish.activation, out);
+        let (clip, after) = finish.split();
+        for (y, out) in out[item * per_item..(item + 1) * per_item].chunks_exact_mut(line).enumerate() {
+            let residual = finish.residual.map(|residual| &residual[y * line..]);
+            let strip = Strip {
+                x: &x[y * x_line..],
+                x_stride: shape.strides[1] * channels,
+                rows: width,
+                pieces: &pieces,
+                factors,
+                columns: channels,
+                out,
+                out_stride: channels,
+                adds: false,
+                ending: Some(Ending { bias: finish.bias, residual, clip }),
+            };
+            strip.run();
+            activation::apply(after, out);
         }
     }
 }

@@ -9,7 +9,7 @@
 //! Every sum runs over k in order, in runs of [`K_SEGMENT`] from zero, the runs added in order; between runs it waits in the output. How
 //! rows are grouped changes nothing in any sum, so they may be grouped as speed asks: the bitwise promise holds by construction.
 
-use crate::cpu::fence::{Clip, Ending, Piece, Strip};
+use crate::cpu::fence::{Clip, Ending, Factors, Piece, Strip};
 use crate::cpu::steps::activation;
 use tessera_planner::op::Unary;
 use tessera_planner::plan::{Activation, K_SEGMENT};
@@ -31,6 +31,23 @@ pub(crate) struct Finish<'a> {
     pub(crate) residual: Option<&'a [f32]>,
     /// Last.
     pub(crate) activation: Activation,
+}
+
+impl Finish<'_> {
+    /// Sums as they are.
+    pub(crate) const NONE: Finish<'static> =
+        Finish { bias: None, residual: None, activation: Activation::Identity };
+
+    /// What the activation is while sums are still in registers, and what is left to do once they are stored.
+    pub(crate) fn split(&self) -> (Option<Clip>, Activation) {
+        match self.activation {
+            Activation::Clip { low, high } => (Some(Clip { low, high }), Activation::Identity),
+            Activation::Unary(Unary::Relu) => {
+                (Some(Clip { low: 0.0, high: f32::INFINITY }), Activation::Identity)
+            }
+            other => (None, other),
+        }
+    }
 }
 
 /// `out[r, first + c] = finish(Σ x[r, k]·w[k, c])` for all rows.
@@ -157,7 +174,7 @@ impl Lines<'_> {
         let Lines { x, lines, x_line, rows, x_stride, taps, panels, n, out, out_stride, out_first, finish } =
             self;
         let length = taps.length();
-        let (clip, after) = split(finish.activation);
+        let (clip, after) = finish.split();
         for (number, column) in (0..n).step_by(WIDTH).enumerate() {
             let columns = WIDTH.min(n - column);
             let mut panel = &panels[number * length * WIDTH..(number + 1) * length * WIDTH];
@@ -182,7 +199,7 @@ impl Lines<'_> {
                         x_stride,
                         rows,
                         pieces,
-                        panel: now,
+                        factors: Factors::Panel(now),
                         columns,
                         out: &mut out[to..],
                         out_stride,
@@ -192,43 +209,15 @@ impl Lines<'_> {
                     strip.run();
                 }
             }
-            if after != Activation::Identity {
-                for row in 0..lines * rows {
-                    activation::apply(after, &mut out[row * out_stride + from..][..columns]);
-                }
-            }
         }
-    }
-}
-
-/// What an activation is while sums are still in registers, and what is left to do once they are stored.
-fn split(activation: Activation) -> (Option<Clip>, Activation) {
-    match activation {
-        Activation::Clip { low, high } => (Some(Clip { low, high }), Activation::Identity),
-        Activation::Unary(Unary::Relu) => {
-            (Some(Clip { low: 0.0, high: f32::INFINITY }), Activation::Identity)
+        if after == Activation::Identity {
+            return;
         }
-        other => (None, other),
-    }
-}
-
-/// `out[c] = Σ x[k]·m[k·stride + c]`, every sum in the order of a plan: one row times a matrix that no panel is packed for.
-#[inline(always)]
-pub(crate) fn row_times_matrix<const FUSED: bool>(x: &[f32], matrix: &[f32], stride: usize, out: &mut [f32]) {
-    use crate::cpu::fence::multiply_add;
-    for (block, out) in out.chunks_mut(WIDTH).enumerate() {
-        for (segment, x) in x.chunks(K_SEGMENT).enumerate() {
-            let mut sums = [0.0f32; WIDTH];
-            for (k, value) in x.iter().enumerate() {
-                let row = &matrix[(segment * K_SEGMENT + k) * stride + block * WIDTH..];
-                for (sum, weight) in sums[..out.len()].iter_mut().zip(row) {
-                    *sum = multiply_add::<FUSED>(*value, *weight, *sum);
-                }
-            }
-            if segment == 0 {
-                out.copy_from_slice(&sums[..out.len()]);
-            } else {
-                out.iter_mut().zip(&sums).for_each(|(out, sum)| *out += sum);
+        if out_stride == n {
+            activation::apply(after, &mut out[..lines * rows * n]);
+        } else {
+            for row in 0..lines * rows {
+                activation::apply(after, &mut out[row * out_stride + out_first..][..n]);
             }
         }
     }

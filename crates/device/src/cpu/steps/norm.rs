@@ -1,6 +1,7 @@
 //! Layer normalisation and softmax, row by row.
 
 use super::Bench;
+use super::functions::exp;
 use crate::cpu::fence::{Kernel, dispatch};
 use tessera_planner::plan::StepKind;
 
@@ -77,21 +78,53 @@ pub(super) fn softmax(bench: &mut Bench<'_>, kind: &StepKind) {
     for item in 0..items {
         let out = &mut out[item * rows * cols..(item + 1) * rows * cols];
         out.copy_from_slice(&source.at(item)[..rows * cols]);
-        out.chunks_exact_mut(cols.max(1)).for_each(|row| softmax_row(row, *log));
+        dispatch(Softmax { rows: out, cols, log: *log });
     }
+}
+
+struct Softmax<'a> {
+    rows: &'a mut [f32],
+    cols: usize,
+    log: bool,
+}
+
+impl Kernel for Softmax<'_> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        for row in self.rows.chunks_exact_mut(self.cols.max(1)) {
+            softmax_row::<FUSED>(row, self.log);
+        }
+    }
+}
+
+/// The largest element; NaN where there is one. Strands change no bit of a maximum.
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let larger = |most: f32, x: f32| if x > most || x.is_nan() { x } else { most };
+    let mut strands = [f32::NEG_INFINITY; STRANDS];
+    let chunks = row.chunks_exact(STRANDS);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (strand, x) in strands.iter_mut().zip(chunk) {
+            *strand = larger(*strand, *x);
+        }
+    }
+    for (strand, x) in strands.iter_mut().zip(rest) {
+        *strand = larger(*strand, *x);
+    }
+    strands.into_iter().fold(f32::NEG_INFINITY, larger)
 }
 
 /// Softmax of a row in place, or its logarithm. A row of −∞ alone gives NaN.
 #[inline(always)]
-pub(super) fn softmax_row(row: &mut [f32], log: bool) {
-    let largest =
-        row.iter().copied().fold(f32::NEG_INFINITY, |most, x| if x > most || x.is_nan() { x } else { most });
+pub(super) fn softmax_row<const FUSED: bool>(row: &mut [f32], log: bool) {
+    let largest = largest(row);
     if log {
-        let total = sum(row, |x| (x - largest).exp()).ln();
+        let total = sum(row, |x| exp::<FUSED>(x - largest)).ln();
         row.iter_mut().for_each(|x| *x = *x - largest - total);
         return;
     }
-    row.iter_mut().for_each(|x| *x = (*x - largest).exp());
+    row.iter_mut().for_each(|x| *x = exp::<FUSED>(*x - largest));
     let total = sum(row, |x| x);
     row.iter_mut().for_each(|x| *x /= total);
 }

@@ -2,6 +2,7 @@
 
 use super::Bench;
 use super::conv::under;
+use crate::cpu::fence::{Kernel, dispatch};
 use tessera_planner::plan::{ConvShape, PlaneShape, PoolKind, StepKind};
 
 pub(super) fn pool(bench: &mut Bench<'_>, kind: &StepKind) {
@@ -15,13 +16,30 @@ pub(super) fn pool(bench: &mut Bench<'_>, kind: &StepKind) {
     for item in 0..items {
         let x = source.at(item);
         let out = &mut out[item * per_item..(item + 1) * per_item];
+        dispatch(Windows { kind: *kind, shape, x, out, channels });
+    }
+}
+
+struct Windows<'a> {
+    kind: PoolKind,
+    shape: &'a ConvShape,
+    x: &'a [f32],
+    out: &'a mut [f32],
+    channels: usize,
+}
+
+impl Kernel for Windows<'_> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let Windows { kind, shape, x, out, channels } = self;
         for (pixel, out) in out.chunks_exact_mut(channels).enumerate() {
             let (oy, ox) = (pixel / shape.output[1], pixel % shape.output[1]);
-            window(*kind, shape, x, [oy, ox], out);
+            window(kind, shape, x, [oy, ox], out);
         }
     }
 }
 
+#[inline(always)]
 fn window(kind: PoolKind, shape: &ConvShape, x: &[f32], [oy, ox]: [usize; 2], out: &mut [f32]) {
     let channels = out.len();
     out.fill(if kind == PoolKind::Max { f32::NEG_INFINITY } else { 0.0 });
