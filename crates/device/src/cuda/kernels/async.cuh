@@ -75,9 +75,5 @@ template <int PENDING> __device__ __forceinline__ void chunks_wait() {
 // Makes this thread's writes to shared memory visible to the matrix unit and to bulk copies; a barrier of the block follows.
 __device__ __forceinline__ void publish_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// A hint that `bytes` are read soon; both are multiples of 16.
-__device__ __forceinline__ void prefetch_bulk(u64 address, u32 bytes) {
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(address), "r"(bytes) : "memory");
-}
 // A hint that the line at `address` is read soon.
 __device__ __forceinline__ void prefetch_line(u64 address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }

@@ -58,10 +58,6 @@ struct Params {
     Divisor line;        // positions of a padded line
     Divisor item_tiles;  // tiles of rows of one item
     u32 plane;           // places for positions, of 8 or 4 channels
-    // Weights of the next product, see steps/product/ahead.rs.
-    u32 next_blocks;   // of one lane, or none
-    u64 next_weights;  // offset in the slot
-    u32 next_bytes;    // of each block
     u32 unused;
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/product.rs");

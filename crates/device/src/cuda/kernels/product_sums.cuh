@@ -62,16 +62,6 @@ __device__ __forceinline__ void prefetch_residual(const Params& p, const Rows& r
 #endif
 }
 
-// Asks for the weights of the next product. Every block asks for its share, and every thread for one block of weights at most: neighbours are of
-// different warps, as a warp asks for one after the other.
-template <int THREADS> __device__ __forceinline__ void prefetch_next(const Params& p, u32 thread) {
-    const u32 number = thread % 32 * (THREADS / 32) + thread / 32;
-    const u64 block = blockIdx.x + u64(gridDim.x) * number;
-    if (block >= u64(lanes_of(p.launch)) * p.next_blocks) return;
-    const u32 lane = u32(block) / p.next_blocks, in_lane = u32(block) - lane * p.next_blocks;
-    prefetch_bulk(p.launch.weights[lane] + p.next_weights + u64(in_lane) * BLOCK_BYTES, p.next_bytes);
-}
-
 // CHUNK sums. Of eight threads that read together, four take the second half of their eight first, so that no bank is hit twice.
 __device__ __forceinline__ void take(const float* from, u32 thread, float (&values)[CHUNK]) {
     const bool swapped = CHUNK == 8 && (thread & 4);

@@ -115,7 +115,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         chunks_commit();
     }
     dependents_may_start();
-    prefetch_next<THREADS>(p, thread);
     // Rows of the tile, and those of them that this block finishes.
     const u32 present_rows = min(u32(BN), rows.end - rows.first), share = (present_rows + PARTS - 1) / PARTS;
     const u32 first = min(part * share, present_rows), count = min(share, present_rows - first);

@@ -99,7 +99,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         chunks_commit();
     }
     dependents_may_start();
-    prefetch_next<WORKERS>(p, thread);
     const Rows rows = {true, lane, item, 0, p.rows.value};
     auto row_of = [&](u32 place) {
         const u32 y = p.line.quotient(q0 + place), x = q0 + place - y * p.line.value;

@@ -56,7 +56,7 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
         StepKind::GroupNorm { .. } => channels::group_norm(site, &step.kind),
         StepKind::Lrn { .. } => channels::lrn(site, &step.kind),
         StepKind::Depthwise { .. } => depthwise::calls(site, &step.kind),
-        StepKind::Gemm { .. } | StepKind::Conv { .. } => product::calls(site, index),
+        StepKind::Gemm { .. } | StepKind::Conv { .. } => product::calls(site, &step.kind),
         StepKind::MatMul { .. } => matmul::calls(site, &step.kind),
         StepKind::Attention { .. } => attention::calls(site, &step.kind),
         StepKind::TopK(step) => lines::top_k(site, step),

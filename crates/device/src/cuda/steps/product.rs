@@ -12,10 +12,7 @@
 //! A linear layer is a convolution of one tap whose image is a row, so one description serves both. A step's shape and precision decide whether
 //! `product_few.cu` or the stem's kernel computes it, whose orders of sums are their own, and whether its k is summed in parts. Which of the others does,
 //! with which tile, is a matter of time alone: of one precision, all sum the same products in the same order.
-//!
-//! On the matrix unit a product also asks for the weights of the one after it: see [`ahead`].
 
-mod ahead;
 mod few;
 mod float;
 mod instruction;
@@ -24,7 +21,6 @@ mod stem;
 mod tensor;
 mod window;
 
-use self::ahead::Ahead;
 use self::few::{FewFloatTile, FewTile};
 use self::float::FloatTile;
 use self::sizes::{Sizes, row_tiles};
@@ -93,9 +89,6 @@ struct ProductParams {
     line: Divisor,
     item_tiles: Divisor,
     plane: u32,
-    next_blocks: u32,
-    next_weights: u64,
-    next_bytes: u32,
     unused: u32,
 }
 params!(ProductParams);
@@ -367,10 +360,8 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
     }
 }
 
-/// The calls of the step at `index` of the plan.
-pub(super) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
-    let product = Product::of(&site.plan.steps[index].kind);
-    let next = Ahead::of(site, index);
+pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
+    let product = Product::of(kind);
     let (shape, epilogue) = (&product.shape, product.epilogue);
     let chosen = choose(site, &product);
     let real = site.precision().stored(DType::F32);
@@ -444,9 +435,6 @@ pub(super) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
         line: Divisor::new(line)?,
         item_tiles: Divisor::new(item_tiles)?,
         plane: plane as u32,
-        next_blocks: next.blocks,
-        next_weights: next.weights,
-        next_bytes: next.bytes,
         unused: 0,
     };
     let spec = chosen
@@ -485,7 +473,7 @@ mod tests {
             constants: &[],
             workspace: 0,
         };
-        calls(&site, 0).expect(name).remove(0)
+        calls(&site, &plan.steps[0].kind).expect(name).remove(0)
     }
 
     fn defined(spec: &KernelSpec, name: &str) -> String {
