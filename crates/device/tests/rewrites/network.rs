@@ -61,6 +61,11 @@ pub(crate) enum Layer {
         out: usize,
         bias: bool,
     },
+    /// A linear layer of the rows `[time·batch, width]`, as recurrent code and `nn.MultiheadAttention` have them.
+    TimeMajor {
+        out: usize,
+        bias: bool,
+    },
     /// `softmax(x·xᵀ)·x` of rows, in several heads where they fit.
     Attention {
         heads: usize,
@@ -118,6 +123,7 @@ fn layer() -> impl Strategy<Value = Layer> {
         1 => Just(Layer::Flatten),
         2 => (1..9usize, any::<bool>(), any::<bool>()).prop_map(|(out, transposed, bias)| Layer::Gemm { out, transposed, bias }),
         3 => (1..9usize, any::<bool>()).prop_map(|(out, bias)| Layer::Linear { out, bias }),
+        2 => (1..9usize, any::<bool>()).prop_map(|(out, bias)| Layer::TimeMajor { out, bias }),
         2 => small().prop_map(|heads| Layer::Attention { heads }),
         3 => small().prop_map(Layer::Transpose),
         2 => small().prop_map(Layer::Merge),
@@ -372,6 +378,23 @@ impl Writer {
                     let (product, b) = (self.last().0, self.weight(&[out], -0.5, 0.5));
                     self.push("Add", &[&product, &b], Vec::new(), made);
                 }
+            }
+            Layer::TimeMajor { out, bias } => {
+                let [time, width] = dims[..] else { return None };
+                fits(&[time, out])?;
+                let turned = || vec![int_list("perm", &[1, 0, 2])];
+                let by_time = self.inner("Transpose", &[x], turned());
+                let rows = self.list(&[-1, width as i64]);
+                let rows = self.inner("Reshape", &[&by_time, &rows], Vec::new());
+                let mut inputs = vec![rows, self.matrix(&[width, out], width)];
+                if bias {
+                    inputs.push(self.weight(&[out], -0.5, 0.5));
+                }
+                let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+                let product = self.inner("Gemm", &inputs, Vec::new());
+                let parted = self.list(&[time as i64, -1, out as i64]);
+                let parted = self.inner("Reshape", &[&product, &parted], Vec::new());
+                self.push("Transpose", &[&parted], turned(), vec![time, out]);
             }
             Layer::Attention { heads } => self.attention(heads)?,
             Layer::Transpose(turn) => {
