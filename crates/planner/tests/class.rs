@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{fixture, proto};
+use common::{fixture, floats, int, node as operator, one_node, proto};
 use prost::Message;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -255,6 +255,22 @@ fn a_bias_that_the_file_leaves_out_is_a_bias_of_zeros_and_none_of_its_parameters
     let elements: usize = biases.clone().map(|param| param.dims[0]).sum();
     assert_eq!(all.weights - some.weights, biases.count());
     assert_eq!(all.parameters - some.parameters, elements as u64);
+}
+
+#[test]
+fn a_file_cannot_ask_for_a_bias_larger_than_its_weight() {
+    for (inputs, group) in [(0, 1 << 40), (2, 1 << 40), (2, 0)] {
+        let kernel = vec![0.5; inputs * 4];
+        let deconv = operator("ConvTranspose", &["x", "w"], &["y"], vec![int("group", group)]);
+        let graph = one_node(
+            &[("x", &[0, inputs as i64, 3])],
+            vec![floats("w", &[inputs as i64, 4, 1], &kernel)],
+            deconv,
+        );
+        if let Ok(made) = load_bytes(common::model(17, graph).encode_to_vec(), None) {
+            assert_eq!(made.class.weights, 1, "{inputs} channels in {group} groups");
+        }
+    }
 }
 
 #[test]

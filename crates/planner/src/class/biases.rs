@@ -5,7 +5,7 @@
 //! ```
 //! An exporter that optimises takes a bias out where it is all zeros, so a network as it was initialised and the same one after training come
 //! in two spellings, and nothing in the file tells "trained without a bias" from "not trained yet". One class must not depend on values, so
-//! every linear layer has a bias here. It costs a vector per layer in a slot and nothing per request: the sums start from it.
+//! every linear layer has a bias here. It costs a vector per layer in a slot, and no step: a product adds its bias while it writes.
 //!
 //! A product by a computed matrix stays as it is: no exporter has a bias to take out of it, and there it would be a step of its own.
 
@@ -50,10 +50,14 @@ fn lacking(graph: &Graph, params: &HashMap<ValueId, usize>, node: &Node) -> Opti
         (Op::Gemm { trans_b: false, .. }, &[_, columns]) => columns,
         (Op::Gemm { trans_b: true, .. }, &[columns, _]) => columns,
         (Op::Conv(..), &[channels, _, _, ..]) => channels,
-        (Op::ConvTranspose(_, groups), &[_, channels, _, ..]) => channels.checked_mul(*groups)?,
+        (Op::ConvTranspose(_, groups), &[inputs, channels, _, ..]) if inputs.is_multiple_of(*groups) => {
+            channels.checked_mul(*groups)?
+        }
         _ => return None,
     };
-    (param.dtype.is_float() && matches!(param.data, ParamData::Weight(_))).then_some((weight, channels))
+    // A weight with elements has one for each channel, so that what a file says cannot make a bias larger than what it brings.
+    let fits = param.dtype.is_float() && !param.dims.contains(&0);
+    (fits && matches!(param.data, ParamData::Weight(_))).then_some((weight, channels))
 }
 
 /// What a state dict would call the bias beside this weight.
