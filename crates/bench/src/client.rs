@@ -40,6 +40,11 @@ impl Connection {
         Ok(Connection { sender, host: to.to_string() })
     }
 
+    /// Whether the other side has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Reads a page.
     pub async fn get(&mut self, path: &str) -> Result<Reply> {
         self.send(Request::get(path), Bytes::new()).await

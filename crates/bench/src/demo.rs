@@ -11,13 +11,16 @@
 
 mod report;
 
-use crate::load::{self, Outcome, Progress, Traffic};
+use crate::arrivals::{Gaps, Merged, Popularity, Rate, Stream};
+use crate::load::{self, Http, Inputs, Level, Progress, Source, Tally, Tenant, Times};
 use crate::page::sample;
-use crate::zoo::tiny::Tiny;
+use crate::zoo::tiny::{Tiny, VOCABULARY};
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,21 +56,26 @@ pub const LOAD: f64 = 0.8;
 const CALIBRATION_CLIENTS: usize = 16;
 
 /// How long they ask.
-const CALIBRATION: Duration = Duration::from_secs(4);
+const CALIBRATION: Times =
+    Times { warmup: Duration::from_secs(1), length: Duration::from_secs(3), grace: GRACE };
+
+/// How long the last answers are waited for.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Connections of all clients together: a burst in an overload has as many requests on their way.
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not zero");
 
 /// One policy's row.
 struct Row {
     policy: Policy,
-    outcome: Outcome,
-    sent: u64,
-    with_slo: u64,
+    load: load::Row,
     lanes_per_launch: f64,
 }
 
 impl Row {
     /// The part of the requests with an SLO that were answered within it.
     fn in_slo(&self) -> f64 {
-        self.outcome.attained() as f64 / self.with_slo.max(1) as f64
+        self.load.in_slo.unwrap_or(1.0)
     }
 }
 
@@ -84,15 +92,16 @@ pub async fn run(options: &Options) -> Result<()> {
         Some(rate) => rate,
         None => calibrated(options, &repository.0).await?,
     };
-    let traffic = traffic(options, rate);
+    let tenants = tenants(options);
     println!(
         "The load: {rate:.0} requests per second, with the same arrivals for every policy; tenant {} sends {BURST} times its\n\
          share in the middle third.\n",
-        traffic[0].tenant
+        tenants[0].name
     );
     let mut rows = Vec::new();
     for policy in Policy::ALL {
-        rows.push(under(policy, &repository.0, &traffic, options.length).await?);
+        let arrivals = arrivals(options, rate);
+        rows.push(under(policy, &repository.0, &tenants, arrivals, options).await?);
     }
     report::print(&rows, options.length);
     Ok(())
@@ -101,8 +110,14 @@ pub async fn run(options: &Options) -> Result<()> {
 /// A rate that is [`LOAD`] of what the machine answers, server and clients on the same cores.
 async fn calibrated(options: &Options, repository: &Path) -> Result<f64> {
     let server = Running::start(Policy::SpaceTime, repository).await?;
-    let tenants = traffic(options, 0.0);
-    let capacity = load::capacity(server.http, &tenants, CALIBRATION_CLIENTS, CALIBRATION).await?;
+    let tenants = tenants(options);
+    let target = clients(server.http, &tenants, options.seed).await?;
+    let tally = Tally::new(tenants, CALIBRATION, 1);
+    let all_alike = (Popularity::Uniform, options.seed);
+    let asked =
+        load::closed(&target, CALIBRATION_CLIENTS, all_alike, CALIBRATION, tally, &Arc::default()).await;
+    let capacity = asked.row(Level::Concurrency(CALIBRATION_CLIENTS)).throughput;
+    drop(target);
     server.stop().await?;
     println!("This machine answers about {capacity:.0} of their requests per second.");
     Ok((LOAD * capacity).max(1.0))
@@ -135,17 +150,27 @@ fn slo(number: usize) -> Option<Duration> {
     }
 }
 
-fn traffic(options: &Options, rate: f64) -> Vec<Traffic> {
+fn tenants(options: &Options) -> Vec<Tenant> {
+    (0..options.tenants).map(|number| Tenant { name: who(number).1, slo: slo(number) }).collect()
+}
+
+/// Poisson arrivals of all tenants, the first of which bursts in the middle third.
+fn arrivals(options: &Options, rate: f64) -> Merged {
     let rate = rate / options.tenants as f64;
     let third = options.length / 3;
-    (0..options.tenants)
-        .map(|number| {
-            let (arch, tenant) = who(number);
-            let burst = if number == 0 { BURST } else { 1.0 };
-            let rates = vec![(Duration::ZERO, rate), (third, rate * burst), (2 * third, rate)];
-            Traffic { tenant, arch, slo: slo(number), rates, seed: options.seed ^ (number as u64) << 20 }
-        })
-        .collect()
+    let stream = |number: usize| {
+        let burst = if number == 0 { BURST } else { 1.0 };
+        let rates = vec![(Duration::ZERO, rate), (third, rate * burst), (2 * third, rate)];
+        Stream::new(Gaps::Poisson, Rate::Steps(rates), options.seed ^ (number as u64) << 20)
+    };
+    (0..options.tenants).map(stream).collect()
+}
+
+/// Clients of all tenants, with their requests made.
+async fn clients(http: SocketAddr, tenants: &[Tenant], seed: u64) -> Result<Arc<Http>> {
+    let inputs =
+        Inputs { source: Source::Random, shapes: BTreeMap::new(), batch: 1, ids_below: VOCABULARY, seed };
+    Ok(Arc::new(Http::connect(http, tenants, &inputs, CONNECTIONS, false).await?))
 }
 
 /// A server in this process.
@@ -179,29 +204,35 @@ impl Running {
     }
 }
 
-async fn under(policy: Policy, repository: &Path, traffic: &[Traffic], length: Duration) -> Result<Row> {
+async fn under(
+    policy: Policy,
+    repository: &Path,
+    tenants: &[Tenant],
+    arrivals: Merged,
+    options: &Options,
+) -> Result<Row> {
     let server = Running::start(policy, repository).await?;
+    let target = clients(server.http, tenants, options.seed).await?;
     let progress = Arc::new(Progress::default());
-    let shown = tokio::spawn(show(policy, progress.clone(), length));
-    let outcome = load::run(server.http, traffic, length, progress.clone()).await?;
+    let shown = tokio::spawn(show(policy, progress.clone(), options.length));
+    let times = Times { warmup: Duration::ZERO, length: options.length, grace: GRACE };
+    let tally = Tally::new(tenants.to_vec(), times, 1);
+    let load = load::open(&target, arrivals, times, tally, &progress).await?.row(Level::Trace);
     shown.abort();
     clear_line();
     let page = crate::client::Connection::open(server.metrics).await?.get("/metrics").await?;
     let page = String::from_utf8_lossy(&page.body).into_owned();
+    drop(target);
     server.stop().await?;
-    if let Some((count, why)) = &outcome.failed {
-        bail!("{count} requests failed under {policy}; the first: {why}");
+    if let Some(why) = &load.first_failure {
+        bail!("{} requests failed under {policy}; the first: {why}", load.failed);
     }
-    let with_slo =
-        traffic.iter().filter(|one| one.slo.is_some()).map(|one| load::arrivals(one, length).len() as u64);
+    if load.unanswered > 0 {
+        bail!("{} requests were not answered within {} s under {policy}", load.unanswered, GRACE.as_secs());
+    }
     let lanes = sample(&page, "tessera_launch_lanes_sum").zip(sample(&page, "tessera_launch_lanes_count"));
-    Ok(Row {
-        policy,
-        outcome,
-        sent: progress.sent.load(Ordering::Relaxed),
-        with_slo: with_slo.sum(),
-        lanes_per_launch: lanes.map_or(0.0, |(sum, count)| sum / count.max(1.0)),
-    })
+    let lanes_per_launch = lanes.map_or(0.0, |(sum, count)| sum / count.max(1.0));
+    Ok(Row { policy, load, lanes_per_launch })
 }
 
 async fn wait_until_ready(http: SocketAddr) -> Result<()> {
@@ -225,10 +256,10 @@ async fn show(policy: Policy, progress: Arc<Progress>, length: Duration) {
     }
     loop {
         if terminal {
-            let (sent, answered) =
-                (progress.sent.load(Ordering::Relaxed), progress.answered.load(Ordering::Relaxed));
+            let (sent, ended) =
+                (progress.sent.load(Ordering::Relaxed), progress.ended.load(Ordering::Relaxed));
             let at = started.elapsed().as_secs_f64();
-            print!("\r{policy}: {at:.0} of {} s, {sent} sent, {answered} answered ", length.as_secs());
+            print!("\r{policy}: {at:.0} of {} s, {sent} sent, {ended} ended ", length.as_secs());
             let _ = std::io::stdout().flush();
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

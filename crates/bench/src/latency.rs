@@ -1,44 +1,148 @@
-//! Latencies of one run, and the figures people ask of them.
+//! Latencies of one run in bounded memory, and the figures people ask of them.
+//!
+//! Counted in buckets half a percent wide, from the smallest that was seen to the largest: some hundred numbers, however many requests.
 
 use std::time::Duration;
 
-/// Every latency of a run, exact: a run has at most some hundred thousands.
-#[derive(Clone, Debug, Default)]
+/// How much wider each bucket begins than the one before.
+const STEP: f64 = 1.005;
+
+/// Every latency of a run, to half a percent; mean, deviation and the largest are exact.
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Latencies {
-    sorted: Vec<Duration>,
+    /// The first bucket's number.
+    first: usize,
+    buckets: Vec<u64>,
+    count: u64,
+    seconds: f64,
+    squares: f64,
+    most: Duration,
 }
 
 impl FromIterator<Duration> for Latencies {
     fn from_iter<I: IntoIterator<Item = Duration>>(latencies: I) -> Latencies {
-        let mut sorted: Vec<Duration> = latencies.into_iter().collect();
-        sorted.sort_unstable();
-        Latencies { sorted }
+        let mut all = Latencies::default();
+        latencies.into_iter().for_each(|latency| all.record(latency));
+        all
     }
 }
 
 impl Latencies {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.sorted.len()
+    /// Counts one.
+    pub fn record(&mut self, latency: Duration) {
+        let seconds = latency.as_secs_f64();
+        self.count += 1;
+        self.seconds += seconds;
+        self.squares += seconds * seconds;
+        self.most = self.most.max(latency);
+        *self.bucket(number(latency)) += 1;
     }
 
-    /// The smallest latency that at least `percent` of all do not exceed (nearest rank); zero when there are none.
-    pub fn percentile(&self, percent: f64) -> Duration {
-        let rank = (percent / 100.0 * self.sorted.len() as f64).ceil() as usize;
-        self.sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    /// Counts all of another run.
+    pub fn merge(&mut self, other: &Latencies) {
+        for (index, &count) in other.buckets.iter().enumerate() {
+            *self.bucket(other.first + index) += count;
+        }
+        self.count += other.count;
+        self.seconds += other.seconds;
+        self.squares += other.squares;
+        self.most = self.most.max(other.most);
     }
+
+    fn bucket(&mut self, number: usize) -> &mut u64 {
+        if self.buckets.is_empty() {
+            self.first = number;
+        }
+        if number < self.first {
+            let more = self.first - number;
+            self.buckets.splice(..0, std::iter::repeat_n(0, more));
+            self.first = number;
+        }
+        let index = number - self.first;
+        if index >= self.buckets.len() {
+            self.buckets.resize(index + 1, 0);
+        }
+        &mut self.buckets[index]
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The largest; zero when there are none.
+    pub fn most(&self) -> Duration {
+        self.most
+    }
+
+    /// The mean; zero when there are none.
+    pub fn mean(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds / self.count.max(1) as f64)
+    }
+
+    /// The standard deviation; zero when there are none.
+    pub fn deviation(&self) -> Duration {
+        let mean = self.seconds / self.count.max(1) as f64;
+        Duration::from_secs_f64((self.squares / self.count.max(1) as f64 - mean * mean).max(0.0).sqrt())
+    }
+
+    /// The smallest latency that at least `percent` of all do not exceed (nearest rank), and at most half a percent more; zero when
+    /// there are none.
+    pub fn percentile(&self, percent: f64) -> Duration {
+        let rank = ((percent / 100.0 * self.count as f64).ceil() as u64).max(1);
+        let mut seen = 0;
+        for (index, count) in self.buckets.iter().enumerate() {
+            seen += count;
+            if seen >= rank {
+                return end(self.first + index).min(self.most);
+            }
+        }
+        self.most
+    }
+}
+
+/// The bucket of a latency: the first that does not end before it.
+fn number(latency: Duration) -> usize {
+    let nanoseconds = latency.as_nanos().max(1) as f64;
+    // Rounding may land one short of a bucket's very end, which is within what is promised.
+    (nanoseconds.ln() / STEP.ln()).ceil() as usize
+}
+
+fn end(number: usize) -> Duration {
+    Duration::from_nanos(STEP.powi(number as i32).ceil() as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn close(percentile: Duration, exact: Duration) -> bool {
+        let ratio = percentile.as_secs_f64() / exact.as_secs_f64();
+        (1.0 - 1e-6..=STEP + 1e-6).contains(&ratio)
+    }
+
     #[test]
-    fn percentiles_are_measured_latencies_by_nearest_rank() {
-        let latencies: Latencies = (1..=100).map(Duration::from_millis).collect();
-        assert_eq!(latencies.percentile(50.0), Duration::from_millis(50));
-        assert_eq!(latencies.percentile(99.0), Duration::from_millis(99));
-        assert_eq!(latencies.percentile(100.0), Duration::from_millis(100));
+    fn percentiles_are_measured_latencies_by_nearest_rank_to_half_a_percent() {
+        let ms = Duration::from_millis;
+        let latencies: Latencies = (1..=100).rev().map(ms).collect();
+        for percent in [1u32, 50, 90, 99] {
+            let found = latencies.percentile(percent.into());
+            assert!(close(found, ms(percent.into())), "p{percent} is {found:?}");
+        }
+        assert_eq!(latencies.percentile(100.0), ms(100), "the largest is exact");
+        assert_eq!(latencies.count(), 100);
         assert_eq!(Latencies::default().percentile(99.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn mean_and_deviation_are_exact_and_merging_is_as_recording() {
+        let ms = Duration::from_millis;
+        let (mut one, other): (Latencies, Latencies) =
+            ([ms(2)].into_iter().collect(), [ms(4)].into_iter().collect());
+        one.merge(&other);
+        assert!(one.mean().abs_diff(ms(3)) < Duration::from_nanos(10));
+        assert!(one.deviation().abs_diff(ms(1)) < Duration::from_nanos(10));
+        let together: Latencies = [ms(2), ms(4)].into_iter().collect();
+        assert_eq!((one.percentile(50.0), one.most()), (together.percentile(50.0), ms(4)));
     }
 }

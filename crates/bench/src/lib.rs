@@ -1,13 +1,15 @@
 //! The model zoo, workloads, the load generator and the demo.
 //!
-//! [`zoo`] makes models. Over HTTP, [`load`] sends requests to them, [`latency`] says what people ask of the answers and [`demo`] puts
-//! them together. In process, [`tenants`] measures whole models under every policy, and [`figures`] repeats the paper's on a card.
+//! [`zoo`] makes models, [`arrivals`] says when requests come, [`load`] sends them, over HTTP or in process, and [`latency`] says what people ask of the
+//! answers; [`demo`] puts them together. In process, [`tenants`] measures whole models under every policy, and [`figures`] repeats the paper's on a card.
 
+pub mod arrivals;
 pub mod client;
 pub mod demo;
 pub mod figures;
 pub mod latency;
 pub mod load;
+pub mod load_test;
 pub mod onnx_writer;
 mod page;
 pub mod spread;

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod inspect;
+mod load_test;
 mod processes;
 mod products;
 mod serve;
@@ -24,6 +25,7 @@ const COMMANDS: &[Entry] = &[
     Entry { spell: serve::command, run: serve::run },
     Entry { spell: inspect::command, run: inspect::run },
     Entry { spell: zoo::command, run: zoo::run },
+    Entry { spell: load_test::command, run: load_test::run },
     Entry { spell: bench::command, run: bench::run },
 ];
 

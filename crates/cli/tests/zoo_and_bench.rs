@@ -75,3 +75,32 @@ fn a_worker_that_cannot_load_its_tenant_ends_the_bench_with_its_own_words() {
     assert_eq!(ran.status.code(), Some(2), "{said}");
     assert!(said.contains("cuda:99") && said.contains("ended before it was ready"), "{said}");
 }
+
+#[test]
+fn a_load_test_prints_the_words_of_perf_analyzer_or_json_and_says_what_it_cannot_do() {
+    let line = "load-test --in-process lstm,mlp --width 0.05 --tenants 3 --device cpu --seconds 1 --warmup-seconds 0";
+    let table = tessera(&format!("{line} --concurrency 1:2 --popularity zipf"));
+    assert!(table.status.success(), "{}", text(&table.stderr));
+    let said = text(&table.stdout);
+    assert!(
+        said.contains("infer/sec") && said.contains("concurrency 2") && said.contains("lstm-1"),
+        "{said}"
+    );
+    let json = tessera(&format!(
+        "{line} --request-rate 50 --distribution gamma:2 --diurnal 0.5 --slo-ms 5000 --json -"
+    ));
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let row = &report["rows"][0];
+    assert_eq!(row["level"]["request_rate"], 50.0);
+    assert!(row["goodput"].as_f64().unwrap() > 0.0 && row["tenants"].as_array().unwrap().len() == 3);
+    for (flags, why) in [
+        ("--concurrency 1 --request-rate 5", "three loads"),
+        ("--request-rate 0", "above zero"),
+        ("--slo-ms nobody=5", "no tenant `nobody`"),
+        ("--diurnal 2 --request-rate 5", "a swing from 0 to 1"),
+    ] {
+        let refused = tessera(&format!("{line} {flags}"));
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(text(&refused.stderr).contains(why), "{}", text(&refused.stderr));
+    }
+}

@@ -16,6 +16,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tessera_core::{OwnerId, Precision, TenantId};
 use tessera_device::{Device, Room, Slot, Wake};
 use tessera_planner::class::Model;
@@ -82,19 +83,21 @@ impl Backstage {
         Ok(Backstage { means, engine: thread, tenants: AtomicU64::new(0) })
     }
 
-    /// Puts a tenant in that pays for itself and has no deadline. Plans, packs and uploads on this thread. Not to be mixed with a
+    /// Puts a tenant in that pays for itself, with an SLO or without. Plans, packs and uploads on this thread. Not to be mixed with a
     /// registry, which numbers tenants itself.
     pub fn add_tenant(
         &self,
         model: Model,
         precision: Precision,
+        slo: Option<Duration>,
     ) -> Result<(TenantId, Arc<ClassEntry>, Slot), LoadError> {
         let loaded = loader::place(model, precision, &self.means)?;
         let number = self.tenants.fetch_add(1, Ordering::Relaxed);
         let tenant = TenantId(number);
         let queue = self.means.metrics.tenant_loaded(&tenant.to_string());
         let home = Home { slot: loaded.slot.clone(), queue };
-        self.means.engine.tenant_added(tenant, Terms::best_effort(OwnerId(number)), home);
+        let terms = Terms { slo, ..Terms::best_effort(OwnerId(number)) };
+        self.means.engine.tenant_added(tenant, terms, home);
         Ok((tenant, loaded.class, loaded.slot))
     }
 

@@ -11,20 +11,18 @@ pub(super) fn print(rows: &[Row], length: Duration) {
         "policy", "answered/s", "p50 ms", "p99 ms", "in SLO", "refused", "lanes/launch"
     );
     for row in rows {
-        let latencies = row.outcome.latencies();
-        let ms = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;
         println!(
             "{:<11} {:>10.0} {:>9.2} {:>9.2} {:>8.1}% {:>8} {:>13.2}",
             row.policy.name(),
-            latencies.count() as f64 / length.as_secs_f64(),
-            ms(50.0),
-            ms(99.0),
+            row.load.answered as f64 / length.as_secs_f64(),
+            row.load.latency_ms.p50,
+            row.load.latency_ms.p99,
             100.0 * row.in_slo(),
-            row.outcome.refused,
+            row.load.refused + row.load.expired,
             row.lanes_per_launch
         );
     }
-    let sent = rows.first().map_or(0, |row| row.sent);
+    let sent = rows.first().map_or(0, |row| row.load.sent);
     println!(
         "\n{sent} requests were sent to each policy. Latency counts from the moment a request was due to leave. `in SLO` is the\n\
          part of all requests with an SLO that were answered within it; refused ones count as misses.\n"

@@ -23,7 +23,7 @@ mod thread_time;
 pub use report::{PolicyReport, Report};
 pub use steps::{Peak, StepReport};
 
-use crate::zoo;
+use crate::{load, zoo};
 use anyhow::{Context, Result, ensure};
 use report::Round;
 use stage::Stage;
@@ -34,7 +34,6 @@ use tessera_device::{Device, Wake};
 use tessera_server::Settings;
 use tessera_server::devices;
 use tessera_server::server::StartError;
-use tessera_server::settings::Sources;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -145,21 +144,13 @@ impl Stages {
 /// The server's settings for a bench: room for all tenants in one launch, queues that refuse nobody, nothing cached.
 fn settings(options: &Options, policy: Policy) -> Result<Settings> {
     let items = options.tenants as u64 * u64::from(options.items);
-    let values = [
+    load::settings([
         ("device", options.device.clone()),
         ("policy", policy.to_string()),
         ("precision", options.precision.to_string()),
-        // Nothing is read from it; the setting has no default.
-        ("model_repository", ".".to_owned()),
-        ("pack_cache", "off".to_owned()),
         ("max_lanes", options.tenants.to_string()),
         ("max_items", items.to_string()),
         ("queue_requests", (options.tenants * options.in_flight).to_string()),
         ("queue_bytes", format!("{}GiB", 1 << 20)),
-    ];
-    let mut sources = Sources::new();
-    for (key, value) in values {
-        sources.flag(key, [value]);
-    }
-    Ok(sources.resolve()?)
+    ])
 }

@@ -2,19 +2,19 @@
 
 use super::steps::{self, Peak, StepReport};
 use super::{Open, Options};
+use crate::load::inputs;
 use crate::zoo::tenant_seed;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tessera_core::{DType, LaunchId, Policy, RequestId, TenantId};
+use tessera_core::{LaunchId, Policy, RequestId, TenantId};
 use tessera_device::{DeviceError, DeviceInfo, Lane, LaneRequest, Launch, MemoryUse, Room, Slot};
 use tessera_planner::class;
-use tessera_planner::plan::Port;
 use tessera_server::Settings;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
@@ -124,18 +124,22 @@ impl Stage {
                 options.model.architecture.name
             );
         }
+        let items = NonZeroU32::new(options.items).context("a request has an item")?;
         let mut random = StdRng::seed_from_u64(options.seed);
         let mut requests = Vec::with_capacity(tenants.len());
         for tenant in tenants {
             let of_tenant = (0..options.in_flight)
-                .map(|_| Ok(Request { tenant, inputs: inputs(options, &plan.plan.inputs, &mut random)? }))
+                .map(|_| {
+                    let inputs = inputs(&options.model, &plan.plan.inputs, items, &mut random)?;
+                    anyhow::Ok(Request { tenant, inputs })
+                })
                 .collect::<Result<_>>()?;
             requests.push(of_tenant);
         }
         let desk = Desk {
             engine: backstage.means.engine.clone(),
             plan: plan.clone(),
-            items: NonZeroU32::new(options.items).context("a request has an item")?,
+            items,
             requests: AtomicU64::new(0),
         };
         let loading = started.elapsed();
@@ -245,26 +249,6 @@ fn load_all(options: &Options, backstage: &Backstage, runtime: &Runtime) -> Resu
 
 fn load(options: &Options, backstage: &Backstage, number: usize) -> Result<Loaded> {
     let model = class::load_bytes(options.model.bytes(tenant_seed(options.seed, number)), None)?;
-    let loaded = backstage.add_tenant(model, options.precision);
+    let loaded = backstage.add_tenant(model, options.precision, None);
     loaded.with_context(|| format!("tenant {number} cannot be loaded"))
-}
-
-/// One request's inputs: ids within their tables, floats of a mean square of one.
-fn inputs(options: &Options, ports: &[Port], random: &mut StdRng) -> Result<Vec<Bytes>> {
-    let bound = 3f32.sqrt();
-    let made = ports.iter().enumerate().map(|(index, port)| {
-        let elements = port.dims.iter().product::<usize>() * options.items as usize;
-        match (port.dtype, options.model.ids_below(index)) {
-            (DType::I64, Some(below)) => Ok((0..elements)
-                .flat_map(|_| random.random_range(0..below).to_le_bytes())
-                .collect::<Vec<u8>>()),
-            (DType::F32, None) => {
-                Ok((0..elements).flat_map(|_| random.random_range(-bound..bound).to_le_bytes()).collect())
-            }
-            (dtype, _) => {
-                Err(anyhow!("input {index} is of {dtype}, which no architecture of the zoo brings"))
-            }
-        }
-    });
-    made.map(|bytes| bytes.map(Bytes::from)).collect()
 }

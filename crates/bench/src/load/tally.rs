@@ -1,0 +1,170 @@
+//! Counts what became of requests, in all and by tenant.
+
+use super::report::{Level, Milliseconds, Row, TenantRow};
+use super::{Ended, Sample, Tenant, Times};
+use crate::latency::Latencies;
+
+/// Everything that was heard of a load. Memory is bounded by tenants, not by requests.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    tenants: Vec<(Tenant, Counts)>,
+    times: Times,
+    items: u32,
+    lag: Latencies,
+    first_failure: Option<String>,
+}
+
+/// What became of some requests.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    sent: u64,
+    /// Answered, ever.
+    answered: u64,
+    /// Answered before the measured time was over.
+    in_window: u64,
+    in_time: u64,
+    refused: u64,
+    expired: u64,
+    failed: u64,
+    unanswered: u64,
+    latencies: Latencies,
+}
+
+impl Tally {
+    /// Of a load of these tenants, whose requests bring so many items each.
+    pub fn new(tenants: Vec<Tenant>, times: Times, items: u32) -> Tally {
+        let tenants = tenants.into_iter().map(|tenant| (tenant, Counts::default())).collect();
+        Tally { tenants, times, items, lag: Latencies::default(), first_failure: None }
+    }
+
+    /// How many tenants there are.
+    pub fn tenants(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// Takes in what became of a request, unless it was due in the warm-up.
+    pub fn count(&mut self, sample: &Sample) {
+        if sample.due < self.times.warmup {
+            return;
+        }
+        self.lag.record(sample.lag);
+        let (tenant, counts) = &mut self.tenants[sample.tenant];
+        counts.sent += 1;
+        match &sample.ended {
+            Ended::Answered => {
+                let before_the_end = sample.due + sample.latency <= self.times.end();
+                counts.answered += 1;
+                counts.in_window += u64::from(before_the_end);
+                // Without an SLO an answer is in time while the clock runs: else a queue without end would be no fault.
+                counts.in_time += u64::from(tenant.slo.map_or(before_the_end, |slo| sample.latency <= slo));
+                counts.latencies.record(sample.latency);
+            }
+            Ended::Refused => counts.refused += 1,
+            Ended::Expired => counts.expired += 1,
+            Ended::Unanswered => counts.unanswered += 1,
+            Ended::Failed(why) => {
+                counts.failed += 1;
+                self.first_failure.get_or_insert_with(|| why.clone());
+            }
+        }
+    }
+
+    /// The figures.
+    pub fn row(&self, level: Level) -> Row {
+        let mut all = Counts::default();
+        let mut with_slo = (0, 0);
+        for (tenant, counts) in &self.tenants {
+            all.add(counts);
+            if tenant.slo.is_some() {
+                with_slo = (with_slo.0 + counts.sent, with_slo.1 + counts.in_time);
+            }
+        }
+        let seconds = self.times.length.as_secs_f64();
+        let rate = |count: u64| count as f64 / seconds;
+        Row {
+            level,
+            sent: all.sent,
+            send_rate: rate(all.sent),
+            answered: all.answered,
+            in_time: all.in_time,
+            throughput: rate(all.in_window) * f64::from(self.items),
+            goodput: rate(all.in_time),
+            in_slo: (with_slo.0 > 0).then(|| with_slo.1 as f64 / with_slo.0 as f64),
+            refused: all.refused,
+            expired: all.expired,
+            failed: all.failed,
+            unanswered: all.unanswered,
+            latency_ms: Milliseconds::of(&all.latencies),
+            send_lag_p99_ms: self.lag.percentile(99.0).as_secs_f64() * 1e3,
+            first_failure: self.first_failure.clone(),
+            tenants: self.tenants.iter().map(|(tenant, counts)| counts.row(tenant, seconds)).collect(),
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.sent += other.sent;
+        self.answered += other.answered;
+        self.in_window += other.in_window;
+        self.in_time += other.in_time;
+        self.refused += other.refused;
+        self.expired += other.expired;
+        self.failed += other.failed;
+        self.unanswered += other.unanswered;
+        self.latencies.merge(&other.latencies);
+    }
+
+    fn row(&self, tenant: &Tenant, seconds: f64) -> TenantRow {
+        TenantRow {
+            name: tenant.name.clone(),
+            slo_ms: tenant.slo.map(|slo| slo.as_secs_f64() * 1e3),
+            sent: self.sent,
+            answered: self.answered,
+            goodput: self.in_time as f64 / seconds,
+            in_time: self.in_time,
+            refused: self.refused,
+            expired: self.expired,
+            failed: self.failed,
+            unanswered: self.unanswered,
+            latency_ms: Milliseconds::of(&self.latencies),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn every_request_is_counted_once_and_goodput_is_what_came_in_time() {
+        let times = Times { warmup: Duration::ZERO, length: Duration::from_secs(1), grace: Duration::ZERO };
+        let tenant = |name: &str, slo| Tenant { name: name.into(), slo };
+        let tenants = vec![tenant("a", Some(Duration::from_millis(10))), tenant("b", None)];
+        let mut tally = Tally::new(tenants, times, 2);
+        let mut count = |tenant, due, latency, ended| {
+            let of = Duration::from_millis;
+            tally.count(&Sample { tenant, due: of(due), lag: Duration::ZERO, latency: of(latency), ended });
+        };
+        count(0, 0, 5, Ended::Answered);
+        count(0, 0, 50, Ended::Answered);
+        count(0, 999, 9, Ended::Answered); // in time, though after the clock
+        count(1, 0, 500, Ended::Answered);
+        count(1, 900, 500, Ended::Answered);
+        count(1, 0, 0, Ended::Refused);
+        count(0, 0, 9, Ended::Expired);
+        count(0, 0, 9, Ended::Failed("first".into()));
+        count(0, 0, 9, Ended::Failed("second".into()));
+        count(1, 0, 9, Ended::Unanswered);
+        let row = tally.row(Level::Trace);
+        assert_eq!(
+            (row.sent, row.answered, row.refused, row.expired, row.failed, row.unanswered),
+            (10, 5, 1, 1, 2, 1)
+        );
+        assert_eq!((row.throughput, row.goodput), (6.0, 3.0));
+        assert_eq!(row.in_slo, Some(2.0 / 6.0), "of the requests of tenants with an SLO");
+        assert_eq!(row.first_failure.as_deref(), Some("first"));
+        assert_eq!((row.tenants[0].goodput, row.tenants[1].goodput), (2.0, 1.0));
+    }
+}

@@ -1,0 +1,307 @@
+//! `tessera load-test`: see `tessera_bench::load`.
+
+use crate::bench::{json_flag, publish};
+use crate::zoo::{size_flags, sizes};
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::collections::{BTreeMap, HashMap};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_bench::arrivals::{Gaps, Pattern, Popularity, Rate, Trace};
+use tessera_bench::load::{Guest, Http, InProcess, Inputs, Source, Tenant, Times};
+use tessera_bench::load_test::{self, Options, Pace};
+use tessera_bench::zoo;
+use tokio::runtime::Runtime;
+
+pub(crate) fn command() -> Command {
+    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    let number = |name: &'static str, default: &'static str| {
+        arg(name, "N").default_value(default).value_parser(value_parser!(u32).range(1..=10_000_000))
+    };
+    let target = [
+        arg("url", "URL").help("A server of the Open Inference Protocol, as http://HOST:PORT [default: http://127.0.0.1:8000]"),
+        arg("model", "NAME").action(ArgAction::Append).value_delimiter(',').help(
+            "Models of the server, each a tenant, the most popular first; may be given several times [default: those that it lists]",
+        ),
+        arg("in-process", "ARCH").action(ArgAction::Append).value_delimiter(',').conflicts_with_all(["url", "model"]).help(
+            "No server: an engine in this process, with tenants of these architectures of `tessera zoo` in turn",
+        ),
+        number("tenants", "8").help("With --in-process: how many tenants, each with weights of its own"),
+        arg("device", "DEVICE").default_value("auto").help("With --in-process: where to run, as `tessera serve --device`"),
+        arg("policy", "POLICY").default_value("space-time").help("With --in-process: who runs when"),
+        arg("precision", "PRECISION").default_value("auto").help("With --in-process: how numbers are held"),
+    ];
+    Command::new("load-test")
+        .about("A load of many tenants, open or closed loop, over HTTP or in process: throughput, latency, and goodput by tenant")
+        .args(target)
+        .args(size_flags())
+        .args(pace_flags())
+        .args([
+            arg("slo-ms", "MS|NAME=MS").action(ArgAction::Append).value_delimiter(',').help(
+                "What counts as in time, for all tenants or one; may be given several times. In process it is the tenants' SLO",
+            ),
+            Arg::new("send-timeout").long("send-timeout").action(ArgAction::SetTrue).help(
+                "Send each tenant's SLO with its requests (`timeout`), for a server that refuses and drops by deadline",
+            ),
+            arg("input-data", "random|zero|FILE").default_value("random").help(
+                r#"What requests bring: made from the models' metadata, or a file {"data": [{"INPUT": [1, 2]}]}"#,
+            ),
+            arg("shape", "NAME:D,D").action(ArgAction::Append).help(
+                "Dimensions of an input without the batch, where its metadata leaves them open; may be given several times",
+            ),
+            number("batch-size", "1").short('b').help("Items of a request"),
+            number("ids-below", "100").help("Random integers are below this"),
+            number("connections", "512").help("Most connections at once; a request that finds all busy waits, and that counts"),
+            number("seconds", "10").help("How long each level is measured"),
+            arg("warmup-seconds", "N").default_value("1").value_parser(value_parser!(u32).range(0..=86_400)).help(
+                "How long each level runs before that",
+            ),
+            number("grace-seconds", "10").help("How long the last answers are waited for; what has none then is unanswered"),
+            arg("seed", "N").default_value("1").value_parser(value_parser!(u64)).help("Decides arrivals, tenants and inputs"),
+            json_flag(),
+        ])
+}
+
+fn pace_flags() -> [Arg; 6] {
+    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    [
+        arg("request-rate", "RATE[:END:STEP]").help(
+            "Open loop: requests per second of all tenants together, whether or not earlier ones are answered",
+        ),
+        arg("concurrency", "N[:END:STEP]").help("Closed loop: requests on their way, always [default: 1]"),
+        arg("trace", "FILE").value_parser(value_parser!(PathBuf)).help(
+            "Open loop: requests when a file of `seconds,tenant` lines says; its tenants are the models of their names, or in process those of their order",
+        ),
+        arg("distribution", "WORD").default_value("poisson").help(
+            "Of gaps between a tenant's requests: poisson, constant, or gamma:CV, bursts with that coefficient of variation",
+        ),
+        arg("popularity", "WORD").default_value("uniform").help(
+            "Of tenants: uniform, zipf, or zipf:S, the n-th tenant in proportion to 1/n^S",
+        ),
+        arg("diurnal", "SWING[:SECONDS]").help(
+            "The rate is a wave around what --request-rate says, of this swing from 0 to 1 and period [period: the whole run]",
+        ),
+    ]
+}
+
+pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let seconds = |name: &str| Duration::from_secs(count(given, name).into());
+    let times = Times {
+        warmup: seconds("warmup-seconds"),
+        length: seconds("seconds"),
+        grace: seconds("grace-seconds"),
+    };
+    let trace = given.get_one::<PathBuf>("trace").map(|path| Trace::read(path)).transpose()?;
+    let report = if given.contains_id("in-process") {
+        in_process(given, &runtime, times, trace.as_ref())?
+    } else {
+        over_http(given, &runtime, times, trace.as_ref())?
+    };
+    publish(given, &report, serde_json::to_string_pretty(&report)?)?;
+    let bad = report.rows.iter().any(|row| row.failed + row.unanswered > 0);
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn over_http(
+    given: &ArgMatches,
+    runtime: &Runtime,
+    times: Times,
+    trace: Option<&Trace>,
+) -> Result<load_test::Report> {
+    let url = given.get_one::<String>("url").map_or("http://127.0.0.1:8000", String::as_str);
+    let address = runtime.block_on(Http::resolve(url))?;
+    let named: Vec<String> = words(given, "model").map(str::to_owned).collect();
+    let names = match trace {
+        Some(trace) => trace.tenants.clone(),
+        None if named.is_empty() => runtime.block_on(Http::listed(address))?,
+        None => named,
+    };
+    let tenants = tenants(given, names)?;
+    let connections = NonZeroUsize::try_from(nonzero(given, "connections")?)?;
+    let (inputs, send_timeout) = (inputs(given)?, given.get_flag("send-timeout"));
+    let target = Http::connect(address, &tenants, &inputs, connections, send_timeout);
+    let target = Arc::new(runtime.block_on(target)?);
+    let options = options(given, url.to_owned(), tenants, times, trace)?;
+    runtime.block_on(load_test::run(&target, &options, &mut |line| eprintln!("{line}")))
+}
+
+fn in_process(
+    given: &ArgMatches,
+    runtime: &Runtime,
+    times: Times,
+    trace: Option<&Trace>,
+) -> Result<load_test::Report> {
+    let sizes = sizes(given);
+    let models = words(given, "in-process").map(|name| Ok(Arc::new(zoo::find(name)?.model(&sizes)?)));
+    let models: Vec<Arc<zoo::Model>> = models.collect::<Result<_>>()?;
+    let count = trace.map_or(count(given, "tenants") as usize, |trace| trace.tenants.len());
+    let name = |number: usize| {
+        format!("{}-{}", models[number % models.len()].architecture.name, number / models.len())
+    };
+    let tenants = tenants(given, (0..count).map(name).collect())?;
+    let guest = |(number, tenant): (usize, &Tenant)| Guest {
+        model: models[number % models.len()].clone(),
+        slo: tenant.slo,
+    };
+    let guests: Vec<Guest> = tenants.iter().enumerate().map(guest).collect();
+    let word = |name: &str| given.get_one::<String>(name).cloned().unwrap_or_default();
+    let settings = load_test::settings([
+        ("device", word("device")),
+        ("policy", word("policy")),
+        ("precision", word("precision")),
+    ])?;
+    let items = (nonzero(given, "batch-size")?, seed(given));
+    let heard = &mut |line: &str| eprintln!("{line}");
+    let (target, house) = InProcess::open(runtime, &settings, &guests, items, heard)?;
+    let place = format!("in process under {} on {}", settings.policy, house.device());
+    let options = options(given, place, tenants, times, trace)?;
+    let report = runtime.block_on(load_test::run(&target, &options, heard));
+    house.close(target);
+    report
+}
+
+fn options(
+    given: &ArgMatches,
+    target: String,
+    tenants: Vec<Tenant>,
+    times: Times,
+    trace: Option<&Trace>,
+) -> Result<Options> {
+    let popularity: Popularity = parsed(given, "popularity")?;
+    let gaps: Gaps = parsed(given, "distribution")?;
+    let (rates, clients) = (range(given, "request-rate")?, range(given, "concurrency")?);
+    let pace = match (trace, rates.is_empty(), clients.is_empty()) {
+        (Some(trace), true, true) => Pace::Trace(trace.arrivals.clone().into()),
+        (None, false, true) => {
+            let pattern = |rate: f64| {
+                let rate = wave(given, rate, times)?;
+                anyhow::Ok(Pattern { gaps, rate, popularity, tenants: tenants.len(), seed: seed(given) })
+            };
+            Pace::Open(rates.into_iter().map(|rate| Ok((rate, pattern(rate)?))).collect::<Result<_>>()?)
+        }
+        (None, true, empty) => {
+            let clients = if empty { vec![1.0] } else { clients };
+            Pace::Closed {
+                clients: clients.into_iter().map(|clients| clients as usize).collect(),
+                popularity,
+            }
+        }
+        _ => bail!("--request-rate, --concurrency and --trace are three loads; choose one"),
+    };
+    // A trace is as long as it is.
+    let times = match trace {
+        Some(trace) => Times { warmup: Duration::ZERO, length: trace.length(), ..times },
+        None => times,
+    };
+    Ok(Options { target, tenants, pace, times, items: count(given, "batch-size"), seed: seed(given) })
+}
+
+/// The rate over time: steady, or a wave.
+fn wave(given: &ArgMatches, mean: f64, times: Times) -> Result<Rate> {
+    let Some(word) = given.get_one::<String>("diurnal") else { return Ok(Rate::Steady(mean)) };
+    let (swing, period) =
+        word.split_once(':').map_or((word.as_str(), None), |(swing, period)| (swing, Some(period)));
+    let swing = swing.parse().ok().filter(|swing| (0.0..=1.0).contains(swing));
+    let period = match period {
+        None => Some(times.end()),
+        Some(word) => word.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+    };
+    let wave = swing.zip(period.filter(|period| !period.is_zero()));
+    let (swing, period) = wave.with_context(|| {
+        format!("--diurnal {word}: a swing from 0 to 1, then a period in seconds, as 0.8:60")
+    })?;
+    Ok(Rate::Diurnal { mean, swing, period })
+}
+
+/// `N`, or `START:END:STEP`; nothing where the flag is not given.
+fn range(given: &ArgMatches, name: &str) -> Result<Vec<f64>> {
+    let Some(word) = given.get_one::<String>(name) else { return Ok(Vec::new()) };
+    let numbers: Option<Vec<f64>> = word.split(':').map(|part| part.parse().ok()).collect();
+    let levels = numbers.and_then(|numbers| match numbers[..] {
+        [one] => Some(vec![one]),
+        [start, end] => Some(steps(start, end, 1.0)),
+        [start, end, step] if step > 0.0 => Some(steps(start, end, step)),
+        _ => None,
+    });
+    let levels =
+        levels.filter(|levels| !levels.is_empty() && levels.iter().all(|level| (1e-3..=1e7).contains(level)));
+    levels.with_context(|| format!("--{name} {word}: a number above zero, or START:END:STEP"))
+}
+
+fn steps(start: f64, end: f64, step: f64) -> Vec<f64> {
+    // A range of a thousand levels is a mistake that would take hours.
+    (0..1000)
+        .map(|number| start + f64::from(number) * step)
+        .take_while(|level| *level <= end + 1e-9)
+        .collect()
+}
+
+fn tenants(given: &ArgMatches, names: Vec<String>) -> Result<Vec<Tenant>> {
+    let (mut all, mut one) = (None, HashMap::new());
+    for word in words(given, "slo-ms") {
+        let (name, ms) = word.split_once('=').map_or((None, word), |(name, ms)| (Some(name), ms));
+        let slo = ms
+            .parse()
+            .ok()
+            .filter(|ms| *ms > 0.0)
+            .and_then(|ms: f64| Duration::try_from_secs_f64(ms / 1e3).ok());
+        let slo = slo.with_context(|| format!("--slo-ms {word}: milliseconds above zero, or NAME=MS"))?;
+        match name {
+            None => all = Some(slo),
+            Some(name) => {
+                ensure!(
+                    names.iter().any(|known| known == name),
+                    "--slo-ms {word}: there is no tenant `{name}`"
+                );
+                one.insert(name, slo);
+            }
+        }
+    }
+    Ok(names.into_iter().map(|name| Tenant { slo: one.get(name.as_str()).copied().or(all), name }).collect())
+}
+
+fn inputs(given: &ArgMatches) -> Result<Inputs> {
+    let source = match given.get_one::<String>("input-data").map_or("random", String::as_str) {
+        "random" => Source::Random,
+        "zero" => Source::Zero,
+        path => Source::read(path.as_ref())?,
+    };
+    let shape = |word: &str| {
+        let parts = word.rsplit_once(':').and_then(|(name, dims)| {
+            let dims: Option<Vec<u64>> = dims.split(',').map(|dim| dim.parse().ok()).collect();
+            Some((name.to_owned(), dims?))
+        });
+        parts.with_context(|| format!("--shape {word}: an input's name and its dimensions, as ids:128"))
+    };
+    Ok(Inputs {
+        source,
+        shapes: words(given, "shape").map(shape).collect::<Result<BTreeMap<_, _>>>()?,
+        batch: count(given, "batch-size"),
+        ids_below: count(given, "ids-below").into(),
+        seed: seed(given),
+    })
+}
+
+fn words<'a>(given: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> {
+    given.get_many::<String>(name).into_iter().flatten().map(String::as_str)
+}
+
+fn parsed<T: std::str::FromStr<Err = String>>(given: &ArgMatches, name: &str) -> Result<T> {
+    given.get_one::<String>(name).map_or("", String::as_str).parse().map_err(anyhow::Error::msg)
+}
+
+fn count(given: &ArgMatches, name: &str) -> u32 {
+    given.get_one::<u32>(name).copied().unwrap_or(1)
+}
+
+fn nonzero(given: &ArgMatches, name: &str) -> Result<NonZeroU32> {
+    NonZeroU32::new(count(given, name)).with_context(|| format!("--{name} is at least 1"))
+}
+
+fn seed(given: &ArgMatches) -> u64 {
+    given.get_one::<u64>("seed").copied().unwrap_or_default()
+}
