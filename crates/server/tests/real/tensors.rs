@@ -5,6 +5,7 @@ use half::f16;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use tessera_core::DType;
 use tessera_planner::Tensor;
 
@@ -37,6 +38,7 @@ fn described(name: &str, tensor: &Tensor, form: Form) -> Value {
         (Form::Json, DType::F64) => one["data"] = json!(tensor.elements::<f64>().unwrap()),
         (Form::Json, DType::F16) => one["data"] = json!(floats(tensor)),
         (Form::Json, DType::I64) => one["data"] = json!(tensor.elements::<i64>().unwrap()),
+        (Form::Json, DType::I32) => one["data"] = json!(tensor.elements::<i32>().unwrap()),
         (Form::Json, DType::U8) => one["data"] = json!(tensor.elements::<u8>().unwrap()),
         (Form::Json, other) => panic!("no fixture takes {other:?}"),
     }
@@ -139,11 +141,14 @@ pub(crate) fn repeated(tensors: &Tensors, items: usize) -> Tensors {
     tensors.iter().map(one).collect()
 }
 
-/// ‖got − want‖ / ‖want‖, the worst of all outputs. Names, types and shapes must be equal.
+/// ‖got − want‖ / ‖want‖, the worst of all outputs. Names, types and shapes must be equal; answers come in the model's order, and arrays of a
+/// fixture in that of their names.
 pub(crate) fn relative_error(got: &Tensors, want: &Tensors) -> f64 {
     assert_eq!(got.len(), want.len());
     let square = |x: f32| f64::from(x) * f64::from(x);
-    let errors = got.iter().zip(want).map(|((name, got), (expected, want))| {
+    let by_name = |tensors: &Tensors| tensors.iter().cloned().collect::<BTreeMap<_, _>>();
+    let (got, want) = (by_name(got), by_name(want));
+    let errors = got.iter().zip(&want).map(|((name, got), (expected, want))| {
         assert_eq!((name, got.dtype(), got.dims()), (expected, want.dtype(), want.dims()));
         let (got, want) = (floats(got), floats(want));
         let apart: f64 = got.iter().zip(&want).map(|(got, want)| square(got - want)).sum();
