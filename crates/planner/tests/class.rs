@@ -10,14 +10,16 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use tessera_core::{ClassId, DType, Precision};
-use tessera_planner::PackTarget;
 use tessera_planner::class::{Model, ModelError, load, load_bytes, load_over_base};
-use tessera_planner::graph::ParamData;
+use tessera_planner::graph::{ParamData, ParamId};
 use tessera_planner::inspect::{compare, inspect};
 use tessera_planner::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
-use tessera_planner::pack::Matrices;
+use tessera_planner::pack::{Matrices, Sources, pack};
+use tessera_planner::pack_cache::CacheKey;
 use tessera_planner::source::read_weight;
+use tessera_planner::{PackTarget, SlotLayout};
 
 const TARGET: PackTarget =
     PackTarget { device: "cpu", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
@@ -255,6 +257,37 @@ fn a_bias_that_the_file_leaves_out_is_a_bias_of_zeros_and_none_of_its_parameters
     let elements: usize = biases.clone().map(|param| param.dims[0]).sum();
     assert_eq!(all.weights - some.weights, biases.count());
     assert_eq!(all.parameters - some.parameters, elements as u64);
+}
+
+/// What is uploaded of a model, and the name under which it is cached.
+fn packed(model: &Model) -> (Vec<u8>, Option<CacheKey>) {
+    let (class, folded) = (&model.class, model.class.folded());
+    let layout = SlotLayout::of(folded, TARGET).unwrap();
+    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+    let sources = Sources::of(&class.graph, folded, &mut source).unwrap();
+    let key = CacheKey::new(class.id, folded, &layout, &sources, SystemTime::now());
+    (pack(&class.graph, folded, &layout, &mut source).unwrap().bytes().to_vec(), key)
+}
+
+#[test]
+fn biases_left_out_pack_as_zeros_do_and_are_cached_apart_from_others() {
+    for name in ["mlp-0", "block_tuned", "mobilenet_v2_035-0"] {
+        let tuned = proto(&format!("{name}.onnx"));
+        let mut zeros = tuned.clone();
+        let graph = zeros.graph.as_mut().unwrap();
+        let linear = graph.node.iter().filter(|node| ["Conv", "Gemm"].contains(&node.op_type()));
+        let biases: Vec<String> = linear.flat_map(|node| node.input[2..].to_vec()).collect();
+        for tensor in
+            graph.initializer.iter_mut().filter(|tensor| biases.contains(&tensor.name.clone().unwrap()))
+        {
+            tensor.raw_data = Some(vec![0; tensor.raw_data().len()].into());
+        }
+        let [tuned, zeros, left_out] =
+            [tuned.clone(), zeros, without_biases(tuned)].map(|proto| packed(&changed(&proto)));
+        assert_eq!(left_out.0, zeros.0, "{name}");
+        assert_ne!(left_out.0, tuned.0, "{name}");
+        assert!(left_out.1.is_some() && left_out.1 != tuned.1, "{name}");
+    }
 }
 
 #[test]

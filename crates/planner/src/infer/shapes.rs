@@ -67,16 +67,16 @@ fn reshaped(x: &Fact, extents: &[Extent]) -> Rule {
     if let (Some(from), Some(to)) = (x.items, out.items) {
         let before = shape::count(&x.dims[..from]).and_then(|axes| axes.checked_mul(x.rounds));
         let axes = shape::count(&out.dims[..to]);
-        out.rounds = match before.zip(axes).map(|(before, axes)| (before, before.checked_rem(axes))) {
+        let rounds = match (before, axes) {
             // Nothing moves where there is nothing.
-            _ if out.count() == 0 => 1,
-            Some((before, Some(0))) => before / axes.expect("it divides"),
-            _ => 0,
+            _ if out.count() == 0 => Some(1),
+            (Some(before), Some(axes)) if before.is_multiple_of(axes) => Some(before / axes),
+            _ => None,
         };
-        if out.rounds == 0 || !out.dims[to].is_multiple_of(out.rounds) {
-            out.rounds = 1;
+        let Some(rounds) = rounds.filter(|&rounds| out.dims[to].is_multiple_of(rounds)) else {
             return Err(Reason::Mixes(format!("reshaping {x} to {out} moves elements between items")));
-        }
+        };
+        out.rounds = rounds;
     }
     Ok(out.into())
 }
