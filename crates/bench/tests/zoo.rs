@@ -143,6 +143,7 @@ const FUSED: &[(&str, &[(&str, usize)])] = &[
     // The element-wise step adds words, segments and places.
     ("bert-base", &[("attention", 12), ("elementwise", 1), ("gather", 1), ("gemm", 49), ("layer_norm", 25)]),
     ("bert-small", &[("attention", 4), ("elementwise", 1), ("gather", 1), ("gemm", 17), ("layer_norm", 9)]),
+    ("minilm", &[("attention", 6), ("elementwise", 1), ("gather", 1), ("gemm", 25), ("layer_norm", 13)]),
     ("lstm", &[("gemm", 1), ("lstm", 1)]),
     ("lstm-2", &[("gemm", 1), ("lstm", 2)]),
     ("gru", &[("gemm", 1), ("gru", 1)]),

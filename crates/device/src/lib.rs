@@ -81,6 +81,11 @@ pub trait Device: Send + Sync + fmt::Debug {
         })
     }
 
+    /// What the hardware behind [`Device::profile`] can do, measured now; `None` where the device does not measure it.
+    fn rates(&self) -> Option<Rates> {
+        None
+    }
+
     /// Why the device is lost, if it is: requests in flight have been answered with it, and nothing will run any more.
     fn failure(&self) -> Option<String> {
         None
@@ -229,6 +234,15 @@ pub enum RequestError {
     /// The launch was lost with its device.
     #[error("the device failed while the request was running: {0}")]
     DeviceFailed(String),
+}
+
+/// What hardware can do at best.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rates {
+    /// Floating-point operations per second, a multiply-add being two.
+    pub flops_per_s: f64,
+    /// Bytes read from memory per second.
+    pub bytes_per_s: f64,
 }
 
 /// Bytes in use on a device.

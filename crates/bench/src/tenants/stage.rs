@@ -205,7 +205,8 @@ impl Stage {
         let launch = Launch { id: LaunchId(u64::MAX), program, lanes };
         let times = device.profile(&launch, PROFILE_ROUNDS);
         device.discard(program);
-        let peak = Peak::of(&self.device.description, self.plan.plan.key.precision);
+        let known = || Peak::of(&self.device.description, self.plan.plan.key.precision);
+        let peak = device.rates().map(Peak::measured).or_else(known);
         let report = |times: Vec<_>| {
             steps::report(&self.plan.plan, &self.class.layout, (tenants, items), &times, peak)
         };

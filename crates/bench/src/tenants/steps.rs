@@ -2,15 +2,17 @@
 //!
 //! The floor of a step is the longer of two times: its operations at the card's rate, and the bytes that it must move at the card's bandwidth
 //! (each lane's weights and every item's inputs and outputs, each once). Lost is what a step took beyond its floor; the table is sorted by it.
+//! On a CPU all lanes run on one core, one after the other, and the rates are those that the core showed at that moment; a step whose numbers
+//! are still in a cache can be quicker than its floor.
 
 use serde::Serialize;
 use std::fmt;
 use tessera_core::Precision;
-use tessera_device::StepTime;
+use tessera_device::{Rates, StepTime};
 use tessera_planner::plan::{Operand, Step};
 use tessera_planner::{Plan, Read, SlotLayout};
 
-/// What a card can do.
+/// What a card, or a core, can do.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Peak {
     /// Dense operations per second in one precision, in units of 10¹².
@@ -36,6 +38,11 @@ impl Peak {
             _ => return None,
         };
         Some(Peak { tflops, gbytes_per_s })
+    }
+
+    /// What a device measured of itself.
+    pub fn measured(rates: Rates) -> Peak {
+        Peak { tflops: rates.flops_per_s / 1e12, gbytes_per_s: rates.bytes_per_s / 1e9 }
     }
 }
 
@@ -126,6 +133,8 @@ impl fmt::Display for Table<'_> {
         let total: f64 = self.0.iter().map(|step| step.us).sum();
         let floor: f64 = self.0.iter().filter_map(|step| step.floor_us).sum();
         writeln!(f, "{} steps one after the other: {total:.0} µs, floor {floor:.0} µs", self.0.len())?;
+        let flops: f64 = self.0.iter().map(|step| step.tflops * step.us).sum();
+        writeln!(f, "on the whole {:.3} TFLOP/s", flops / total)?;
         let heads = ["µs", "floor µs", "lost µs", "of floor", "TFLOP/s", "GB/s"];
         writeln!(
             f,
@@ -136,7 +145,7 @@ impl fmt::Display for Table<'_> {
             let floor = step.floor_us.unwrap_or(0.0);
             writeln!(
                 f,
-                "{:>9.1} {:>9.1} {:>9.1} {:>8.0}% {:>9.1} {:>9.0}  {} ({})",
+                "{:>9.1} {:>9.1} {:>9.1} {:>8.0}% {:>9.3} {:>9.1}  {} ({})",
                 step.us,
                 floor,
                 step.lost_us(),

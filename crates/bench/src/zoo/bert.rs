@@ -14,7 +14,16 @@ pub(super) const PLACES: usize = 512;
 const EPSILON: f32 = 1e-12;
 
 pub(super) fn build(net: &mut Network, size: &Size, layers: usize, heads: usize) {
-    let width = wide_heads(heads, size);
+    encoder(net, size, layers, heads, wide_heads(heads, size));
+}
+
+/// MiniLM-L6 (Wang et al., 2020), of which all-MiniLM-L6-v2 is made: heads half as wide.
+pub(super) fn minilm(net: &mut Network, size: &Size) {
+    const HEADS: usize = 12;
+    encoder(net, size, 6, HEADS, wide_heads(HEADS / 2, size));
+}
+
+fn encoder(net: &mut Network, size: &Size, layers: usize, heads: usize, width: usize) {
     let mut x = embeddings(net, size.length, width);
     for layer in 0..layers {
         x = encoder_layer(net, &format!("encoder.layer.{layer}"), &x, heads);

@@ -42,6 +42,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     row("vit-ti", 5_717_416, PATCHES, "12 transformer layers of 192 over 197 patches", |net, size| vit::build(net, size, 3)),
     row("bert-base", 109_482_240, TEXT, "12 transformer layers of 768", |net, size| bert::build(net, size, 12, 12)),
     row("bert-small", 28_763_648, TEXT, "4 transformer layers of 512", |net, size| bert::build(net, size, 4, 8)),
+    row("minilm", 22_713_216, TEXT, "6 transformer layers of 384", bert::minilm),
     row("lstm", 2_363_904, SERIES, "one LSTM layer of 512 over a series, and a linear layer", |net, size| recurrent::build(net, size, Layer::Lstm, 1)),
     row("lstm-2", 4_465_152, SERIES, "two LSTM layers of 512 over a series, and a linear layer", |net, size| recurrent::build(net, size, Layer::Lstm, 2)),
     row("gru", 1_838_592, SERIES, "one GRU layer of 512 over a series, and a linear layer", |net, size| recurrent::build(net, size, Layer::Gru, 1)),

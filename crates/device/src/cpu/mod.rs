@@ -9,6 +9,7 @@
 mod arena;
 mod cores;
 mod fence;
+mod profile;
 mod program;
 mod slab;
 mod steps;
@@ -16,7 +17,10 @@ mod workers;
 
 pub use cores::{Cores, CoresError};
 
-use crate::{Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Room, Slot, Wake};
+use crate::{
+    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
+    Wake,
+};
 use fence::Isa;
 use program::Program;
 use std::collections::HashMap;
@@ -108,6 +112,26 @@ impl CpuDevice {
         })
     }
 
+    /// The launch with its program and the weights that it reads, and where it runs; an error if it does not fit.
+    fn running(&self, launch: Launch) -> Result<(Running, &Partition), DeviceError> {
+        let Launch { id, program: program_id, lanes } = launch;
+        let misfit = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
+        let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
+        let (program, partition) =
+            programs.get(&program_id).ok_or_else(|| misfit("there is no such program".to_owned()))?;
+        crate::misfit(&program.plan, program.room, &lanes).map_err(misfit)?;
+        let mut leased = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            let weights = self.outbox.ledger.weights_of(program.plan.key.class, &lane.slot);
+            let weights =
+                weights.ok_or_else(|| misfit(format!("{:?} holds no weights of its class", lane.slot)))?;
+            leased.push((lane, weights));
+        }
+        let partition =
+            self.partition(*partition).ok_or_else(|| misfit(format!("there is no {partition}")))?;
+        Ok((Running::new(id, program.clone(), leased), partition))
+    }
+
     fn partition(&self, id: PartitionId) -> Option<&Partition> {
         self.partitions.iter().find(|partition| partition.info.id == id)
     }
@@ -182,23 +206,18 @@ impl Device for CpuDevice {
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
-        let Launch { id, program: program_id, lanes } = launch;
-        let misfit = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
-        let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
-        let (program, partition) =
-            programs.get(&program_id).ok_or_else(|| misfit("there is no such program".to_owned()))?;
-        crate::misfit(&program.plan, program.room, &lanes).map_err(misfit)?;
-        let mut leased = Vec::with_capacity(lanes.len());
-        for lane in lanes {
-            let weights = self.outbox.ledger.weights_of(program.plan.key.class, &lane.slot);
-            let weights =
-                weights.ok_or_else(|| misfit(format!("{:?} holds no weights of its class", lane.slot)))?;
-            leased.push((lane, weights));
-        }
-        let partition =
-            self.partition(*partition).ok_or_else(|| misfit(format!("there is no {partition}")))?;
-        partition.queue.push(Running::new(id, program.clone(), leased));
+        let (running, partition) = self.running(launch)?;
+        partition.queue.push(running);
         Ok(())
+    }
+
+    fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
+        let launch = Launch { id: launch.id, program: launch.program, lanes: launch.lanes.clone() };
+        Ok(profile::profile(&self.running(launch)?.0, rounds))
+    }
+
+    fn rates(&self) -> Option<Rates> {
+        Some(profile::rates())
     }
 
     fn poll(&self) -> Vec<Finished> {

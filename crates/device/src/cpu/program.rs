@@ -52,13 +52,15 @@ impl Program {
         Ok(Program { plan: plan.clone(), layout: layout.clone(), room, constants })
     }
 
-    /// Runs `items` items of one lane. `inputs[i]` holds the items' bytes of input i.
+    /// Runs `items` items of one lane. `inputs[i]` holds the items' bytes of input i. `watch` is called when the inputs are in place, and with
+    /// the number of each step when it is done.
     pub(crate) fn run(
         &self,
         workspace: &mut Workspace,
         weights: &Weights,
         items: usize,
         inputs: &[Vec<u8>],
+        mut watch: impl FnMut(Option<usize>),
     ) -> RunOutput {
         let placed = Placed { plan: &self.plan, items };
         workspace.arena.reserve(placed);
@@ -69,7 +71,8 @@ impl Program {
             }
         }
         let mut failures = Vec::new();
-        for step in &self.plan.steps {
+        watch(None);
+        for (number, step) in self.plan.steps.iter().enumerate() {
             let mut bench = Bench {
                 plan: &self.plan,
                 layout: &self.layout,
@@ -81,6 +84,7 @@ impl Program {
                 failures: &mut failures,
             };
             bench.run(step);
+            watch(Some(number));
         }
         let outputs = self.plan.outputs.iter().map(|port| {
             let bytes = port.bytes_per_item();

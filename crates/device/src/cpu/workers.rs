@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tessera_core::LaunchId;
 
 /// Most items of one lane that a worker runs at once: enough to use a panel of weights well while it is in the cache, few
@@ -27,7 +27,7 @@ const RUN_ITEMS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Running {
     id: LaunchId,
-    program: Arc<Program>,
+    pub(crate) program: Arc<Program>,
     /// Emptied when the launch is over, so that its leases end before anyone hears of it.
     lanes: RwLock<Vec<(Lane, Arc<Weights>)>>,
     /// Lane and items of each run.
@@ -76,6 +76,24 @@ impl Running {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Runs every run here and now, answers nobody, and tells what each step of each took.
+    pub(crate) fn each_step(&self, workspace: &mut Workspace, mut took: impl FnMut(usize, Duration)) {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        for (lane_number, items) in &self.runs {
+            let (lane, weights) = &lanes[*lane_number];
+            let inputs = self.inputs(lane, items);
+            let mut last = Instant::now();
+            let watch = |step| {
+                let now = Instant::now();
+                if let Some(step) = step {
+                    took(step, now - last);
+                }
+                last = now;
+            };
+            self.program.run(workspace, weights, items.len(), &inputs, watch);
+        }
+    }
+
     /// Runs one run and says whether it was the last to finish.
     fn run(&self, number: usize, workspace: &mut Workspace) -> bool {
         let (lane_number, items) = &self.runs[number];
@@ -83,8 +101,9 @@ impl Running {
         let (lane, weights) = &lanes[*lane_number];
         self.state().started.get_or_insert_with(Instant::now);
         let inputs = self.inputs(lane, items);
-        let output =
-            catch_unwind(AssertUnwindSafe(|| self.program.run(workspace, weights, items.len(), &inputs)));
+        let output = catch_unwind(AssertUnwindSafe(|| {
+            self.program.run(workspace, weights, items.len(), &inputs, |_| {})
+        }));
         drop(lanes);
         let mut state = self.state();
         match output {

@@ -28,6 +28,18 @@ pub(super) trait Lanes: Copy {
     unsafe fn at_most(self, high: Self) -> Self;
 }
 
+/// Asks for the line at `at` to be brought nearer. It may point anywhere: nothing is read that could fail.
+#[inline(always)]
+pub(super) fn ask_for(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint to the cache; the instruction is the architecture's.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Four numbers in plain Rust, for processors with no more than the architecture promises (NEON among them).
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]

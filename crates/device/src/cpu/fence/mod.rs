@@ -10,9 +10,11 @@
 
 #![allow(unsafe_code)] // calling a function compiled for instructions that were checked to be there, and one of the C library
 
+mod burst;
 mod lanes;
 mod tile;
 
+pub(crate) use burst::burst;
 pub(crate) use tile::{Clip, Ending, Factors, Piece, Strip, WIDTH};
 
 use std::sync::OnceLock;

@@ -19,7 +19,7 @@
 //! once, at its border; the tiles then walk pointers.
 
 use super::Isa;
-use super::lanes::{Four, Lanes};
+use super::lanes::{Four, Lanes, ask_for};
 use std::mem::MaybeUninit;
 
 /// Columns of one panel: two registers of AVX-512, four of AVX2, eight of NEON; two lines of any cache.
@@ -70,6 +70,8 @@ pub(crate) struct Strip<'a> {
     pub(crate) rows: usize,
     pub(crate) pieces: &'a [Piece],
     pub(crate) factors: Factors<'a>,
+    /// Factors that will be wanted next: brought nearer meanwhile, a line at a time.
+    pub(crate) next: &'a [f32],
     /// At most [`WIDTH`] of a panel.
     pub(crate) columns: usize,
     pub(crate) out: &'a mut [f32],
@@ -117,6 +119,7 @@ impl Strip<'_> {
             let table = &tiles[usize::from(own)][usize::from(some > shape.columns / 2)];
             // As even as it goes: 15 rows are 8 and 7, not 14 and 1.
             let parts = rows.div_ceil(shape.rows);
+            let share = self.next.len() / parts;
             let mut row = 0;
             for part in 0..parts {
                 let count = (rows - row).div_ceil(parts - part);
@@ -131,6 +134,8 @@ impl Strip<'_> {
                     pieces: self.pieces,
                     weights: weights[first.min(weights.len())..].as_ptr(),
                     weights_stride,
+                    next: self.next[part * share..].as_ptr(),
+                    next_step: share / length.max(1),
                     out: self.out[row * self.out_stride + first..].as_mut_ptr(),
                     out_stride: self.out_stride,
                     columns: some,
@@ -155,6 +160,9 @@ struct Tile<'a> {
     pieces: &'a [Piece],
     weights: *const f32,
     weights_stride: usize,
+    /// What to ask for, and how much further per element of the pieces.
+    next: *const f32,
+    next_step: usize,
     out: *mut f32,
     out_stride: usize,
     columns: usize,
@@ -241,6 +249,7 @@ unsafe fn multiply<V: Lanes, const ROWS: usize, const REGISTERS: usize, const OW
         let mut sums = [[V::splat(0.0); REGISTERS]; ROWS];
         let mut weights = tile.weights;
         let stride = if OWN { tile.weights_stride } else { WIDTH };
+        let mut next = tile.next;
         let load = |from: *const f32, register: usize| {
             let from = from.add(register * V::COUNT);
             let count = tile.columns - register * V::COUNT;
@@ -260,6 +269,10 @@ unsafe fn multiply<V: Lanes, const ROWS: usize, const REGISTERS: usize, const OW
                         let x = if OWN { load(x, register) } else { shared };
                         *sum = x.multiply_add(*columns, *sum);
                     }
+                }
+                if !OWN {
+                    ask_for(next);
+                    next = next.wrapping_add(tile.next_step);
                 }
                 weights = weights.add(stride);
                 x = x.add(1);

@@ -163,6 +163,7 @@ pub(super) fn depthwise(bench: &mut Bench<'_>, kind: &StepKind) {
                 rows: width,
                 pieces: &pieces,
                 factors,
+                next: &[],
                 columns: channels,
                 out,
                 out_stride: channels,

@@ -178,6 +178,7 @@ impl Lines<'_> {
         for (number, column) in (0..n).step_by(WIDTH).enumerate() {
             let columns = WIDTH.min(n - column);
             let mut panel = &panels[number * length * WIDTH..(number + 1) * length * WIDTH];
+            let mut at = number * length * WIDTH;
             let from = out_first + column;
             let mut begin = 0;
             for (run, &end) in taps.ends.iter().enumerate() {
@@ -186,6 +187,10 @@ impl Lines<'_> {
                 let so_many: usize = pieces.iter().map(|piece| piece.length).sum();
                 let (now, later) = panel.split_at(so_many * WIDTH);
                 panel = later;
+                // As much as this run again is wanted when all lines have passed: each of them asks for its share.
+                at += now.len();
+                let next = &panels[at..(at + now.len()).min(panels.len())];
+                let share = next.len() / lines.max(1);
                 let is_last = run + 1 == taps.ends.len();
                 for line in 0..lines {
                     let to = line * rows * out_stride + from;
@@ -200,6 +205,7 @@ impl Lines<'_> {
                         rows,
                         pieces,
                         factors: Factors::Panel(now),
+                        next: &next[line * share..(line + 1) * share],
                         columns,
                         out: &mut out[to..],
                         out_stride,

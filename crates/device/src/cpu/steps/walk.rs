@@ -35,10 +35,24 @@ pub(super) fn offsets(dims: &[usize], strides: &[&[isize]; 2]) -> Vec<[isize; 2]
     first.into_iter().zip(second).map(|(a, b)| [a, b]).collect()
 }
 
+/// Rows of fewer elements are short.
+const SHORT: usize = 16;
+
 pub(super) fn copy(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Copy { dims, x, out, out_offset, out_strides } = kind else { return };
-    let out_strides: Vec<isize> = out_strides.iter().map(|&stride| stride as isize).collect();
-    let moves = Moves { dims, x, out: *out, out_offset: *out_offset, out_strides: &out_strides };
+    let mut dims = dims.clone();
+    let mut x = x.clone();
+    let mut out_strides: Vec<isize> = out_strides.iter().map(|&stride| stride as isize).collect();
+    // Elements may move in any order. Short rows cost more than steps between elements do: then the longest dimension goes last.
+    if dims.last().is_some_and(|&last| last < SHORT)
+        && let Some(longest) = (0..dims.len()).max_by_key(|&dim| dims[dim])
+    {
+        let last = dims.len() - 1;
+        dims.swap(longest, last);
+        x.strides.swap(longest, last);
+        out_strides.swap(longest, last);
+    }
+    let moves = Moves { dims: &dims, x: &x, out: *out, out_offset: *out_offset, out_strides: &out_strides };
     match bench.plan.buffer(*out).dtype.size() {
         1 => moves.run::<u8>(bench),
         2 => moves.run::<u16>(bench),
