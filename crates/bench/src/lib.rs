@@ -1,7 +1,7 @@
 //! The model zoo, workloads, the load generator and the demo.
 //!
 //! [`zoo`] makes models, [`arrivals`] says when requests come, [`load`] sends them, over HTTP or in process, and [`latency`] says what people ask of the
-//! answers; [`demo`] puts them together. In process, [`tenants`] measures whole models under every policy, and [`figures`] repeats the paper's on a card.
+//! answers; [`demo`] puts them together, and [`simulate`] does without a device. In process, [`tenants`] measures whole models under every policy, and [`figures`] repeats the paper's on a card.
 
 pub mod arrivals;
 pub mod client;
@@ -12,6 +12,7 @@ pub mod load;
 pub mod load_test;
 pub mod onnx_writer;
 mod page;
+pub mod simulate;
 pub mod spread;
 pub mod tenants;
 pub mod zoo;

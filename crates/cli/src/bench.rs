@@ -145,7 +145,7 @@ pub(crate) fn publish(given: &ArgMatches, table: &dyn Display, mut figures: Stri
 }
 
 /// Each once, in the order in which they were named.
-fn policies<'a>(words: impl Iterator<Item = &'a String>) -> Result<Vec<Policy>> {
+pub(crate) fn policies<'a>(words: impl Iterator<Item = &'a String>) -> Result<Vec<Policy>> {
     let mut policies = Vec::new();
     for word in words {
         let named = match word.as_str() {

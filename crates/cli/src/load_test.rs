@@ -38,11 +38,9 @@ pub(crate) fn command() -> Command {
         .about("A load of many tenants, open or closed loop, over HTTP or in process: throughput, latency, and goodput by tenant")
         .args(target)
         .args(size_flags())
+        .args(pattern_flags())
         .args(pace_flags())
         .args([
-            arg("slo-ms", "MS|NAME=MS").action(ArgAction::Append).value_delimiter(',').help(
-                "What counts as in time, for all tenants or one; may be given several times. In process it is the tenants' SLO",
-            ),
             Arg::new("send-timeout").long("send-timeout").action(ArgAction::SetTrue).help(
                 "Send each tenant's SLO with its requests (`timeout`), for a server that refuses and drops by deadline",
             ),
@@ -60,20 +58,27 @@ pub(crate) fn command() -> Command {
                 "How long each level runs before that",
             ),
             number("grace-seconds", "10").help("How long the last answers are waited for; what has none then is unanswered"),
-            arg("seed", "N").default_value("1").value_parser(value_parser!(u64)).help("Decides arrivals, tenants and inputs"),
             json_flag(),
         ])
 }
 
-fn pace_flags() -> [Arg; 6] {
+/// Flags of a closed loop and of a trace.
+fn pace_flags() -> [Arg; 2] {
+    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    [
+        arg("concurrency", "N[:END:STEP]").help("Closed loop: requests on their way, always [default: 1]"),
+        arg("trace", "FILE").value_parser(value_parser!(PathBuf)).help(
+            "Open loop: requests when a file of `seconds,tenant` lines says; its tenants are the models of their names, or in process those of their order",
+        ),
+    ]
+}
+
+/// Flags of requests that are drawn, and of what counts as in time.
+pub(crate) fn pattern_flags() -> [Arg; 6] {
     let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     [
         arg("request-rate", "RATE[:END:STEP]").help(
             "Open loop: requests per second of all tenants together, whether or not earlier ones are answered",
-        ),
-        arg("concurrency", "N[:END:STEP]").help("Closed loop: requests on their way, always [default: 1]"),
-        arg("trace", "FILE").value_parser(value_parser!(PathBuf)).help(
-            "Open loop: requests when a file of `seconds,tenant` lines says; its tenants are the models of their names, or in process those of their order",
         ),
         arg("distribution", "WORD").default_value("poisson").help(
             "Of gaps between a tenant's requests: poisson, constant, or gamma:CV, bursts with that coefficient of variation",
@@ -84,7 +89,21 @@ fn pace_flags() -> [Arg; 6] {
         arg("diurnal", "SWING[:SECONDS]").help(
             "The rate is a wave around what --request-rate says, of this swing from 0 to 1 and period [period: the whole run]",
         ),
+        arg("slo-ms", "MS|NAME=MS").action(ArgAction::Append).value_delimiter(',').help(
+            "What counts as in time, for all tenants or one; may be given several times. In process and simulated it is the tenants' SLO",
+        ),
+        arg("seed", "N").default_value("1").value_parser(value_parser!(u64)).help("Decides arrivals, tenants and inputs"),
     ]
+}
+
+/// What [`pattern_flags`] say of arrivals for so many tenants: a rate and its pattern for each level.
+pub(crate) fn patterns(given: &ArgMatches, tenants: usize, period: Duration) -> Result<Vec<(f64, Pattern)>> {
+    let popularity: Popularity = parsed(given, "popularity")?;
+    let gaps: Gaps = parsed(given, "distribution")?;
+    let seed = seed(given);
+    let level =
+        |mean: f64| Ok((mean, Pattern { gaps, rate: wave(given, mean, period)?, popularity, tenants, seed }));
+    range(given, "request-rate")?.into_iter().map(level).collect()
 }
 
 pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
@@ -172,17 +191,11 @@ fn options(
     trace: Option<&Trace>,
 ) -> Result<Options> {
     let popularity: Popularity = parsed(given, "popularity")?;
-    let gaps: Gaps = parsed(given, "distribution")?;
-    let (rates, clients) = (range(given, "request-rate")?, range(given, "concurrency")?);
+    let rates = patterns(given, tenants.len(), times.end())?;
+    let clients = range(given, "concurrency")?;
     let pace = match (trace, rates.is_empty(), clients.is_empty()) {
         (Some(trace), true, true) => Pace::Trace(trace.arrivals.clone().into()),
-        (None, false, true) => {
-            let pattern = |rate: f64| {
-                let rate = wave(given, rate, times)?;
-                anyhow::Ok(Pattern { gaps, rate, popularity, tenants: tenants.len(), seed: seed(given) })
-            };
-            Pace::Open(rates.into_iter().map(|rate| Ok((rate, pattern(rate)?))).collect::<Result<_>>()?)
-        }
+        (None, false, true) => Pace::Open(rates),
         (None, true, empty) => {
             let clients = if empty { vec![1.0] } else { clients };
             Pace::Closed {
@@ -201,13 +214,13 @@ fn options(
 }
 
 /// The rate over time: steady, or a wave.
-fn wave(given: &ArgMatches, mean: f64, times: Times) -> Result<Rate> {
+fn wave(given: &ArgMatches, mean: f64, whole: Duration) -> Result<Rate> {
     let Some(word) = given.get_one::<String>("diurnal") else { return Ok(Rate::Steady(mean)) };
     let (swing, period) =
         word.split_once(':').map_or((word.as_str(), None), |(swing, period)| (swing, Some(period)));
     let swing = swing.parse().ok().filter(|swing| (0.0..=1.0).contains(swing));
     let period = match period {
-        None => Some(times.end()),
+        None => Some(whole),
         Some(word) => word.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
     };
     let wave = swing.zip(period.filter(|period| !period.is_zero()));
@@ -240,7 +253,7 @@ fn steps(start: f64, end: f64, step: f64) -> Vec<f64> {
         .collect()
 }
 
-fn tenants(given: &ArgMatches, names: Vec<String>) -> Result<Vec<Tenant>> {
+pub(crate) fn tenants(given: &ArgMatches, names: Vec<String>) -> Result<Vec<Tenant>> {
     let (mut all, mut one) = (None, HashMap::new());
     for word in words(given, "slo-ms") {
         let (name, ms) = word.split_once('=').map_or((None, word), |(name, ms)| (Some(name), ms));
@@ -286,22 +299,22 @@ fn inputs(given: &ArgMatches) -> Result<Inputs> {
     })
 }
 
-fn words<'a>(given: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn words<'a>(given: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> {
     given.get_many::<String>(name).into_iter().flatten().map(String::as_str)
 }
 
-fn parsed<T: std::str::FromStr<Err = String>>(given: &ArgMatches, name: &str) -> Result<T> {
+pub(crate) fn parsed<T: std::str::FromStr<Err = String>>(given: &ArgMatches, name: &str) -> Result<T> {
     given.get_one::<String>(name).map_or("", String::as_str).parse().map_err(anyhow::Error::msg)
 }
 
-fn count(given: &ArgMatches, name: &str) -> u32 {
+pub(crate) fn count(given: &ArgMatches, name: &str) -> u32 {
     given.get_one::<u32>(name).copied().unwrap_or(1)
 }
 
-fn nonzero(given: &ArgMatches, name: &str) -> Result<NonZeroU32> {
+pub(crate) fn nonzero(given: &ArgMatches, name: &str) -> Result<NonZeroU32> {
     NonZeroU32::new(count(given, name)).with_context(|| format!("--{name} is at least 1"))
 }
 
-fn seed(given: &ArgMatches) -> u64 {
+pub(crate) fn seed(given: &ArgMatches) -> u64 {
     given.get_one::<u64>("seed").copied().unwrap_or_default()
 }

@@ -7,6 +7,7 @@ mod load_test;
 mod processes;
 mod products;
 mod serve;
+mod simulate;
 mod zoo;
 
 use anyhow::Result;
@@ -27,6 +28,7 @@ const COMMANDS: &[Entry] = &[
     Entry { spell: zoo::command, run: zoo::run },
     Entry { spell: load_test::command, run: load_test::run },
     Entry { spell: bench::command, run: bench::run },
+    Entry { spell: simulate::command, run: simulate::run },
 ];
 
 /// What stops a command from doing its work at all, a mistake in its flags included: 1 is left for answers that are a no.

@@ -104,3 +104,29 @@ fn a_load_test_prints_the_words_of_perf_analyzer_or_json_and_says_what_it_cannot
         assert!(text(&refused.stderr).contains(why), "{}", text(&refused.stderr));
     }
 }
+
+#[test]
+fn simulate_plays_a_trace_or_what_is_drawn_and_needs_one_of_them() {
+    let drawn = tessera(
+        "simulate --request-rate 16000 --tenants 50 --seconds 1 --slo-ms 25 --policy space-time,time --json -",
+    );
+    let report: serde_json::Value = serde_json::from_slice(&drawn.stdout).unwrap();
+    let row = |index: usize| &report["policies"][index]["row"];
+    assert!(
+        row(0)["in_slo"].as_f64().unwrap() > 0.99 && row(1)["in_slo"].as_f64().unwrap() < 0.99,
+        "{report}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.csv");
+    std::fs::write(&trace, "0,a\n0.001,b\n0.5,a\n").unwrap();
+    let played =
+        tessera(&format!("simulate {} --model resnet-50,bert-base --policy space-time", trace.display()));
+    let said = text(&played.stdout);
+    assert!(
+        said.contains("trace") && said.contains("2 tenants") && said.contains("bert-base: only 16 lanes"),
+        "{said}"
+    );
+    let neither = tessera("simulate");
+    assert_eq!(neither.status.code(), Some(2));
+    assert!(text(&neither.stderr).contains("name a TRACE"), "{}", text(&neither.stderr));
+}

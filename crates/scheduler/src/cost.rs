@@ -57,6 +57,12 @@ impl Size {
 pub trait CostTable: fmt::Debug + Send + Sync {
     /// How long a launch takes, `None` where the table cannot say. Must answer the same for the same question.
     fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration>;
+
+    /// How long a launch takes that begins while so many others run side by side with it, as under `space`: what a simulated device does, which
+    /// no decision asks for. As long as alone, where the table knows nothing else.
+    fn beside(&self, plan: &PlanKey, size: Size, _others: u32) -> Option<Duration> {
+        self.cost(plan, size)
+    }
 }
 
 /// How costs are learnt.

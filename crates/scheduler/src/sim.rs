@@ -3,7 +3,7 @@
 //! ```text
 //!   arrivals ─▶ offer ─▶ decide ─▶ [partition: busy until …] ─▶ finished ─▶ Outcome per request
 //! ```
-//! Nothing waits: a day of traffic takes as long as its decisions. Scenario tests run on it, and the `simulate` command will.
+//! Nothing waits: a day of traffic takes as long as its decisions. Scenario tests run on it, and the `simulate` command.
 
 use crate::{
     Admitted, Cancelled, Config, CostTable, Decision, LaunchPlan, Offer, Refusal, Scheduler, Size, Terms,
@@ -151,7 +151,8 @@ impl<C: CostTable> Simulation<C> {
 
     fn start(&mut self, launch: LaunchPlan) {
         let size = Size { lanes: launch.lanes.len() as u32, items: launch.items() };
-        let took = self.costs.cost(&launch.plan, size).unwrap_or(Duration::from_millis(1));
+        let others = if self.side_by_side { self.running.len() as u32 } else { 0 };
+        let took = self.costs.beside(&launch.plan, size, others).unwrap_or(Duration::from_millis(1));
         // A partition computes one launch after the other; `space` runs side by side what it makes.
         let free = self.busy.get(&launch.partition).copied().unwrap_or_default();
         let begin = if self.side_by_side { self.now } else { free.max(self.now) };

@@ -24,6 +24,7 @@ pub use report::{Level, Milliseconds, Report, Row, TenantRow};
 pub use tally::Tally;
 
 pub(crate) use in_process::{inputs, settings};
+pub(crate) use report::Header;
 
 use std::future::Future;
 use std::time::Duration;

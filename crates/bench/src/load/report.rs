@@ -144,7 +144,7 @@ impl fmt::Display for Report {
             if let Some(why) = &row.first_failure {
                 writeln!(f, "\n{} failed at {}; the first: {why}", row.failed, row.level)?;
             }
-            if row.send_lag_p99_ms > 0.1 * row.latency_ms.p99.max(1.0) {
+            if row.send_lag_p99_ms > row.latency_ms.p99 / 3.0 {
                 let lag = row.send_lag_p99_ms;
                 writeln!(
                     f,

@@ -1,0 +1,73 @@
+//! `tessera simulate`: see `tessera_bench::simulate`.
+
+use crate::bench::{json_flag, policies, publish};
+use crate::load_test::{count, nonzero, pattern_flags, patterns, tenants, words};
+use anyhow::{Context, Result, ensure};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tessera_bench::arrivals::Trace;
+use tessera_bench::simulate::{self, Costs, Load, Options};
+use tessera_core::PlanKey;
+
+pub(crate) fn command() -> Command {
+    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    let number = |name: &'static str, default: &'static str| {
+        arg(name, "N").default_value(default).value_parser(value_parser!(u32).range(1..=10_000_000))
+    };
+    Command::new("simulate")
+        .about("The scheduler in virtual time, on a device that takes as long as was measured: the columns of load-test, by policy")
+        .arg(Arg::new("trace").value_name("TRACE").value_parser(value_parser!(PathBuf)).help(
+            "A file of `seconds,tenant` lines; without one, arrivals are drawn as --request-rate and the flags after it say",
+        ))
+        .args(pattern_flags())
+        .args([
+            number("tenants", "100").help("How many tenants, where there is no trace"),
+            number("seconds", "60").help("How long requests come, where there is no trace; a day is 86400"),
+            arg("model", "NAME").default_value("resnet-50").action(ArgAction::Append).value_delimiter(',').help(
+                "Models of the table of costs; tenants have them in turn",
+            ),
+            arg("costs", "h100|FILE").default_value("h100").help("What launches take: the table that is shipped, or a file like it"),
+            arg("policy", "POLICY").default_value("all").action(ArgAction::Append).value_delimiter(',').help(
+                "space-time, space, time, exclusive, or all; may be given several times",
+            ),
+            number("max-lanes", "32").help("Most tenants in one launch"),
+            number("max-items", "128").help("Most items in one launch"),
+            json_flag(),
+        ])
+}
+
+pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
+    let costs = given.get_one::<String>("costs").map_or("h100", String::as_str);
+    let costs = Costs::read(costs)?;
+    let plans: Vec<PlanKey> = words(given, "model").map(|name| costs.plan(name)).collect::<Result<_>>()?;
+    let trace = given.get_one::<PathBuf>("trace").map(|path| Trace::read(path)).transpose()?;
+    let length = Duration::from_secs(count(given, "seconds").into());
+    let (names, load) = match trace {
+        Some(trace) => {
+            ensure!(!given.contains_id("request-rate"), "a trace has its own rate; leave --request-rate out");
+            let length = trace.length();
+            (trace.tenants, Load::Trace(trace.arrivals.into(), length))
+        }
+        None => {
+            let many = count(given, "tenants") as usize;
+            let level = patterns(given, many, length)?.into_iter().next();
+            let (rate, pattern) = level.context("name a TRACE, or a rate with --request-rate")?;
+            let names = (0..many).map(|number| format!("tenant-{number}")).collect();
+            (names, Load::Drawn { pattern, rate, length })
+        }
+    };
+    let tenants = tenants(given, names)?;
+    let options = Options {
+        costs,
+        tenants: tenants.into_iter().zip(plans.into_iter().cycle()).collect(),
+        policies: policies(given.get_many::<String>("policy").into_iter().flatten())?,
+        load,
+        max_lanes: nonzero(given, "max-lanes")?,
+        max_items: nonzero(given, "max-items")?,
+    };
+    let report = simulate::run(&options, &mut |line| eprintln!("{line}"))?;
+    publish(given, &report, serde_json::to_string_pretty(&report)?)?;
+    Ok(ExitCode::SUCCESS)
+}
