@@ -1,7 +1,7 @@
 //! `tessera bench`: measurements in process, see `tessera_bench`. The paper's products are in `products`.
 
 use crate::zoo::{size_flags, sizes};
-use crate::{processes, products};
+use crate::{open_loop, processes, products};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::fmt::Display;
@@ -24,6 +24,7 @@ pub(crate) fn command() -> Command {
                 .args(load_flags())
                 .arg(json_flag()),
         )
+        .subcommand(open_loop::command())
         .subcommands(processes::commands())
         .subcommands(products::commands())
 }
@@ -32,6 +33,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     match given.subcommand() {
         Some(("tenants", given)) => run_tenants(given),
         Some(("residency", given)) => run_residency(given),
+        Some(("goodput", given)) => open_loop::run(given),
         Some(("processes", given)) => processes::run(given),
         Some(("worker", given)) => processes::work(given),
         Some((name, given)) => products::run(name, given),

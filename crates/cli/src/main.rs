@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod inspect;
 mod load_test;
+mod open_loop;
 mod processes;
 mod products;
 mod serve;

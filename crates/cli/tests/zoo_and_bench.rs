@@ -130,3 +130,29 @@ fn simulate_plays_a_trace_or_what_is_drawn_and_needs_one_of_them() {
     assert_eq!(neither.status.code(), Some(2));
     assert!(text(&neither.stderr).contains("name a TRACE"), "{}", text(&neither.stderr));
 }
+
+#[test]
+fn the_bench_of_goodput_finds_every_policys_rate_and_draws_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("goodput.svg");
+    let line = format!(
+        "bench goodput --model resnet-50 --device simulated --seconds 1 --lowest-rate 1000 --json - --svg {}",
+        svg.display()
+    );
+    let ran = tessera(&line);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let rate = |policy: &str| {
+        let found = report["policies"].as_array().unwrap().iter().find(|found| found["policy"] == policy);
+        found.unwrap()["rate"].as_f64().unwrap()
+    };
+    assert!(rate("space-time") > 2.0 * rate("time"), "{report}");
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(drawn.starts_with("<svg ") && drawn.contains("space-time ("), "{drawn}");
+
+    let real = tessera(
+        "bench goodput --model mlp --width 0.1 --tenants 3 --device cpu --slo-ms 2000 --seconds 1 --lowest-rate 100000 --policy time",
+    );
+    assert!(real.status.success(), "{}", text(&real.stderr));
+    assert!(text(&real.stdout).lines().any(|line| line.starts_with("time ")), "{}", text(&real.stdout));
+}

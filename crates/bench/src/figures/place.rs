@@ -1,0 +1,175 @@
+//! Where a figure's load runs: an engine in this process, or the simulator. The load is the same, and so is the row.
+
+use crate::arrivals::{Gaps, Pattern, Popularity, Rate};
+use crate::load::{self, Guest, House, InProcess, Level, Row, Tally, Tenant, Times};
+use crate::simulate::{self, Costs, Load};
+use crate::zoo::Model;
+use anyhow::{Context, Result, ensure};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_core::{PlanKey, Policy};
+use tokio::runtime::Runtime;
+
+/// How long the last answers of an overload are waited for.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What is loaded, and how it is asked.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Who is served; their models are those of `tenants` in turn.
+    pub models: Vec<Arc<Model>>,
+    /// Names and SLOs.
+    pub tenants: Vec<Tenant>,
+    /// How requests are divided among them.
+    pub popularity: Popularity,
+    /// How irregular they come.
+    pub gaps: Gaps,
+    /// How long one rate is measured.
+    pub length: Duration,
+    /// In the words of `tessera serve --device`, or `simulated`.
+    pub device: String,
+    /// In the words of `tessera serve --precision`.
+    pub precision: String,
+    /// Decides weights, inputs and arrivals.
+    pub seed: u64,
+}
+
+impl Setting {
+    fn pattern(&self, rate: f64) -> Pattern {
+        Pattern {
+            gaps: self.gaps,
+            rate: Rate::Steady(rate),
+            popularity: self.popularity,
+            tenants: self.tenants.len(),
+            seed: self.seed,
+        }
+    }
+}
+
+/// A place that is set up.
+#[derive(Debug)]
+pub struct Place {
+    setting: Setting,
+    ground: Ground,
+}
+
+#[derive(Debug)]
+enum Ground {
+    Simulated(Costs, Vec<PlanKey>),
+    Real(Runtime, Option<Box<Opened>>),
+}
+
+/// A device that was opened for a policy. One that is opened for `space` may be divided as no other policy wants it.
+#[derive(Debug)]
+struct Opened {
+    for_space: bool,
+    target: Arc<InProcess>,
+    house: House,
+}
+
+impl Place {
+    /// Checks what can be checked before anything is loaded.
+    pub fn new(setting: Setting) -> Result<Place> {
+        ensure!(!setting.tenants.is_empty() && !setting.models.is_empty(), "there is nobody to serve");
+        let ground = if setting.device == "simulated" {
+            let costs = Costs::read("h100")?;
+            let plan = |model: &Arc<Model>| costs.plan(model.architecture.name);
+            let plans = setting.models.iter().map(plan).collect::<Result<_>>()?;
+            Ground::Simulated(costs, plans)
+        } else {
+            Ground::Real(tokio::runtime::Builder::new_multi_thread().enable_all().build()?, None)
+        };
+        Ok(Place { setting, ground })
+    }
+
+    /// Where, in words. Opens the device if it is not.
+    pub fn about(&mut self, policy: Policy, heard: &mut dyn FnMut(&str)) -> Result<String> {
+        let Place { setting, ground } = self;
+        match ground {
+            Ground::Simulated(costs, _) => Ok(format!("simulated with costs of {}", costs.device())),
+            Ground::Real(runtime, opened) => {
+                Ok(open(setting, runtime, opened, policy, heard)?.house.device())
+            }
+        }
+    }
+
+    /// Runs one policy at a rate.
+    pub fn row(&mut self, policy: Policy, rate: f64, heard: &mut dyn FnMut(&str)) -> Result<Row> {
+        let Place { setting, ground } = self;
+        let pattern = setting.pattern(rate);
+        match ground {
+            Ground::Simulated(costs, plans) => {
+                let plans = plans.iter().cloned().cycle();
+                let options = simulate::Options {
+                    costs: costs.clone(),
+                    tenants: setting.tenants.iter().cloned().zip(plans).collect(),
+                    policies: vec![policy],
+                    load: Load::Drawn { pattern, rate, length: setting.length },
+                    max_lanes: NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN),
+                    max_items: NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN),
+                };
+                let done = simulate::run(&options, &mut |_| {})?;
+                let row = done.policies.into_iter().next().context("one policy was simulated")?.row;
+                heard(&told(policy, &row));
+                Ok(row)
+            }
+            Ground::Real(runtime, opened) => {
+                let target = open(setting, runtime, opened, policy, heard)?.target.clone();
+                target.play(policy);
+                // A fifth of the time to settle: costs are learnt in it, and queues find their length.
+                let times = Times { warmup: setting.length / 5, length: setting.length, grace: GRACE };
+                let tally = Tally::new(setting.tenants.clone(), times, 1);
+                let progress = Arc::default();
+                let run = load::open(&target, pattern.arrivals(), times, tally, &progress);
+                let row = runtime.block_on(run)?.row(Level::RequestRate(rate));
+                heard(&told(policy, &row));
+                if let Some(why) = &row.first_failure {
+                    anyhow::bail!("{} requests failed under {policy}; the first: {why}", row.failed);
+                }
+                Ok(row)
+            }
+        }
+    }
+
+    /// Ends what was opened.
+    pub fn close(self) {
+        if let Ground::Real(_, Some(opened)) = self.ground {
+            opened.house.close(opened.target);
+        }
+    }
+}
+
+fn told(policy: Policy, row: &Row) -> String {
+    let in_slo = 100.0 * row.in_slo.unwrap_or(1.0);
+    format!("{policy}, {}: {in_slo:.1} % in time, p99 {:.2} ms", row.level, row.latency_ms.p99)
+}
+
+fn open<'a>(
+    setting: &Setting,
+    runtime: &Runtime,
+    opened: &'a mut Option<Box<Opened>>,
+    policy: Policy,
+    heard: &mut dyn FnMut(&str),
+) -> Result<&'a Opened> {
+    let for_space = policy == Policy::Space;
+    if let Some(other) = opened.take_if(|opened| opened.for_space != for_space) {
+        other.house.close(other.target);
+    }
+    if opened.is_none() {
+        let settings = load::settings([
+            ("device", setting.device.clone()),
+            ("policy", policy.to_string()),
+            ("precision", setting.precision.clone()),
+        ])?;
+        let guest = |(number, tenant): (usize, &Tenant)| Guest {
+            model: setting.models[number % setting.models.len()].clone(),
+            slo: tenant.slo,
+        };
+        let guests: Vec<Guest> = setting.tenants.iter().enumerate().map(guest).collect();
+        let items = (NonZeroU32::MIN, setting.seed);
+        let (target, house) = InProcess::open(runtime, &settings, &guests, items, heard)?;
+        *opened = Some(Box::new(Opened { for_space, target, house }));
+    }
+    opened.as_deref().context("the device was opened just now")
+}
