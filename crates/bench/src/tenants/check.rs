@@ -4,12 +4,12 @@ use super::counted::Counted;
 use super::stage::{Request, Stage};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use std::collections::{HashMap, HashSet};
-use tessera_core::{Policy, TenantId};
+use std::collections::HashSet;
+use tessera_core::Policy;
 use tokio::task::JoinSet;
 
-/// The answers to every request when nothing else runs, by tenant and request.
-pub(super) type Expected = HashMap<TenantId, Vec<Vec<Bytes>>>;
+/// The answers to every request when nothing else runs, by the tenant's place and request.
+pub(super) type Expected = Vec<Vec<Vec<Bytes>>>;
 
 /// Asks one request at a time, on every stage. Errors when one fails, when an answer holds a number that is none, when two stages answer
 /// differently, and when two tenants answer alike what both were asked: then somebody's weights are somebody else's.
@@ -30,7 +30,7 @@ fn on_stage(stage: &Stage) -> Result<Expected> {
     let mut to_the_same = HashSet::new();
     let asked_of_all = &stage.requests[0][0].inputs;
     for requests in &stage.requests {
-        let tenant = requests[0].tenant;
+        let Request { tenant, number, .. } = requests[0];
         let ask = |request: &Request| {
             let answer = stage.runtime.block_on(stage.desk.ask(request));
             let answer = answer.with_context(|| format!("{tenant}, alone"))?;
@@ -38,8 +38,8 @@ fn on_stage(stage: &Stage) -> Result<Expected> {
             anyhow::Ok(answer)
         };
         let answers = requests.iter().map(ask).collect::<Result<_>>()?;
-        expected.insert(tenant, answers);
-        let answer = ask(&Request { tenant, inputs: asked_of_all.clone() })?;
+        expected.push(answers);
+        let answer = ask(&Request { tenant, number, inputs: asked_of_all.clone() })?;
         ensure!(
             to_the_same.insert(answer),
             "{tenant} answers exactly as another tenant does, with other weights"
@@ -72,15 +72,15 @@ fn all_at_once(stage: &Stage, cast: &[Request], expected: &Expected) -> Result<(
     for (number, request) in cast.iter().cloned().enumerate() {
         let desk = stage.desk.clone();
         let which = number % stage.requests[0].len();
-        let ask = async move { (request.tenant, which, desk.ask(&request).await) };
+        let ask = async move { (request.tenant, request.number, which, desk.ask(&request).await) };
         asking.spawn_on(ask, stage.runtime.handle());
     }
     stage.runtime.block_on(async {
         while let Some(asked) = asking.join_next().await {
-            let (tenant, which, answer) = asked?;
+            let (tenant, number, which, answer) = asked?;
             let answer = answer.with_context(|| format!("{tenant}, among others"))?;
             ensure!(
-                answer == expected[&tenant][which],
+                answer == expected[number][which],
                 "{tenant} answers request {which} among others in other bits than alone"
             );
         }

@@ -32,6 +32,8 @@ const UNLOADING: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) tenant: TenantId,
+    /// The tenant's place among the bench's, which decides its weights. Ids come as loading ends.
+    pub(super) number: usize,
     pub(super) inputs: Vec<Bytes>,
 }
 
@@ -127,12 +129,10 @@ impl Stage {
         let items = NonZeroU32::new(options.items).context("a request has an item")?;
         let mut random = StdRng::seed_from_u64(options.seed);
         let mut requests = Vec::with_capacity(tenants.len());
-        for tenant in tenants {
+        for (number, tenant) in tenants.into_iter().enumerate() {
+            let mut inputs = || inputs(&options.model, &plan.plan.inputs, items, &mut random);
             let of_tenant = (0..options.in_flight)
-                .map(|_| {
-                    let inputs = inputs(&options.model, &plan.plan.inputs, items, &mut random)?;
-                    anyhow::Ok(Request { tenant, inputs })
-                })
+                .map(|_| Ok(Request { tenant, number, inputs: inputs()? }))
                 .collect::<Result<_>>()?;
             requests.push(of_tenant);
         }
