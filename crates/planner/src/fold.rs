@@ -38,7 +38,7 @@ use tessera_core::DType;
 ///   `[4·hidden]`, whose last quarter is the candidate's bias of the state. Outputs are ONNX's with one direction: `y [time, 1, batch, hidden]`, `h` and `c`
 ///   `[1, batch, hidden]`. Two directions are two nodes, joined by `Concat` (axis 1 for `y`, axis 0 for the states).
 /// - There is no `BatchNorm`.
-/// - Floats are f32 ([`types`]): weights that a file holds in another float type are converted by their expression, and
+/// - Floats are f32 (`fold/types.rs`): weights that a file holds in another float type are converted by their expression, and
 ///   inputs and outputs of another float type are cast where they enter and leave.
 /// - Literals that are needed as weights (a bias of one element) are weights; all others are parameters of `graph`.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 //! The key covers everything that can change the bytes: the formats, the class, what is computed and how it is laid out, the target, and the
 //! weights: those in memory by their content, those in files by the files' states, so that a hit reads none of them. A state is which file it
 //! is, its length, and when it was written and last changed; the system alone sets the latter. Only a write within the same tick of the file
-//! system's clock could go unseen, so a file that changed less than [`SETTLED`] ago has no key yet: it is packed, and kept the next time (as git
+//! system's clock could go unseen, so a file that changed less than two seconds ago has no key yet: it is packed, and kept the next time (as git
 //! does with its index). So an entry is never stale, only unused; the least recently used go when the budget is full.
 //!
 //! Processes may share a folder: an entry is written under a name of its own and renamed into place, and its checksum is verified
