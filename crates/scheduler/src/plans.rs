@@ -95,6 +95,11 @@ impl Plans {
             || self.given.as_ref().is_some_and(|table| table.cost(self.key(plan), one).is_some())
     }
 
+    /// What a launch of this size takes, however that is known.
+    pub(crate) fn predicted(&self, key: &PlanKey, size: Size) -> Option<Duration> {
+        self.predict(*self.numbers.get(key)?, size)
+    }
+
     /// What one item takes alone, where that was measured or is given.
     pub(crate) fn alone(&self, key: &PlanKey) -> Option<Duration> {
         let plan = *self.numbers.get(key)?;

@@ -278,6 +278,11 @@ impl Scheduler {
         Some(Verdict { alone, slo, margin: self.config.margin })
     }
 
+    /// What a launch of this size would take on an idle device, measured or guessed. `None` for plans that were never announced.
+    pub fn predicted(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        self.plans.predicted(plan, size)
+    }
+
     /// How many of a tenant's deadlines were kept.
     pub fn attainment(&self, tenant: TenantId) -> Attainment {
         self.attained.of(tenant)
