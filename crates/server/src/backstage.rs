@@ -40,6 +40,15 @@ impl Backstage {
         settings: &Settings,
         open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
     ) -> Result<Backstage, StartError> {
+        Backstage::beside(settings, Arc::default(), open)
+    }
+
+    /// As [`Backstage::start`], for one device of several that count together.
+    pub fn beside(
+        settings: &Settings,
+        metrics: Arc<Metrics>,
+        open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
+    ) -> Result<Backstage, StartError> {
         let inbox = Inbox::default();
         let engine = inbox.handle();
         let device = open(inbox.wake())?;
@@ -48,7 +57,6 @@ impl Backstage {
         // Refused here, with the choices, rather than by every tenant.
         device.pack_target(precision)?;
         tracing::info!(device = info.name, what = info.description, %precision, policy = %settings.policy, "device opened");
-        let metrics = Arc::new(Metrics::default());
         let shares = device.partitions();
         let partitions = shares.iter().map(|partition| partition.id).collect();
         let config = Config {
@@ -87,18 +95,18 @@ impl Backstage {
     /// registry, which numbers tenants itself.
     pub fn add_tenant(
         &self,
-        model: Model,
+        model: &Model,
         precision: Precision,
         slo: Option<Duration>,
     ) -> Result<(TenantId, Arc<ClassEntry>, Slot), LoadError> {
-        let loaded = loader::place(model, precision, &self.means)?;
+        let (class, slot) = loader::settle(model, precision, &self.means)?;
         let number = self.tenants.fetch_add(1, Ordering::Relaxed);
         let tenant = TenantId(number);
         let queue = self.means.metrics.tenant_loaded(&tenant.to_string());
-        let home = Home { slot: loaded.slot.clone(), queue };
+        let home = Home { slot: slot.clone(), queue };
         let terms = Terms { slo, ..Terms::best_effort(OwnerId(number)) };
         self.means.engine.tenant_added(tenant, terms, home);
-        Ok((tenant, loaded.class, loaded.slot))
+        Ok((tenant, class, slot))
     }
 
     /// For a server: the parts, of which the thread is to be joined after [`crate::engine::EngineHandle::stop`].

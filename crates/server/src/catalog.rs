@@ -9,6 +9,7 @@
 //! Reading is a pure function of the folder: the registry compares two readings to see who came, changed and went. An
 //! entry that makes no sense is a problem of that tenant alone.
 
+use crate::placement::Replicas;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, Metadata};
@@ -76,6 +77,8 @@ pub struct TenantFile {
     pub precision: Option<String>,
     /// The tenant whose architecture this one's weights are for.
     pub base: Option<String>,
+    /// On how many devices it is, a number or `"all"`; the setting of that name when left out.
+    pub replicas: Option<Replicas>,
     /// Who pays; the tenant's own name when left out.
     pub owner: Option<String>,
 }
@@ -234,13 +237,14 @@ mod tests {
     #[test]
     fn a_tenant_of_weights_only_needs_no_model_of_its_own() {
         let folder = repository(&[
-            ("tuned/tenant.toml", "base = \"fresh\"\nslo_ms = 25.0\nowner = \"acme\""),
+            ("tuned/tenant.toml", "base = \"fresh\"\nslo_ms = 25.0\nowner = \"acme\"\nreplicas = \"all\""),
             ("tuned/3/model.safetensors", "x"),
         ]);
         let catalog = read(folder.path()).unwrap();
         let tuned = &catalog.tenants["tuned"];
         assert_eq!(tuned.terms.base.as_deref(), Some("fresh"));
         assert_eq!(tuned.terms.slo(), Some(Duration::from_millis(25)));
+        assert_eq!(tuned.terms.replicas, Some(Replicas::All));
         assert!(tuned.versions[&3].path.ends_with("3/model.safetensors"));
     }
 
@@ -254,6 +258,8 @@ mod tests {
             ("typo/model.onnx", "x"),
             ("typo/tenant.toml", "slo = 3"),
             ("late/model.onnx", "x"),
+            ("nowhere/model.onnx", "x"),
+            ("nowhere/tenant.toml", "replicas = 0"),
             ("late/tenant.toml", "slo_ms = -1.0"),
             ("sp ace.onnx", "x"),
             (".hidden/model.onnx", "x"),
@@ -265,6 +271,7 @@ mod tests {
         assert!(problem("empty").contains("no model in this folder"));
         assert!(problem("typo").contains("unknown field `slo`"), "{}", problem("typo"));
         assert!(problem("late").contains("slo_ms"));
+        assert!(problem("nowhere").contains("`replicas` must be a whole number"), "{}", problem("nowhere"));
         assert!(problem("sp ace").contains("rename"));
         assert!(!catalog.problems.contains_key(".hidden"));
     }

@@ -5,6 +5,7 @@
 //! goes first, but none that a request holds: then there are more for a while.
 
 use crate::engine::{EngineHandle, Programs};
+use crate::routing::Pace;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
@@ -163,6 +164,8 @@ pub struct Planned {
     pub plan: Arc<Plan>,
     /// Most items of one launch, and so of one offer.
     pub most_items: NonZeroU32,
+    /// What it costs on its device.
+    pub pace: Arc<Pace>,
     programs: Programs,
     engine: EngineHandle,
 }
@@ -201,6 +204,18 @@ impl ClassEntry {
     /// As [`ClassEntry::planned`], for threads that may wait: loaders.
     pub fn planned_now(self: &Arc<Self>, bound: &Bound) -> Result<(), NoPlan> {
         self.workshop.runtime.block_on(self.planned(bound)).map(drop)
+    }
+
+    /// The plan, if it was made and is kept: for those who only want to know what it costs.
+    pub fn planned_before(&self, bound: &Bound) -> Option<Arc<Planned>> {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        [bound.item_dim, None].into_iter().find_map(|item_dim| {
+            let (cell, _) = plans.cells.get(&*dims_of(bound, item_dim))?;
+            match cell.get() {
+                Some(Ok(Made::Plan(planned))) => Some(planned.clone()),
+                _ => None,
+            }
+        })
     }
 
     /// The cell of a wish, by its dimensions; others may have to go for it.
@@ -256,13 +271,14 @@ impl ClassEntry {
             bytes_per_item: plan.arena_per_item,
             weight_bytes: self.layout.bytes,
         };
-        self.workshop.engine.plan_ready(plan.key.clone(), work, programs.clone());
+        let pace = self.workshop.engine.plan_ready(plan.key.clone(), work, programs.clone());
         let most_items =
             NonZeroU32::new(if plan.batched { room.items } else { 1 }).expect("a room has items");
         Ok(Made::Plan(Arc::new(Planned {
             key: plan.key.clone(),
             plan,
             most_items,
+            pace,
             programs,
             engine: self.workshop.engine.clone(),
         })))

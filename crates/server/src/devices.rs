@@ -1,4 +1,4 @@
-//! Which device serves: the home of that decision.
+//! Which devices serve: the home of that decision.
 //!
 //! `auto` is a card where one can be used, else the CPU; the log says which, and why not the other.
 
@@ -13,10 +13,62 @@ use tessera_device::{Device, Wake};
 /// Streams of a card under the policy `space`: more than this many launches do not run side by side any faster.
 const SPACE_STREAMS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
 
-/// Opens the device that the settings name. Errors say what is missing and what else can be named.
+/// Opens one device, once its engine can be woken.
+pub type Open<'a> = Box<dyn FnOnce(Wake) -> Result<Arc<dyn Device>, StartError> + Send + 'a>;
+
+/// The devices that the settings name, to be opened one by one. Errors when two of them are, or may be, one.
+pub fn all(settings: &Settings) -> Result<Vec<Open<'_>>, StartError> {
+    let words = if settings.devices.is_empty() { &[DeviceWord::Auto] } else { settings.devices.as_slice() };
+    apart(words).map_err(StartError::Overlap)?;
+    Ok(words.iter().map(|word| -> Open<'_> { Box::new(|wake| open_one(word, settings, wake)) }).collect())
+}
+
+/// Opens the device that the settings name, where there can be only one. Errors say what is missing and what else can be named.
 pub fn open(settings: &Settings, wake: Wake) -> Result<Arc<dyn Device>, StartError> {
-    match settings.devices.as_slice() {
-        [] | [DeviceWord::Auto] => {
+    let mut all = all(settings)?;
+    match (all.pop(), all.len()) {
+        (Some(only), 0) => only(wake),
+        (_, others) => Err(StartError::ManyDevices(others + 1)),
+    }
+}
+
+/// Why these words cannot be devices beside each other: they would take each other's cores, or be one card twice.
+fn apart(words: &[DeviceWord]) -> Result<(), String> {
+    for (index, word) in words.iter().enumerate() {
+        for before in &words[..index] {
+            let why = match (before, word) {
+                (DeviceWord::Auto, _) | (_, DeviceWord::Auto) => {
+                    "`auto` stands for one device alone; name each device".to_owned()
+                }
+                (DeviceWord::Cuda(one), DeviceWord::Cuda(other)) if one == other => {
+                    format!("`{word}` is named twice; name each card once")
+                }
+                (DeviceWord::Cpu(one), DeviceWord::Cpu(other)) => {
+                    let common = |core: &&u32| other.is_empty() || other.contains(core);
+                    match (one.iter().find(common), one.is_empty(), other.first()) {
+                        (Some(core), _, _) | (None, true, Some(core)) => {
+                            format!(
+                                "`{before}` and `{word}` both have core {core}; name cores that do not overlap, as cpu:0 and cpu:1"
+                            )
+                        }
+                        (None, true, None) => {
+                            "`cpu` is named twice; name some of its cores each time, as cpu:0 and cpu:1"
+                                .to_owned()
+                        }
+                        (None, false, _) => continue,
+                    }
+                }
+                _ => continue,
+            };
+            return Err(why);
+        }
+    }
+    Ok(())
+}
+
+fn open_one(word: &DeviceWord, settings: &Settings, wake: Wake) -> Result<Arc<dyn Device>, StartError> {
+    match word {
+        DeviceWord::Auto => {
             let card = cuda::probe()
                 .and_then(|()| cuda::open(0, settings, wake.clone()).map_err(|error| error.to_string()));
             card.or_else(|why| {
@@ -24,12 +76,11 @@ pub fn open(settings: &Settings, wake: Wake) -> Result<Arc<dyn Device>, StartErr
                 cpu(Cores::All, settings, wake)
             })
         }
-        [DeviceWord::Cpu(cores)] if cores.is_empty() => cpu(Cores::All, settings, wake),
-        [DeviceWord::Cpu(cores)] => {
+        DeviceWord::Cpu(cores) if cores.is_empty() => cpu(Cores::All, settings, wake),
+        DeviceWord::Cpu(cores) => {
             cpu(Cores::These(cores.iter().map(|&core| core as usize).collect()), settings, wake)
         }
-        [DeviceWord::Cuda(ordinal)] => cuda::open(*ordinal, settings, wake),
-        many => Err(StartError::ManyDevices(many.len())),
+        DeviceWord::Cuda(ordinal) => cuda::open(*ordinal, settings, wake),
     }
 }
 
@@ -85,5 +136,28 @@ mod cuda {
 
     pub(super) fn open(ordinal: usize, _: &Settings, _: Wake) -> Result<Arc<dyn Device>, StartError> {
         Err(DeviceError::CannotOpen { device: format!("cuda:{ordinal}"), why: WHY.to_owned() }.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(cores: &[u32]) -> DeviceWord {
+        DeviceWord::Cpu(cores.to_vec())
+    }
+
+    #[test]
+    fn devices_beside_each_other_share_no_core_and_no_card() {
+        assert_eq!(apart(&[cpu(&[0]), cpu(&[1, 2]), DeviceWord::Cuda(0), DeviceWord::Cuda(1)]), Ok(()));
+        assert_eq!(apart(&[cpu(&[]), DeviceWord::Cuda(0)]), Ok(()));
+        let refused = |words: &[DeviceWord]| apart(words).unwrap_err();
+        let both = refused(&[cpu(&[0, 1]), cpu(&[3]), cpu(&[1, 2])]);
+        assert!(both.contains("`cpu:0+1` and `cpu:1+2` both have core 1"), "{both}");
+        assert!(refused(&[cpu(&[]), cpu(&[1])]).contains("both have core 1"));
+        assert!(refused(&[cpu(&[1]), cpu(&[])]).contains("both have core 1"));
+        assert!(refused(&[cpu(&[]), cpu(&[])]).contains("`cpu` is named twice"));
+        assert!(refused(&[DeviceWord::Cuda(1), DeviceWord::Cuda(1)]).contains("`cuda:1` is named twice"));
+        assert!(refused(&[DeviceWord::Auto, cpu(&[0])]).contains("`auto`"));
     }
 }

@@ -11,6 +11,7 @@
 
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, QueueGauge, Queued};
+use crate::routing::{Backlog, Pace};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, RequestError, Slot};
 use tessera_scheduler::{
-    Cancelled, Config, Decision, LaunchPlan, Offer, PlanWork, Refusal, Scheduler, Terms,
+    Cancelled, Config, Decision, LaunchPlan, Offer, PlanWork, Refusal, Scheduler, Size, Terms,
 };
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -46,6 +47,9 @@ pub enum NotAnswered {
     /// Nobody held the plan until the answer: a fault of ours.
     #[error("the plan is not loaded any more")]
     PlanGone,
+    /// The device was lost before the request ran: it may as well run on another.
+    #[error("the device was lost before the request ran: {0}")]
+    DeviceLost(String),
     /// The launch could not be made, or its engine is gone: a fault of ours.
     #[error("the launch failed: {0}")]
     Lost(String),
@@ -95,7 +99,7 @@ enum Command {
     Cancel(RequestId),
     TenantAdded { tenant: TenantId, terms: Terms, home: Home },
     TenantRemoved(TenantId),
-    PlanReady { plan: PlanKey, work: PlanWork, programs: Programs },
+    PlanReady { plan: PlanKey, work: PlanWork, programs: Programs, pace: Arc<Pace> },
     PlanDropped { plan: PlanKey, programs: Programs },
     Policy { policy: Policy, tenant_batching: bool },
     Wake,
@@ -106,6 +110,7 @@ enum Command {
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
     commands: Arc<Mailbox<Command>>,
+    backlog: Backlog,
 }
 
 impl EngineHandle {
@@ -138,9 +143,16 @@ impl EngineHandle {
         self.send(Command::TenantRemoved(tenant));
     }
 
-    /// A plan and its programs. Must come before its first request.
-    pub fn plan_ready(&self, plan: PlanKey, work: PlanWork, programs: Programs) {
-        self.send(Command::PlanReady { plan, work, programs });
+    /// A plan and its programs. Must come before its first request. What it costs here is kept up to date in the answer.
+    pub fn plan_ready(&self, plan: PlanKey, work: PlanWork, programs: Programs) -> Arc<Pace> {
+        let pace = Arc::<Pace>::default();
+        self.send(Command::PlanReady { plan, work, programs, pace: pace.clone() });
+        pace
+    }
+
+    /// What was promised here and is not answered yet, as those who ask count it.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// This making of the plan is not wanted any more; its programs are discarded once nothing queued or running needs them. Says
@@ -223,6 +235,7 @@ impl Drop for Offered<'_> {
 #[derive(Debug, Default)]
 pub struct Inbox {
     commands: Arc<Mailbox<Command>>,
+    backlog: Backlog,
 }
 
 impl Inbox {
@@ -234,7 +247,7 @@ impl Inbox {
 
     /// The way in.
     pub fn handle(&self) -> EngineHandle {
-        EngineHandle { commands: self.commands.clone() }
+        EngineHandle { commands: self.commands.clone(), backlog: self.backlog.clone() }
     }
 
     /// Starts the thread. Answers of a launch are handed out by a task of `runtime`.
@@ -248,6 +261,7 @@ impl Inbox {
         let gone = Gone(self.commands.clone());
         let engine = Engine {
             commands: self.commands,
+            name: device.info().name,
             device,
             metrics,
             runtime,
@@ -273,13 +287,15 @@ struct Gone(Arc<Mailbox<Command>>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        self.0.close();
+        drop(self.0.close());
     }
 }
 
 struct Engine {
     commands: Arc<Mailbox<Command>>,
     device: Arc<dyn Device>,
+    /// Its name.
+    name: String,
     metrics: Arc<Metrics>,
     runtime: Handle,
     started: Instant,
@@ -300,6 +316,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 struct LoadedPlan {
     programs: Programs,
+    pace: Arc<Pace>,
     /// Requests queued and launches in flight that need the programs.
     users: usize,
     dropped: bool,
@@ -315,6 +332,8 @@ struct Waiting {
 
 struct InFlight {
     plan: PlanKey,
+    /// Of all lanes together.
+    items: u32,
     submitted: Instant,
     /// Per lane, per request, as launched.
     replies: Vec<Vec<(RequestId, oneshot::Sender<Answer>)>>,
@@ -324,6 +343,11 @@ impl Engine {
     fn run(mut self) {
         let mut commands = Vec::new();
         loop {
+            // Before anything is launched, so that what has not run yet may run elsewhere; and after, so that nobody waits for a launch that
+            // will not end.
+            if let Some(why) = self.device.failure() {
+                return self.abandon(&why);
+            }
             let wait = self.advance();
             if let Some(why) = self.device.failure() {
                 return self.abandon(&why);
@@ -377,10 +401,11 @@ impl Engine {
                     self.refuse(request, NotAnswered::Unloaded);
                 }
             }
-            Command::PlanReady { plan, work, programs } => {
+            Command::PlanReady { plan, work, programs, pace } => {
                 self.scheduler.plan_known(&plan, work);
-                let earlier =
-                    self.plans.insert(plan.clone(), LoadedPlan { programs, users: 0, dropped: false });
+                let loaded = LoadedPlan { programs, pace, users: 0, dropped: false };
+                self.tell_pace(&plan, &loaded.pace);
+                let earlier = self.plans.insert(plan.clone(), loaded);
                 if let Some(earlier) = earlier {
                     // Dropped and asked for again before the last user was done: the users go on with the new programs.
                     self.plans.get_mut(&plan).expect("inserted above").users = earlier.users;
@@ -459,14 +484,18 @@ impl Engine {
         match submitted {
             Ok(()) => {
                 loaded.users += 1;
-                self.metrics.launched(self.policy, lanes.len() as u32, items);
-                self.in_flight.insert(id, InFlight { plan, submitted: Instant::now(), replies });
+                self.metrics.launched(&self.name, self.policy, lanes.len() as u32, items);
+                self.in_flight.insert(id, InFlight { plan, items, submitted: Instant::now(), replies });
             }
             Err(why) => {
                 tracing::error!(launch = %id, %plan, why, "a launch was refused by the device");
+                let not_run = match self.device.failure() {
+                    Some(_) => NotAnswered::DeviceLost(why),
+                    None => NotAnswered::Lost(why),
+                };
                 self.scheduler.finished(self.now(), id, Duration::ZERO, Duration::ZERO);
                 for (_, reply) in replies.into_iter().flatten() {
-                    answer(reply, Err(NotAnswered::Lost(why.clone())));
+                    answer(reply, Err(not_run.clone()));
                 }
                 self.discard_if_unused(&plan);
             }
@@ -479,6 +508,10 @@ impl Engine {
             return;
         };
         self.scheduler.finished(self.now(), finished.id, launch.submitted.elapsed(), finished.took);
+        if let Some(loaded) = self.plans.get(&launch.plan) {
+            loaded.pace.measured(finished.took, launch.items);
+            self.tell_pace(&launch.plan, &loaded.pace);
+        }
         self.metrics.launch_finished(finished.took);
         self.report();
         let answers =
@@ -488,13 +521,20 @@ impl Engine {
         self.release(&launch.plan);
     }
 
+    /// Publishes what a launch of one item takes, for those who choose between devices.
+    fn tell_pace(&self, plan: &PlanKey, pace: &Pace) {
+        if let Some(alone) = self.scheduler.predicted(plan, Size::one_lane(NonZeroU32::MIN)) {
+            pace.predicted(alone);
+        }
+    }
+
     fn report(&mut self) {
         let now = self.now();
         if self.reported.is_none_or(|last| now.since(last) >= REPORT_EVERY) {
             self.reported = Some(now);
             let error = self.scheduler.prediction_error();
             if error.launches > 0 {
-                self.metrics.prediction_error(error.median, error.p99);
+                self.metrics.prediction_error(&self.name, error.median, error.p99);
             }
         }
     }
@@ -506,17 +546,24 @@ impl Engine {
             .spawn(async move { answers.into_iter().for_each(|(reply, outputs)| answer(reply, outputs)) });
     }
 
-    /// The device is lost: everybody who waits hears why, and the engine ends, which the server takes for the end.
+    /// The device is lost: everybody who waits hears why, and whether it may try elsewhere, and the engine ends. The server takes its tenants
+    /// to other devices; when there is none, it ends, too.
     fn abandon(&mut self, why: &str) {
-        tracing::error!(why, "the device is lost");
+        tracing::error!(device = self.name, why, "the device is lost");
         // What was in flight when it failed is answered by the device itself.
         for finished in self.device.poll() {
             self.finish(finished);
         }
-        let lost = |reply| answer(reply, Err(NotAnswered::Lost(why.to_owned())));
-        self.waiting.drain().for_each(|(_, waiting)| lost(waiting.reply));
+        let not_run = |reply| answer(reply, Err(NotAnswered::DeviceLost(why.to_owned())));
+        self.waiting.drain().for_each(|(_, waiting)| not_run(waiting.reply));
         for (_, launch) in self.in_flight.drain() {
-            launch.replies.into_iter().flatten().for_each(|(_, reply)| lost(reply));
+            let lost = |(_, reply)| answer(reply, Err(NotAnswered::Lost(why.to_owned())));
+            launch.replies.into_iter().flatten().for_each(lost);
+        }
+        for command in self.commands.close() {
+            if let Command::Offer(incoming) = command {
+                not_run(incoming.reply);
+            }
         }
     }
 

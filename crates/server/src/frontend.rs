@@ -27,10 +27,26 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether a request to this tenant could be admitted now. Unknown names are an error, not `false`.
     fn model_ready(&self, name: &str, version: Option<u64>) -> Result<bool, Rejection>;
 
+    /// Where requests are answered.
+    fn devices(&self) -> Vec<DeviceStatus>;
+
     /// Answers one request. Dropping the future cancels it: a client that hung up costs no launch if its request
     /// has not been launched yet. The wire side has checked that each input's bytes match its own dtype and shape
     /// and that no input is named twice; it has not compared them with the model.
     fn infer(&self, request: InferRequest) -> impl Future<Output = Result<InferResponse, Rejection>> + Send;
+}
+
+/// One device, as shown to callers.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct DeviceStatus {
+    /// As on the command line: `cpu:0`, `cuda:0`.
+    pub name: String,
+    /// For people: its cores and instructions, or the card's name.
+    pub description: String,
+    /// Whether it answers; false once it was lost.
+    pub running: bool,
+    /// Versions of tenants whose weights are on it.
+    pub tenants: u64,
 }
 
 /// What a tenant version takes and gives, as shown to its callers.

@@ -2,7 +2,7 @@
 //!
 //! | verb and path | answer |
 //! |---|---|
-//! | GET /v2, /v2/ | name, version, extensions |
+//! | GET /v2, /v2/ | name, version, extensions, devices |
 //! | GET /v2/health/live, /v2/health/ready | `{"live":…}`, `{"live":…,"ready":…}`; 503 when not |
 //! | GET /v2/models/M\[/versions/V\] | inputs and outputs |
 //! | GET /v2/models/M\[/versions/V\]/ready | `{"name":M,"ready":true}`; 503 when not, 404 for a stranger |
@@ -44,8 +44,8 @@ struct Front<B> {
 /// All routes, also that of requests for inference whose path is not plain.
 fn others<B: Backend>(front: Arc<Front<B>>) -> Router {
     Router::new()
-        .route("/v2", get(server))
-        .route("/v2/", get(server))
+        .route("/v2", get(server::<B>))
+        .route("/v2/", get(server::<B>))
         .route("/v2/health/live", get(live::<B>))
         .route("/v2/health/ready", get(ready::<B>))
         .route("/v2/models/{model}", get(model::<B>))
@@ -70,11 +70,12 @@ pub fn metrics_routes(metrics: Arc<Metrics>) -> Router {
         .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found: metrics are at /metrics") })
 }
 
-async fn server() -> Response {
+async fn server<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
     ok(&json!({
         "name": "tessera",
         "version": env!("CARGO_PKG_VERSION"),
         "extensions": ["binary_tensor_data", "schedule_policy"],
+        "devices": front.backend.devices(),
     }))
 }
 

@@ -14,21 +14,26 @@ pub mod catalog;
 pub mod classes;
 pub mod devices;
 pub mod engine;
+pub mod fleet;
 pub mod frontend;
 pub mod http;
 pub mod loader;
 pub mod log;
 mod mailbox;
 pub mod metrics;
+pub mod placement;
 pub mod protocol;
 pub mod registry;
+pub mod routing;
 pub mod serve;
 pub mod server;
 pub mod service;
 pub mod settings;
 pub mod wire;
 
-pub use frontend::{Backend, InferRequest, InferResponse, ModelInfo, TensorIn, TensorInfo, TensorOut};
+pub use frontend::{
+    Backend, DeviceStatus, InferRequest, InferResponse, ModelInfo, TensorIn, TensorInfo, TensorOut,
+};
 pub use metrics::Metrics;
 pub use settings::Settings;
 pub use wire::Rejection;

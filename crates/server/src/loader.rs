@@ -1,6 +1,7 @@
-//! Loading one tenant version: file in, slot out. Runs on a loader's thread, far from requests.
+//! Loading one tenant version: file in, slots out. Runs on a loader's thread, far from requests.
 
 use crate::classes::{ClassEntry, NoClass, NoPlan};
+use crate::fleet::Settled;
 use crate::frontend::{ModelInfo, TensorInfo};
 use crate::registry::Means;
 use std::path::Path;
@@ -13,26 +14,13 @@ use tessera_planner::pack::{self, PackError};
 use tessera_planner::pack_cache::Wanted;
 use tessera_planner::{Packed, SlotLayout};
 
-/// What to load.
-#[derive(Debug)]
-pub struct Order<'a> {
-    /// `model.onnx`, or `model.safetensors` where there is a base.
-    pub path: &'a Path,
-    /// The model whose architecture the weights are for.
-    pub base: Option<&'a Model>,
-    /// How numbers are held.
-    pub precision: Precision,
-}
-
 /// A version that is ready to be served.
 #[derive(Debug)]
 pub struct Loaded {
     /// The model, without its weights.
     pub model: Model,
-    /// Its class's entry.
-    pub class: Arc<ClassEntry>,
-    /// Its weights on the device.
-    pub slot: Slot,
+    /// Its weights, on each device that has them; never empty.
+    pub settled: Vec<Settled>,
 }
 
 /// Why a version cannot be loaded.
@@ -56,6 +44,9 @@ pub enum LoadError {
     /// Its plan.
     #[error(transparent)]
     Plan(#[from] NoPlan),
+    /// Every device was lost.
+    #[error("no device is left to load it on")]
+    NoDevice,
     /// We did.
     #[error(
         "loading it panicked, which no model should bring about; please report it with the model and what standard error says"
@@ -63,25 +54,28 @@ pub enum LoadError {
     Panicked,
 }
 
-/// Imports a version's files and places it: see [`place`].
-pub fn load(order: &Order<'_>, means: &Means) -> Result<Loaded, LoadError> {
-    let model = match order.base {
-        None => class::load(order.path)?,
-        Some(base) => class::load_over_base(base, order.path)?,
-    };
-    place(model, order.precision, means)
+/// Reads a version's file: `model.onnx`, or `model.safetensors` where there is a base, the model whose architecture the weights are for.
+pub fn import(path: &Path, base: Option<&Model>) -> Result<Model, LoadError> {
+    Ok(match base {
+        None => class::load(path)?,
+        Some(base) => class::load_over_base(base, path)?,
+    })
 }
 
-/// Packs and uploads. A class without free dimensions but the item count is planned and compiled too, so that its
+/// Packs, and uploads to one device. A class without free dimensions but the item count is planned and compiled too, so that its
 /// first request finds everything there; this also refuses what cannot be planned before it is served.
-pub fn place(model: Model, precision: Precision, means: &Means) -> Result<Loaded, LoadError> {
+pub fn settle(
+    model: &Model,
+    precision: Precision,
+    means: &Means,
+) -> Result<(Arc<ClassEntry>, Slot), LoadError> {
     let class = means.classes.enter(&model.class, precision)?;
-    let packed = packed(&model, &class.layout, means)?;
+    let packed = packed(model, &class.layout, means)?;
     let slot = means.device.upload(class.class.id, &class.layout, packed)?;
     if let Some(bound) = class.class.bind_without_free_dims() {
         class.planned_now(&bound)?;
     }
-    Ok(Loaded { model: model.without_weights(), class, slot })
+    Ok((class, slot))
 }
 
 /// The bytes of the model's slot, from the cache if they were packed before.

@@ -32,6 +32,7 @@ struct ByOutcome {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ByPolicy {
     policy: &'static str,
+    device: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -41,7 +42,13 @@ struct ByDevice {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct OfDevice {
+    device: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ByQuantile {
+    device: String,
     quantile: &'static str,
 }
 
@@ -87,6 +94,7 @@ pub struct Metrics {
     items: Histogram,
     launch_duration: Histogram,
     device_memory: Family<ByDevice, Gauge>,
+    device_up: Family<OfDevice, Gauge>,
     load_failures: Counter,
     loaded: Gauge,
     prediction_error: Family<ByQuantile, Gauge<f64, AtomicU64>>,
@@ -122,6 +130,7 @@ impl Default for Metrics {
             items: powers(10),
             launch_duration: durations(),
             device_memory: Family::default(),
+            device_up: Family::default(),
             load_failures: Counter::default(),
             loaded: Gauge::default(),
             prediction_error: Family::default(),
@@ -143,7 +152,7 @@ impl Metrics {
             self.duration.clone(),
         );
         r.register("queued_requests", "Requests that wait for a launch", self.queued.clone());
-        r.register("launches", "Launches by policy", self.launches.clone());
+        r.register("launches", "Launches by policy and device", self.launches.clone());
         r.register("launch_lanes", "Lanes (places of tenants) in one launch", self.lanes.clone());
         r.register("launch_items", "Items in one launch, all lanes together", self.items.clone());
         r.register_with_unit(
@@ -158,6 +167,7 @@ impl Metrics {
             Unit::Bytes,
             self.device_memory.clone(),
         );
+        r.register("device_up", "Whether a device runs (1) or was lost (0)", self.device_up.clone());
         r.register("model_load_failures", "Models that could not be loaded", self.load_failures.clone());
         r.register("tenants", "Tenants that are loaded", self.loaded.clone());
         r.register(
@@ -228,9 +238,9 @@ impl Metrics {
         self.requests.get_or_create(&ByOutcome { tenant: known.into(), outcome }).inc();
     }
 
-    /// A launch was submitted with so many lanes and items in all.
-    pub fn launched(&self, policy: Policy, lanes: u32, items: u32) {
-        self.launches.get_or_create(&ByPolicy { policy: policy.name() }).inc();
+    /// A launch was submitted to a device with so many lanes and items in all.
+    pub fn launched(&self, device: &str, policy: Policy, lanes: u32, items: u32) {
+        self.launches.get_or_create(&ByPolicy { policy: policy.name(), device: device.into() }).inc();
         self.lanes.observe(f64::from(lanes));
         self.items.observe(f64::from(items));
     }
@@ -251,10 +261,16 @@ impl Metrics {
         self.load_failures.inc();
     }
 
-    /// How wrong predicted launch times were lately.
-    pub fn prediction_error(&self, median: f64, p99: f64) {
-        self.prediction_error.get_or_create(&ByQuantile { quantile: "0.5" }).set(median);
-        self.prediction_error.get_or_create(&ByQuantile { quantile: "0.99" }).set(p99);
+    /// How wrong predicted launch times of a device were lately.
+    pub fn prediction_error(&self, device: &str, median: f64, p99: f64) {
+        for (quantile, error) in [("0.5", median), ("0.99", p99)] {
+            self.prediction_error.get_or_create(&ByQuantile { device: device.into(), quantile }).set(error);
+        }
+    }
+
+    /// A device runs, or was lost.
+    pub fn device_up(&self, device: &str, up: bool) {
+        self.device_up.get_or_create(&OfDevice { device: device.into() }).set(i64::from(up));
     }
 
     /// A client opened a connection.
@@ -315,12 +331,12 @@ mod tests {
     #[test]
     fn mean_lanes_per_launch_can_be_read() {
         let metrics = Metrics::default();
-        metrics.launched(Policy::SpaceTime, 3, 5);
-        metrics.launched(Policy::SpaceTime, 1, 1);
+        metrics.launched("cpu", Policy::SpaceTime, 3, 5);
+        metrics.launched("cpu", Policy::SpaceTime, 1, 1);
         let page = metrics.encode();
         assert!(
             page.contains("tessera_launch_lanes_sum 4.0") && page.contains("tessera_launch_lanes_count 2")
         );
-        assert!(page.contains("tessera_launches_total{policy=\"space-time\"} 2"), "{page}");
+        assert!(page.contains("tessera_launches_total{policy=\"space-time\",device=\"cpu\"} 2"), "{page}");
     }
 }

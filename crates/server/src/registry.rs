@@ -11,10 +11,12 @@
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::classes::{ClassEntry, Classes};
 use crate::engine::{EngineHandle, Home};
+use crate::fleet::{Fleet, Place, Settled};
 use crate::frontend::ModelInfo;
 use crate::loader::{self, LoadError, Loaded};
 use crate::metrics::Metrics;
-use std::collections::{BTreeMap, HashMap};
+use crate::placement::Replicas;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -25,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tessera_core::{OwnerId, Precision, TenantId};
 use tessera_device::Device;
-use tessera_planner::class::Model;
+use tessera_planner::class::{Class, Model};
 use tessera_planner::pack_cache::PackCache;
 use tessera_scheduler::Terms;
 
@@ -36,12 +38,42 @@ pub struct Served {
     pub tenant: TenantId,
     /// Names and shapes for metadata and for checking requests.
     pub info: Arc<ModelInfo>,
-    /// Its architecture and plans.
-    pub class: Arc<ClassEntry>,
+    /// Its architecture.
+    pub class: Arc<Class>,
+    /// Where its weights are; never empty.
+    pub residences: Vec<Arc<Residence>>,
+    /// On how many devices it is to be.
+    replicas: Replicas,
     /// What its answers are due in, unless a request says otherwise.
     pub slo: Option<Duration>,
     /// The model, for tenants that bring weights only; holds no weights.
     model: Arc<Model>,
+}
+
+/// A tenant on one device.
+#[derive(Debug)]
+pub struct Residence {
+    /// An index into [`Fleet::stations`].
+    station: usize,
+    /// The way to the device.
+    pub engine: EngineHandle,
+    /// The plans of its architecture there.
+    pub class: Arc<ClassEntry>,
+    _place: Place,
+}
+
+impl Served {
+    /// The same, on fewer devices.
+    fn on(&self, residences: Vec<Arc<Residence>>) -> Served {
+        let Served { tenant, slo, replicas, .. } = *self;
+        let (info, class, model) = (self.info.clone(), self.class.clone(), self.model.clone());
+        Served { tenant, info, class, residences, replicas, slo, model }
+    }
+
+    /// Has every device forget it; what waits is told so.
+    fn remove(&self) {
+        self.residences.iter().for_each(|residence| residence.engine.tenant_removed(self.tenant));
+    }
 }
 
 /// Where a version stands.
@@ -76,7 +108,7 @@ struct Table {
     problems: BTreeMap<String, String>,
 }
 
-/// What loading needs.
+/// What loading onto one device needs.
 #[derive(Debug)]
 pub struct Means {
     /// Where weights go.
@@ -97,7 +129,9 @@ pub struct Means {
 #[derive(Debug)]
 pub struct Registry {
     table: RwLock<Table>,
-    means: Means,
+    fleet: Arc<Fleet>,
+    /// On how many devices tenants are that do not say.
+    replicas: Replicas,
     folder: PathBuf,
     settled: std::sync::atomic::AtomicBool,
     tenants_ever: AtomicU64,
@@ -149,10 +183,11 @@ struct Job {
 
 impl Registry {
     /// A registry of nobody yet.
-    pub fn new(folder: PathBuf, means: Means) -> Arc<Registry> {
+    pub fn new(folder: PathBuf, fleet: Arc<Fleet>, replicas: Replicas) -> Arc<Registry> {
         Arc::new(Registry {
             table: RwLock::default(),
-            means,
+            fleet,
+            replicas,
             folder,
             settled: false.into(),
             tenants_ever: AtomicU64::new(0),
@@ -190,10 +225,16 @@ impl Registry {
                 loading: HashMap::new(),
                 tried: HashMap::new(),
                 again: HashMap::new(),
+                lost: HashSet::new(),
             }
             .run();
         })?;
         Ok(Watch { events, manager: Some(manager) })
+    }
+
+    /// The devices.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
     /// The version of a tenant that a request means: the one it names, else the greatest that answers.
@@ -247,23 +288,27 @@ impl Registry {
     fn load(&self, job: &Job) -> Result<Loaded, LoadError> {
         let started = Instant::now();
         let precision = job.terms.precision.as_deref().and_then(|word| word.parse().ok());
-        let order = loader::Order {
-            path: &job.source.path,
-            base: job.base.as_deref(),
-            precision: precision.unwrap_or(self.means.precision),
-        };
-        let loaded = loader::load(&order, &self.means);
+        let loaded = loader::import(&job.source.path, job.base.as_deref()).and_then(|model| {
+            let settled = self.fleet.settle(&model, precision, self.replicas_of(&job.terms))?;
+            Ok(Loaded { model: model.without_weights(), settled })
+        });
         match &loaded {
             Ok(loaded) => {
-                tracing::info!(tenant = job.name, version = job.version, class = %loaded.class.class.id,
+                let at = |settled: &Settled| self.fleet.stations()[settled.station].name.as_str();
+                let devices = loaded.settled.iter().map(at).collect::<Vec<_>>().join(" ");
+                tracing::info!(tenant = job.name, version = job.version, class = %loaded.model.class.id, devices,
                 took_ms = started.elapsed().as_millis() as u64, "loaded");
             }
             Err(error) => {
                 tracing::warn!(tenant = job.name, version = job.version, error = %error, "cannot be loaded");
-                self.means.metrics.load_failed();
+                self.fleet.metrics().load_failed();
             }
         }
         loaded
+    }
+
+    fn replicas_of(&self, file: &TenantFile) -> Replicas {
+        file.replicas.unwrap_or(self.replicas)
     }
 
     fn terms(&self, name: &str, file: &TenantFile) -> Terms {
@@ -296,7 +341,12 @@ struct Manager {
     /// When versions that failed are tried again although their own file is the same: what a model points to may arrive after it. The
     /// wait doubles each time.
     again: HashMap<(String, u64), (Instant, Duration)>,
+    /// Devices that were found lost.
+    lost: HashSet<usize>,
 }
+
+/// How often the manager looks whether a device was lost.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// First and longest wait before a failed version is tried again.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -309,17 +359,22 @@ impl Manager {
                 self.read();
                 next_read = Instant::now() + self.poll;
             }
+            self.leave_lost_devices();
             self.order();
             if self.loading.is_empty() && !self.registry.settled.swap(true, Ordering::AcqRel) {
                 let (ready, _, failed) = self.registry.counts();
                 tracing::info!(
                     ready,
                     failed,
-                    classes = self.registry.means.classes.len(),
+                    classes = self.registry.fleet.classes(),
                     "the repository is loaded"
                 );
             }
-            match self.inbox.recv_timeout(next_read.saturating_duration_since(Instant::now())) {
+            let mut wait = next_read.saturating_duration_since(Instant::now());
+            if self.registry.fleet.stations().len() > 1 {
+                wait = wait.min(LOOK);
+            }
+            match self.inbox.recv_timeout(wait) {
                 Ok(Event::Loaded(done)) => self.loaded(&done.0, done.1),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -362,12 +417,12 @@ impl Manager {
                 let keep = wanted(name, number);
                 if !keep && let Version::Ready(served) = version {
                     tracing::info!(tenant = name, version = number, "unloaded");
-                    registry.means.engine.tenant_removed(served.tenant);
+                    served.remove();
                 }
                 keep
             });
             if versions.is_empty() {
-                registry.means.metrics.tenant_unloaded(name);
+                registry.fleet.metrics().tenant_unloaded(name);
             }
             !versions.is_empty()
         });
@@ -376,6 +431,56 @@ impl Manager {
         table.problems = problems.map(|(name, why)| (name.clone(), why.clone())).collect();
         self.tried.retain(|(name, version), _| wanted(name, *version));
         self.again.retain(|(name, version), _| wanted(name, *version));
+    }
+
+    /// Takes tenants off devices that were lost, and has those loaded again that are now on too few. A version that is on none is loading until
+    /// then. With the only device everything is lost, and the server ends.
+    fn leave_lost_devices(&mut self) {
+        let registry = self.registry.clone();
+        let stations = registry.fleet.stations();
+        let runs: Vec<bool> = stations.iter().map(|station| station.runs()).collect();
+        let running = runs.iter().filter(|&&runs| runs).count();
+        if running == 0 || running == stations.len() {
+            return;
+        }
+        let mut moving = 0;
+        let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, versions) in &mut table.tenants {
+            for (&number, version) in versions {
+                let Version::Ready(served) = version else { continue };
+                let left: Vec<_> =
+                    served.residences.iter().filter(|residence| runs[residence.station]).cloned().collect();
+                if left.len() == served.residences.len() {
+                    continue;
+                }
+                if left.len() < served.replicas.of(running) {
+                    moving += 1;
+                    let key = (name.clone(), number);
+                    self.tried.remove(&key);
+                    self.again.remove(&key);
+                }
+                *version = match self.catalog.problems.get(name) {
+                    _ if !left.is_empty() => Version::Ready(Arc::new(served.on(left))),
+                    Some(why) => Version::Failed(format!(
+                        "its device was lost, and on another it cannot be loaded: {why}"
+                    )),
+                    None => Version::Loading,
+                };
+            }
+        }
+        drop(table);
+        for (index, station) in stations.iter().enumerate().filter(|(index, _)| !runs[*index]) {
+            if self.lost.insert(index) {
+                let why = station.means.device.failure().unwrap_or_else(|| "its engine ended".to_owned());
+                tracing::error!(
+                    device = station.name,
+                    why,
+                    tenants_to_load_elsewhere = moving,
+                    devices_left = running,
+                    "a device was lost; its tenants are served by the others"
+                );
+            }
+        }
     }
 
     /// Orders every version that is new or changed, once what it builds on is there.
@@ -466,13 +571,21 @@ impl Manager {
     fn serve(&mut self, key: (String, u64), job: &Job, loaded: Loaded) {
         let registry = &self.registry;
         let tenant = TenantId(registry.tenants_ever.fetch_add(1, Ordering::Relaxed));
-        let home = Home { slot: loaded.slot, queue: registry.means.metrics.tenant_loaded(&job.name) };
-        registry.means.engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), home);
+        let queue = registry.fleet.metrics().tenant_loaded(&job.name);
+        let residences = loaded.settled.into_iter().map(|Settled { station, class, slot, place }| {
+            let engine = registry.fleet.stations()[station].means.engine.clone();
+            let home = Home { slot, queue: queue.clone() };
+            engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), home);
+            Arc::new(Residence { station, engine, class, _place: place })
+        });
+        let residences = residences.collect();
         let info = Arc::new(loader::info(&job.name, job.version, &loaded.model));
         let served = Arc::new(Served {
             tenant,
             info,
-            class: loaded.class,
+            class: loaded.model.class.clone(),
+            residences,
+            replicas: registry.replicas_of(&job.terms),
             slo: job.terms.slo(),
             model: Arc::new(loaded.model),
         });
@@ -481,7 +594,7 @@ impl Manager {
         drop(table);
         // Removed after the new one is found, so that no request falls between the two.
         if let Some(Version::Ready(earlier)) = earlier {
-            registry.means.engine.tenant_removed(earlier.tenant);
+            earlier.remove();
         }
     }
 }

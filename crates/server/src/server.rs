@@ -1,13 +1,13 @@
 //! A running server: everything put together, in the order in which it comes up and goes down.
 //!
 //! ```text
-//!   up:    settings ─▶ device ─▶ engine ─▶ registry ─▶ sockets          answers at once; ready when the repository is loaded
-//!   down:  not ready ─▶ sockets drained ─▶ loading ends ─▶ engine drained ─▶ device
+//!   up:    settings ─▶ devices ─▶ engines ─▶ registry ─▶ sockets          answers at once; ready when the repository is loaded
+//!   down:  not ready ─▶ sockets drained ─▶ loading ends ─▶ engines drained ─▶ devices
 //! ```
 
 use crate::backstage::Backstage;
-use crate::devices;
-use crate::engine::EngineHandle;
+use crate::devices::{self, Open};
+use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Watch};
 use crate::serve::{self, BindError, Listeners};
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tessera_device::{Device, DeviceError};
+use tessera_device::DeviceError;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +34,11 @@ pub enum StartError {
     /// The repository is not there. One that vanishes later does no harm.
     #[error("the model repository {0} is not a folder; create it, or set `model_repository`")]
     NoRepository(PathBuf),
-    /// More than one device.
-    #[error("{0} devices were named, and this version serves from one; name one, `cpu:0-3` for some cores")]
+    /// Two devices that are, or may be, one.
+    #[error("{0}")]
+    Overlap(String),
+    /// More than one device where one is wanted.
+    #[error("{0} devices were named, and this runs on one; name one, `cpu:0-3` for some cores")]
     ManyDevices(usize),
     /// Threads.
     #[error("a thread cannot be started: {0}")]
@@ -49,35 +52,37 @@ pub struct Server {
     service: Arc<Service>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
-    device: Arc<dyn Device>,
+    fleet: Arc<Fleet>,
     settings: Settings,
-    engine: (EngineHandle, JoinHandle<()>),
+    engines: Vec<JoinHandle<()>>,
     watch: Watch,
 }
 
 impl Server {
-    /// Opens the device, starts loading, binds the sockets. Needs a tokio runtime.
+    /// Opens the devices, starts loading, binds the sockets. Needs a tokio runtime.
     pub async fn start(settings: Settings) -> Result<Server, StartError> {
+        let opened = settings.clone();
+        Server::start_on(settings, devices::all(&opened)?).await
+    }
+
+    /// As [`Server::start`], on devices of the caller's own.
+    pub async fn start_on(settings: Settings, devices: Vec<Open<'_>>) -> Result<Server, StartError> {
         if !settings.model_repository.is_dir() {
             return Err(StartError::NoRepository(settings.model_repository));
         }
-        let backstage = Backstage::start(&settings, |wake| devices::open(&settings, wake))?;
-        let (means, thread) = backstage.into_parts();
-        let (device, engine, metrics) = (means.device.clone(), means.engine.clone(), means.metrics.clone());
-        let registry = Registry::new(settings.model_repository.clone(), means);
+        let metrics = Arc::new(Metrics::default());
+        let (mut means, mut engines) = (Vec::new(), Vec::new());
+        for open in devices {
+            let (of_device, engine) = Backstage::beside(&settings, metrics.clone(), open)?.into_parts();
+            means.push(of_device);
+            engines.push(engine);
+        }
+        let fleet = Arc::new(Fleet::new(means));
+        let registry = Registry::new(settings.model_repository.clone(), fleet.clone(), settings.replicas);
         let listeners = Listeners::bind(&settings).await?;
         let watch = registry.watch(settings.poll_interval, loaders(settings.loader_threads))?;
-        let service = Arc::new(Service::new(registry.clone(), engine.clone()));
-        Ok(Server {
-            listeners,
-            service,
-            registry,
-            metrics,
-            device,
-            settings,
-            engine: (engine, thread),
-            watch,
-        })
+        let service = Arc::new(Service::new(registry.clone()));
+        Ok(Server { listeners, service, registry, metrics, fleet, settings, engines, watch })
     }
 
     /// Where the protocol is spoken.
@@ -100,12 +105,12 @@ impl Server {
         self.service.clone()
     }
 
-    /// Answers until `stop` or until the device is lost, then drains.
+    /// Answers until `stop` or until the last device is lost, then drains.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Ended {
-        let Server { listeners, service, registry, metrics, device, settings, engine, watch } = self;
-        let gauges = tokio::spawn(keep_gauges(device.clone(), metrics.clone()));
+        let Server { listeners, service, registry, metrics, fleet, settings, engines, watch } = self;
+        let gauges = tokio::spawn(keep_gauges(fleet.clone(), metrics.clone()));
         let stopping = service.clone();
-        let running = engine.0.clone();
+        let running = fleet.clone();
         let told = async move {
             tokio::select! {
                 () = stop => tracing::info!("stopping: answering what is in flight"),
@@ -118,11 +123,15 @@ impl Server {
         // Joining threads waits; the runtime's own threads must not.
         let joined = tokio::task::spawn_blocking(move || {
             watch.stop();
-            let (handle, thread) = engine;
-            handle.stop();
-            let _ = thread.join();
-            let lost = device.failure();
-            drop((registry, device));
+            fleet.stations().iter().for_each(|station| station.means.engine.stop());
+            for engine in engines {
+                let _ = engine.join();
+            }
+            // While one device answered, nobody went without.
+            let lost: Option<Vec<String>> =
+                fleet.stations().iter().map(|station| station.means.device.failure()).collect();
+            let lost = lost.and_then(|mut reasons| reasons.pop());
+            drop((registry, fleet));
             lost
         });
         let lost =
@@ -137,14 +146,14 @@ impl Server {
 pub struct Ended {
     /// Connections that had to be cut because they took longer than `shutdown_grace_s`.
     pub cut: usize,
-    /// Why the device was lost, if it was: then requests went unanswered, and a supervisor should start the server anew.
+    /// Why the last device was lost, if it was: then requests went unanswered, and a supervisor should start the server anew.
     pub lost: Option<String>,
 }
 
-/// Completes when the engine has ended by itself.
-async fn gone(engine: &EngineHandle) {
+/// Completes when every engine has ended by itself.
+async fn gone(fleet: &Fleet) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
-    while engine.is_running() {
+    while fleet.running() > 0 {
         tick.tick().await;
     }
 }
@@ -154,14 +163,16 @@ fn loaders(threads: NonZeroU32) -> NonZeroUsize {
 }
 
 /// Figures that are read off rather than counted.
-async fn keep_gauges(device: Arc<dyn Device>, metrics: Arc<Metrics>) {
+async fn keep_gauges(fleet: Arc<Fleet>, metrics: Arc<Metrics>) {
     let mut tick = tokio::time::interval(Duration::from_millis(500));
-    let name = device.info().name;
     loop {
         tick.tick().await;
-        let memory = device.memory();
-        metrics.device_memory(&name, "weights", memory.weights);
-        metrics.device_memory(&name, "weights_free", memory.weights_free);
-        metrics.device_memory(&name, "arenas", memory.arenas);
+        for station in fleet.stations() {
+            let (name, memory) = (&station.name, station.means.device.memory());
+            metrics.device_up(name, station.runs());
+            metrics.device_memory(name, "weights", memory.weights);
+            metrics.device_memory(name, "weights_free", memory.weights_free);
+            metrics.device_memory(name, "arenas", memory.arenas);
+        }
     }
 }

@@ -1,9 +1,17 @@
-//! What is behind the wire: a request found its tenant, checked, offered to the engine, and its answer put together.
+//! What is behind the wire: a request found its tenant, checked, offered to the engine of the device that is done with it first, and its
+//! answer put together.
+//!
+//! ```text
+//!   refused for lateness, full, or its device was lost before it ran ─▶ the next device that has the tenant
+//!   unloaded, and its tenant was loaded anew                         ─▶ the new one
+//!   every device that had it was lost                                ─▶ waits until it is loaded on another
+//! ```
 
 use crate::classes::{NoPlan, Planned};
 use crate::engine::{Answer, EngineHandle, Incoming, NotAnswered};
-use crate::frontend::{Backend, InferRequest, InferResponse, ModelInfo, TensorIn, TensorOut};
-use crate::registry::{Found, Registry, Served};
+use crate::frontend::{Backend, DeviceStatus, InferRequest, InferResponse, ModelInfo, TensorIn, TensorOut};
+use crate::registry::{Found, Registry, Residence, Served};
+use crate::routing::{self, Charge};
 use crate::wire::Rejection;
 use bytes::{Bytes, BytesMut};
 use std::num::NonZeroU32;
@@ -20,16 +28,15 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Service {
     registry: Arc<Registry>,
-    engine: EngineHandle,
     requests: AtomicU64,
     /// Set when shutdown begins: readiness goes first, so that a balancer looks elsewhere while we drain.
     stopping: AtomicBool,
 }
 
 impl Service {
-    /// A service over tenants and an engine.
-    pub fn new(registry: Arc<Registry>, engine: EngineHandle) -> Service {
-        Service { registry, engine, requests: AtomicU64::new(0), stopping: AtomicBool::new(false) }
+    /// A service over tenants and the devices that they are on.
+    pub fn new(registry: Arc<Registry>) -> Service {
+        Service { registry, requests: AtomicU64::new(0), stopping: AtomicBool::new(false) }
     }
 
     /// From now on not ready. Requests are still answered: they are those that came before the sockets closed.
@@ -59,22 +66,50 @@ impl Service {
         served: &Served,
         request: &InferRequest,
         arrived: Instant,
-    ) -> Result<InferResponse, Rejection> {
+    ) -> Result<InferResponse, Miss> {
         let wanted = wanted(served, request)?;
         let inputs = in_order(served, &request.inputs)?;
         let shapes: Vec<&[u64]> = inputs.iter().map(|input| input.shape.as_slice()).collect();
         let bound =
-            served.class.class.bind(&shapes).map_err(|error| {
+            served.class.bind(&shapes).map_err(|error| {
                 Rejection::Invalid(error.for_inputs(
                     &served.info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(),
                 ))
             })?;
-        // Held until the answer is there, so that its programs are too.
-        let planned =
-            served.class.planned(&bound).await.map_err(|error| no_plan(&served.info.name, &error))?;
-        let parts = self.offer(served, &planned, &bound, &inputs, arrived, request.timeout).await;
         let allowed = request.timeout.or(served.slo).unwrap_or_default();
-        let parts = parts.map_err(|why| rejection(&served.info.name, allowed, why))?;
+        let mut missed: Option<Miss> = None;
+        let mut answered = None;
+        for residence in in_turn(served, &bound) {
+            // Held until the answer is there, so that its programs are too.
+            let planned = residence.class.planned(&bound).await;
+            let miss = match planned {
+                Err(error) => unplanned(&served.info.name, residence, &error),
+                Ok(planned) => {
+                    let at = (served, residence);
+                    match self.offer(at, &planned, &bound, &inputs, arrived, request.timeout).await {
+                        Ok(parts) => {
+                            answered = Some((planned, parts));
+                            break;
+                        }
+                        Err(why) => self.miss(&served.info.name, allowed, why),
+                    }
+                }
+            };
+            if miss.next == Next::Never {
+                return Err(miss);
+            }
+            // Of several refusals the first counts: it came from the device that was to be done first.
+            missed = missed.filter(|first| first.next == Next::Device).or(Some(miss));
+        }
+        let Some((planned, parts)) = answered else {
+            let nowhere = || {
+                Miss::from(Rejection::NotReady {
+                    model: served.info.name.clone(),
+                    why: "it is on no device".to_owned(),
+                })
+            };
+            return Err(missed.unwrap_or_else(nowhere));
+        };
         let output = |output: usize| {
             let port = &planned.plan.outputs[output];
             let data = joined(parts.iter().map(|part| part[output].clone()));
@@ -95,7 +130,7 @@ impl Service {
     /// Offers a request in parts that fit a launch, and waits for all of them.
     async fn offer(
         &self,
-        served: &Served,
+        (served, residence): (&Served, &Residence),
         planned: &Planned,
         bound: &Bound,
         inputs: &[&TensorIn],
@@ -114,7 +149,8 @@ impl Service {
             };
             let (reply, answer) = oneshot::channel();
             let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
-            let handed_in = self.engine.offer(Incoming {
+            let charge = residence.engine.backlog().charge(planned.pace.share(count));
+            let handed_in = residence.engine.offer(Incoming {
                 request,
                 tenant: served.tenant,
                 plan: planned.key.clone(),
@@ -129,7 +165,7 @@ impl Service {
                 reply,
             });
             offered.get_or_insert(handed_in);
-            waits.push(Wait { engine: &self.engine, request, answer, over: false });
+            waits.push(Wait { engine: &residence.engine, request, answer, over: false, _charge: charge });
             first += count;
         }
         if let Some(offered) = offered {
@@ -141,18 +177,108 @@ impl Service {
         }
         Ok(parts)
     }
+
+    /// What comes of a request that a device did not answer.
+    fn miss(&self, model: &str, allowed: Duration, why: NotAnswered) -> Miss {
+        let next = match &why {
+            NotAnswered::Refused(
+                Refusal::TooLate { .. }
+                | Refusal::QueueFull { .. }
+                | Refusal::QueueBytesFull { .. }
+                | Refusal::OverShare { .. },
+            ) => Next::Device,
+            NotAnswered::Refused(Refusal::UnknownTenant(_)) | NotAnswered::Unloaded => Next::Replaced,
+            NotAnswered::DeviceLost(_) => Next::Moved,
+            // An engine that is gone says so, too.
+            NotAnswered::Stopping if !self.stopping.load(Ordering::Acquire) => Next::Moved,
+            _ => Next::Never,
+        };
+        Miss { rejection: rejection(model, allowed, why), next }
+    }
+
+    /// The tenant again, once it is on other devices than before. `None` when it will not be, or not in time.
+    async fn moved(
+        &self,
+        request: &InferRequest,
+        before: &Arc<Served>,
+        arrived: Instant,
+    ) -> Option<Arc<Served>> {
+        let until = arrived + request.timeout.or(before.slo).unwrap_or(MOVING).min(MOVING);
+        loop {
+            if self.registry.fleet().running() == 0 {
+                return None;
+            }
+            match self.registry.find(&request.model, request.version) {
+                Found::Ready(served) if !Arc::ptr_eq(&served, before) => return Some(served),
+                Found::Ready(_) | Found::Loading => {}
+                Found::Failed(_) | Found::Unknown => return None,
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// How long a request that says nothing else waits for its tenant to be loaded on another device, and how often it looks.
+const MOVING: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A request that was not answered.
+#[derive(Debug)]
+struct Miss {
+    /// What its caller hears, unless it is answered after all.
+    rejection: Rejection,
+    next: Next,
+}
+
+/// What else may be tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    /// Nothing.
+    Never,
+    /// Another device that has the tenant.
+    Device,
+    /// The tenant that took its place, if there is one.
+    Replaced,
+    /// The tenant, once it is on another device.
+    Moved,
+}
+
+impl From<Rejection> for Miss {
+    fn from(rejection: Rejection) -> Miss {
+        Miss { rejection, next: Next::Never }
+    }
+}
+
+/// The devices that have a tenant, in the order in which they would be done with a request. A plan that a device has not made yet costs nothing
+/// by prediction, so every device is tried.
+fn in_turn<'a>(served: &'a Served, bound: &Bound) -> Vec<&'a Residence> {
+    if let [only] = served.residences.as_slice() {
+        return vec![only];
+    }
+    let finish = |residence: &Arc<Residence>| {
+        let backlog = residence.engine.backlog().length();
+        residence
+            .class
+            .planned_before(bound)
+            .map_or(backlog, |planned| planned.pace.finish(backlog, bound.items))
+    };
+    let finishes: Vec<Duration> = served.residences.iter().map(finish).collect();
+    routing::order(&finishes).into_iter().map(|index| &*served.residences[index]).collect()
 }
 
 impl Backend for Service {
     fn live(&self) -> bool {
-        self.engine.is_running() || self.stopping.load(Ordering::Acquire)
+        self.registry.fleet().running() > 0 || self.stopping.load(Ordering::Acquire)
     }
 
     fn ready(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Acquire) {
             return Err("the server is shutting down".to_owned());
         }
-        if !self.engine.is_running() {
+        if self.registry.fleet().running() == 0 {
             return Err("the engine has stopped; restart the server".to_owned());
         }
         if !self.registry.settled() {
@@ -176,20 +302,28 @@ impl Backend for Service {
         }
     }
 
+    fn devices(&self) -> Vec<DeviceStatus> {
+        self.registry.fleet().status()
+    }
+
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Rejection> {
         let arrived = Instant::now();
         let mut served = self.find(&request.model, request.version)?;
         loop {
-            let answer = self.run(&served, &request, arrived).await;
-            // Unloaded while it waited. If that was to make place for the same tenant's new weights, they answer in its stead.
-            if let Err(Rejection::Cancelled(_)) = answer
-                && let Ok(next) = self.find(&request.model, request.version)
-                && next.tenant != served.tenant
-            {
-                served = next;
-                continue;
-            }
-            return answer;
+            let Miss { rejection, next } = match self.run(&served, &request, arrived).await {
+                Ok(response) => return Ok(response),
+                Err(miss) => miss,
+            };
+            let again = match next {
+                Next::Never | Next::Device => None,
+                // Unloaded while it waited. If that was to make place for the same tenant's new weights, they answer in its stead.
+                Next::Replaced => {
+                    let found = self.find(&request.model, request.version).ok();
+                    found.filter(|found| found.tenant != served.tenant)
+                }
+                Next::Moved => self.moved(&request, &served, arrived).await,
+            };
+            served = again.ok_or(rejection)?;
         }
     }
 }
@@ -200,6 +334,7 @@ struct Wait<'a> {
     request: RequestId,
     answer: oneshot::Receiver<Answer>,
     over: bool,
+    _charge: Charge,
 }
 
 impl Wait<'_> {
@@ -294,6 +429,16 @@ fn shape_of(port: &Port, bytes: usize) -> Vec<u64> {
     shape
 }
 
+/// What comes of a request for which a device has no plan: what it is for the model itself it is everywhere.
+fn unplanned(model: &str, residence: &Residence, error: &NoPlan) -> Miss {
+    let next = match error {
+        NoPlan::Unplannable { .. } => Next::Never,
+        NoPlan::Device(_) | NoPlan::Interrupted if residence.engine.is_running() => Next::Device,
+        NoPlan::Device(_) | NoPlan::Interrupted => Next::Moved,
+    };
+    Miss { rejection: no_plan(model, error), next }
+}
+
 fn no_plan(model: &str, error: &NoPlan) -> Rejection {
     match error {
         NoPlan::Unplannable { .. } => Rejection::Invalid(format!("model '{model}': {error}")),
@@ -331,9 +476,9 @@ fn rejection(model: &str, allowed: Duration, why: NotAnswered) -> Rejection {
         NotAnswered::Failed(error @ tessera_device::RequestError::IdOutOfRange { .. }) => {
             Rejection::Invalid(format!("model '{model}': {error}"))
         }
-        NotAnswered::Failed(tessera_device::RequestError::DeviceFailed(why)) | NotAnswered::Lost(why) => {
-            Rejection::Internal(why)
-        }
+        NotAnswered::Failed(tessera_device::RequestError::DeviceFailed(why))
+        | NotAnswered::DeviceLost(why)
+        | NotAnswered::Lost(why) => Rejection::Internal(why),
         gone @ NotAnswered::PlanGone => Rejection::Internal(gone.to_string()),
     }
 }

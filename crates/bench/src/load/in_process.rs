@@ -79,7 +79,7 @@ impl InProcess {
             let name = model.architecture.name;
             let file = class::load_bytes(model.bytes(tenant_seed(seed, number)), None)?;
             let (tenant, class, slot) = backstage
-                .add_tenant(file, backstage.means.precision, *slo)
+                .add_tenant(&file, backstage.means.precision, *slo)
                 .with_context(|| format!("tenant {number}, {name}, cannot be loaded"))?;
             let bound = class.class.bind_without_free_dims();
             let bound = bound.with_context(|| format!("{name} has free dimensions beside the batch"))?;

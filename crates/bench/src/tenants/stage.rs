@@ -250,6 +250,6 @@ fn load_all(options: &Options, backstage: &Backstage, runtime: &Runtime) -> Resu
 
 fn load(options: &Options, backstage: &Backstage, number: usize) -> Result<Loaded> {
     let model = class::load_bytes(options.model.bytes(tenant_seed(options.seed, number)), None)?;
-    let loaded = backstage.add_tenant(model, options.precision, None);
+    let loaded = backstage.add_tenant(&model, options.precision, None);
     loaded.with_context(|| format!("tenant {number} cannot be loaded"))
 }

@@ -1,5 +1,6 @@
 //! From words to values. Each reader's error says what is allowed; the caller adds key, value and source.
 
+use crate::placement::Replicas;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -111,6 +112,10 @@ pub(super) fn count_or_auto(words: &[String]) -> Read<Option<NonZeroU32>> {
         "auto" => Ok(None),
         _ => number(words, "auto, or a whole number from 1 to 4294967295").map(Some),
     }
+}
+
+pub(super) fn replicas(words: &[String]) -> Read<Replicas> {
+    one(words)?.parse()
 }
 
 /// Bytes, or none for no limit of ours.

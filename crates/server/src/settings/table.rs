@@ -2,6 +2,7 @@
 
 use super::read::{self, DeviceWord, LogFormat};
 use super::source::{Given, SettingsError};
+use crate::placement::Replicas;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -74,13 +75,15 @@ settings! {
     model_repository: PathBuf = "model_repository", "DIR", read::folder, required, false,
         "Folder of models: DIR/TENANT.onnx, DIR/TENANT/model.onnx or DIR/TENANT/VERSION/model.onnx. It is watched.";
     devices: Vec<DeviceWord> = "device", "DEVICE", read::devices, "auto", true,
-        "Where to run: auto (an NVIDIA card where there is one, else the CPU), cpu, cpu:0-3 for some cores, or cuda:0. May be given several times.";
+        "Where to run: auto (an NVIDIA card where there is one, else the CPU), cpu, cpu:0-3 for some cores, or cuda:0. May be given several times: tenants are spread over all of them; core sets must not overlap.";
     precision: Option<Precision> = "precision", "PRECISION", read::precision, "auto", false,
         "How the numbers of tenants that say nothing are held and multiplied: fp32, tf32, bf16 or fp16; auto is fp32 on a CPU and tf32 on a card.";
     partitions: Option<NonZeroU32> = "partitions", "N", read::count_or_auto, "auto", false,
-        "Shares of the device that run launches side by side; auto is one, and for the policy `space` on a card one stream for each of 16 tenants.";
+        "Shares of each device that run launches side by side; auto is one, and for the policy `space` on a card one stream for each of 16 tenants.";
     memory_limit: Option<Bytes> = "memory_limit_bytes", "BYTES", read::bytes_or_auto, "auto", false,
-        "Most bytes that weights and arenas may take on the device; auto is all there are.";
+        "Most bytes that weights and arenas may take on each device; auto is all there are.";
+    replicas: Replicas = "replicas", "N|all", read::replicas, "1", false,
+        "On how many of the devices a tenant is whose tenant.toml does not say: its weights are kept, and its requests answered, on each of them.";
     policy: Policy = "policy", "POLICY", read::policy, "space-time", false,
         "Who runs when: space-time (tenants share launches), space, time or exclusive.";
     tenant_batching: bool = "tenant_batching", "on|off", read::switch, "on", false,

@@ -56,6 +56,11 @@ impl Backend for Fake {
         Ok(())
     }
 
+    fn devices(&self) -> Vec<tessera_server::DeviceStatus> {
+        let (name, description) = ("fake:0".to_owned(), "some arithmetic".to_owned());
+        vec![tessera_server::DeviceStatus { name, description, running: true, tenants: 6 }]
+    }
+
     fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<ModelInfo>, Rejection> {
         if !NAMES.contains(&name) {
             return Err(Rejection::UnknownModel { model: name.into() });

@@ -16,6 +16,7 @@ mod weights;
 
 mod answers;
 mod classes;
+mod devices;
 mod engine;
 mod minilm;
 mod repository;

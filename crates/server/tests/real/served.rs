@@ -3,10 +3,12 @@
 use crate::client::{self, Answer};
 use crate::fixture;
 use crate::tensors::{Form, Tensors, outputs, repeated, request};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tessera_server::Settings;
+use tessera_server::devices::Open;
 use tessera_server::server::{Ended, Server};
 use tessera_server::settings::DeviceWord;
 use tokio::sync::oneshot;
@@ -46,13 +48,22 @@ impl Served {
 
     /// A server that may still be loading.
     pub(crate) fn with(settings: Settings) -> Served {
+        Served::run(|| async { Server::start(settings).await.unwrap() })
+    }
+
+    /// A server on devices of the test's own, that may still be loading.
+    pub(crate) fn on(settings: Settings, devices: Vec<Open<'static>>) -> Served {
+        Served::run(|| async { Server::start_on(settings, devices).await.unwrap() })
+    }
+
+    fn run<F: Future<Output = Server>>(start: impl FnOnce() -> F + Send + 'static) -> Served {
         let (stop, stopped) = oneshot::channel::<()>();
         let (bound, addresses) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = Server::start(settings).await.unwrap();
+                let server = start().await;
                 bound.send((server.http_address(), server.metrics_address())).unwrap();
                 server.run(async { stopped.await.unwrap_or(()) }).await
             })
