@@ -73,11 +73,11 @@ fn requests_of_several_items_count_as_many_inferences() {
 
 #[test]
 fn an_answer_that_neighbours_move_is_no_result() {
-    let error = on_double(&options("mlp", 3), Answers::BySlotAndLanes).unwrap_err();
+    let error = on_double(&options("mlp", 3), Answers::ByWeightsAndLanes).unwrap_err();
     assert!(format!("{error:#}").contains("in other bits than alone"), "{error:#}");
     // Where nobody shares a launch there is nothing to notice.
     let alone = Options { policies: vec![Policy::Time, Policy::Space], ..options("mlp", 3) };
-    on_double(&alone, Answers::BySlotAndLanes).unwrap();
+    on_double(&alone, Answers::ByWeightsAndLanes).unwrap();
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn steps_are_timed_for_all_tenants_where_the_device_can() {
         rounds: 1,
         ..options("mlp", tenants)
     };
-    let report = on_double(&with_steps(3), Answers::BySlot).unwrap();
+    let report = on_double(&with_steps(3), Answers::ByWeights).unwrap();
     let steps = report.steps.as_ref().unwrap();
     assert_eq!(steps.len(), 3, "one product a layer: {steps:?}");
     // The double takes a microsecond a lane for each, and no floor is known for it.
@@ -116,7 +116,7 @@ fn steps_are_timed_for_all_tenants_where_the_device_can() {
 #[test]
 fn the_loop_around_the_device_is_no_bottleneck() {
     let many = Options { length: Duration::from_secs(1), ..options("mlp", 32) };
-    let report = on_double(&many, Answers::BySlot).unwrap();
+    let report = on_double(&many, Answers::ByWeights).unwrap();
     eprintln!("{report}");
     // A graphics card answers some 30,000 a second. An idle core of 2026 does 190,000; the margin is for tests beside this one.
     let rate = report.policies[0].inferences_per_s.max;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,10 +17,10 @@ use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
 /// What the double answers with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answers {
-    /// The slot's number: as a device should, the same alone and among others.
-    BySlot,
-    /// The slot's number and how many lanes there are: neighbours show.
-    BySlotAndLanes,
+    /// What the weights hash to: as a device should, the same alone and among others, whichever slot they came to.
+    ByWeights,
+    /// The same, and how many lanes there are: neighbours show.
+    ByWeightsAndLanes,
     /// The same for everybody: as if all had the same weights.
     Alike,
 }
@@ -72,8 +73,11 @@ impl Device for Double {
         Ok(self.target)
     }
 
-    fn upload(&self, _: ClassId, _: &Arc<SlotLayout>, _: Packed) -> Result<Slot, DeviceError> {
-        Ok(Slot::new(SlotId(self.number()), 0, Arc::new(())))
+    fn upload(&self, _: ClassId, _: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
+        let mut hasher = DefaultHasher::new();
+        packed.bytes().hash(&mut hasher);
+        // The generation of a use goes where its slot goes, and nobody else reads it here.
+        Ok(Slot::new(SlotId(self.number()), hasher.finish(), Arc::new(())))
     }
 
     fn compile(
@@ -101,12 +105,14 @@ impl Device for Double {
         let plan = self.programs.lock().unwrap()[&launch.program].clone();
         let answers = launch.lanes.iter().map(|lane| {
             let number = match self.answers {
-                Answers::BySlot => lane.slot.id().0,
-                Answers::BySlotAndLanes => lane.slot.id().0 + 100 * lanes,
+                Answers::ByWeights => lane.slot.generation(),
+                Answers::ByWeightsAndLanes => lane.slot.generation().wrapping_add(lanes),
                 Answers::Alike => 1,
             };
             let answer = |items: u32| {
-                let of = |port: &Port| vec![number as u8; port.bytes_per_item() * items as usize];
+                // Whole numbers, so that no float among them is none; two tenants of a few dozen hardly share all of 2²⁴.
+                let float = ((number % (1 << 24)) as f32).to_le_bytes();
+                let of = |port: &Port| float.repeat(port.bytes_per_item() * items as usize / float.len());
                 Ok(plan.outputs.iter().map(|port| Bytes::from(of(port))).collect())
             };
             lane.requests.iter().map(|request| answer(request.items)).collect()
