@@ -57,7 +57,7 @@ def infer_inputs(module, arrays, binary=True):
     """`arrays` as the client's own inputs; `module` is tritonclient.http or tritonclient.http.aio."""
     inputs = []
     for name, array in arrays.items():
-        datatype = {np.dtype(np.float32): "FP32", np.dtype(np.int64): "INT64"}[array.dtype]
+        datatype = {np.dtype(np.float32): "FP32", np.dtype(np.int32): "INT32", np.dtype(np.int64): "INT64"}[array.dtype]
         tensor = module.InferInput(name, list(array.shape), datatype)
         tensor.set_data_from_numpy(np.ascontiguousarray(array), binary_data=binary)
         inputs.append(tensor)

@@ -2,7 +2,7 @@
 import pytest
 from conftest import CASES
 
-DATATYPES = {"float32": "FP32", "int64": "INT64"}
+DATATYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}
 
 
 def test_the_server_names_itself_and_its_extensions(client):
