@@ -5,16 +5,16 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+mod cpu;
+
 use bytes::Bytes;
+use cpu::Cpu;
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use tessera_core::{ClassId, LaunchId, PartitionId, PlanKey, Precision};
-use tessera_device::conformance::{bell, floats, relative_l2};
-use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::conformance::{floats, relative_l2};
 use tessera_device::{Device, Lane, LaneRequest, Launch, Room};
 use tessera_planner::class::{self, Model};
 use tessera_planner::graph::ParamId;
@@ -25,18 +25,7 @@ use tessera_planner::{Plan, PlanError, SlotLayout, Tensor, npz};
 /// What the project asks of every device in fp32, relative L2.
 const TOLERANCE: f64 = 1e-5;
 
-struct Cpu {
-    device: CpuDevice,
-    bell: Receiver<()>,
-}
-
 impl Cpu {
-    fn open() -> Cpu {
-        let (wake, bell) = bell();
-        let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
-        Cpu { device: CpuDevice::open(&options, wake).unwrap(), bell }
-    }
-
     /// The answer to `x`, whose axis 0 is the batch, and whether its items were proven independent.
     fn answer(&self, model: &Model, x: &Tensor) -> Result<(Vec<f32>, bool), String> {
         let class = &model.class;

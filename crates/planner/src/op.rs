@@ -4,9 +4,15 @@
 //! (`onnx::table`). Where ONNX moved an attribute to an input over the years (`axes`, `pads`, clip bounds), the
 //! value is an *input* here, as in the newest opset. Meaning: [`crate::reference`]; shapes: [`crate::infer`].
 
+mod equation;
+mod recurrent;
 mod resize;
+mod window;
 
+pub use equation::Equation;
+pub use recurrent::{Cell, CellKind, Direction, Recurrent};
 pub use resize::{Aspect, Coordinates, Interpolation, Nearest, Resize};
+pub use window::{Cut, Padding, Transposed, Window};
 
 use crate::tensor::Tensor;
 use tessera_core::DType;
@@ -343,211 +349,6 @@ pub enum Reduction {
     SumSquare,
     LogSum,
     LogSumExp,
-}
-
-/// How a window moves over the spatial axes of a convolution or a pool.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Window {
-    /// Extent of the window, per spatial axis.
-    pub kernel: Vec<usize>,
-    /// Steps between windows.
-    pub strides: Vec<usize>,
-    /// Steps between elements of one window.
-    pub dilations: Vec<usize>,
-    /// What is added around the input.
-    pub padding: Padding,
-    /// Whether a last, partial window counts (pools only).
-    pub ceil_mode: bool,
-}
-
-/// What is added around the input of a window.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Padding {
-    /// So many elements before and after, per spatial axis.
-    Explicit(Vec<(usize, usize)>),
-    /// So that the output has `ceil(input / stride)` elements, the odd one after.
-    SameUpper,
-    /// The same, the odd one before.
-    SameLower,
-    /// Zeros between the elements, and around them so many that the window undoes a convolution. The window's own strides are one.
-    Transposed(Transposed),
-}
-
-/// How a transposed convolution spreads its input.
-///
-/// Input element `i` meets tap `k` of the kernel (in the order in which ONNX writes it) in element `i·stride + k·dilation` of the full result, from which
-/// the padding is then cut off.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Transposed {
-    /// Steps between neighbouring input elements, per spatial axis.
-    pub strides: Vec<usize>,
-    /// Elements added after the full result.
-    pub output_padding: Vec<usize>,
-    /// What is cut off.
-    pub cut: Cut,
-}
-
-/// What is cut off the full result of a transposed convolution.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Cut {
-    /// So many elements before and after, per spatial axis.
-    Explicit(Vec<(usize, usize)>),
-    /// So that `input · stride` elements stay, or those that are given.
-    Same {
-        /// The extents that stay, per spatial axis.
-        output: Option<Vec<usize>>,
-        /// Whether the odd element is cut after (SAME_UPPER), not before.
-        upper: bool,
-    },
-}
-
-/// Which letter each axis of Einsum's inputs and output has. Letters are numbered in the order in which they are first met.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Equation {
-    /// Per input, the letter of each axis; one that stands twice means the diagonal.
-    pub inputs: Vec<Vec<u8>>,
-    /// The letter of each axis of the output; all others are summed over.
-    pub output: Vec<u8>,
-}
-
-impl Equation {
-    /// The length of every letter; `None` when inputs of these shapes do not have it. A length of one meets any other.
-    pub(crate) fn lengths(&self, shapes: &[&[usize]]) -> Option<Vec<usize>> {
-        let letters = self.inputs.iter().flatten().map(|&letter| usize::from(letter) + 1).max().unwrap_or(0);
-        let mut lengths = vec![1; letters];
-        for (labels, dims) in self.inputs.iter().zip(shapes) {
-            if labels.len() != dims.len() {
-                return None;
-            }
-            for (&label, &dim) in labels.iter().zip(*dims) {
-                let length = &mut lengths[usize::from(label)];
-                match (*length, dim) {
-                    (have, dim) if have == dim || dim == 1 => {}
-                    (1, dim) => *length = dim,
-                    _ => return None,
-                }
-            }
-        }
-        Some(lengths)
-    }
-}
-
-impl std::fmt::Display for Equation {
-    /// `ab,bc->ac`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let term = |labels: &[u8]| -> String {
-            let letter = |&label: &u8| ('a'..='z').chain('A'..='Z').nth(usize::from(label)).unwrap_or('?');
-            labels.iter().map(letter).collect()
-        };
-        let inputs: Vec<String> = self.inputs.iter().map(|labels| term(labels)).collect();
-        write!(f, "{}->{}", inputs.join(","), term(&self.output))
-    }
-}
-
-/// The attributes of LSTM, GRU and RNN.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Recurrent {
-    /// Size of the state.
-    pub hidden: usize,
-    /// Which way time runs.
-    pub direction: Direction,
-    /// What is done at each time; `functions` are those of all directions, one after the other.
-    pub cell: Cell,
-}
-
-/// What a recurrent layer does at each time.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Cell {
-    /// Its equations.
-    pub kind: CellKind,
-    /// ONNX's `f`, `g` and `h`, as many as the equations have ([`CellKind::functions`]).
-    pub functions: Vec<Unary>,
-    /// Arguments of `f` and `g` are kept between minus and plus this.
-    pub clip: Option<f32>,
-}
-
-/// The equations of a recurrent cell, written out in [`crate::reference`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum CellKind {
-    /// Gates i, o, f and a candidate.
-    Lstm {
-        /// Whether the forget gate is what the input gate leaves: `1 − i`.
-        input_forget: bool,
-    },
-    /// Gates z, r and a candidate.
-    Gru {
-        /// Whether the reset gate scales what the candidate takes from the state, rather than the state itself.
-        linear_before_reset: bool,
-    },
-    /// One function of the sum of both products.
-    Rnn,
-}
-
-impl CellKind {
-    /// Sums per unit: gates and candidate.
-    pub const fn gates(self) -> usize {
-        match self {
-            CellKind::Lstm { .. } => 4,
-            CellKind::Gru { .. } => 3,
-            CellKind::Rnn => 1,
-        }
-    }
-
-    /// How many functions the equations have.
-    pub const fn functions(self) -> usize {
-        match self {
-            CellKind::Lstm { .. } => 3,
-            CellKind::Gru { .. } => 2,
-            CellKind::Rnn => 1,
-        }
-    }
-
-    /// The functions that ONNX means where a file names none.
-    pub const fn usual_functions(self) -> &'static [Unary] {
-        match self {
-            CellKind::Lstm { .. } => &[Unary::Sigmoid, Unary::Tanh, Unary::Tanh],
-            CellKind::Gru { .. } => &[Unary::Sigmoid, Unary::Tanh],
-            CellKind::Rnn => &[Unary::Tanh],
-        }
-    }
-
-    /// The ONNX operator's name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            CellKind::Lstm { .. } => "LSTM",
-            CellKind::Gru { .. } => "GRU",
-            CellKind::Rnn => "RNN",
-        }
-    }
-}
-
-impl Cell {
-    /// The cell of one direction of a layer.
-    pub fn of_direction(&self, direction: usize) -> Cell {
-        let count = self.kind.functions();
-        Cell { functions: self.functions[direction * count..][..count].to_vec(), ..self.clone() }
-    }
-}
-
-/// Which way time runs in a recurrent layer.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Direction {
-    /// First element first.
-    Forward,
-    /// Last element first.
-    Reverse,
-    /// Both, as two layers side by side.
-    Bidirectional,
-}
-
-impl Direction {
-    /// How many layers it is.
-    pub const fn count(self) -> usize {
-        match self {
-            Direction::Forward | Direction::Reverse => 1,
-            Direction::Bidirectional => 2,
-        }
-    }
 }
 
 /// What padding is made of.

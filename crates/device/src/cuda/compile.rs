@@ -21,6 +21,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("recurrent.cuh", include_str!("kernels/recurrent.cuh")),
     ("recurrent_cell.cuh", include_str!("kernels/recurrent_cell.cuh")),
     ("recurrent_fragments.cuh", include_str!("kernels/recurrent_fragments.cuh")),
+    ("recurrent_state.cuh", include_str!("kernels/recurrent_state.cuh")),
     ("slices.cuh", include_str!("kernels/slices.cuh")),
     ("types.cuh", include_str!("kernels/types.cuh")),
     ("vector.cuh", include_str!("kernels/vector.cuh")),

@@ -8,20 +8,20 @@
 
 #[path = "../../../planner/tests/common/mod.rs"]
 mod common;
+#[path = "../cpu/mod.rs"]
+mod cpu;
 mod network;
 
 use bytes::Bytes;
+use cpu::Cpu;
 use network::{Layer, Network, network};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tessera_core::{LaunchId, PartitionId, PlanKey, Precision};
-use tessera_device::conformance::{bell, floats};
-use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::conformance::floats;
 use tessera_device::{Device, Lane, LaneRequest, Launch, Room};
 use tessera_planner::class::{self, Model};
 use tessera_planner::graph::{ParamData, ParamId};
@@ -32,19 +32,6 @@ use tessera_planner::{Packed, SlotLayout, Tensor, interpret, reference, source};
 
 /// Items of the largest request.
 const BATCH: usize = 7;
-
-struct Cpu {
-    device: CpuDevice,
-    bell: Receiver<()>,
-}
-
-impl Cpu {
-    fn open() -> Cpu {
-        let (wake, bell) = bell();
-        let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
-        Cpu { device: CpuDevice::open(&options, wake).unwrap(), bell }
-    }
-}
 
 /// What the network is, by the reference: every output, all items.
 fn truth(file: &[u8], x: &Tensor) -> Result<Vec<Tensor>, String> {

@@ -121,22 +121,8 @@ impl Lowering<'_> {
         let lead: Vec<usize> = dims[..batch.len()].to_vec();
         let left = self.matrices(node, &a.ordered(&[&batch[..], &rows, &inner].concat()), &lead, [m, k]);
         let right = self.matrices(node, &b.ordered(&[&batch[..], &inner, &columns].concat()), &lead, [k, n]);
-        let merged = merge(&lead, &[&left.strides[..lead.len()], &right.strides[..lead.len()]]);
-        let access = |view: &View, which: usize| Access {
-            operand: view.operand,
-            offset: view.offset,
-            strides: merged
-                .iter()
-                .map(|(_, strides)| strides[which])
-                .chain(view.strides[lead.len()..].iter().copied())
-                .collect(),
-        };
-        let (left, right) = (access(&left, 0), access(&right, 1));
-        let batch: Vec<usize> = merged.iter().map(|(dim, _)| *dim).collect();
         let (buffer, view) = self.in_order(DType::F32, &dims);
-        let flops = 2 * (batch.iter().product::<usize>() * m * n * k) as u64;
-        let kind = StepKind::MatMul { batch, m, n, k, a: left, b: right, alpha: 1.0, out: buffer };
-        self.push(node, kind, flops);
+        self.push_mat_mul(node, &lead, [&left, &right], [m, n, k], buffer);
         Term { labels, view }
     }
 

@@ -4,7 +4,7 @@ use super::view::{View, merge, signed};
 use super::{Lowering, PlanError};
 use crate::net::Node;
 use crate::pack::WeightId;
-use crate::plan::{Access, Activation, Epilogue, Operand, StepKind};
+use crate::plan::{Access, Activation, BufferId, Epilogue, Operand, StepKind};
 use crate::shape::broadcast;
 use tessera_core::DType;
 
@@ -100,7 +100,21 @@ impl Lowering<'_> {
             self.make(DType::F32, &dims, &order)
         };
         let view = view.reshaped(self.net.dims(out)).expect("a dense result has any shape of its size");
-        let merged = merge(&batch, &[&a.strides[..batch.len()], &b.strides[..batch.len()]]);
+        self.push_mat_mul(node, &batch, [&a, &b], [m, n, k], buffer);
+        self.set(out, view);
+        Ok(())
+    }
+
+    /// `a [batch…, m, k]` times `b [batch…, k, n]` into a dense buffer.
+    pub(super) fn push_mat_mul(
+        &mut self,
+        node: &Node,
+        batch: &[usize],
+        [a, b]: [&View; 2],
+        [m, n, k]: [usize; 3],
+        out: BufferId,
+    ) {
+        let merged = merge(batch, &[&a.strides[..batch.len()], &b.strides[..batch.len()]]);
         let access = |view: &View, which: usize| Access {
             operand: view.operand,
             offset: view.offset,
@@ -110,12 +124,10 @@ impl Lowering<'_> {
                 .chain(view.strides[batch.len()..].iter().copied())
                 .collect(),
         };
-        let (a, b) = (access(&a, 0), access(&b, 1));
+        let (a, b) = (access(a, 0), access(b, 1));
         let batch: Vec<usize> = merged.iter().map(|(dim, _)| *dim).collect();
         let flops = 2 * (batch.iter().product::<usize>() * m * n * k) as u64;
-        self.push(node, StepKind::MatMul { batch, m, n, k, a, b, alpha: 1.0, out: buffer }, flops);
-        self.set(out, view);
-        Ok(())
+        self.push(node, StepKind::MatMul { batch, m, n, k, a, b, alpha: 1.0, out }, flops);
     }
 }
 

@@ -18,26 +18,8 @@
 //   -DREVERSE=1 -DLENGTHS=1 -DH0_TYPE -DC0_TYPE (not where the state is zero) -DWITH_Y -DWITH_H -DWITH_C
 //   and those of recurrent_cell.cuh
 #include "cluster.cuh"
-#include "recurrent_cell.cuh"
 #include "recurrent_fragments.cuh"
-
-struct Params {
-    Launch launch;
-    Operand r;
-    Operand bias;
-    Operand peephole;
-    Operand length;  // i32
-    Operand h0;
-    Operand c0;
-    Operand y;
-    Operand h;
-    Operand c;
-    u64 gates;  // Gates [rows][HIDDEN]: what the input gives
-    u64 y_offset, y_stride;
-    u32 time;
-    float clip;
-};
-static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/recurrent.rs");
+#include "recurrent_state.cuh"
 
 constexpr u32 THREADS = 256, WARPS = THREADS / 32;
 constexpr u32 K_BLOCKS = (HIDDEN * sizeof(real) + BLOCK_ROW_BYTES - 1) / BLOCK_ROW_BYTES;

@@ -14,25 +14,7 @@
 //   and those of recurrent_cell.cuh
 #include "cluster.cuh"
 #define STRICT 1
-#include "recurrent_cell.cuh"
-
-struct Params {
-    Launch launch;
-    Operand r;
-    Operand bias;
-    Operand peephole;
-    Operand length;  // i32
-    Operand h0;
-    Operand c0;
-    Operand y;
-    Operand h;
-    Operand c;
-    u64 gates;  // Gates [rows][HIDDEN]: what the input gives
-    u64 y_offset, y_stride;
-    u32 time;
-    float clip;
-};
-static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/recurrent.rs");
+#include "recurrent_state.cuh"
 
 constexpr u32 THREADS = 512, SLICES = 8, PASS = 64, PANEL = 64;
 constexpr u32 UNITS = (HIDDEN + CLUSTER - 1) / CLUSTER;

@@ -1,0 +1,322 @@
+//! What is to be loaded, loaded again, unloaded or moved: the one thread that changes the registry's table.
+//!
+//! ```text
+//!   every poll: folder ─▶ catalog ─▶ gone? unload      every look: a device lost? its tenants are to be loaded elsewhere
+//!                                 ─▶ new, changed, failed a while ago, and its base is there? ─▶ job ─▶ loaders ─▶ serve
+//! ```
+
+use super::{Event, Found, Job, Registry, Residence, Served, Version};
+use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
+use crate::engine::Home;
+use crate::fleet::Settled;
+use crate::loader::{self, LoadError, Loaded};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tessera_core::TenantId;
+use tessera_planner::class::Model;
+
+/// The only writer of the table.
+pub(super) struct Manager {
+    registry: Arc<Registry>,
+    jobs: Sender<Job>,
+    inbox: Receiver<Event>,
+    poll: Duration,
+    catalog: Catalog,
+    /// What the loaders have now.
+    loading: HashMap<(String, u64), Source>,
+    /// What each version was made from, loaded or failed, so that it is tried again only when that changes.
+    tried: HashMap<(String, u64), (Source, TenantFile)>,
+    /// When versions that failed are tried again although their own file is the same: what a model points to may arrive after it. The
+    /// wait doubles each time.
+    again: HashMap<(String, u64), (Instant, Duration)>,
+    /// Devices that were found lost.
+    lost: HashSet<usize>,
+}
+
+/// How often the manager looks whether a device was lost.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// First and longest wait before a failed version is tried again.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+impl Manager {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        jobs: Sender<Job>,
+        inbox: Receiver<Event>,
+        poll: Duration,
+    ) -> Manager {
+        Manager {
+            registry,
+            jobs,
+            inbox,
+            poll,
+            catalog: Catalog::default(),
+            loading: HashMap::new(),
+            tried: HashMap::new(),
+            again: HashMap::new(),
+            lost: HashSet::new(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut next_read = Instant::now();
+        loop {
+            if Instant::now() >= next_read {
+                self.read();
+                next_read = Instant::now() + self.poll;
+            }
+            self.leave_lost_devices();
+            self.order();
+            if self.loading.is_empty() && !self.registry.settled.swap(true, Ordering::AcqRel) {
+                let (ready, _, failed) = self.registry.counts();
+                tracing::info!(
+                    ready,
+                    failed,
+                    classes = self.registry.fleet.classes(),
+                    "the repository is loaded"
+                );
+            }
+            let mut wait = next_read.saturating_duration_since(Instant::now());
+            if self.registry.fleet.stations().len() > 1 {
+                wait = wait.min(LOOK);
+            }
+            match self.inbox.recv_timeout(wait) {
+                Ok(Event::Loaded(done)) => self.loaded(&done.0, done.1),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        match catalog::read(&self.registry.folder) {
+            Ok(catalog) => {
+                for (name, why) in &catalog.problems {
+                    if self.catalog.problems.get(name) != Some(why) {
+                        tracing::warn!(tenant = name, why, "cannot be served");
+                    }
+                }
+                self.catalog = catalog;
+                self.remove_what_is_gone();
+            }
+            Err(error) => {
+                let folder = self.registry.folder.display();
+                tracing::warn!(%folder, %error, "the repository cannot be read; serving what is loaded");
+            }
+        }
+    }
+
+    fn remove_what_is_gone(&mut self) {
+        let registry = self.registry.clone();
+        let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
+        // A tenant whose entry became a problem (a typo in its tenant.toml) keeps serving what it served.
+        let wanted = |name: &str, version: u64| {
+            self.catalog.problems.contains_key(name)
+                || self
+                    .catalog
+                    .tenants
+                    .get(name)
+                    .is_some_and(|listing| listing.versions.contains_key(&version))
+        };
+        table.tenants.retain(|name, versions| {
+            versions.retain(|&number, version| {
+                let keep = wanted(name, number);
+                if !keep && let Version::Ready(served) = version {
+                    tracing::info!(tenant = name, version = number, "unloaded");
+                    served.remove();
+                }
+                keep
+            });
+            if versions.is_empty() {
+                registry.fleet.metrics().tenant_unloaded(name);
+            }
+            !versions.is_empty()
+        });
+        let without = |(name, _): &(&String, &String)| !table.tenants.contains_key(*name);
+        let problems = self.catalog.problems.iter().filter(without);
+        table.problems = problems.map(|(name, why)| (name.clone(), why.clone())).collect();
+        self.tried.retain(|(name, version), _| wanted(name, *version));
+        self.again.retain(|(name, version), _| wanted(name, *version));
+    }
+
+    /// Takes tenants off devices that were lost, and has those loaded again that are now on too few. A version that is on none is loading until
+    /// then. With the only device everything is lost, and the server ends.
+    fn leave_lost_devices(&mut self) {
+        let registry = self.registry.clone();
+        let stations = registry.fleet.stations();
+        let runs: Vec<bool> = stations.iter().map(|station| station.runs()).collect();
+        let running = runs.iter().filter(|&&runs| runs).count();
+        if running == 0 || running == stations.len() {
+            return;
+        }
+        let mut moving = 0;
+        let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, versions) in &mut table.tenants {
+            for (&number, version) in versions {
+                let Version::Ready(served) = version else { continue };
+                let left: Vec<_> =
+                    served.residences.iter().filter(|residence| runs[residence.station]).cloned().collect();
+                if left.len() == served.residences.len() {
+                    continue;
+                }
+                if left.len() < served.replicas.of(running) {
+                    moving += 1;
+                    let key = (name.clone(), number);
+                    self.tried.remove(&key);
+                    self.again.remove(&key);
+                }
+                *version = match self.catalog.problems.get(name) {
+                    _ if !left.is_empty() => Version::Ready(Arc::new(served.on(left))),
+                    Some(why) => Version::Failed(format!(
+                        "its device was lost, and on another it cannot be loaded: {why}"
+                    )),
+                    None => Version::Loading,
+                };
+            }
+        }
+        drop(table);
+        for (index, station) in stations.iter().enumerate().filter(|(index, _)| !runs[*index]) {
+            if self.lost.insert(index) {
+                let why = station.means.device.failure().unwrap_or_else(|| "its engine ended".to_owned());
+                tracing::error!(
+                    device = station.name,
+                    why,
+                    tenants_to_load_elsewhere = moving,
+                    devices_left = running,
+                    "a device was lost; its tenants are served by the others"
+                );
+            }
+        }
+    }
+
+    /// Orders every version that is new or changed, once what it builds on is there.
+    fn order(&mut self) {
+        let catalog = std::mem::take(&mut self.catalog);
+        for (name, listing) in &catalog.tenants {
+            for (&version, source) in &listing.versions {
+                let key = (name.clone(), version);
+                let tried =
+                    self.tried.get(&key).is_some_and(|(of, terms)| of == source && *terms == listing.terms);
+                let again = self.again.get(&key).is_some_and(|(at, _)| *at <= Instant::now());
+                if (tried && !again) || self.loading.contains_key(&key) {
+                    continue;
+                }
+                match self.base_of(listing, &catalog) {
+                    Base::None => self.send(key, source, listing, None),
+                    Base::Ready(model) => self.send(key, source, listing, Some(model)),
+                    Base::Coming => self.show(&key, None),
+                    Base::Missing(why) => {
+                        self.tried.remove(&key);
+                        self.show(&key, Some(why));
+                    }
+                }
+            }
+        }
+        self.catalog = catalog;
+    }
+
+    fn base_of(&self, listing: &Listing, catalog: &Catalog) -> Base {
+        let Some(base) = &listing.terms.base else { return Base::None };
+        match self.registry.find(base, None) {
+            Found::Ready(_) if catalog.tenants.get(base).is_some_and(|of| of.terms.base.is_some()) => {
+                Base::Missing(format!("its base `{base}` has a base itself; name that one"))
+            }
+            Found::Ready(served) => Base::Ready(served.model.clone()),
+            Found::Failed(why) => Base::Missing(format!("its base `{base}` cannot be loaded: {why}")),
+            Found::Loading => Base::Coming,
+            Found::Unknown if catalog.tenants.contains_key(base) => Base::Coming,
+            Found::Unknown => Base::Missing(format!("its base `{base}` is not in the repository")),
+        }
+    }
+
+    fn send(&mut self, key: (String, u64), source: &Source, listing: &Listing, base: Option<Arc<Model>>) {
+        if !self.again.contains_key(&key) {
+            self.show(&key, None);
+        }
+        let (name, version) = key.clone();
+        let job = Job { name, version, source: source.clone(), terms: listing.terms.clone(), base };
+        self.loading.insert(key, source.clone());
+        // The loaders live as long as this sender.
+        let _ = self.jobs.send(job);
+    }
+
+    /// Shows a version that does not answer yet as loading, or as failed. One that answers goes on doing so.
+    fn show(&self, key: &(String, u64), failed: Option<String>) {
+        let mut table = self.registry.table.write().unwrap_or_else(PoisonError::into_inner);
+        let version =
+            table.tenants.entry(key.0.clone()).or_default().entry(key.1).or_insert(Version::Loading);
+        match (&version, failed) {
+            (Version::Ready(_), _) => {}
+            (_, Some(why)) => *version = Version::Failed(why),
+            (_, None) => *version = Version::Loading,
+        }
+    }
+
+    fn loaded(&mut self, job: &Job, loaded: Result<Loaded, LoadError>) {
+        let key = (job.name.clone(), job.version);
+        self.loading.remove(&key);
+        let listing = self.catalog.tenants.get(&job.name);
+        let wanted = listing.and_then(|listing| listing.versions.get(&job.version)).is_some();
+        if !wanted && !self.catalog.problems.contains_key(&job.name) {
+            return; // gone while it was loading
+        }
+        self.tried.insert(key.clone(), (job.source.clone(), job.terms.clone()));
+        match loaded {
+            Err(error) => {
+                let wait = self.again.get(&key).map_or(AGAIN.0, |(_, wait)| (*wait * 2).min(AGAIN.1));
+                self.again.insert(key.clone(), (Instant::now() + wait, wait));
+                self.show(&key, Some(error.to_string()));
+            }
+            Ok(loaded) => {
+                self.again.remove(&key);
+                self.serve(key, job, loaded);
+            }
+        }
+    }
+
+    fn serve(&mut self, key: (String, u64), job: &Job, loaded: Loaded) {
+        let registry = &self.registry;
+        let tenant = TenantId(registry.tenants_ever.fetch_add(1, Ordering::Relaxed));
+        let queue = registry.fleet.metrics().tenant_loaded(&job.name);
+        let residences = loaded.settled.into_iter().map(|Settled { station, class, slot, place }| {
+            let engine = registry.fleet.stations()[station].means.engine.clone();
+            let home = Home { slot, queue: queue.clone() };
+            engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), home);
+            Arc::new(Residence { station, engine, class, _place: place })
+        });
+        let residences = residences.collect();
+        let info = Arc::new(loader::info(&job.name, job.version, &loaded.model));
+        let served = Arc::new(Served {
+            tenant,
+            info,
+            class: loaded.model.class.clone(),
+            residences,
+            replicas: registry.replicas_of(&job.terms),
+            slo: job.terms.slo(),
+            model: Arc::new(loaded.model),
+        });
+        let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
+        let earlier = table.tenants.entry(key.0).or_default().insert(key.1, Version::Ready(served));
+        drop(table);
+        // Removed after the new one is found, so that no request falls between the two.
+        if let Some(Version::Ready(earlier)) = earlier {
+            earlier.remove();
+        }
+    }
+}
+
+/// What a tenant builds on.
+enum Base {
+    /// Nothing.
+    None,
+    /// A model that answers.
+    Ready(Arc<Model>),
+    /// One that is not loaded yet.
+    Coming,
+    /// One that will not come.
+    Missing(String),
+}
