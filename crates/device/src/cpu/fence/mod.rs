@@ -79,6 +79,20 @@ impl Isa {
         })
     }
 
+    /// The sets that this processor has.
+    #[cfg(test)]
+    fn available() -> Vec<Isa> {
+        let all = [
+            Isa::Baseline,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512,
+        ];
+        // A processor that has a set has those before it.
+        all.into_iter().filter(|isa| *isa <= Isa::best()).collect()
+    }
+
     /// Its name for people.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -86,6 +86,11 @@ pub(crate) struct Strip<'a> {
 impl Strip<'_> {
     /// Panics when a row, the panel or the output is shorter than it must be.
     pub(crate) fn run(self) {
+        self.run_with(Isa::best());
+    }
+
+    /// With a set of instructions that the processor has.
+    fn run_with(self, isa: Isa) {
         let Strip { rows, columns, .. } = self;
         if rows == 0 || columns == 0 {
             return;
@@ -113,7 +118,7 @@ impl Strip<'_> {
             let residual = ending.residual.map(|residual| &residual[..end(self.out_stride, columns)]);
             Ending { bias, residual, ..ending }
         });
-        let (tiles, shape) = Tiles::best();
+        let (tiles, shape) = Tiles::of(isa);
         for first in (0..columns).step_by(shape.columns) {
             let some = shape.columns.min(columns - first);
             let table = &tiles[usize::from(own)][usize::from(some > shape.columns / 2)];
@@ -142,7 +147,7 @@ impl Strip<'_> {
                     adds: self.adds,
                     ending,
                 };
-                // SAFETY: the instructions are `Isa::best`'s. The asserts above hold for every row and column of the strip, and the tile
+                // SAFETY: the processor has the instructions. The asserts above hold for every row and column of the strip, and the tile
                 // is `count` of its rows and `some` of its columns, no more than the tile at this place of the table has.
                 unsafe { table[count - 1](&tile) };
                 row += count;
@@ -183,9 +188,9 @@ struct Shape {
 struct Tiles;
 
 impl Tiles {
-    /// The tiles of this processor, for a panel and for channels: of one register per row, then of two, each by rows; and the largest.
-    fn best() -> ([[&'static [Run]; 2]; 2], Shape) {
-        match Isa::best() {
+    /// The tiles of a set of instructions, for a panel and for channels: of one register per row, then of two, each by rows; and the largest.
+    fn of(isa: Isa) -> ([[&'static [Run]; 2]; 2], Shape) {
+        match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => (avx512::TILES, Shape { rows: 14, columns: 32 }),
             #[cfg(target_arch = "x86_64")]
@@ -325,6 +330,105 @@ unsafe fn end<V: Lanes>(tile: &Tile<'_>, mut done: *const V, rows: usize, regist
                 } else {
                     sum.store_some(tile.out.add(at), count);
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    fn numbers(random: &mut StdRng, count: usize) -> Vec<f32> {
+        (0..count).map(|_| random.random_range(-1.0f32..1.0)).collect()
+    }
+
+    /// The strip's text, in plain loops: sums over k in order, `fused` or not.
+    fn definition(strip: &Strip<'_>, fused: bool) -> Vec<f32> {
+        let mut out = strip.out.to_vec();
+        for row in 0..strip.rows {
+            for column in 0..strip.columns {
+                let (mut sum, mut k) = (0.0f32, 0);
+                for piece in strip.pieces {
+                    for element in 0..piece.length {
+                        let at = row * strip.x_stride + piece.offset + element;
+                        let (x, w) = match strip.factors {
+                            Factors::Panel(panel) => (strip.x[at], panel[k * WIDTH + column]),
+                            Factors::Channels { weights, stride } => {
+                                (strip.x[at + column], weights[k * stride + column])
+                            }
+                        };
+                        sum = if fused { x.mul_add(w, sum) } else { x * w + sum };
+                        k += 1;
+                    }
+                }
+                let at = row * strip.out_stride + column;
+                if strip.adds {
+                    sum += out[at];
+                }
+                if let Some(Ending { bias, residual, clip }) = strip.ending {
+                    sum += bias.map_or(0.0, |bias| bias[column]);
+                    sum += residual.map_or(0.0, |residual| residual[at]);
+                    sum = clip.map_or(sum, |clip| sum.clamp(clip.low, clip.high));
+                }
+                out[at] = sum;
+            }
+        }
+        out
+    }
+
+    /// To the bit, and nothing beside the strip is written: `out` is wider than the strip, and compared whole.
+    #[test]
+    fn every_set_of_instructions_that_is_here_does_what_the_strip_says() {
+        let mut random = StdRng::seed_from_u64(7);
+        for isa in Isa::available() {
+            let fused = isa != Isa::Baseline || super::super::BASELINE_FUSES;
+            for case in 0..600 {
+                let (rows, columns) = (random.random_range(1..33), random.random_range(1..=WIDTH));
+                let own = case % 2 == 1;
+                let pieces: Vec<Piece> = (0..random.random_range(1..5))
+                    .map(|_| Piece {
+                        offset: random.random_range(0..9),
+                        length: if own { 1 } else { random.random_range(1..20) },
+                    })
+                    .collect();
+                let k: usize = pieces.iter().map(|piece| piece.length).sum();
+                let (x_stride, out_stride) =
+                    (random.random_range(1..70), columns + random.random_range(0..5));
+                let x = numbers(&mut random, rows * x_stride + 64);
+                let stride = columns + random.random_range(0..3);
+                let weights = numbers(&mut random, k * WIDTH.max(stride));
+                let factors = if own {
+                    Factors::Channels { weights: &weights, stride }
+                } else {
+                    Factors::Panel(&weights)
+                };
+                let (bias, residual) =
+                    (numbers(&mut random, columns), numbers(&mut random, rows * out_stride));
+                let ending = (case % 3 > 0).then(|| Ending {
+                    bias: (case % 5 > 0).then_some(&bias[..]),
+                    residual: (case % 7 > 3).then_some(&residual[..]),
+                    clip: (case % 4 > 1).then_some(Clip { low: -0.5, high: 0.75 }),
+                });
+                let mut out = numbers(&mut random, rows * out_stride);
+                let strip = Strip {
+                    x: &x,
+                    x_stride,
+                    rows,
+                    pieces: &pieces,
+                    factors,
+                    next: &weights,
+                    columns,
+                    out: &mut out,
+                    out_stride,
+                    adds: case % 2 == 0,
+                    ending,
+                };
+                let expected = definition(&strip, fused);
+                strip.run_with(isa);
+                assert_eq!(out, expected, "{isa:?}, {rows} rows, {columns} columns, {pieces:?}, case {case}");
             }
         }
     }
