@@ -48,6 +48,7 @@ impl Scheduler {
         };
         let due = offer.deadline.or_else(|| terms.slo.map(|slo| now + slo));
         let measured = self.plans.is_measured(plan);
+        self.note_demand(plan, offer.items, due.map(|due| due.since(now)));
         let entry = match due {
             Some(due) if measured && self.config.policy == Policy::SpaceTime => {
                 self.promise(now, whose, rider, due)?
@@ -58,7 +59,8 @@ impl Scheduler {
         self.owners.work_came(terms.owner);
         self.plans.used(plan);
         // Of a plan never measured the cost is to be learnt soon, whatever its deadline allows.
-        let alone = self.plans.predict(plan, Size::one_lane(offer.items)).unwrap_or_default();
+        let alone = self.plans.predict_on(self.space.units(plan), plan, Size::one_lane(offer.items));
+        let alone = alone.unwrap_or_default();
         let latest_start = due.map(|due| if measured { due - alone } else { now });
         let (booked, predicted) = match entry {
             Entry::Booked(booked) => (Some(booked), Some(booked.finish.since(now))),
@@ -110,13 +112,13 @@ impl Scheduler {
         let part = ahead.as_secs_f64() / self.config.burst.as_secs_f64().max(1e-9);
         let reserve = must.since(now).mul_f64(self.config.reserve.clamp(0.0, 1.0) * part.min(1.0));
         let leave = reserve.max(self.claim(now, whose.owner));
-        let free: Vec<Moment> =
-            (0..self.running.len()).map(|line| now + self.work_before(now, line)).collect();
+        let open = self.open(now, whose.plan);
         let limits = self.limits();
         let wish =
             Wish { plan: whose.plan, rider, arrived: now, due: must, by: must - leave, leave: nanos(leave) };
-        let plans = &self.plans;
-        let booked = self.promises.book(wish, limits, &free, |size| plans.cost(whose.plan, size));
+        let (plans, lines) = (&self.plans, self.space.lines());
+        let cost = |size, line| plans.cost_on(lines.units(line), whose.plan, size);
+        let booked = self.promises.book(wish, limits, &open, cost);
         let finish = match booked {
             Ok(booked) => return Ok(Entry::Booked(booked)),
             Err(finish) => finish,
@@ -125,7 +127,8 @@ impl Scheduler {
         if self.plans.probe(whose.plan, now, self.config.probe_after) {
             return Ok(Entry::Loose { predicted: Some(predicted) });
         }
-        if now + self.plans.cost(whose.plan, Size::one_lane(rider.items)) <= must {
+        let alone = self.plans.cost_on(self.space.units(whose.plan), whose.plan, Size::one_lane(rider.items));
+        if now + alone <= must {
             self.owners.wants(whose.owner, due);
         }
         if finish <= must && !leave.is_zero() {
@@ -142,8 +145,10 @@ impl Scheduler {
             let owner = next.whose.owner;
             next.urgency < now && self.owners.virtual_time(owner) <= self.owners.virtual_time(asks)
         });
-        claims
-            .map_or(Duration::ZERO, |next| self.plans.cost(next.whose.plan, Size::one_lane(next.rider.items)))
+        claims.map_or(Duration::ZERO, |next| {
+            let (plan, size) = (next.whose.plan, Size::one_lane(next.rider.items));
+            self.plans.cost_on(self.space.units(plan), plan, size)
+        })
     }
 
     /// For the policies that plan nothing ahead: what runs, then everything that waits in full launches, then the request itself.
@@ -171,7 +176,7 @@ impl Scheduler {
     fn lanes_at_once(&self) -> u32 {
         match self.config.policy {
             Policy::Time | Policy::Exclusive => 1,
-            _ => u32::try_from(self.config.partitions.len()).unwrap_or(u32::MAX).max(1),
+            _ => u32::try_from(self.space.promising().len()).unwrap_or(u32::MAX).max(1),
         }
     }
 

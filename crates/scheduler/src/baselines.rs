@@ -20,12 +20,13 @@ impl Scheduler {
         let Some(tenant) = next else { return Formed::Nothing };
         let Some(launch) = self.of_one(tenant) else { return Formed::Nothing };
         // Its turn is not near, and its tenant's next requests may join it until then.
-        let before = self.work_before(now, 0);
+        let line = self.space.running().start;
+        let before = self.work_before(now, line);
         if before > self.config.lead && !launch.is_full(self.limits()) {
             return Formed::Wait(now + before - self.config.lead);
         }
         self.last_tenant = Some(tenant);
-        Formed::Launch(launch, 0)
+        Formed::Launch(launch, line)
     }
 
     /// `space`: every tenant launches by itself, one launch each.
@@ -39,7 +40,7 @@ impl Scheduler {
             return Formed::Nothing;
         };
         self.last_tenant = Some(tenant);
-        let line = (0..self.running.len()).min_by_key(|line| self.load(*line)).unwrap_or(0);
+        let line = self.space.running().min_by_key(|line| self.load(*line)).unwrap_or(0);
         self.of_one(tenant).map_or(Formed::Nothing, |launch| Formed::Launch(launch, line))
     }
 

@@ -1,6 +1,7 @@
 //! What can be set about scheduling, with defaults that suit one device and a few dozen tenants.
 
 use crate::cost::{CostSettings, CostTable};
+use crate::layout::{Layout, Partition};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +23,10 @@ pub struct Config {
     pub queue_requests: NonZeroU32,
     /// Most bytes one tenant's queued requests may hold, as told in their offers.
     pub queue_bytes: Bytes,
-    /// The shares of the device that can run launches, never empty. `space-time` computes one launch on each; `time`
-    /// and `exclusive` use the first only; `space` spreads its launches over all of them.
-    pub partitions: Vec<PartitionId>,
+    /// The ways of cutting the device into partitions that can run launches, never empty. `space-time` computes one launch on each partition of the
+    /// layout in force, and moves between layouts; the other policies keep to the first layout, in which `time` and `exclusive` use the first
+    /// partition only and `space` spreads its launches over all of them.
+    pub layouts: Vec<Layout>,
     /// Launches that a partition may hold at once, of which one computes: more than one lets the copies of the next overlap the kernels of this
     /// one. What is handed over cannot be overtaken, so it is handed over late: when its lanes are all taken, or `lead` before its turn.
     pub ahead: NonZeroU32,
@@ -44,6 +46,10 @@ pub struct Config {
     pub reserve: f64,
     /// How far ahead of its share an owner gets, in its own device time, before the whole reserve is kept from it.
     pub burst: Duration,
+    /// How long a layout is in force at least, and how often others are looked at (`space`).
+    pub dwell: Duration,
+    /// How much more of all requests must be in time, by prediction, for the layout to be changed: from 0 to 1.
+    pub gain: f64,
     /// After this long without a measurement of its plan, one request too slow by prediction is let in to
     /// measure it again: a cost that was learnt on a bad day must not shut a tenant out for ever.
     pub probe_after: Duration,
@@ -55,8 +61,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults, for `policy` on `partitions`.
+    /// The defaults, for `policy` on `partitions` of one size: one layout, in force for ever.
     pub fn new(policy: Policy, partitions: Vec<PartitionId>) -> Config {
+        let layout = partitions.into_iter().map(|id| Partition { id, units: NonZeroU32::MIN }).collect();
         let count = |n: u32| NonZeroU32::new(n).expect("a default is not zero");
         Config {
             policy,
@@ -65,7 +72,7 @@ impl Config {
             max_items: count(64),
             queue_requests: count(256),
             queue_bytes: Bytes::mib(64),
-            partitions,
+            layouts: vec![layout],
             ahead: count(1),
             lead: Duration::ZERO,
             max_concurrent: count(64),
@@ -74,6 +81,8 @@ impl Config {
             margin: Duration::ZERO,
             reserve: 0.2,
             burst: Duration::from_millis(20),
+            dwell: Duration::from_secs(1),
+            gain: 0.03,
             probe_after: Duration::from_secs(1),
             cost: CostSettings::default(),
             given_costs: None,

@@ -9,7 +9,9 @@
 //! one, and a plan never run borrows the ratio of the other plans. The percentile is of the last few launches
 //! only: a slow morning is forgotten. (Clockwork, OSDI '20, keeps p99 of the last 10 per model and batch.)
 //!
-//! What is measured makes one surface for each plan (`surface`), which never falls as lanes or items grow: what is promised rests on that.
+//! What is measured makes one surface for each plan and size of partition (`surface`), which never falls as lanes or items grow: what is promised rests on
+//! that. On a partition where a plan never ran it is taken to need as much longer as the partition is smaller than one where it did: a share of the
+//! device does at least its share of the work, and what it really takes is learnt with the first launch.
 
 mod error;
 mod surface;
@@ -36,6 +38,17 @@ pub struct PlanWork {
     pub weight_bytes: Bytes,
 }
 
+impl PlanWork {
+    fn flops(&self, size: Size) -> f64 {
+        self.flops_per_item as f64 * f64::from(size.items)
+    }
+
+    fn bytes(&self, size: Size) -> f64 {
+        self.weight_bytes.0 as f64 * f64::from(size.lanes)
+            + self.bytes_per_item.0 as f64 * f64::from(size.items)
+    }
+}
+
 /// Lanes and items of a launch, all that its cost depends on besides its plan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Size {
@@ -57,6 +70,12 @@ impl Size {
 pub trait CostTable: fmt::Debug + Send + Sync {
     /// How long a launch takes, `None` where the table cannot say. Must answer the same for the same question.
     fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration>;
+
+    /// How long a launch takes on a share of the device, above 0 and at most 1: the largest partition is 1. As much longer as the share is smaller, where
+    /// the table knows nothing else.
+    fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
+        Some(self.cost(plan, size)?.div_f64(share))
+    }
 
     /// How long a launch takes that begins while so many others run side by side with it, as under `space`: what a simulated device does, which
     /// no decision asks for. As long as alone, where the table knows nothing else.
@@ -106,6 +125,8 @@ pub(crate) struct Costs {
     errors: Errors,
     /// How large launches get.
     most: Size,
+    /// Units of the largest partition.
+    whole: NonZeroU32,
     /// Launches learnt from: what was measured later has the larger number.
     clock: u64,
 }
@@ -113,9 +134,25 @@ pub(crate) struct Costs {
 #[derive(Debug, Default)]
 struct PlanCost {
     work: Option<PlanWork>,
-    cells: BTreeMap<Step, Cell>,
-    surface: Option<Surface>,
+    /// What was measured, by size of partition: a handful.
+    places: Vec<Place>,
     measured_at: Option<Moment>,
+}
+
+/// What a plan takes on partitions of one size.
+#[derive(Debug)]
+struct Place {
+    units: NonZeroU32,
+    cells: BTreeMap<Step, Cell>,
+    surface: Surface,
+}
+
+impl PlanCost {
+    /// Where it was measured, as near as can be to partitions of so many units: those, else the next larger, else the next smaller.
+    fn nearest(&self, units: NonZeroU32) -> Option<&Place> {
+        let larger = self.places.iter().filter(|place| place.units >= units).min_by_key(|place| place.units);
+        larger.or_else(|| self.places.iter().max_by_key(|place| place.units))
+    }
 }
 
 /// The last launches of one step.
@@ -128,13 +165,15 @@ struct Cell {
 }
 
 impl Costs {
-    pub(crate) fn new(settings: CostSettings, most: Size) -> Costs {
+    /// `whole` is how many units the largest partition has.
+    pub(crate) fn new(settings: CostSettings, most: Size, whole: NonZeroU32) -> Costs {
         Costs {
             settings,
             plans: IdMap::default(),
             common_ratio: None,
             errors: Errors::default(),
             most,
+            whole,
             clock: 0,
         }
     }
@@ -156,16 +195,17 @@ impl Costs {
         self.plans.get(&plan)?.measured_at
     }
 
-    /// The high percentile for a launch of this size, or an estimate, or nothing for a plan of unknown work that
+    /// The high percentile for a launch of this size on a partition of so many units, or an estimate, or nothing for a plan of unknown work that
     /// was never measured.
-    pub(crate) fn predict(&self, plan: PlanIx, size: Size) -> Option<Duration> {
+    pub(crate) fn predict(&self, plan: PlanIx, size: Size, units: NonZeroU32) -> Option<Duration> {
         let known = self.plans.get(&plan)?;
-        let seconds = match &known.surface {
-            Some(surface) => surface.at(size),
+        let seconds = match known.nearest(units) {
+            Some(place) => place.surface.at(size) * stretch(place.units, units),
             // Without its work a plan's shape is invented, and the ratio of others says nothing of it.
             None => {
                 shape(self.settings, known.work, size)
                     * known.work.map(|_| self.common_ratio.unwrap_or(1.0))?
+                    * stretch(self.whole, units)
             }
         };
         Some(Duration::from_secs_f64(seconds.min(MOST_SECONDS)))
@@ -176,24 +216,46 @@ impl Costs {
         let (settings, most) = (self.settings, self.most);
         self.clock += 1;
         let known = self.plans.entry(plan).or_default();
-        let ratio = launch.took.as_secs_f64() / shape(settings, known.work, size);
+        let work = known.work;
+        let ratio = launch.took.as_secs_f64() / shape(settings, work, size);
         known.measured_at = Some(launch.at);
-        let cell = known.cells.entry(Step::of(size)).or_default();
-        let before = cell.high;
-        cell.push(ratio, settings, self.clock);
-        if known.surface.is_none() || before != cell.high {
-            let cells: Vec<_> =
-                known.cells.iter().map(|(step, cell)| (*step, cell.high, cell.clock)).collect();
-            let work = known.work;
-            known.surface = Some(Surface::new(&cells, most, |size| shape(settings, work, size)));
+        let surface = |cells: &BTreeMap<Step, Cell>| {
+            let cells: Vec<_> = cells.iter().map(|(step, cell)| (*step, cell.high, cell.clock)).collect();
+            Surface::new(&cells, most, |size| shape(settings, work, size))
+        };
+        match known.places.iter_mut().find(|place| place.units == launch.units) {
+            Some(place) => {
+                let cell = place.cells.entry(Step::of(size)).or_default();
+                let before = cell.high;
+                cell.push(ratio, settings, self.clock);
+                if before != cell.high {
+                    place.surface = surface(&place.cells);
+                }
+            }
+            None => {
+                let mut cell = Cell::default();
+                cell.push(ratio, settings, self.clock);
+                let cells = BTreeMap::from([(Step::of(size), cell)]);
+                known.places.push(Place { units: launch.units, surface: surface(&cells), cells });
+            }
         }
-        if known.work.is_some() {
+        // What the others borrow is a ratio on the whole device.
+        if work.is_some() && launch.units == self.whole {
             let before = self.common_ratio.unwrap_or(ratio);
             self.common_ratio = Some(before + COMMON_RATIO_STEP * (ratio - before));
         }
         if let Some(predicted) = launch.predicted {
             self.errors.note(predicted, launch.took);
         }
+    }
+
+    /// Whether a launch spends more time on reading and writing than on arithmetic, by the guessed rates; `None` for plans of unknown work.
+    pub(crate) fn reads_more(&self, plan: PlanIx, size: Size) -> Option<bool> {
+        let work = self.plans.get(&plan)?.work?;
+        Some(
+            work.flops(size) / self.settings.flops_per_second
+                < work.bytes(size) / self.settings.bytes_per_second,
+        )
     }
 
     pub(crate) fn prediction_error(&self) -> PredictionError {
@@ -207,20 +269,23 @@ fn shape(settings: CostSettings, work: Option<PlanWork>, size: Size) -> f64 {
     let overhead = overhead.as_secs_f64().max(1e-9);
     let (lanes, items) = (f64::from(size.lanes), f64::from(size.items));
     match work {
-        Some(work) => {
-            let flops = work.flops_per_item as f64 * items;
-            let bytes = work.weight_bytes.0 as f64 * lanes + work.bytes_per_item.0 as f64 * items;
-            overhead + flops / flops_per_second + bytes / bytes_per_second
-        }
+        Some(work) => overhead + work.flops(size) / flops_per_second + work.bytes(size) / bytes_per_second,
         // Unknown work: time in proportion to lanes and items beyond a launch's overhead, half each.
         None => overhead * (1.0 + 0.5 * lanes + 0.5 * items),
     }
+}
+
+/// How much longer a launch takes on a partition of fewer units than one where it was measured, at most; on a larger one it gains nothing for certain.
+fn stretch(measured_on: NonZeroU32, on: NonZeroU32) -> f64 {
+    (f64::from(measured_on.get()) / f64::from(on.get())).max(1.0)
 }
 
 /// A launch that has ended, for [`Costs::learn`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) at: Moment,
+    /// Of the partition that it ran on.
+    pub(crate) units: NonZeroU32,
     pub(crate) took: Duration,
     pub(crate) predicted: Option<Duration>,
 }
@@ -251,6 +316,7 @@ mod tests {
     use super::*;
 
     const PLAN: PlanIx = PlanIx(0);
+    const WHOLE: NonZeroU32 = NonZeroU32::new(4).expect("four units");
     const WORK: PlanWork =
         PlanWork { flops_per_item: 40_000_000, bytes_per_item: Bytes(0), weight_bytes: Bytes(10_000_000) };
 
@@ -259,19 +325,19 @@ mod tests {
     }
 
     fn costs() -> Costs {
-        Costs::new(CostSettings::default(), size(32, 128))
+        Costs::new(CostSettings::default(), size(32, 128), WHOLE)
     }
 
     fn took(micros: u64) -> Measured {
-        Measured { at: Moment::START, took: Duration::from_micros(micros), predicted: None }
+        Measured { at: Moment::START, units: WHOLE, took: Duration::from_micros(micros), predicted: None }
     }
 
     #[test]
     fn a_plan_of_unknown_work_has_no_cost_until_it_is_measured() {
         let mut costs = costs();
-        assert_eq!(costs.predict(PLAN, size(1, 1)), None);
+        assert_eq!(costs.predict(PLAN, size(1, 1), WHOLE), None);
         costs.learn(PLAN, size(1, 1), took(500));
-        assert_eq!(costs.predict(PLAN, size(1, 1)), Some(Duration::from_micros(500)));
+        assert_eq!(costs.predict(PLAN, size(1, 1), WHOLE), Some(Duration::from_micros(500)));
     }
 
     #[test]
@@ -279,28 +345,29 @@ mod tests {
         let mut costs = costs();
         costs.plan_known(PLAN, WORK);
         // 20 µs + 4 × 1 ms of arithmetic + 2 × 1 ms of weights.
-        assert_eq!(costs.predict(PLAN, size(2, 4)), Some(Duration::from_micros(6020)));
+        assert_eq!(costs.predict(PLAN, size(2, 4), WHOLE), Some(Duration::from_micros(6020)));
     }
 
     #[test]
     fn the_slowest_of_the_last_launches_counts_and_is_forgotten_after_a_window() {
-        let mut costs = Costs::new(CostSettings { window: 4, ..CostSettings::default() }, size(32, 128));
+        let mut costs =
+            Costs::new(CostSettings { window: 4, ..CostSettings::default() }, size(32, 128), WHOLE);
         costs.learn(PLAN, size(1, 1), took(9000));
         for _ in 0..3 {
             costs.learn(PLAN, size(1, 1), took(500));
         }
-        assert_eq!(costs.predict(PLAN, size(1, 1)), Some(Duration::from_micros(9000)));
+        assert_eq!(costs.predict(PLAN, size(1, 1), WHOLE), Some(Duration::from_micros(9000)));
         costs.learn(PLAN, size(1, 1), took(500));
-        assert_eq!(costs.predict(PLAN, size(1, 1)), Some(Duration::from_micros(500)));
+        assert_eq!(costs.predict(PLAN, size(1, 1), WHOLE), Some(Duration::from_micros(500)));
     }
 
     #[test]
     fn a_size_never_run_borrows_the_ratio_of_the_nearest() {
         let mut costs = costs();
         costs.plan_known(PLAN, WORK);
-        let guessed = costs.predict(PLAN, size(1, 1)).expect("an estimate");
+        let guessed = costs.predict(PLAN, size(1, 1), WHOLE).expect("an estimate");
         costs.learn(PLAN, size(1, 1), Measured { took: guessed * 3, ..took(0) });
-        let now = costs.predict(PLAN, size(8, 8)).expect("measured").as_secs_f64();
+        let now = costs.predict(PLAN, size(8, 8), WHOLE).expect("measured").as_secs_f64();
         let ratio = now / shape(CostSettings::default(), Some(WORK), size(8, 8));
         assert!((ratio / surface::GUESSED - 3.0).abs() < 1e-6, "{ratio}");
     }
@@ -310,9 +377,9 @@ mod tests {
         let mut costs = costs();
         costs.plan_known(PLAN, WORK);
         costs.plan_known(PlanIx(1), WORK);
-        let guessed = costs.predict(PLAN, size(1, 1)).expect("an estimate");
+        let guessed = costs.predict(PLAN, size(1, 1), WHOLE).expect("an estimate");
         costs.learn(PLAN, size(1, 1), Measured { took: guessed / 2, ..took(0) });
-        let borrowed = costs.predict(PlanIx(1), size(1, 1)).expect("an estimate");
+        let borrowed = costs.predict(PlanIx(1), size(1, 1), WHOLE).expect("an estimate");
         assert!(borrowed.abs_diff(guessed / 2) < Duration::from_nanos(10));
         assert_eq!(costs.measured_at(PlanIx(1)), None);
     }
@@ -327,5 +394,17 @@ mod tests {
         let error = costs.prediction_error();
         assert_eq!((error.launches, error.slower), (3, 1));
         assert!(error.median < 1e-9 && (error.p99 - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_smaller_partition_takes_as_much_longer_until_it_is_measured() {
+        let mut costs = costs();
+        let half = NonZeroU32::new(2).expect("two units");
+        costs.learn(PLAN, size(1, 1), took(400));
+        assert_eq!(costs.predict(PLAN, size(1, 1), half), Some(Duration::from_micros(800)));
+        costs.learn(PLAN, size(1, 1), Measured { units: half, ..took(500) });
+        assert_eq!(costs.predict(PLAN, size(1, 1), half), Some(Duration::from_micros(500)));
+        assert_eq!(costs.predict(PLAN, size(1, 1), WHOLE), Some(Duration::from_micros(400)));
+        assert_eq!(costs.predict(PLAN, size(1, 1), NonZeroU32::MIN), Some(Duration::from_micros(1000)));
     }
 }

@@ -6,7 +6,8 @@
 //! ```
 //! `space-time` keeps promises first (`promises`): the front of the line runs, and loose requests of its plan fill its lanes as far as the line's room bears. A
 //! loose request leads a launch where nothing is promised, or when it has waited beyond its patience and its owner has had less device time for its
-//! share than the front's; but never a longer launch than the room bears. A partition without promises takes over the front of another's line.
+//! share than the front's; but never a longer launch than the room bears. A partition without promises takes over the front of another's line, where it
+//! is done with it earlier. Which partitions there are, and which classes belong on which, is decided in `space`.
 //!
 //! Of those that wait loose the most urgent leads: slack is a deadline less the cost of one lane, and best effort becomes as urgent as if it
 //! were due to start when its patience ends. When the most urgent is past that moment the backlog cannot be met, and slack would serve whoever
@@ -31,6 +32,7 @@ use crate::cost::Size;
 use crate::fill::Riding;
 use crate::forming::{Forming, Limits};
 use crate::launch::{Decision, LaunchPlan};
+use crate::plans::PlanIx;
 use crate::promises::BookingId;
 use crate::queues::Waiting;
 use crate::scheduler::{Aboard, InFlight, Scheduler};
@@ -56,7 +58,10 @@ enum Lead {
 
 impl Scheduler {
     pub(crate) fn next(&mut self, now: Moment) -> Decision {
+        self.mind_space(now);
         let formed = match self.config.policy {
+            // The first layout's turn comes when what runs on another is over.
+            Policy::Time | Policy::Exclusive | Policy::Space if self.space.is_leaving() => Formed::Nothing,
             Policy::SpaceTime => self.space_time(now),
             Policy::Time | Policy::Exclusive => self.in_turn(now),
             Policy::Space => self.side_by_side(),
@@ -85,7 +90,7 @@ impl Scheduler {
             return Formed::Nothing;
         }
         let mut wait: Option<Moment> = None;
-        let mut lines: Vec<usize> = (0..self.running.len()).collect();
+        let mut lines: Vec<usize> = self.space.running().collect();
         lines.sort_by_key(|line| self.load(*line));
         for line in lines {
             if self.load(line) >= self.config.ahead.get() as usize {
@@ -110,24 +115,36 @@ impl Scheduler {
         if early && self.queues.len() < limits.max_lanes as usize {
             return turn;
         }
-        let Some(lead) = self.lead(now, begin, line) else { return Formed::Nothing };
+        let lead = match self.lead(now, begin, line) {
+            Ok(lead) => lead,
+            Err(waits) => return waits.map_or(Formed::Nothing, Formed::Wait),
+        };
         let (launch, until) = match lead {
             Lead::Promise(booking) => {
                 let Some(found) = self.promises.get(booking) else { return Formed::Nothing };
-                let alone = self.promises.front(line) != Some(booking);
-                let room = if alone {
-                    Nanos::from(found.due().0) - Nanos::from(begin.0) - nanos(found.cost)
+                if self.space.is_leaving() {
+                    // What is drained takes nobody along, and waits for nobody.
+                    (found.launch.clone(), now)
                 } else {
-                    self.promises.room(line, begin)
-                };
-                let riding = Riding { begin, counted: nanos(found.cost), room };
-                let until = (found.arrived + self.config.max_wait).min(now + length(room));
-                (self.ride_along(found.launch.clone(), riding, limits, now), until)
+                    let alone = self.promises.front(line) != Some(booking);
+                    let cost = self.promised_cost(booking, line);
+                    let room = if alone {
+                        Nanos::from(found.due().0) - Nanos::from(begin.0) - nanos(cost)
+                    } else {
+                        self.promises.room(line, begin)
+                    };
+                    let bears = self.bears(found.launch.plan, line).map(|bears| nanos(bears) - nanos(cost));
+                    let room = bears.map_or(room, |bears| room.min(bears));
+                    let riding = Riding { line, begin, counted: nanos(cost), room };
+                    let until = (found.arrived + self.config.max_wait).min(now + length(room));
+                    (self.ride_along(found.launch.clone(), riding, limits, now), until)
+                }
             }
             Lead::Loose(request) => {
                 let Some(leader) = self.queues.get(request) else { return Formed::Nothing };
                 let room = self.promises.room(line, begin);
-                let riding = Riding { begin, counted: 0, room };
+                let room = self.bears(leader.whose.plan, line).map_or(room, |bears| room.min(nanos(bears)));
+                let riding = Riding { line, begin, counted: 0, room };
                 let urgency = self.queues.most_urgent().map_or(leader.urgency, |urgent| urgent.urgency);
                 let until = (leader.arrived + self.config.max_wait).min(urgency).min(now + length(room));
                 (self.ride_along(Forming::new(leader.whose.plan), riding, limits, now), until)
@@ -150,44 +167,75 @@ impl Scheduler {
         Formed::Launch(launch, line)
     }
 
-    /// Who leads the next launch of a partition that is free at `begin`.
-    fn lead(&mut self, now: Moment, begin: Moment, line: usize) -> Option<Lead> {
+    /// Who leads the next launch of a partition that is free at `begin`; else when that may change by itself.
+    fn lead(&mut self, now: Moment, begin: Moment, line: usize) -> Result<Lead, Option<Moment>> {
         let front = loop {
             let Some(front) = self.front(now, begin, line) else { break None };
-            if !self.shed(front, begin) {
+            if !self.shed(front, begin, line) {
                 break Some(front);
             }
         };
-        let leader = self.loose_leader(now);
+        if self.space.is_leaving() {
+            return front.map(Lead::Promise).ok_or(None);
+        }
+        let leader = self.loose_leader(now, line, front.is_none());
         match (front, leader) {
             (Some(front), Some(leader)) if self.goes_first(leader, front, begin, line, now) => {
-                Some(Lead::Loose(leader.rider.request))
+                Ok(Lead::Loose(leader.rider.request))
             }
-            (Some(front), _) => Some(Lead::Promise(front)),
-            (None, Some(leader)) => Some(Lead::Loose(leader.rider.request)),
-            (None, None) => None,
+            (Some(front), _) => Ok(Lead::Promise(front)),
+            (None, Some(leader)) if self.may_run_beside(now, leader, line) => {
+                Ok(Lead::Loose(leader.rider.request))
+            }
+            // It goes when what runs beside it is over, or its patience.
+            (None, leader) => Err(leader.map(|leader| leader.urgency + Duration::from_nanos(1))),
         }
     }
 
-    /// What is promised next: of this partition, else of the one that has most to do and is free later.
+    /// What is promised next: of this partition, else of the one that has most to do and would be done with it later.
     fn front(&self, now: Moment, begin: Moment, line: usize) -> Option<BookingId> {
         if let Some(front) = self.promises.front(line) {
             return Some(front);
         }
-        // What begins earlier elsewhere is over earlier: its promise holds, and its line gains room.
-        let others = (0..self.running.len()).filter(|other| {
-            self.promises.front(*other).is_some() && begin < now + self.work_before(now, *other)
+        // What is over earlier elsewhere keeps its promise, and its line gains room.
+        let others = self.space.running().filter(|other| {
+            self.promises.front(*other).and_then(|front| self.promises.get(front)).is_some_and(|front| {
+                let plan = front.launch.plan;
+                let here = self.plans.cost_on(self.units(line), plan, front.launch.size());
+                let there = now + self.work_before(now, *other) + front.cost;
+                begin + here < there && self.may_visit(plan, front.launch.size(), line)
+            })
         });
         self.promises.front(others.max_by_key(|other| self.promises.planned(*other))?)
     }
 
-    /// The one of those without a promise whose turn it is.
-    fn loose_leader(&self, now: Moment) -> Option<&Waiting> {
-        let urgent = self.queues.most_urgent()?;
-        if urgent.urgency >= now {
-            return Some(urgent);
+    /// What a planned launch takes on a line, its own or another.
+    fn promised_cost(&self, booking: BookingId, line: usize) -> Duration {
+        let Some(found) = self.promises.get(booking) else { return Duration::ZERO };
+        if self.promises.front(line) == Some(booking) {
+            return found.cost;
         }
-        self.queues.fair().next().and_then(|request| self.queues.get(request)).or(Some(urgent))
+        self.plans.cost_on(self.units(line), found.launch.plan, found.launch.size())
+    }
+
+    /// The one of those without a promise whose turn it is on a line: of the plans at home there, else of those that may visit it.
+    fn loose_leader(&self, now: Moment, line: usize, visitors: bool) -> Option<&Waiting> {
+        let urgent = self.queues.most_urgent()?;
+        let by_urgency = urgent.urgency >= now;
+        if self.space.home(urgent.whose.plan).is_none() {
+            let fair = || self.queues.fair().next().and_then(|request| self.queues.get(request));
+            return Some(urgent).filter(|_| by_urgency).or_else(fair).or(Some(urgent));
+        }
+        let of = |plans: &dyn Fn(PlanIx) -> bool| {
+            if by_urgency {
+                return self.queues.most_urgent_of(plans);
+            }
+            self.queues.fair().next_of(plans).and_then(|request| self.queues.get(request))
+        };
+        let at_home = |plan| self.space.home(plan) == Some(line);
+        let one = Size { lanes: 1, items: 1 };
+        let visits = |plan| !at_home(plan) && self.may_visit(plan, one, line);
+        of(&at_home).or_else(|| if visitors { of(&visits) } else { None })
     }
 
     /// Whether a loose request goes before what is promised.
@@ -203,21 +251,22 @@ impl Scheduler {
         let Some(promised) = first.and_then(|(request, _)| self.queues.get(*request)) else { return true };
         let behind =
             self.owners.virtual_time(leader.whose.owner) < self.owners.virtual_time(promised.whose.owner);
-        let cost = self.plans.cost(leader.whose.plan, Size::one_lane(leader.rider.items));
+        let (plan, size) = (leader.whose.plan, Size::one_lane(leader.rider.items));
+        let cost = self.plans.cost_on(self.units(line), plan, size);
         leader.urgency < now && behind && nanos(cost) <= self.promises.room(line, begin)
     }
 
     /// Lets those out of a planned launch whose due cannot be kept any more, whatever is done: costs were not what they were thought to be. They
     /// wait on, until their deadlines pass. Says whether there were any.
-    fn shed(&mut self, booking: BookingId, begin: Moment) -> bool {
+    fn shed(&mut self, booking: BookingId, begin: Moment, line: usize) -> bool {
         let Some(found) = self.promises.get(booking) else { return false };
-        if begin + found.cost <= found.due() {
+        if begin + self.promised_cost(booking, line) <= found.due() {
             return false;
         }
         let plan = found.launch.plan;
         let lost = |(request, _): &&(RequestId, Moment)| {
             self.queues.get(*request).is_some_and(|waiting| {
-                let alone = self.plans.cost(plan, Size::one_lane(waiting.rider.items));
+                let alone = self.plans.cost_on(self.units(line), plan, Size::one_lane(waiting.rider.items));
                 waiting.due.is_some_and(|due| begin + alone > due)
             })
         };
@@ -232,13 +281,22 @@ impl Scheduler {
         let id = LaunchId(self.launches);
         self.launches += 1;
         let (plan, size) = (launch.plan, launch.size());
-        let predicted = self.plans.predict(plan, size);
+        let predicted = self.plans.predict_on(self.units(line), plan, size);
         let begun = self.running[line].is_empty().then_some(now);
-        let mut in_flight =
-            InFlight { plan, size, line, predicted, begun, tenants: Vec::new(), requests: Vec::new() };
+        let mut in_flight = InFlight {
+            plan,
+            size,
+            line,
+            due: None,
+            predicted,
+            begun,
+            tenants: Vec::new(),
+            requests: Vec::new(),
+        };
         for request in launch.requests() {
             let waiting = self.queues.launched(request).expect("a launch is formed of what waits");
-            let Waiting { whose, rider, committed, due, .. } = *waiting;
+            let Waiting { whose, rider, committed, due, booked, .. } = *waiting;
+            in_flight.due = [in_flight.due, due.filter(|_| booked.is_some())].into_iter().flatten().min();
             self.in_flight_requests.insert(request, id);
             let (owner, tenant, items) = (whose.owner, whose.tenant, rider.items);
             in_flight.requests.push(Aboard { request, owner, items, tenant, due, committed });
@@ -247,7 +305,7 @@ impl Scheduler {
         in_flight.tenants = lanes.iter().map(|lane| lane.tenant).collect();
         self.in_flight.insert(id, in_flight);
         self.running[line].push_back(id);
-        let partition = self.config.partitions[line];
+        let partition = self.space.lines().id(line);
         LaunchPlan { id, plan: self.plans.key(plan).clone(), partition, lanes, predicted }
     }
 }

@@ -15,6 +15,8 @@ use tessera_core::{Moment, TenantId};
 /// What a launch may still grow by.
 #[derive(Clone, Copy)]
 pub(crate) struct Riding {
+    /// Where it runs.
+    pub(crate) line: usize,
     /// When it begins.
     pub(crate) begin: Moment,
     /// What of its cost the line counts already.
@@ -26,14 +28,15 @@ pub(crate) struct Riding {
 impl Scheduler {
     /// Fills a launch with loose requests of its plan.
     pub(crate) fn ride_along(&self, launch: Forming, riding: Riding, limits: Limits, now: Moment) -> Forming {
-        let plan = launch.plan;
+        let (plan, units) = (launch.plan, self.units(riding.line));
         if launch.is_full(limits) {
             return launch;
         }
         if self.queues.most_urgent().is_some_and(|urgent| urgent.urgency < now) {
             let step = |owner, id| {
                 let waiting = self.queues.get(id);
-                let cost = waiting.and_then(|w| self.plans.predict(plan, Size::one_lane(w.rider.items)));
+                let cost =
+                    waiting.and_then(|w| self.plans.predict_on(units, plan, Size::one_lane(w.rider.items)));
                 self.owners.distance(owner, cost.unwrap_or_default())
             };
             let fair = self.queues.fair().of_plan(plan, step).filter_map(|id| self.queues.get(id));
@@ -52,8 +55,8 @@ impl Scheduler {
         candidates: impl Iterator<Item = &'a Waiting>,
         limits: Limits,
     ) -> Forming {
-        let Riding { begin, counted, room } = riding;
-        let plan = launch.plan;
+        let Riding { line, begin, counted, room } = riding;
+        let (plan, units) = (launch.plan, self.units(line));
         let mut tightest: Option<Moment> = None;
         let mut passed_over: Vec<TenantId> = Vec::new();
         // Whoever finds no place is looked at in vain: not much more often than there are places.
@@ -70,14 +73,14 @@ impl Scheduler {
                 passed_over.push(waiting.whose.tenant);
                 continue;
             };
-            if room != Nanos::MAX && nanos(self.plans.cost(plan, size)) - counted > room.max(0) {
+            if room != Nanos::MAX && nanos(self.plans.cost_on(units, plan, size)) - counted > room.max(0) {
                 break;
             }
             let due = [tightest, waiting.due].into_iter().flatten().min();
             // A deadline that is lost already binds nobody.
             let kept = |due: Moment| {
-                let cost = self.plans.predict(plan, size);
-                cost.is_none_or(|cost| begin + cost <= due) || self.is_lost(begin, plan, due)
+                let cost = self.plans.predict_on(units, plan, size);
+                cost.is_none_or(|cost| begin + cost <= due) || self.is_lost(riding, plan, due)
             };
             if !launch.is_empty() && !due.is_none_or(kept) {
                 break;
@@ -88,8 +91,9 @@ impl Scheduler {
         launch
     }
 
-    fn is_lost(&self, begin: Moment, plan: PlanIx, due: Moment) -> bool {
-        let cost: Duration = self.plans.predict(plan, Size { lanes: 1, items: 1 }).unwrap_or_default();
-        begin + cost > due
+    fn is_lost(&self, riding: Riding, plan: PlanIx, due: Moment) -> bool {
+        let one = Size { lanes: 1, items: 1 };
+        let cost: Duration = self.plans.predict_on(self.units(riding.line), plan, one).unwrap_or_default();
+        riding.begin + cost > due
     }
 }

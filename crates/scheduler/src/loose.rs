@@ -91,6 +91,13 @@ impl Loose {
         self.of_owner.get(&owner)?.first().map(|key| key.2)
     }
 
+    /// The next request by fairness of the plans that `of` names; a look at every plan.
+    pub(crate) fn next_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<RequestId> {
+        let firsts = self.plans.iter().filter(|(plan, _)| of(**plan));
+        let next = firsts.filter_map(|(plan, owners)| Some((owners.first()?, *plan))).min()?;
+        self.shelves.get(&(next.0.1, next.1))?.first().map(|key| key.2)
+    }
+
     /// A plan's requests by fairness. Each one taken moves its owner on by what `step` says it costs.
     pub(crate) fn of_plan<'a>(
         &'a self,

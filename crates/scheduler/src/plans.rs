@@ -2,6 +2,7 @@
 
 use crate::cost::Size;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, PlanKey};
 
@@ -24,6 +25,8 @@ pub(crate) struct Plans {
     next: u32,
     pub(crate) costs: Costs,
     given: Option<Arc<dyn CostTable>>,
+    /// Units of the largest partition.
+    whole: NonZeroU32,
 }
 
 #[derive(Debug)]
@@ -35,8 +38,8 @@ struct Plan {
 }
 
 impl Plans {
-    pub(crate) fn new(costs: Costs, given: Option<Arc<dyn CostTable>>) -> Plans {
-        Plans { numbers: BTreeMap::new(), plans: IdMap::default(), next: 0, costs, given }
+    pub(crate) fn new(costs: Costs, given: Option<Arc<dyn CostTable>>, whole: NonZeroU32) -> Plans {
+        Plans { numbers: BTreeMap::new(), plans: IdMap::default(), next: 0, costs, given, whole }
     }
 
     /// The plan's number, a new one when it was never heard of.
@@ -77,15 +80,21 @@ impl Plans {
         }
     }
 
-    /// How long a launch takes: as given, else as learnt, else by estimate.
+    /// How long a launch takes on the largest partition: as given, else as learnt, else by estimate.
     pub(crate) fn predict(&self, plan: PlanIx, size: Size) -> Option<Duration> {
-        let given = self.given.as_ref().and_then(|table| table.cost(self.key(plan), size));
-        given.or_else(|| self.costs.predict(plan, size))
+        self.predict_on(self.whole, plan, size)
     }
 
-    /// How long a launch takes, with a guess where nothing is known: what a line of promises counts.
-    pub(crate) fn cost(&self, plan: PlanIx, size: Size) -> Duration {
-        self.predict(plan, size).unwrap_or(UNKNOWN)
+    /// How long a launch takes on a partition of so many units.
+    pub(crate) fn predict_on(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Option<Duration> {
+        let share = f64::from(units.get()) / f64::from(self.whole.get());
+        let given = self.given.as_ref().and_then(|table| table.on_share(self.key(plan), size, share));
+        given.or_else(|| self.costs.predict(plan, size, units))
+    }
+
+    /// How long a launch takes on a partition of so many units, with a guess where nothing is known: what a line of promises counts.
+    pub(crate) fn cost_on(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Duration {
+        self.predict_on(units, plan, size).unwrap_or(UNKNOWN)
     }
 
     /// Whether the plan's cost is more than an estimate, so that a request may be refused for it.

@@ -11,13 +11,15 @@
 //! launch moves its cost from the line into the moment the device is free; ending early, cancelling and expiring only add room; and a launch from
 //! outside the line takes no more than there is.
 //!
-//! A tenant's booked requests of one plan keep their order: a later one goes on the same line, and not before the last of them.
+//! A tenant's booked requests of one plan keep their order: a later one goes on the same line, and not before the last of them. Where that line belongs to
+//! a layout that is being left (`space`), a later one goes on a line of the next, whose turn comes when the old one has run out.
 
 use crate::cost::Size;
 use crate::forming::{Forming, Limits, Rider, Seat};
 use crate::plans::PlanIx;
 use crate::timeline::{Nanos, Place, Timeline, nanos};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, RequestId, TenantId};
 
@@ -65,6 +67,23 @@ pub(crate) struct Wish {
     pub(crate) leave: Nanos,
 }
 
+/// Where requests may be booked.
+#[derive(Debug)]
+pub(crate) struct Open {
+    /// The lines of the layout in force.
+    pub(crate) lines: Range<usize>,
+    /// When the device of each of them is free.
+    pub(crate) free: Vec<Moment>,
+    /// The line that the wish's plan belongs on; `None` for any.
+    pub(crate) home: Option<usize>,
+}
+
+impl Open {
+    fn free(&self, line: usize) -> Nanos {
+        Nanos::from(self.free[line - self.lines.start].0)
+    }
+}
+
 /// A request has its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Booked {
@@ -108,40 +127,42 @@ impl Promises {
         }
     }
 
-    /// Books a request, or says when it could be answered without making anything late. `free` is when each line's device is free, `cost` what a
-    /// launch of the plan takes.
+    /// Books a request, or says when it could be answered without making anything late. `cost` is what a launch of the plan takes on a line.
     pub(crate) fn book(
         &mut self,
         wish: Wish,
         limits: Limits,
-        free: &[Moment],
-        cost: impl Fn(Size) -> Duration,
+        open: &Open,
+        cost: impl Fn(Size, usize) -> Duration,
     ) -> Result<Booked, Moment> {
         let flow = self.flows.get(&(wish.rider.tenant, wish.plan.0));
-        let (line, after) = (flow.map(|flow| flow.line), flow.map(|flow| flow.last));
-        for booking in self.to_join(&wish, line, after) {
-            if let Some(booked) = self.join(booking, wish, limits, free, &cost) {
+        let after = flow.map(|flow| flow.last);
+        let line = flow.map(|flow| flow.line).filter(|line| open.lines.contains(line)).or(open.home);
+        for booking in self.to_join(&wish, (line, after), open) {
+            if let Some(booked) = self.join(booking, wish, limits, open, &cost) {
                 return Ok(booked);
             }
         }
-        self.plan_launch(wish, (line, after), limits, free, &cost)
+        self.plan_launch(wish, (line, after), limits, open, &cost)
     }
 
     /// Planned launches that the request may join, the best first: the tenant's own last one, the last that is due before it, the one before that,
     /// the first that is due later.
-    fn to_join(&self, wish: &Wish, line: Option<usize>, after: Option<Place>) -> Vec<u64> {
+    fn to_join(&self, wish: &Wish, (line, after): (Option<usize>, Option<Place>), open: &Open) -> Vec<u64> {
         let mut found: Vec<u64> = after.map(|place| place.1).into_iter().collect();
-        if let Some(open) = self.open.get(&wish.plan) {
+        if let Some(places) = self.open.get(&wish.plan) {
             let middle = (wish.due, u64::MAX);
             let start = after.unwrap_or((Moment::START, 0)).min(middle);
-            let before = open.range(start..middle).rev().take(LAUNCHES_TRIED - 1);
-            let behind = open.range(middle.max(after.unwrap_or(middle))..).take(1);
+            let before = places.range(start..middle).rev().take(LAUNCHES_TRIED - 1);
+            let behind = places.range(middle.max(after.unwrap_or(middle))..).take(1);
             found.extend(before.chain(behind).map(|place| place.1));
         }
         found.retain(|number| {
             let booking = self.bookings.get(number);
             booking.is_some_and(|booking| {
-                booking.launch.plan == wish.plan && line.is_none_or(|line| booking.line == line)
+                booking.launch.plan == wish.plan
+                    && open.lines.contains(&booking.line)
+                    && line.is_none_or(|line| booking.line == line)
             })
         });
         found
@@ -152,16 +173,16 @@ impl Promises {
         number: u64,
         wish: Wish,
         limits: Limits,
-        free: &[Moment],
-        cost: &impl Fn(Size) -> Duration,
+        open: &Open,
+        cost: &impl Fn(Size, usize) -> Duration,
     ) -> Option<Booked> {
         let booking = self.bookings.get(&number)?;
         let (seat, size) = booking.launch.seat(wish.rider, limits)?;
         let (place, line, before, due) = (booking.place, booking.line, booking.cost, booking.due());
-        let grown = cost(size);
+        let grown = cost(size, line);
         let more = nanos(grown) - nanos(before);
         let around = self.lines[line].around(place);
-        let free = Nanos::from(free[line].0);
+        let free = open.free(line);
         let finish = free + around.until + more;
         // Who costs nothing takes nothing from anybody, whatever room there is.
         let room = around.room_behind.min(Nanos::from(due.0) - around.until).saturating_sub(free);
@@ -186,7 +207,7 @@ impl Promises {
         let flow = (wish.rider.tenant, wish.plan.0);
         let flow = self.flows.entry(flow).or_insert(Flow { requests: 0, line, last: place });
         flow.requests += 1;
-        flow.last = flow.last.max(place);
+        (flow.line, flow.last) = (line, flow.last.max(place));
     }
 
     fn plan_launch(
@@ -194,20 +215,20 @@ impl Promises {
         wish: Wish,
         (line, after): (Option<usize>, Option<Place>),
         limits: Limits,
-        free: &[Moment],
-        cost: &impl Fn(Size) -> Duration,
+        open: &Open,
+        cost: &impl Fn(Size, usize) -> Duration,
     ) -> Result<Booked, Moment> {
         let mut launch = Forming::new(wish.plan);
         let (seat, size) = launch.seat(wish.rider, limits).expect("an empty launch has a place");
-        let cost = cost(size);
         let place = (wish.due.max(after.map_or(wish.due, |after| after.0)), self.next);
-        let mut lines: Vec<usize> = line.map_or_else(|| (0..self.lines.len()).collect(), |line| vec![line]);
-        let tail = |line: &usize| Nanos::from(free[*line].0) + self.lines[*line].cost();
+        let mut lines: Vec<usize> = line.map_or_else(|| open.lines.clone().collect(), |line| vec![line]);
+        let tail = |line: &usize| open.free(*line) + self.lines[*line].cost();
         lines.sort_by_key(tail);
-        let at_the_end = lines.first().map_or(0, tail) + nanos(cost);
+        let at_the_end = lines.first().map_or(0, |line| tail(line) + nanos(cost(size, *line)));
         for line in lines {
+            let cost = cost(size, line);
             let around = self.lines[line].around(place);
-            let free = Nanos::from(free[line].0);
+            let free = open.free(line);
             let finish = free + around.until + nanos(cost);
             let room = around.room_behind.saturating_sub(free);
             if finish > Nanos::from(wish.by.0) || room < nanos(cost).saturating_add(wish.leave) {
@@ -226,7 +247,7 @@ impl Promises {
             let flow = (wish.rider.tenant, wish.plan.0);
             let flow = self.flows.entry(flow).or_insert(Flow { requests: 0, line, last: place });
             flow.requests += 1;
-            flow.last = place;
+            (flow.line, flow.last) = (line, place);
             return Ok(Booked { booking: BookingId(number), finish: moment(finish), added: cost });
         }
         Err(moment(at_the_end))
@@ -238,7 +259,7 @@ impl Promises {
         booking: BookingId,
         rider: Rider,
         limits: Limits,
-        cost: impl Fn(Size) -> Duration,
+        cost: impl Fn(Size, usize) -> Duration,
     ) {
         let Some(found) = self.bookings.get_mut(&booking.0) else { return };
         if found.dues.len() == 1 {
@@ -248,7 +269,7 @@ impl Promises {
         found.launch.remove(rider.request);
         found.dues.retain(|(request, _)| *request != rider.request);
         // Never more than before: what a line counts on does not grow because somebody left.
-        found.cost = cost(found.launch.size()).min(found.cost);
+        found.cost = cost(found.launch.size(), found.line).min(found.cost);
         let (plan, place, line, cost, due) =
             (found.launch.plan, found.place, found.line, found.cost, found.due());
         let open = !found.launch.has_all_lanes(limits);
@@ -306,6 +327,40 @@ impl Promises {
     /// Predicted time of everything planned on a line.
     pub(crate) fn planned(&self, line: usize) -> Nanos {
         self.lines[line].cost()
+    }
+
+    /// Moves every planned launch to the line that `line` names for its plan, in the order in which they stand, if all of them are in time there with
+    /// the lines free at `free` and launches taking what `cost` says; else changes nothing. Costs O(n log n) for n planned launches.
+    pub(crate) fn move_all(
+        &mut self,
+        line: impl Fn(PlanIx) -> usize,
+        free: impl Fn(usize) -> Moment,
+        cost: impl Fn(PlanIx, Size, usize) -> Duration,
+    ) -> bool {
+        let mut lines: Vec<Timeline> = self.lines.iter().map(|_| Timeline::default()).collect();
+        let mut moved = Vec::with_capacity(self.bookings.len());
+        for (number, booking) in &self.bookings {
+            let plan = booking.launch.plan;
+            let to = line(plan);
+            let cost = cost(plan, booking.launch.size(), to);
+            lines[to].insert(booking.place, cost, booking.due());
+            moved.push((*number, to, cost));
+        }
+        let kept = |(line, of): (usize, &Timeline)| {
+            of.first().is_none() || of.least_room() >= Nanos::from(free(line).0)
+        };
+        if !lines.iter().enumerate().all(kept) {
+            return false;
+        }
+        self.lines = lines;
+        for (number, to, cost) in moved {
+            let booking = self.bookings.get_mut(&number).expect("it was there just now");
+            (booking.line, booking.cost) = (to, cost);
+        }
+        for ((_, plan), flow) in &mut self.flows {
+            flow.line = line(PlanIx(*plan));
+        }
+        true
     }
 
     /// Takes every launch away, and says whose requests they were.

@@ -208,6 +208,13 @@ impl Queues {
         self.waiting.get(&self.by_urgency.first()?.2)
     }
 
+    /// The most urgent loose request of the plans that `of` names; a look at every plan.
+    pub(crate) fn most_urgent_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<&Waiting> {
+        let firsts = self.by_plan.iter().filter(|(plan, _)| of(**plan));
+        let first = firsts.filter_map(|(_, of_plan)| of_plan.requests.first()).min()?;
+        self.waiting.get(&first.2)
+    }
+
     /// The loose requests by fairness between owners.
     pub(crate) fn fair(&self) -> &Loose {
         &self.fair

@@ -5,10 +5,12 @@ use crate::config::Config;
 use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
 use crate::fairness::Owners;
 use crate::launch::Decision;
+use crate::layout::{Lines, Partition};
 use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 use crate::plans::{PlanIx, Plans};
 use crate::promises::Promises;
 use crate::queues::Queues;
+use crate::space::Space;
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -25,12 +27,13 @@ pub struct Scheduler {
     pub(crate) promises: Promises,
     pub(crate) attained: Attained,
     pub(crate) in_flight: IdMap<LaunchId, InFlight>,
-    /// The launches of each partition, in the order of the settings; oldest first.
+    /// The launches of each line; oldest first.
     pub(crate) running: Vec<VecDeque<LaunchId>>,
     pub(crate) in_flight_requests: IdMap<RequestId, LaunchId>,
     pub(crate) launches: u64,
     /// Whose turn it was last, for the policies that take turns.
     pub(crate) last_tenant: Option<TenantId>,
+    pub(crate) space: Space,
 }
 
 /// A launch that runs.
@@ -38,8 +41,9 @@ pub struct Scheduler {
 pub(crate) struct InFlight {
     pub(crate) plan: PlanIx,
     pub(crate) size: Size,
-    /// Its partition's number in the settings.
     pub(crate) line: usize,
+    /// The tightest of the dues that were promised in it.
+    pub(crate) due: Option<Moment>,
     pub(crate) predicted: Option<Duration>,
     /// When those before it on its partition were over; `None` while they are not.
     pub(crate) begun: Option<Moment>,
@@ -69,22 +73,27 @@ impl InFlight {
 }
 
 impl Scheduler {
-    /// A scheduler with nobody to serve yet. `config.partitions` must not be empty.
+    /// A scheduler with nobody to serve yet. `config.layouts` must not be empty, nor any of them.
     pub fn new(config: Config) -> Scheduler {
-        assert!(!config.partitions.is_empty(), "a scheduler has at least one partition");
+        let lines = Lines::new(&config.layouts);
         let most = Size { lanes: config.max_lanes.get(), items: config.max_items.get() };
         Scheduler {
             tenants: BTreeMap::new(),
             owners: Owners::default(),
-            plans: Plans::new(Costs::new(config.cost, most), config.given_costs.clone()),
+            plans: Plans::new(
+                Costs::new(config.cost, most, lines.most_units()),
+                config.given_costs.clone(),
+                lines.most_units(),
+            ),
             queues: Queues::default(),
             attained: Attained::default(),
-            promises: Promises::new(config.partitions.len()),
+            promises: Promises::new(lines.count()),
             in_flight: IdMap::default(),
-            running: vec![VecDeque::new(); config.partitions.len()],
+            running: vec![VecDeque::new(); lines.count()],
             in_flight_requests: IdMap::default(),
             launches: 0,
             last_tenant: None,
+            space: Space::new(lines, config.dwell),
             config,
         }
     }
@@ -133,6 +142,7 @@ impl Scheduler {
             self.loosen(request);
         }
         (self.config.policy, self.config.tenant_batching) = (policy, tenant_batching);
+        self.first_layout();
     }
 
     /// Lets a request in, or says why not.
@@ -192,7 +202,12 @@ impl Scheduler {
         self.plans.costs.learn(
             launch.plan,
             launch.size,
-            Measured { at: now, took, predicted: launch.predicted },
+            Measured {
+                at: now,
+                units: self.space.lines().units(launch.line),
+                took,
+                predicted: launch.predicted,
+            },
         );
         for Aboard { request, owner, items, tenant, due, committed } in launch.requests {
             // Of a tenant that went meanwhile nothing is kept.
@@ -225,7 +240,9 @@ impl Scheduler {
         let Some(waiting) = self.queues.remove(request, &self.owners) else { return false };
         if let Some(booking) = waiting.booked {
             let (limits, plan) = (self.limits(), waiting.whose.plan);
-            self.promises.leave(booking, waiting.rider, limits, |size| self.plans.cost(plan, size));
+            self.promises.leave(booking, waiting.rider, limits, |size, line| {
+                self.plans.cost_on(self.space.lines().units(line), plan, size)
+            });
         }
         self.owners.settle(waiting.whose.owner, waiting.committed);
         self.owners.work_left(waiting.whose.owner);
@@ -238,7 +255,9 @@ impl Scheduler {
         let Some(waiting) = self.queues.get(request) else { return };
         let (plan, rider, limits) = (waiting.whose.plan, waiting.rider, self.limits());
         if let Some(booking) = waiting.booked {
-            self.promises.leave(booking, rider, limits, |size| self.plans.cost(plan, size));
+            self.promises.leave(booking, rider, limits, |size, line| {
+                self.plans.cost_on(self.space.lines().units(line), plan, size)
+            });
         }
         self.loosen(request);
     }
@@ -263,6 +282,11 @@ impl Scheduler {
     /// Launches that run.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// The partitions of the layout in force: where promises are made. Launches begin there once those of the layout before are over.
+    pub fn layout(&self) -> &[Partition] {
+        self.space.in_force()
     }
 
     /// How far launches were from their predictions.

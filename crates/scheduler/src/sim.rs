@@ -6,7 +6,8 @@
 //! Nothing waits: a day of traffic takes as long as its decisions. Scenario tests run on it, and the `simulate` command.
 
 use crate::{
-    Admitted, Cancelled, Config, CostTable, Decision, LaunchPlan, Offer, Refusal, Scheduler, Size, Terms,
+    Admitted, Cancelled, Config, CostTable, Decision, LaunchPlan, Layout, Offer, Refusal, Scheduler, Size,
+    Terms,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub struct Simulation<C> {
     busy: BTreeMap<PartitionId, Moment>,
     wake: Option<Moment>,
     side_by_side: bool,
+    layouts: Vec<Layout>,
     launches: BTreeMap<LaunchId, (LaunchPlan, Duration)>,
     /// What became of every request so far.
     pub outcomes: BTreeMap<RequestId, Outcome>,
@@ -61,6 +63,7 @@ impl<C: CostTable> Simulation<C> {
             busy: BTreeMap::new(),
             wake: None,
             side_by_side: config.policy == Policy::Space,
+            layouts: config.layouts.clone(),
             scheduler: Scheduler::new(config),
             launches: BTreeMap::new(),
             outcomes: BTreeMap::new(),
@@ -149,10 +152,29 @@ impl<C: CostTable> Simulation<C> {
         };
     }
 
+    /// A partition's part of the largest, once it is sure that no other layout's launches run.
+    fn share(&self, partition: PartitionId) -> f64 {
+        let layout = self.layouts.iter().find(|layout| layout.iter().any(|other| other.id == partition));
+        let layout = layout.expect("a launch is on a partition of the settings");
+        let beside = |launch: &LaunchPlan| layout.iter().any(|other| other.id == launch.partition);
+        let all = self.launches.values().all(|(launch, _)| beside(launch));
+        assert!(all, "{partition} runs while partitions of another layout do");
+        let units = |id: PartitionId| {
+            let mine = layout.iter().find(|other| other.id == id);
+            f64::from(mine.map_or(1, |mine| mine.units.get()))
+        };
+        let most = self.layouts.iter().flatten().map(|partition| partition.units.get()).max();
+        units(partition) / f64::from(most.unwrap_or(1))
+    }
+
     fn start(&mut self, launch: LaunchPlan) {
         let size = Size { lanes: launch.lanes.len() as u32, items: launch.items() };
-        let others = if self.side_by_side { self.running.len() as u32 } else { 0 };
-        let took = self.costs.beside(&launch.plan, size, others).unwrap_or(Duration::from_millis(1));
+        let took = if self.side_by_side {
+            self.costs.beside(&launch.plan, size, self.running.len() as u32)
+        } else {
+            self.costs.on_share(&launch.plan, size, self.share(launch.partition))
+        };
+        let took = took.unwrap_or(Duration::from_millis(1));
         // A partition computes one launch after the other; `space` runs side by side what it makes.
         let free = self.busy.get(&launch.partition).copied().unwrap_or_default();
         let begin = if self.side_by_side { self.now } else { free.max(self.now) };

@@ -1,0 +1,80 @@
+//! Ways of cutting the device into partitions.
+//!
+//! ```text
+//!   layout 0  [ whole device      ]       line 0
+//!   layout 1  [ three quarters ][ ¼ ]     lines 1, 2         one layout is in force at a time (`space`); partitions of two layouts
+//!   layout 2  [ half    ][ half    ]      lines 3, 4         may lie over each other, those of one never do
+//! ```
+//! Every partition of every layout has a number, its *line*: what is promised on it and what runs on it is kept under that number whether its layout is in
+//! force or not.
+
+use std::num::NonZeroU32;
+use std::ops::Range;
+use tessera_core::PartitionId;
+
+/// A share of the device that computes one launch after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Partition {
+    /// Its name in launches.
+    pub id: PartitionId,
+    /// Cores, or multiprocessors: what its share is measured in.
+    pub units: NonZeroU32,
+}
+
+/// Partitions that share nothing, and run launches side by side.
+pub type Layout = Vec<Partition>;
+
+/// The partitions of all layouts by number.
+#[derive(Clone, Debug)]
+pub(crate) struct Lines {
+    partitions: Vec<Partition>,
+    layouts: Vec<Range<usize>>,
+}
+
+impl Lines {
+    /// Panics where there is no layout, or one has no partition: there would be nothing to run on.
+    pub(crate) fn new(layouts: &[Layout]) -> Lines {
+        let mut lines = Lines { partitions: Vec::new(), layouts: Vec::new() };
+        for layout in layouts {
+            assert!(!layout.is_empty(), "a layout has at least one partition");
+            let first = lines.partitions.len();
+            lines.partitions.extend(layout);
+            lines.layouts.push(first..lines.partitions.len());
+        }
+        assert!(!lines.layouts.is_empty(), "a scheduler has at least one layout");
+        lines
+    }
+
+    /// Partitions of all layouts.
+    pub(crate) fn count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// How many layouts there are.
+    pub(crate) fn layouts(&self) -> usize {
+        self.layouts.len()
+    }
+
+    /// The lines of one layout.
+    pub(crate) fn of(&self, layout: usize) -> Range<usize> {
+        self.layouts[layout].clone()
+    }
+
+    /// The partitions of one layout.
+    pub(crate) fn partitions(&self, layout: usize) -> &[Partition] {
+        &self.partitions[self.of(layout)]
+    }
+
+    pub(crate) fn id(&self, line: usize) -> PartitionId {
+        self.partitions[line].id
+    }
+
+    pub(crate) fn units(&self, line: usize) -> NonZeroU32 {
+        self.partitions[line].units
+    }
+
+    /// Units of the largest partition: what shares are shares of.
+    pub(crate) fn most_units(&self) -> NonZeroU32 {
+        self.partitions.iter().map(|partition| partition.units).max().unwrap_or(NonZeroU32::MIN)
+    }
+}

@@ -1,0 +1,118 @@
+//! What is asked of the device, plan by plan: how often, how much at once, how soon.
+//!
+//! ```text
+//!   offer ─▶ note(plan, items, allowed)        close(now), every dwell ─▶ [Wanted] at rates that follow half way each time
+//! ```
+//! Requests count whether they were let in or not: what is refused is wanted, too.
+
+use crate::plans::PlanIx;
+use std::time::Duration;
+use tessera_core::{IdMap, Moment};
+
+/// Requests per second below which a plan is not wanted any more.
+const HARDLY_EVER: f64 = 0.01;
+
+/// How a plan was asked for lately.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) plan: PlanIx,
+    /// Requests.
+    pub(crate) per_second: f64,
+    /// Items that a request brings.
+    pub(crate) items: f64,
+    /// From arrival to deadline, on average of those that have one; `None` when none has.
+    pub(crate) allowed: Option<Duration>,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(crate) struct Demand {
+    plans: IdMap<PlanIx, Asked>,
+    since: Moment,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    requests: u32,
+    items: u64,
+    deadlines: u32,
+    allowed: Duration,
+    /// As told when the last window was closed.
+    before: Option<Wanted>,
+}
+
+impl Demand {
+    pub(crate) fn note(&mut self, plan: PlanIx, items: u32, allowed: Option<Duration>) {
+        let asked = self.plans.entry(plan).or_default();
+        asked.requests += 1;
+        asked.items += u64::from(items);
+        if let Some(allowed) = allowed {
+            asked.deadlines += 1;
+            asked.allowed += allowed;
+        }
+    }
+
+    /// Ends a window and begins the next. In order of plans.
+    pub(crate) fn close(&mut self, now: Moment) -> Vec<Wanted> {
+        let seconds = now.since(self.since).as_secs_f64().max(1e-9);
+        self.since = now;
+        let mut wanted: Vec<Wanted> = Vec::with_capacity(self.plans.len());
+        self.plans.retain(|plan, asked| {
+            let told = asked.close(*plan, seconds);
+            let kept = told.per_second >= HARDLY_EVER;
+            if kept {
+                wanted.push(told);
+                *asked = Asked { before: Some(told), ..Asked::default() };
+            }
+            kept
+        });
+        wanted.sort_unstable_by_key(|wanted| wanted.plan);
+        wanted
+    }
+}
+
+impl Asked {
+    fn close(&self, plan: PlanIx, seconds: f64) -> Wanted {
+        let rate = f64::from(self.requests) / seconds;
+        let items = (self.requests > 0).then(|| self.items as f64 / f64::from(self.requests));
+        let allowed = self.allowed.checked_div(self.deadlines);
+        let Some(before) = self.before else {
+            return Wanted { plan, per_second: rate, items: items.unwrap_or(1.0), allowed };
+        };
+        let between = |before: f64, now: f64| (before + now) / 2.0;
+        Wanted {
+            plan,
+            per_second: between(before.per_second, rate),
+            items: items.map_or(before.items, |items| between(before.items, items)),
+            allowed: match (before.allowed, allowed) {
+                (Some(before), Some(now)) => Some((before + now) / 2),
+                (before, now) => now.or(before),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::at(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn rates_follow_half_way_and_what_nobody_asks_for_is_forgotten() {
+        let mut demand = Demand::default();
+        for number in 0..10 {
+            let allowed = (number < 5).then_some(Duration::from_millis(20));
+            demand.note(PlanIx(3), 2, allowed);
+        }
+        let first = demand.close(at(1));
+        let ms = Duration::from_millis;
+        assert_eq!(first, [Wanted { plan: PlanIx(3), per_second: 10.0, items: 2.0, allowed: Some(ms(20)) }]);
+        let second = demand.close(at(2));
+        assert_eq!(second[0], Wanted { per_second: 5.0, ..first[0] });
+        let windows = (3..20).take_while(|second| !demand.close(at(*second)).is_empty());
+        assert_eq!(windows.count(), 8, "5 a second halves to less than one in a hundred seconds");
+    }
+}

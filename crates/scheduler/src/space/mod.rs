@@ -1,0 +1,324 @@
+//! Which layout of the device is in force, and which classes belong on which of its partitions.
+//!
+//! ```text
+//!   every dwell:  demand, costs ─▶ score of every layout and cut ─▶ clearly better? ─▶ change
+//!
+//!   patience  ──|─────|──|───────────────|────▶      classes in order of how long they can wait for others; a cut parts the urgent
+//!               urgent      ▲cut   patient           from the patient, and each side has a partition of its own, its *home*
+//!
+//!   change    [whole: running][promised …]┐drained
+//!             new promises of a, b        └▶ [¾: a a a a]
+//!                                            [¼: b b b  ]
+//! ```
+//! One line for everything is best while nobody waits too long: launches are shared by most and the whole device works for each. Where long launches
+//! of one class meet tight deadlines of another, the tight ones are refused while a long one runs, as it cannot be stopped. Then it may be better to
+//! part them. `score` says what part of all requests would be in time under each layout, from costs and arrivals as measured.
+//!
+//! **When.** Looks are `Config::dwell` apart, and so are changes. A layout is left for one with `Config::gain` more of all requests in time; for the
+//! first, the whole device, it is left when less than a quarter of that gain would be lost. With one class, one layout, or nothing that comes too late, the first is in force.
+//!
+//! **No promise is broken.** A change moves every planned launch to its new line if all of them are in time there, with the new lines free when what
+//! runs is over; that is the test that each promise passed when it was given (`Promises::move_all`). Where they are not, they stay, and run out on the old
+//! lines. Either way new promises are made on the new lines, which are free when the old ones are drained: at the latest end of what runs and is promised on
+//! them, a moment that only comes nearer, since no launch without a promise starts there any more and nobody waits for company. A change is
+//! done within the longest time that was allowed to anything promised before. With exact costs no promise is broken, by induction as in `promises`.
+//!
+//! **Partitions that overlap never run at once**: until the old lines are drained nothing is launched on the new ones.
+//!
+//! **Homes.** In a layout of two partitions a plan is booked at home. A partition with nothing of its own to do takes what is elsewhere, but never
+//! a longer launch than its own classes can wait for (`beside`). Layouts of more partitions have no homes: everything may be everywhere.
+//!
+//! Costs: a look at at most [`MOST_CLASSES`] classes, by the load they are, takes tens of microseconds; a change O(n log n) for n planned launches.
+
+mod beside;
+mod demand;
+mod score;
+
+use crate::cost::Size;
+use crate::layout::{Lines, Partition};
+use crate::plans::PlanIx;
+use crate::promises::Open;
+use crate::scheduler::Scheduler;
+use crate::timeline::Nanos;
+use demand::{Demand, Wanted};
+use score::Class;
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::time::Duration;
+use tessera_core::{IdMap, Moment, Policy};
+
+/// Most classes that a layout is judged by.
+const MOST_CLASSES: usize = 16;
+
+/// What part of the gain that a layout must promise is too little to keep it.
+const BACK: f64 = 0.25;
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Space {
+    lines: Lines,
+    in_force: usize,
+    /// The layout before, until its lines are drained.
+    leaving: Option<usize>,
+    /// Where plans belong; empty where they may be anywhere.
+    homes: IdMap<PlanIx, usize>,
+    /// For plans that have no home yet.
+    cut: Option<Cut>,
+    demand: Demand,
+    next_look: Moment,
+}
+
+/// Where the urgent are parted from the patient.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Cut {
+    /// How long a class of the urgent can wait for others at most.
+    patience: Duration,
+    urgent: usize,
+    patient: usize,
+    /// How long the most urgent class of each line can wait: by line, less the layout's first.
+    bears: [Option<Duration>; 2],
+}
+
+/// A layout, and who is where in it.
+#[derive(Debug)]
+struct Choice {
+    layout: usize,
+    cut: Option<Cut>,
+    homes: IdMap<PlanIx, usize>,
+    /// The part of all requests that it would answer in time.
+    score: f64,
+}
+
+impl Space {
+    pub(crate) fn new(lines: Lines, dwell: Duration) -> Space {
+        Space {
+            lines,
+            in_force: 0,
+            leaving: None,
+            homes: IdMap::default(),
+            cut: None,
+            demand: Demand::default(),
+            next_look: Moment::START + dwell,
+        }
+    }
+
+    /// The lines that run launches now.
+    pub(crate) fn running(&self) -> Range<usize> {
+        self.lines.of(self.leaving.unwrap_or(self.in_force))
+    }
+
+    /// The lines of the layout in force, on which promises are made.
+    pub(crate) fn promising(&self) -> Range<usize> {
+        self.lines.of(self.in_force)
+    }
+
+    pub(crate) fn in_force(&self) -> &[Partition] {
+        self.lines.partitions(self.in_force)
+    }
+
+    /// Whether what runs is what was begun before a change of layouts.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// The line that a plan belongs on; `None` where it may be anywhere.
+    pub(crate) fn home(&self, plan: PlanIx) -> Option<usize> {
+        let patient = self.cut.map(|cut| cut.patient);
+        self.homes.get(&plan).copied().or(patient)
+    }
+
+    /// Units of the partition that a plan's launches have by rights.
+    pub(crate) fn units(&self, plan: PlanIx) -> NonZeroU32 {
+        let line = self.home(plan).unwrap_or(self.promising().start);
+        self.lines.units(line)
+    }
+}
+
+impl Scheduler {
+    /// Units of a line's partition.
+    pub(crate) fn units(&self, line: usize) -> NonZeroU32 {
+        self.space.lines.units(line)
+    }
+
+    /// Takes note of what is asked for, and gives a plan that is new a home.
+    pub(crate) fn note_demand(&mut self, plan: PlanIx, items: NonZeroU32, allowed: Option<Duration>) {
+        if self.space.lines.layouts() == 1 || self.config.policy != Policy::SpaceTime {
+            return;
+        }
+        let alone = self.plans.cost_on(self.space.lines.most_units(), plan, Size::one_lane(items));
+        // What is late wherever it runs says nothing about where to run it.
+        self.space.demand.note(plan, items.get(), allowed.filter(|allowed| *allowed >= alone));
+        if let Some(cut) = self.space.cut {
+            let is_urgent = allowed.is_some_and(|allowed| allowed.saturating_sub(alone) <= cut.patience);
+            self.space.homes.entry(plan).or_insert(if is_urgent { cut.urgent } else { cut.patient });
+        }
+    }
+
+    /// Where a request of a plan may be booked.
+    pub(crate) fn open(&self, now: Moment, plan: PlanIx) -> Open {
+        let lines = self.space.promising();
+        let drained = self.space.is_leaving().then(|| self.drained(now));
+        let free = |line| drained.unwrap_or(now + self.work_before(now, line));
+        Open { free: lines.clone().map(free).collect(), lines, home: self.space.home(plan) }
+    }
+
+    /// When all that runs and is promised on the lines that run now is over.
+    fn drained(&self, now: Moment) -> Moment {
+        let over = |line| now + self.work_before(now, line) + length(self.promises.planned(line));
+        self.space.running().map(over).max().unwrap_or(now)
+    }
+
+    /// Looks at the layouts if it is time to, and begins to run on the one in force as soon as the one before is drained.
+    pub(crate) fn mind_space(&mut self, now: Moment) {
+        if self.space.lines.layouts() == 1 {
+            return;
+        }
+        if now >= self.space.next_look && self.config.policy == Policy::SpaceTime {
+            self.look(now);
+        }
+        let is_over = |line| self.load(line) == 0 && self.promises.front(line).is_none();
+        if self.space.is_leaving() && self.space.running().all(is_over) {
+            self.space.leaving = None;
+        }
+    }
+
+    fn look(&mut self, now: Moment) {
+        self.space.next_look = now + self.config.dwell;
+        let wanted = self.space.demand.close(now);
+        if !self.space.is_leaving()
+            && let Some(choice) = self.better(&wanted)
+        {
+            self.change(now, choice);
+        }
+    }
+
+    /// Under a policy that keeps to the first layout. Nothing is promised any more.
+    pub(crate) fn first_layout(&mut self) {
+        let space = &mut self.space;
+        space.homes.clear();
+        space.cut = None;
+        if space.in_force != 0 {
+            // What runs is on the one that runs now, whichever was to be next.
+            space.leaving = space.leaving.or(Some(space.in_force)).filter(|layout| *layout != 0);
+            space.in_force = 0;
+        }
+    }
+
+    fn change(&mut self, now: Moment, choice: Choice) {
+        let Choice { layout, cut, homes, .. } = choice;
+        let first = self.space.lines.of(layout).start;
+        let same = layout == self.space.in_force;
+        let running = self.space.running();
+        let over = running.map(|line| now + self.work_before(now, line)).max().unwrap_or(now);
+        let patient = cut.map_or(first, |cut: Cut| cut.patient);
+        let line = |plan| homes.get(&plan).copied().unwrap_or(patient);
+        let free: Vec<Moment> = (0..self.running.len())
+            .map(|line| if same { now + self.work_before(now, line) } else { over })
+            .collect();
+        let (plans, lines) = (&self.plans, &self.space.lines);
+        let cost = |plan, size, line| plans.cost_on(lines.units(line), plan, size);
+        // Where not all of them would be in time, those on the old lines run out there; in the same layout they just stay.
+        self.promises.move_all(line, |line| free[line], cost);
+        let space = &mut self.space;
+        if !same {
+            space.leaving = Some(space.in_force);
+        }
+        (space.in_force, space.cut, space.homes) = (layout, cut, homes);
+    }
+
+    /// A layout to change to, if one is worth it.
+    fn better(&self, wanted: &[Wanted]) -> Option<Choice> {
+        let classes = self.classes(wanted);
+        let asked: f64 = classes.iter().map(|(_, class, _)| class.per_second).sum();
+        let whole = self.whole(&classes, asked);
+        let now = if self.space.in_force == 0 { whole.score } else { self.score_now(&classes, asked) };
+        if self.space.in_force != 0 && whole.score >= now - self.config.gain * BACK {
+            return Some(whole);
+        }
+        let layouts = 1..self.space.lines.layouts();
+        let cut = layouts.flat_map(|layout| self.cuts(layout, &classes, asked));
+        let best = cut.reduce(|best, other| if other.score > best.score { other } else { best })?;
+        (best.score >= now + self.config.gain).then_some(best)
+    }
+
+    /// What is wanted most, in order of patience; with each the time that it can wait for others.
+    fn classes(&self, wanted: &[Wanted]) -> Vec<(PlanIx, Class, Option<Duration>)> {
+        let lines = &self.space.lines;
+        let most = self.limits();
+        let costs = |wanted: &Wanted, units| {
+            let octaves = 0..=most.max_lanes.ilog2();
+            let size = |octave: u32| {
+                let lanes = 1 << octave;
+                let items = (f64::from(lanes) * wanted.items).round() as u32;
+                Size { lanes, items: items.clamp(lanes, most.max_items.max(lanes)) }
+            };
+            let cost = |octave| self.plans.cost_on(units, wanted.plan, size(octave)).as_secs_f64();
+            octaves.map(cost).collect::<Vec<f64>>()
+        };
+        let class = |wanted: &Wanted| {
+            let costs: Vec<_> = (0..lines.count()).map(|line| costs(wanted, lines.units(line))).collect();
+            let allowed = wanted.allowed.map(|allowed| allowed.as_secs_f64());
+            let alone = Duration::from_secs_f64(costs[0][0]);
+            let patience = wanted.allowed.map(|allowed| allowed.saturating_sub(alone));
+            (wanted.plan, Class { per_second: wanted.per_second, allowed, costs }, patience)
+        };
+        let mut classes: Vec<_> = wanted.iter().map(class).collect();
+        let load = |class: &Class| class.per_second * class.costs[0][0];
+        classes.sort_by(|(_, one, _), (_, two, _)| load(two).total_cmp(&load(one)));
+        classes.truncate(MOST_CLASSES);
+        classes.sort_by_key(|(plan, _, patience)| (patience.unwrap_or(Duration::MAX), *plan));
+        classes
+    }
+
+    fn whole(&self, classes: &[(PlanIx, Class, Option<Duration>)], asked: f64) -> Choice {
+        let all: Vec<&Class> = classes.iter().map(|(_, class, _)| class).collect();
+        let score = score::in_time(&all, self.space.lines.of(0).start) / asked.max(1e-9);
+        Choice { layout: 0, cut: None, homes: IdMap::default(), score }
+    }
+
+    /// What the layout in force does with the homes there are.
+    fn score_now(&self, classes: &[(PlanIx, Class, Option<Duration>)], asked: f64) -> f64 {
+        let on = |line| {
+            let here = classes.iter().filter(|(plan, _, _)| self.space.home(*plan) == Some(line));
+            score::in_time(&here.map(|(_, class, _)| class).collect::<Vec<_>>(), line)
+        };
+        self.space.promising().map(on).sum::<f64>() / asked.max(1e-9)
+    }
+
+    /// Every way of parting the classes between the two partitions of a layout.
+    fn cuts(
+        &self,
+        layout: usize,
+        classes: &[(PlanIx, Class, Option<Duration>)],
+        asked: f64,
+    ) -> impl Iterator<Item = Choice> {
+        let first = self.space.lines.of(layout).start;
+        let two = self.space.lines.of(layout).len() == 2;
+        let ways = (1..classes.len()).flat_map(move |at| [(at, first, first + 1), (at, first + 1, first)]);
+        ways.filter(move |_| two).map(move |(at, urgent, patient)| {
+            let (before, behind) = classes.split_at(at);
+            let on = |side: &[(PlanIx, Class, Option<Duration>)], line| {
+                score::in_time(&side.iter().map(|(_, class, _)| class).collect::<Vec<_>>(), line)
+            };
+            let score = (on(before, urgent) + on(behind, patient)) / asked.max(1e-9);
+            let last = before.last().and_then(|(_, _, patience)| *patience).unwrap_or(Duration::MAX);
+            let next = behind[0].2.unwrap_or(Duration::MAX);
+            let mut bears = [None; 2];
+            bears[urgent - first] = before[0].2;
+            bears[patient - first] = behind[0].2;
+            let cut = Cut { patience: last.saturating_add(next) / 2, urgent, patient, bears };
+            let homes = before.iter().map(|(plan, ..)| (*plan, urgent));
+            let homes = homes.chain(behind.iter().map(|(plan, ..)| (*plan, patient))).collect();
+            Choice { layout, cut: Some(cut), homes, score }
+        })
+    }
+}
+
+/// Planned time as a length.
+fn length(planned: Nanos) -> Duration {
+    Duration::from_nanos(u64::try_from(planned.max(0)).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,293 @@
+//! Layouts that change while requests come: what is promised is kept, partitions that overlap never run at once (`Simulation` checks it at every
+//! launch), changes keep their distance, and classes that are in each other's way are parted.
+
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tessera_core::{
+    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
+};
+use tessera_scheduler::sim::{Outcome, Simulation};
+use tessera_scheduler::{Config, CostTable, Layout, Offer, Partition, Refusal, Size, Terms};
+
+/// Class c takes c milliseconds a launch on the whole device, a fifth of that for every lane beyond the first, a tenth for every item; and in proportion
+/// longer on a part of it.
+#[derive(Clone, Debug)]
+struct Exact;
+
+impl CostTable for Exact {
+    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        let tenths = 10 + 2 * (size.lanes - 1) + size.items;
+        Some(Duration::from_micros(u64::from(tenths) * 100 * u64::from(plan.class.0[0])))
+    }
+}
+
+/// As [`Exact`], but what uses one core is as fast on one as on four: one lane a core.
+#[derive(Clone, Debug)]
+struct LaneACore;
+
+impl CostTable for LaneACore {
+    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        self.on_share(plan, size, 1.0)
+    }
+
+    fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
+        let rounds = (f64::from(size.lanes) / (4.0 * share)).ceil();
+        Some(Duration::from_millis(u64::from(plan.class.0[0])).mul_f64(rounds))
+    }
+}
+
+fn us(us: u64) -> Moment {
+    Moment::at(Duration::from_micros(us))
+}
+
+fn count(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).unwrap()
+}
+
+fn offer(request: u64, tenant: u64, class: u8) -> Offer {
+    Offer {
+        request: RequestId(request),
+        tenant: TenantId(tenant),
+        plan: PlanKey { class: ClassId([class; 16]), dims: [].into(), precision: Precision::Fp32 },
+        items: NonZeroU32::MIN,
+        bytes: Bytes(100),
+        deadline: None,
+        batchable: true,
+    }
+}
+
+/// Four cores, whole, in three and one, and in halves.
+fn four_cores() -> Vec<Layout> {
+    let partition = |id, units| Partition { id: PartitionId(id), units: count(units) };
+    vec![
+        vec![partition(0, 4)],
+        vec![partition(1, 3), partition(2, 1)],
+        vec![partition(3, 2), partition(4, 2)],
+    ]
+}
+
+fn config<C: CostTable + Clone + 'static>(costs: &C, layouts: Vec<Layout>) -> Config {
+    Config {
+        layouts,
+        max_lanes: count(4),
+        max_items: count(8),
+        given_costs: Some(Arc::new(costs.clone())),
+        ..Config::new(Policy::SpaceTime, vec![PartitionId(0)])
+    }
+}
+
+/// A part of a load: so many requests of a class, so far apart, due so soon.
+#[derive(Clone, Debug)]
+struct Phase {
+    class: u8,
+    requests: u64,
+    every_us: u64,
+    allowed_ms: Option<u64>,
+    tenants: u64,
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    let allowed = prop::option::weighted(0.8, 3u64..120);
+    (1u8..30, 5u64..60, 200u64..6000, allowed, 1u64..4).prop_map(
+        |(class, requests, every_us, allowed_ms, tenants)| Phase {
+            class,
+            requests,
+            every_us,
+            allowed_ms,
+            tenants,
+        },
+    )
+}
+
+/// Every phase's requests beside those of the others, each phase begun a little after the one before.
+fn merged(phases: &[Phase]) -> Vec<(u64, Offer)> {
+    let mut all = Vec::new();
+    for (number, phase) in (0..).zip(phases) {
+        for request in 0..phase.requests {
+            let at = 10_000 * number + request * phase.every_us;
+            let due = phase.allowed_ms.map(|allowed| us(at + 1000 * allowed));
+            let tenant = 10 * number + request % phase.tenants;
+            all.push((at, Offer { deadline: due, ..offer(1000 * number + request, tenant, phase.class) }));
+        }
+    }
+    all.sort_by_key(|(at, offer)| (*at, offer.request));
+    all
+}
+
+fn with_tenants<C: CostTable>(config: Config, costs: C) -> Simulation<C> {
+    let mut simulation = Simulation::new(config, costs);
+    (0..100).for_each(|tenant| simulation.tenant(TenantId(tenant), Terms::best_effort(OwnerId(tenant % 7))));
+    simulation
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Layouts that change as often as they like break no promise, lose no request and keep every tenant's order.
+    #[test]
+    fn no_promise_is_broken_by_changes_of_layout(
+        phases in prop::collection::vec(phase(), 2..6),
+        dwell in 5u64..60,
+        ahead in 1u32..3,
+        lead in 0u64..1000,
+        max_wait in 0u64..3000,
+        lane_a_core: bool,
+    ) {
+        let dwell = Duration::from_millis(dwell);
+        let shape = |limits: Config| Config {
+            dwell,
+            gain: 0.0001,
+            ahead: count(ahead),
+            lead: Duration::from_micros(lead),
+            max_wait: Duration::from_micros(max_wait),
+            patience: Duration::from_millis(10),
+            ..limits
+        };
+        let asks = merged(&phases);
+        if lane_a_core {
+            let simulation = with_tenants(shape(config(&LaneACore, four_cores())), LaneACore);
+            keeps_its_promises(simulation, &asks, dwell)?;
+        } else {
+            let simulation = with_tenants(shape(config(&Exact, four_cores())), Exact);
+            keeps_its_promises(simulation, &asks, dwell)?;
+        }
+    }
+}
+
+fn keeps_its_promises<C: CostTable>(
+    mut simulation: Simulation<C>,
+    asks: &[(u64, Offer)],
+    dwell: Duration,
+) -> Result<(), TestCaseError> {
+    let mut changes = vec![];
+    let mut layout = simulation.scheduler.layout().to_vec();
+    for (at, offer) in asks {
+        simulation.offer(us(*at), offer);
+        if simulation.scheduler.layout() != layout {
+            layout = simulation.scheduler.layout().to_vec();
+            changes.push(*at);
+        }
+    }
+    simulation.run_out();
+    // Seen at the next arrival: three changes are two dwells apart whenever they are seen, less the time until the first was.
+    for three in changes.windows(3) {
+        prop_assert!(Duration::from_micros(three[2] - three[0]) >= dwell, "{changes:?}");
+    }
+    prop_assert_eq!(simulation.outcomes.len(), asks.len());
+    for (request, admitted) in &simulation.admitted {
+        let Some(due) = admitted.deadline else { continue };
+        prop_assert!(admitted.promised, "a plan whose cost is known is promised or refused");
+        match simulation.outcomes[request] {
+            Outcome::Answered { at, .. } => prop_assert!(at <= due, "{request} at {at}, due {due}"),
+            ref other => prop_assert!(false, "{request}: {other:?}"),
+        }
+    }
+    let of: BTreeMap<RequestId, &Offer> = asks.iter().map(|(_, offer)| (offer.request, offer)).collect();
+    let mut last = BTreeMap::new();
+    for (_, launch) in &simulation.history {
+        for lane in &launch.lanes {
+            for (request, _) in &lane.requests {
+                let flow = (lane.tenant, of[request].plan.clone(), of[request].deadline.is_some());
+                let before = last.insert(flow, *request);
+                prop_assert!(before.is_none_or(|before| before < *request), "{before:?} before {request}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ten seconds of a light class that cannot wait and a heavy one that can. The part in time of each, and how the device was cut at the end.
+fn light_and_heavy(layouts: Vec<Layout>) -> (f64, f64, Vec<u32>) {
+    let mut simulation = with_tenants(Config { gain: 0.03, ..config(&Exact, layouts) }, Exact);
+    let mut asks = Vec::new();
+    for number in 0..2000 {
+        // A launch of one takes 1.1 ms on the whole device and 4.4 ms on a quarter of it.
+        asks.push((
+            5000 * number,
+            Offer { deadline: Some(us(5000 * number + 15_000)), ..offer(number, number % 4, 1) },
+        ));
+    }
+    for number in 0..50u64 {
+        let at = 200_000 * number + 1700 * (number % 13);
+        asks.push((
+            at,
+            Offer { deadline: Some(us(at + 400_000)), ..offer(10_000 + number, 50 + number % 2, 60) },
+        ));
+    }
+    asks.sort_by_key(|(at, _)| *at);
+    asks.iter().for_each(|(at, offer)| simulation.offer(us(*at), offer));
+    let cut = simulation.scheduler.layout().iter().map(|partition| partition.units.get()).collect();
+    simulation.run_out();
+    let part = |from: u64, to: u64| {
+        let all = simulation.outcomes.range(RequestId(from)..RequestId(to));
+        let (mut kept, mut asked) = (0.0, 0.0);
+        for (_, outcome) in all {
+            asked += 1.0;
+            kept += f64::from(u8::from(matches!(outcome, Outcome::Answered { .. })));
+        }
+        kept / asked
+    };
+    (part(0, 10_000), part(10_000, 20_000), cut)
+}
+
+#[test]
+fn a_class_that_cannot_wait_gets_a_partition_beside_long_launches() {
+    let (light_before, heavy_before, whole) = light_and_heavy(vec![four_cores()[0].clone()]);
+    let (light, heavy, cut) = light_and_heavy(four_cores());
+    assert_eq!(whole, [4]);
+    assert!(light_before < 0.80, "{light_before}: blocked by 66 ms five times a second");
+    assert!(light > 0.95 && heavy >= heavy_before && heavy > 0.95, "{light} {heavy}, before {heavy_before}");
+    assert_eq!(cut.len(), 2, "{cut:?}");
+}
+
+#[test]
+fn one_class_keeps_the_whole_device_however_hard_it_is_asked() {
+    let mut simulation = with_tenants(config(&Exact, four_cores()), Exact);
+    for number in 0..20_000 {
+        let due = Some(us(200 * number + 10_000));
+        simulation.offer(us(200 * number), &Offer { deadline: due, ..offer(number, number % 10, 2) });
+        assert_eq!(simulation.scheduler.layout().len(), 1);
+    }
+    let refused = simulation
+        .outcomes
+        .values()
+        .filter(|outcome| matches!(outcome, Outcome::Refused(Refusal::TooLate { .. })));
+    assert!(refused.count() > 0, "it was asked for more than it could");
+}
+
+#[test]
+fn classes_that_are_not_in_each_others_way_share_the_whole_device() {
+    let mut simulation = with_tenants(config(&Exact, four_cores()), Exact);
+    for number in 0..3000 {
+        let due = Some(us(2000 * number + 50_000));
+        simulation.offer(
+            us(2000 * number),
+            &Offer { deadline: due, ..offer(number, number % 10, 1 + (number % 3) as u8) },
+        );
+        assert_eq!(simulation.scheduler.layout().len(), 1);
+    }
+}
+
+#[test]
+fn the_whole_device_is_in_force_again_when_the_heavy_class_has_gone() {
+    let mut simulation = with_tenants(config(&Exact, four_cores()), Exact);
+    let mut parted = false;
+    for number in 0..6000 {
+        let at = 2000 * number;
+        simulation.offer(us(at), &Offer { deadline: Some(us(at + 15_000)), ..offer(number, number % 4, 1) });
+        if at < 4_000_000 && number % 100 == 0 {
+            simulation.offer(
+                us(at),
+                &Offer { deadline: Some(us(at + 400_000)), ..offer(100_000 + number, 50, 60) },
+            );
+        }
+        parted |= simulation.scheduler.layout().len() == 2;
+    }
+    assert!(parted);
+    assert_eq!(simulation.scheduler.layout().len(), 1);
+}
