@@ -15,7 +15,7 @@ mod sources;
 mod stream;
 
 pub use lay::lay;
-pub use packed::Packed;
+pub use packed::{Blank, Packed};
 pub use sources::Sources;
 
 use crate::fold::{Folded, FoldedWeight, Role};
@@ -295,9 +295,9 @@ pub(crate) fn pack_sources(
     layout: &SlotLayout,
 ) -> Result<Packed, PackError> {
     let len = usize::try_from(layout.bytes.0).expect("the layout was checked to fit memory");
-    let mut packed = Packed::zeroed(len);
+    let mut blank = Blank::zeroed(len);
     let mut jobs = Vec::with_capacity(layout.tensors.len());
-    let (mut rest, mut at) = (packed.bytes_mut(), 0);
+    let (mut rest, mut at) = (blank.bytes_mut(), 0);
     for (number, (weight, tensor)) in folded.weights.iter().zip(&layout.tensors).enumerate() {
         let (_, from_here) = rest.split_at_mut(tensor.offset - at);
         let (to, later) = from_here.split_at_mut(tensor.bytes());
@@ -327,7 +327,7 @@ pub(crate) fn pack_sources(
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, error)) => Err(error),
-        None => Ok(packed),
+        None => Ok(blank.done()),
     }
 }
 

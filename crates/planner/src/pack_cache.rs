@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   states of files ─▶ CacheKey ─▶ get ── hit ──▶ Packed
-//!                                   └─ miss ─▶ pack ─▶ put
+//!                                   └─ miss ─▶ pack ─┬──▶ Packed
+//!                                                    └─▶ put, on a thread of its own
 //! ```
 //! The key covers everything that can change the bytes: the formats, the class, what is computed and how it is laid out, the target, and the
 //! weights: those in memory by their content, those in files by the files' states, so that a hit reads none of them. A state is which file it
@@ -10,33 +11,31 @@
 //! system's clock could go unseen, so a file that changed less than two seconds ago has no key yet: it is packed, and kept the next time (as git
 //! does with its index). So an entry is never stale, only unused; the least recently used go when the budget is full.
 //!
-//! Processes may share a folder: an entry is written under a name of its own and renamed into place, and its checksum is verified
-//! whenever it is read. The cache only ever helps: each of its errors leaves the caller where a miss would.
+//! Processes may share a folder: an entry is written under a name of its own, brought to the disk and renamed into place, and its checksum is
+//! verified whenever it is read. The cache only ever helps: each of its errors leaves the caller where a miss would, and no load waits for
+//! the disk that keeps it. An entry is read into its slot rather than mapped: files have small pages that the system may take away, which a
+//! request would wait for.
 
 mod checksum;
+mod folder;
+mod writer;
 
 use crate::fold::Folded;
 use crate::graph::{Graph, ParamId, WeightSource};
 use crate::pack::{PackError, Packed, SlotLayout, Sources, pack_sources};
 use crate::source::{SourceError, Stamp};
-use checksum::{checksum, read_checked};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use folder::Folder;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tessera_core::{Bytes, ClassId};
+use writer::Writer;
 
 /// Increased whenever packing makes other bytes of the same input, or an entry looks different.
-const FORMAT: u32 = 3;
-const MAGIC: [u8; 8] = *b"TESSPACK";
-/// Magic, format, four zeros, length, key, checksum.
-const HEADER: usize = 8 + 4 + 4 + 8 + 32 + 32;
+const FORMAT: u32 = 4;
 const ENTRY: &str = "pack";
-const UNFINISHED: &str = "unfinished";
-/// A write that has not ended after so long belongs to a process that died.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// How long ago a file must have changed for its times to tell it from what is written next: the coarsest clock of a file system in use ticks
 /// every two seconds.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -133,164 +132,6 @@ pub enum CacheError {
     },
 }
 
-fn io_at(path: &Path) -> impl FnOnce(io::Error) -> CacheError + '_ {
-    move |source| CacheError::Io { path: path.into(), source }
-}
-
-/// A folder of packed weights.
-#[derive(Debug)]
-pub struct PackCache {
-    dir: PathBuf,
-    budget: Bytes,
-}
-
-impl PackCache {
-    /// The cache in `dir`, which is made if it is not there, of at most `budget` bytes (entries above it go with the next
-    /// [`PackCache::put`]). Weights are private: on Unix the folder is made for its owner alone.
-    pub fn open(dir: impl Into<PathBuf>, budget: Bytes) -> Result<PackCache, CacheError> {
-        let dir = dir.into();
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&dir).map_err(io_at(&dir))?;
-        Ok(PackCache { dir, budget })
-    }
-
-    /// The entry of `key`, or `None` when there is none. `expected` is the length of a slot. Costs reading and hashing the entry, and marks
-    /// it as used. An entry that turns out damaged is removed.
-    pub fn get(&self, key: &CacheKey, expected: Bytes) -> Result<Option<Packed>, CacheError> {
-        let path = self.dir.join(key.file_name());
-        match fs::symlink_metadata(&path) {
-            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(CacheError::Io { path, source }),
-            // Opening a pipe would wait for ever; a link is not ours.
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(CacheError::Damaged { path, what: "no regular file" });
-            }
-            Ok(metadata) if metadata.len() != (HEADER as u64).saturating_add(expected.0) => {
-                return Err(self.damaged(path, "wrong length"));
-            }
-            Ok(_) => {}
-        }
-        let mut file = match File::open(&path) {
-            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None), // evicted by another process
-            file => file.map_err(io_at(&path))?,
-        };
-        let mut header = [0; HEADER];
-        let mut packed =
-            Packed::zeroed(usize::try_from(expected.0).expect("the caller has a slot of this length"));
-        let read = file.read_exact(&mut header);
-        let checksum = read.and_then(|()| read_checked(&path, HEADER as u64, packed.bytes_mut()));
-        let checksum = match checksum {
-            Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(self.damaged(path, "cut short"));
-            }
-            other => other.map_err(io_at(&path))?,
-        };
-        if header != header_of(key, packed.bytes().len(), &checksum) {
-            return Err(self.damaged(path, "its checksum differs"));
-        }
-        // Best effort: a folder that we may read but not write is a fine cache.
-        let _ = file.set_modified(SystemTime::now());
-        Ok(Some(packed))
-    }
-
-    /// Keeps `packed` under `key`, and lets go of what was used least recently until the budget holds it.
-    pub fn put(&self, key: &CacheKey, packed: &Packed) -> Result<(), CacheError> {
-        let bytes = packed.bytes();
-        let need = Bytes((HEADER + bytes.len()) as u64);
-        if need > self.budget {
-            return Err(CacheError::TooLarge { need, budget: self.budget });
-        }
-        self.make_room(need, &key.file_name())?;
-        let (unfinished, mut file) = self.create_unfinished()?;
-        // The header comes last: writing and summing up take their time side by side.
-        let written = thread::scope(|scope| {
-            let checksum = scope.spawn(|| checksum(bytes));
-            file.seek(SeekFrom::Start(HEADER as u64))?;
-            file.write_all(bytes)?;
-            let checksum = checksum.join().expect("hashing does not panic");
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(&header_of(key, bytes.len(), &checksum))
-        });
-        let written = written
-            // No sync: what a crash leaves half written fails its checksum, and is packed anew.
-            .and_then(|()| fs::rename(&unfinished, self.dir.join(key.file_name())));
-        written.map_err(|source| {
-            let _ = fs::remove_file(&unfinished); // the error that matters is the first one
-            CacheError::Io { path: unfinished, source }
-        })
-    }
-
-    /// Removes entries, oldest use first, until `need` more bytes fit, and what processes that died left unfinished. The entry
-    /// `replaced` goes anyway.
-    fn make_room(&self, need: Bytes, replaced: &str) -> Result<(), CacheError> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(io_at(&self.dir))? {
-            let path = entry.map_err(io_at(&self.dir))?.path();
-            // Another process may have removed it since: then it needs no room.
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some(ENTRY) if path.file_name().is_some_and(|name| name != replaced) => {
-                    entries.push((used, path, metadata.len()));
-                }
-                Some(UNFINISHED) if used.elapsed().is_ok_and(|age| age > ABANDONED_AFTER) => {
-                    let _ = fs::remove_file(&path); // another process may be doing the same
-                }
-                _ => {} // not ours
-            }
-        }
-        entries.sort();
-        let mut total: u64 = entries.iter().map(|(_, _, len)| len).sum();
-        for (_, path, len) in entries {
-            if total + need.0 <= self.budget.0 {
-                break;
-            }
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(CacheError::Io { path, source });
-                }
-                _ => total -= len,
-            }
-        }
-        Ok(())
-    }
-
-    /// A new file that no other thread or process writes.
-    fn create_unfinished(&self) -> Result<(PathBuf, File), CacheError> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = self.dir.join(format!("{}-{number}.{UNFINISHED}", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok((path, file)),
-                // Left by a process that died and had our number, or alive in another container: take the next.
-                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(CacheError::Io { path, source }),
-            }
-        }
-    }
-
-    fn damaged(&self, path: PathBuf, what: &'static str) -> CacheError {
-        let _ = fs::remove_file(&path); // it would be found damaged again; put replaces it anyway
-        CacheError::Damaged { path, what }
-    }
-}
-
-/// What an entry begins with.
-fn header_of(key: &CacheKey, len: usize, checksum: &[u8; 32]) -> [u8; HEADER] {
-    let mut header = Vec::with_capacity(HEADER);
-    header.extend_from_slice(&MAGIC);
-    header.extend_from_slice(&FORMAT.to_le_bytes());
-    header.extend_from_slice(&[0; 4]);
-    header.extend_from_slice(&(len as u64).to_le_bytes());
-    header.extend_from_slice(&key.0);
-    header.extend_from_slice(checksum);
-    header.try_into().expect("the parts make up the header")
-}
-
 /// What is packed, but for the weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -304,15 +145,51 @@ pub struct Wanted<'a> {
     pub layout: &'a SlotLayout,
 }
 
+/// Hears what went wrong, from any thread.
+pub type Complain = Arc<dyn Fn(CacheError) + Send + Sync>;
+
+/// A folder of packed weights, and who writes into it. Dropping it waits until what is on its way is written.
+pub struct PackCache {
+    folder: Arc<Folder>,
+    writer: Writer,
+    complain: Complain,
+}
+
+impl fmt::Debug for PackCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackCache").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
 impl PackCache {
-    /// [`pack()`](crate::pack::pack) through the cache: the same bytes, and the cache's own errors go to `complain` alone.
+    /// The cache in `dir`, which is made if it is not there, of at most `budget` bytes (entries above it go with the next
+    /// [`PackCache::put`]). Weights are private: on Unix the folder is made for its owner alone. What goes wrong later and fails nobody's
+    /// call goes to `complain`. Errors when the folder cannot be made, or the thread that writes cannot be started.
+    pub fn open(dir: impl Into<PathBuf>, budget: Bytes, complain: Complain) -> Result<PackCache, CacheError> {
+        let folder = Arc::new(Folder::open(dir.into(), budget)?);
+        let writer = Writer::start(folder.clone(), complain.clone())?;
+        Ok(PackCache { folder, writer, complain })
+    }
+
+    /// The entry of `key`, or `None` when there is none. `expected` is the length of a slot. Costs reading the entry, and marks it as used. An
+    /// entry that turns out damaged is removed.
+    pub fn get(&self, key: &CacheKey, expected: Bytes) -> Result<Option<Packed>, CacheError> {
+        self.folder.get(key, expected)
+    }
+
+    /// Keeps `packed` under `key`, and lets go of what was used least recently until the budget holds it. Costs the time of the disk.
+    pub fn put(&self, key: &CacheKey, packed: &Packed) -> Result<(), CacheError> {
+        self.folder.put(key, packed)
+    }
+
+    /// [`pack()`](crate::pack::pack) through the cache: the same bytes, and the cache's own errors are for `complain` alone.
     ///
-    /// `source` is asked once for each weight. A hit reads none of them, but for what is in memory.
+    /// `source` is asked once for each weight. A hit reads none of them, but for what is in memory. What had to be packed is kept meanwhile, if
+    /// the disk keeps up: what comes while one entry is written and another waits is packed again the next time.
     pub fn pack(
         &self,
         wanted: &Wanted<'_>,
         source: &mut dyn FnMut(ParamId) -> Result<WeightSource, SourceError>,
-        complain: &mut dyn FnMut(CacheError),
     ) -> Result<Packed, PackError> {
         let Wanted { class, graph, folded, layout } = *wanted;
         let sources = Sources::of(graph, folded, source)?;
@@ -323,10 +200,10 @@ impl PackCache {
         match self.get(&key, layout.bytes) {
             Ok(Some(packed)) => return Ok(packed),
             Ok(None) => {}
-            Err(error) => complain(error),
+            Err(error) => (self.complain)(error),
         }
         let packed = pack_sources(&sources, folded, layout)?;
-        self.put(&key, &packed).unwrap_or_else(complain);
+        self.writer.offer(key, packed.clone());
         Ok(packed)
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
@@ -75,7 +76,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn open(dir: &TempDir, budget: u64) -> PackCache {
-    PackCache::open(dir.path(), Bytes(budget)).unwrap()
+    PackCache::open(dir.path(), Bytes(budget), Arc::new(|error| panic!("{error}"))).unwrap()
 }
 
 #[test]
@@ -249,7 +250,7 @@ fn processes_may_race_for_one_entry() {
 #[ignore = "half of processes_may_race_for_one_entry, which starts it twice"]
 fn a_racing_process() {
     let dir = std::env::var_os("RACE_IN").expect("started by processes_may_race_for_one_entry");
-    race(&PackCache::open(dir, Bytes(1 << 30)).unwrap());
+    race(&PackCache::open(dir, Bytes(1 << 30), Arc::new(|error| panic!("{error}"))).unwrap());
 }
 
 /// The weights as a file has them.
@@ -262,23 +263,49 @@ fn in_file(path: &Path, first: f32) -> WeightSource {
 #[test]
 fn packing_through_the_cache_computes_once_and_asks_once_for_each_weight() {
     let dir = TempDir::new().unwrap();
-    let cache = open(&dir, 1 << 20);
     let (graph, folded) = class();
     let layout = SlotLayout::of(&folded, TARGET).unwrap();
     let wanted = Wanted { class: ClassId([0; 16]), graph: &graph, folded: &folded, layout: &layout };
     let want = pack(&graph, &folded, &layout, &mut |_| Ok(inline(7.0))).unwrap();
+    let mut written = None;
     for _ in 0..3 {
         let mut asked = 0;
         let mut source = |_| {
             asked += 1;
             Ok(inline(7.0))
         };
-        let mut complain = |error: CacheError| panic!("{error}");
-        assert_eq!(cache.pack(&wanted, &mut source, &mut complain).unwrap().bytes(), want.bytes());
-        assert_eq!((asked, entries(dir.path()).len()), (2, 1));
+        let cache = open(&dir, 1 << 20);
+        assert_eq!(cache.pack(&wanted, &mut source).unwrap().bytes(), want.bytes());
+        assert_eq!(asked, 2);
+        drop(cache); // what is on its way is written then
+        let [entry] = &entries(dir.path())[..] else { panic!("one entry") };
+        let inode = stamp(entry).unwrap().identity;
+        assert_eq!(*written.get_or_insert(inode), inode, "it is written once");
     }
-    let other = cache.pack(&wanted, &mut |_| Ok(inline(8.0)), &mut |error| panic!("{error}")).unwrap();
+    let other = open(&dir, 1 << 20).pack(&wanted, &mut |_| Ok(inline(8.0))).unwrap();
     assert_ne!(other.bytes(), want.bytes(), "other weights are another entry");
+}
+
+#[test]
+fn a_load_waits_for_no_writing_and_what_comes_too_fast_is_not_kept() {
+    let dir = TempDir::new().unwrap();
+    let budget = 1 << 30;
+    let cache = open(&dir, budget);
+    let (graph, folded) = class();
+    let layout = SlotLayout::of(&folded, TARGET).unwrap();
+    let wanted = Wanted { class: ClassId([0; 16]), graph: &graph, folded: &folded, layout: &layout };
+    for tenant in 0..100u8 {
+        let packed = cache.pack(&wanted, &mut |_| Ok(inline(f32::from(tenant)))).unwrap();
+        let want = pack(&graph, &folded, &layout, &mut |_| Ok(inline(f32::from(tenant)))).unwrap();
+        assert_eq!(packed.bytes(), want.bytes());
+    }
+    drop(cache);
+    let kept = entries(dir.path());
+    assert!((1..=100).contains(&kept.len()), "{} entries", kept.len());
+    assert!(
+        kept.iter().all(|path| path.extension().is_some_and(|extension| extension == "pack")),
+        "{kept:?}"
+    );
 }
 
 #[test]
@@ -330,22 +357,25 @@ fn a_hit_reads_none_of_the_weights() {
     fs::remove_file(&path).unwrap();
     assert_eq!(cache.get(&key, layout.bytes).unwrap().unwrap().bytes(), want.bytes());
     // It is too young for the cache's own clock, and so it is looked for.
-    let missed = cache.pack(&wanted, &mut |_| Ok(source.clone()), &mut |error| panic!("{error}"));
+    let missed = cache.pack(&wanted, &mut |_| Ok(source.clone()));
     assert!(matches!(missed, Err(PackError::Read { .. })));
 }
 
 #[test]
 fn a_cache_that_cannot_be_written_or_read_only_complains() {
     let dir = TempDir::new().unwrap();
-    let cache = open(&dir, 1 << 20);
+    let complaints = Arc::new(AtomicUsize::new(0));
+    let count = complaints.clone();
+    let complain = Arc::new(move |_| _ = count.fetch_add(1, Ordering::SeqCst));
+    let cache = PackCache::open(dir.path(), Bytes(1 << 20), complain).unwrap();
     let (graph, folded) = class();
     let layout = SlotLayout::of(&folded, TARGET).unwrap();
     let wanted = Wanted { class: ClassId([0; 16]), graph: &graph, folded: &folded, layout: &layout };
     fs::remove_dir_all(dir.path()).unwrap();
     fs::write(dir.path(), "a file where the folder was").unwrap();
-    let mut complaints = 0;
-    let packed = cache.pack(&wanted, &mut |_| Ok(inline(7.0)), &mut |_| complaints += 1).unwrap();
+    let packed = cache.pack(&wanted, &mut |_| Ok(inline(7.0))).unwrap();
     assert_eq!(packed.bytes().len() as u64, layout.bytes.0);
-    assert!(complaints >= 1);
+    drop(cache);
+    assert_eq!(complaints.load(Ordering::SeqCst), 2, "of reading, and of writing");
     fs::remove_file(dir.path()).unwrap();
 }

@@ -84,7 +84,8 @@ impl Backstage {
             runtime: Handle::current(),
         };
         let cache = settings.pack_cache.as_ref().and_then(|folder| {
-            let opened = PackCache::open(folder, settings.pack_cache_budget);
+            let complain = Arc::new(|why| tracing::warn!(%why, "the pack cache is of no help"));
+            let opened = PackCache::open(folder, settings.pack_cache_budget, complain);
             opened.inspect_err(|why| tracing::warn!(%why, "serving without a pack cache")).ok()
         });
         let means = Means { device, engine, classes: Classes::new(workshop), cache, precision, metrics };

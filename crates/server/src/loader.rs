@@ -86,7 +86,7 @@ fn packed(model: &Model, layout: &SlotLayout, means: &Means) -> Result<Packed, P
         return pack::pack(&class.graph, class.folded(), layout, &mut source);
     };
     let wanted = Wanted { class: class.id, graph: &class.graph, folded: class.folded(), layout };
-    cache.pack(&wanted, &mut source, &mut |why| tracing::warn!(%why, "the pack cache is of no help"))
+    cache.pack(&wanted, &mut source)
 }
 
 /// The metadata of a model.

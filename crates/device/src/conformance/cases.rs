@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
 use tessera_planner::fold::Role;
 use tessera_planner::op::{Binary, Reduction, Unary};
-use tessera_planner::pack::{PackTarget, WeightId, lay};
+use tessera_planner::pack::{Blank, PackTarget, WeightId, lay};
 use tessera_planner::plan::{
     Access, Activation, Buffer, BufferId, ConstantId, ConvShape, ElementOp, Epilogue, Operand, PoolKind,
     Port, Step, StepKind,
@@ -67,11 +67,11 @@ impl Case {
 
     /// Weights as a layout wants them.
     pub fn pack(&self, weights: &[Vec<u8>], layout: &SlotLayout) -> Packed {
-        let mut packed = Packed::zeroed(layout.bytes.0 as usize);
+        let mut blank = Blank::zeroed(layout.bytes.0 as usize);
         for (((role, dims), elements), tensor) in self.weights.iter().zip(weights).zip(&layout.tensors) {
-            lay(*role, dims, elements, tensor, packed.bytes_mut());
+            lay(*role, dims, elements, tensor, blank.bytes_mut());
         }
-        packed
+        blank.done()
     }
 
     /// Random inputs of one item.
