@@ -130,6 +130,19 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// The rule that refused it, in a word of a small closed set; `None` where the caller made a mistake and no rule was applied.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Refusal::UnknownTenant(_) | Refusal::KnownRequest(_) | Refusal::TooManyItems { .. } => None,
+            Refusal::QueueFull { .. } => Some("queue_full"),
+            Refusal::QueueBytesFull { .. } => Some("queue_bytes_full"),
+            Refusal::OverShare { .. } => Some("over_share"),
+            Refusal::TooLate { .. } => Some("too_late"),
+        }
+    }
+}
+
 /// What can be said of a tenant's SLO once its plan was measured. Its text is for whoever deploys the tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verdict {

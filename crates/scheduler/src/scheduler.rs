@@ -3,6 +3,7 @@
 use crate::attainment::{Attained, Attainment};
 use crate::config::Config;
 use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
+use crate::event::{Event, Events};
 use crate::fairness::Owners;
 use crate::launch::Decision;
 use crate::layout::{Lines, Partition};
@@ -26,6 +27,7 @@ pub struct Scheduler {
     pub(crate) queues: Queues,
     pub(crate) promises: Promises,
     pub(crate) attained: Attained,
+    pub(crate) events: Events,
     pub(crate) in_flight: IdMap<LaunchId, InFlight>,
     /// The launches of each line; oldest first.
     pub(crate) running: Vec<VecDeque<LaunchId>>,
@@ -87,6 +89,7 @@ impl Scheduler {
             ),
             queues: Queues::default(),
             attained: Attained::default(),
+            events: Events::default(),
             promises: Promises::new(lines.count()),
             in_flight: IdMap::default(),
             running: vec![VecDeque::new(); lines.count()],
@@ -117,6 +120,7 @@ impl Scheduler {
             self.leave(*request);
         }
         self.attained.forget(tenant);
+        self.events.forget(tenant);
         if let Some(terms) = self.tenants.remove(&tenant) {
             self.owners.tenant_removed(terms.owner, tenant);
         }
@@ -152,6 +156,9 @@ impl Scheduler {
         if let Err(Refusal::TooLate { .. } | Refusal::OverShare { .. }) = answer {
             self.attained.count(offer.tenant, |of| &mut of.refused);
         }
+        if let (Err(refusal), Some(terms)) = (&answer, self.tenants.get(&offer.tenant)) {
+            self.events.refused(now, offer.tenant, terms.owner, refusal.clone());
+        }
         answer
     }
 
@@ -173,12 +180,25 @@ impl Scheduler {
         let mut expired = Vec::new();
         while let Some(request) = self.queues.overdue(now) {
             if let Some(waiting) = self.queues.get(request) {
-                self.attained.count(waiting.whose.tenant, |of| &mut of.expired);
+                let tenant = waiting.whose.tenant;
+                self.attained.count(tenant, |of| &mut of.expired);
+                self.events.expired(now, tenant);
             }
             self.leave(request);
             expired.push(request);
         }
         expired
+    }
+
+    /// What happened that whoever runs the server should hear of, in order of time, and how many such events were lost because nobody took them. Refusals
+    /// of one reason are gathered for a second: [`Scheduler::next_event`] says when those are due that no other call will bring.
+    pub fn take_events(&mut self, now: Moment) -> (Vec<Event>, u64) {
+        self.events.take(now)
+    }
+
+    /// When [`Scheduler::take_events`] will have something that it has not yet.
+    pub fn next_event(&self) -> Option<Moment> {
+        self.events.next()
     }
 
     /// What to do now; call again after every launch until it says something else.

@@ -1,0 +1,255 @@
+//! What whoever runs the server should hear of: decisions that change who is served, and where.
+//!
+//! ```text
+//!   admission, expiry ─ gathered per tenant and reason ─┐
+//!   stragglers, space ──────────────────────────────────┴▶ buffer of at most MOST ─▶ Scheduler::take_events
+//! ```
+//! Under overload every request may be refused, and that is one piece of news, not a hundred thousand. So the first refusal of a tenant for one reason
+//! is told at once, and those that follow within a [`WINDOW`] are told together when it ends. What does not fit the buffer, because nobody took events,
+//! is counted.
+
+use crate::offer::Refusal;
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
+use std::time::Duration;
+use tessera_core::{Moment, OwnerId, TenantId};
+
+/// How long refusals of one tenant for one reason are gathered.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Most events that wait to be taken.
+const MOST: usize = 1024;
+
+/// Something that happened to a tenant or to the device.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Event {
+    /// When it was decided.
+    pub at: Moment,
+    /// What.
+    pub what: Happened,
+}
+
+/// What happened. Its text is for whoever runs the server; names of tenants are added by those who know them.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum Happened {
+    /// Requests were not let in.
+    #[error("{requests} refused: {last}")]
+    Refused {
+        /// Whose.
+        tenant: TenantId,
+        /// Who pays for it.
+        owner: OwnerId,
+        /// How many since the last event of this tenant and reason.
+        requests: u32,
+        /// The reason, with the numbers of the last of them.
+        last: Refusal,
+    },
+    /// Requests were dropped when their deadlines passed while they waited.
+    #[error("{requests} waited longer than their deadlines allow")]
+    Expired {
+        /// Whose.
+        tenant: TenantId,
+        /// How many since the last event of this tenant and reason.
+        requests: u32,
+    },
+    /// A tenant was slow for long, and leaves the launches that it shared.
+    #[error("takes {ratio:.2} times what is predicted, above {bound:.2}: runs by itself from now on")]
+    Evicted {
+        /// Which.
+        tenant: TenantId,
+        /// Measured over predicted.
+        ratio: f64,
+        /// What the ratio may be.
+        bound: f64,
+    },
+    /// An evicted tenant is tried again.
+    #[error("on probation after {away:?} by itself")]
+    Probation {
+        /// Which.
+        tenant: TenantId,
+        /// How long it was away.
+        away: Duration,
+    },
+    /// A tenant that was evicted shares launches again.
+    #[error("takes {ratio:.2} times what is predicted, within {bound:.2}: shares launches again")]
+    Returned {
+        /// Which.
+        tenant: TenantId,
+        /// Measured over predicted.
+        ratio: f64,
+        /// What the ratio may be.
+        bound: f64,
+    },
+    /// The device is cut into other partitions.
+    #[error(
+        "partitions of {to:?} units instead of {from:?}: {:.1} % of requests in time instead of {:.1} %",
+        100.0 * predicted, 100.0 * before
+    )]
+    Rearranged {
+        /// Cores, or multiprocessors, of each partition until now.
+        from: Vec<NonZeroU32>,
+        /// And from now on.
+        to: Vec<NonZeroU32>,
+        /// The part of requests that was predicted to be in time as it was.
+        before: f64,
+        /// And as it will be.
+        predicted: f64,
+    },
+}
+
+impl Happened {
+    /// What kind of event it is, in a word of a small closed set: a label of metrics, a field of JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Happened::Refused { .. } => "refused",
+            Happened::Expired { .. } => "expired",
+            Happened::Evicted { .. } => "evicted",
+            Happened::Probation { .. } => "probation",
+            Happened::Returned { .. } => "returned",
+            Happened::Rearranged { .. } => "rearranged",
+        }
+    }
+
+    /// The tenant that it happened to.
+    pub fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Happened::Refused { tenant, .. }
+            | Happened::Expired { tenant, .. }
+            | Happened::Evicted { tenant, .. }
+            | Happened::Probation { tenant, .. }
+            | Happened::Returned { tenant, .. } => Some(*tenant),
+            Happened::Rearranged { .. } => None,
+        }
+    }
+}
+
+/// Events that wait to be taken, and refusals that wait to be events.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    waiting: Vec<Event>,
+    /// How many found no place.
+    lost: u64,
+    gathered: BTreeMap<(TenantId, &'static str), Option<Happened>>,
+    /// When each window ends; all are of one length, so in order.
+    ends: VecDeque<(Moment, (TenantId, &'static str))>,
+}
+
+impl Events {
+    pub(crate) fn tell(&mut self, at: Moment, what: Happened) {
+        if self.waiting.len() < MOST {
+            self.waiting.push(Event { at, what });
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    pub(crate) fn refused(&mut self, now: Moment, tenant: TenantId, owner: OwnerId, last: Refusal) {
+        let Some(reason) = last.reason() else { return };
+        self.gather(now, (tenant, reason), Happened::Refused { tenant, owner, requests: 1, last });
+    }
+
+    pub(crate) fn expired(&mut self, now: Moment, tenant: TenantId) {
+        self.gather(now, (tenant, "expired"), Happened::Expired { tenant, requests: 1 });
+    }
+
+    /// Told at once if nothing like it was lately, and else kept for the end of the window.
+    fn gather(&mut self, now: Moment, of: (TenantId, &'static str), mut what: Happened) {
+        let Some(gathered) = self.gathered.get_mut(&of) else {
+            self.gathered.insert(of, None);
+            self.ends.push_back((now + WINDOW, of));
+            return self.tell(now, what);
+        };
+        if let Happened::Refused { requests, .. } | Happened::Expired { requests, .. } = &mut what
+            && let Some(
+                Happened::Refused { requests: before, .. } | Happened::Expired { requests: before, .. },
+            ) = gathered
+        {
+            *requests += *before;
+        }
+        *gathered = Some(what);
+    }
+
+    /// Nothing more is told of a tenant that went.
+    pub(crate) fn forget(&mut self, tenant: TenantId) {
+        self.gathered.retain(|(of, _), _| *of != tenant);
+    }
+
+    /// All that can be told by now, in order of time, and how many were lost since the last call.
+    pub(crate) fn take(&mut self, now: Moment) -> (Vec<Event>, u64) {
+        while let Some(&(end, of)) = self.ends.front()
+            && end <= now
+        {
+            self.ends.pop_front();
+            if let Some(Some(what)) = self.gathered.remove(&of) {
+                self.gathered.insert(of, None);
+                self.ends.push_back((now + WINDOW, of));
+                self.tell(now, what);
+            }
+        }
+        (std::mem::take(&mut self.waiting), std::mem::take(&mut self.lost))
+    }
+
+    /// When a window ends whose refusals were not told yet.
+    pub(crate) fn next(&self) -> Option<Moment> {
+        self.ends.iter().find(|(_, of)| matches!(self.gathered.get(of), Some(Some(_)))).map(|(end, _)| *end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOUD: TenantId = TenantId(7);
+
+    fn ms(ms: u64) -> Moment {
+        Moment::at(Duration::from_millis(ms))
+    }
+
+    fn late(predicted: u64) -> Refusal {
+        let predicted = Duration::from_millis(predicted);
+        Refusal::TooLate { predicted, allowed: Duration::from_millis(5) }
+    }
+
+    #[test]
+    fn refusals_of_one_reason_are_told_once_at_once_and_then_by_the_second() {
+        let mut events = Events::default();
+        for at in 0..900 {
+            events.refused(ms(at), LOUD, OwnerId(1), late(at));
+        }
+        let refused = |requests, last| Happened::Refused { tenant: LOUD, owner: OwnerId(1), requests, last };
+        assert_eq!(events.take(ms(900)).0, [Event { at: ms(0), what: refused(1, late(0)) }]);
+        assert_eq!(events.next(), Some(ms(1000)));
+        assert_eq!(events.take(ms(1001)).0, [Event { at: ms(1001), what: refused(899, late(899)) }]);
+        assert_eq!((events.next(), events.take(ms(2500)).0), (None, vec![]), "nothing was refused meanwhile");
+        events.refused(ms(3000), LOUD, OwnerId(1), late(3));
+        assert_eq!(events.take(ms(3000)).0.len(), 1, "and the next is news again");
+    }
+
+    #[test]
+    fn another_tenant_or_another_reason_is_news_of_its_own() {
+        let mut events = Events::default();
+        events.refused(ms(0), LOUD, OwnerId(1), late(9));
+        events.refused(ms(0), TenantId(8), OwnerId(1), late(9));
+        let queued = 1;
+        events.refused(
+            ms(0),
+            LOUD,
+            OwnerId(1),
+            Refusal::QueueFull { tenant: LOUD, queued, limit: NonZeroU32::MIN },
+        );
+        events.expired(ms(0), LOUD);
+        assert_eq!(events.take(ms(0)).0.len(), 4);
+        events.refused(ms(0), LOUD, OwnerId(1), Refusal::UnknownTenant(LOUD));
+        assert_eq!(events.take(ms(0)).0.len(), 0, "a mistake of its sender is no decision");
+    }
+
+    #[test]
+    fn what_nobody_takes_is_bounded_and_counted() {
+        let mut events = Events::default();
+        for tenant in 0..MOST as u64 + 5 {
+            events.expired(ms(tenant), TenantId(tenant));
+        }
+        let (told, lost) = events.take(ms(0));
+        assert_eq!((told.len(), lost), (MOST, 5));
+    }
+}
