@@ -49,6 +49,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("product_window.cu", include_str!("kernels/product_window.cu")),
     ("recurrent_input.cu", include_str!("kernels/recurrent_input.cu")),
     ("recurrent_input_strict.cu", include_str!("kernels/recurrent_input_strict.cu")),
+    ("recurrent_reset.cu", include_str!("kernels/recurrent_reset.cu")),
     ("recurrent_state.cu", include_str!("kernels/recurrent_state.cu")),
     ("recurrent_state_strict.cu", include_str!("kernels/recurrent_state_strict.cu")),
     ("reduce.cu", include_str!("kernels/reduce.cu")),

@@ -16,6 +16,8 @@ const LSTM: CellKind = CellKind::Lstm { input_forget: false };
 
 const GRU: CellKind = CellKind::Gru { linear_before_reset: true };
 
+const RESET_FIRST: CellKind = CellKind::Gru { linear_before_reset: false };
+
 /// With other functions, and a clip that bounds some of their arguments.
 fn unusual(kind: CellKind) -> Cell {
     let functions = [
@@ -71,6 +73,10 @@ fn recurrences() -> Vec<Recurrence> {
         Recurrence { cell: usual(GRU), length: true, ..row(6, 33, 130, true, true) },
         Recurrence { cell: usual(GRU), ..row(2, 8, 400, false, false) },
         Recurrence { cell: unusual(GRU), ..row(4, 9, 24, true, true) },
+        Recurrence { cell: usual(RESET_FIRST), ..row(6, 11, 20, false, true) },
+        Recurrence { cell: usual(RESET_FIRST), length: true, ..row(6, 33, 130, true, true) },
+        Recurrence { cell: usual(RESET_FIRST), ..row(2, 8, 600, false, false) },
+        Recurrence { cell: unusual(RESET_FIRST), ..row(4, 9, 72, true, true) },
         Recurrence { cell: usual(CellKind::Rnn), ..row(6, 11, 20, true, true) },
         Recurrence { cell: usual(CellKind::Rnn), length: true, ..row(3, 33, 130, false, true) },
         Recurrence { cell: unusual(CellKind::Rnn), ..row(4, 9, 600, false, false) },
@@ -128,7 +134,7 @@ impl Recurrence {
         let unusual = self.cell.functions != self.cell.kind.usual_functions();
         let marks = [
             (self.cell.kind == CellKind::Lstm { input_forget: true }, " with coupled gates"),
-            (self.cell.kind == CellKind::Gru { linear_before_reset: false }, " with the reset first"),
+            (self.cell.kind == RESET_FIRST, " with the reset first"),
             (unusual, " with other functions"),
             (self.cell.clip.is_some(), " clipped"),
             (self.length, " of lengths"),
@@ -148,8 +154,8 @@ fn weights(
 ) -> RecurrentWeights {
     let RecurrentShape { input, hidden, .. } = shape;
     let gates = kind.gates() * hidden;
-    let apart = kind == CellKind::Gru { linear_before_reset: false };
-    let two = kind == CellKind::Gru { linear_before_reset: true };
+    let apart = kind == RESET_FIRST;
+    let two = kind == GRU;
     RecurrentWeights {
         w: b.matrix(input, gates),
         r: b.matrix(hidden, if apart { gates - hidden } else { gates }),

@@ -35,18 +35,6 @@ struct Shared {
     float2 own[KEEPS_H ? 2 * PER_WARP : PER_WARP][THREADS];
 };
 
-// How many elements of an item's sequence count. After them its state stays, and y is zero.
-__device__ __forceinline__ u32 length_of(const Params& p, u32 item) {
-#if LENGTHS
-    return at<const i32>(p.launch, p.length, item)[0];
-#else
-    return p.time;
-#endif
-}
-
-// Which time an item has at a step, that of its zeros included.
-__device__ __forceinline__ u32 time_of(u32 step, u32 count) { return REVERSE && step < count ? count - 1 - step : step; }
-
 // Writes the h of eight units into every block: h[i] is item 2t + i of unit r. A lane writes one word of one block.
 __device__ __forceinline__ void publish(char (*to)[PITCH], u32 group, u32 items, const float (&h)[2]) {
     const u32 lane = threadIdx.x % 32, block = lane / 4, word = lane % 4;

@@ -28,18 +28,6 @@ struct Shared {
     float last[PASSES][ITEMS][PASS];
 };
 
-// How many elements of an item's sequence count. After them its state stays, and y is zero.
-__device__ __forceinline__ u32 length_of(const Params& p, u32 item) {
-#if LENGTHS
-    return at<const i32>(p.launch, p.length, item)[0];
-#else
-    return p.time;
-#endif
-}
-
-// Which time an item has at a step, that of its zeros included.
-__device__ __forceinline__ u32 time_of(u32 step, u32 count) { return REVERSE && step < count ? count - 1 - step : step; }
-
 // Sums this thread's slice of k for N items of one unit, all gates.
 template <u32 N>
 __device__ __forceinline__ void sum_slice(float (*parts)[ITEMS][PASS], u32 place, const float (*h)[ITEMS],

@@ -3,6 +3,7 @@
 //! ```text
 //!   x ─▶ recurrent_input ─▶ gates, f32 in the workspace ─▶ recurrent_state ─▶ y, h, c      on matrix units
 //!        recurrent_input_strict                            recurrent_state_strict           in strict f32
+//!                                                          recurrent_reset                  a GRU whose reset comes before its product
 //! ```
 //! How a layer is spread over multiprocessors, and how much of it stays on chip, follows from its sizes and the precision alone: see [`Spread`].
 
@@ -42,6 +43,7 @@ params!(InputParams);
 struct StateParams {
     launch: LaunchParams,
     r: OperandParams,
+    candidate: OperandParams,
     bias: OperandParams,
     peephole: OperandParams,
     length: OperandParams,
@@ -75,7 +77,7 @@ struct Spread {
     per_warp: usize,
     /// Blocks of weights that a warp keeps in registers.
     held: usize,
-    /// Blocks of weights that a warp (strict: rows that a block) keeps in shared memory.
+    /// Blocks of weights that a warp (strict: rows that a block; of a reset: blocks of k that a block) keeps in shared memory.
     kept: usize,
     /// Dynamic shared memory of a block.
     shared_bytes: usize,
@@ -122,6 +124,25 @@ impl Spread {
         let shared_bytes = fixed(items) + kept * row_bytes;
         Some(Spread { cluster, items, per_warp: 1, held: 0, kept, shared_bytes })
     }
+
+    /// Of a GRU whose reset comes first: as in strict f32, with k in blocks of 128 bytes.
+    fn reset_first(hidden: usize, element_bytes: usize) -> Option<Spread> {
+        const PASS: usize = 64;
+        const SLICES: usize = 8;
+        const THREADS: usize = 512;
+        let cluster = hidden.div_ceil(PASS).next_power_of_two().min(8);
+        let passes = hidden.div_ceil(cluster).div_ceil(PASS);
+        let depth = BLOCK_ROW_BYTES / element_bytes;
+        let k_blocks = hidden.div_ceil(depth);
+        let per_item = 2 * k_blocks * depth + 2 * SLICES * PASS + 2 * passes * PASS;
+        let fixed = |items: usize| per_item * items * size_of::<f32>();
+        let items = [4, 2, 1].into_iter().find(|&items| fixed(items) <= SHARED_BYTES / 2)?;
+        // A chunk of 16 bytes for each thread and gate.
+        let block_bytes = passes * 3 * THREADS * 16;
+        let kept = ((SHARED_BYTES - fixed(items)) / block_bytes).min(k_blocks);
+        let shared_bytes = fixed(items) + kept * block_bytes;
+        Some(Spread { cluster, items, per_warp: 1, held: 0, kept, shared_bytes })
+    }
 }
 
 /// A recurrent layer of a site.
@@ -138,9 +159,6 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
     };
     if shape.time == 0 || shape.input == 0 || shape.hidden == 0 {
         return Err(format!("{shape:?} has nothing to compute"));
-    }
-    if cell.kind == (CellKind::Gru { linear_before_reset: false }) {
-        return Err("a GRU that resets the state before its product has no kernel; export it with linear_before_reset = 1".to_owned());
     }
     if y.is_none() && h.is_none() && c.is_none() {
         return Ok(Vec::new());
@@ -195,11 +213,16 @@ impl Layer<'_> {
             unreachable!("called for its own kind")
         };
         let (site, shape) = (self.site, self.shape);
-        let spread = match self.strict {
-            true => Spread::strict(shape.hidden, self.cell.kind.gates()),
-            false => {
-                let gates = self.cell.kind.gates();
-                Spread::on_matrix_units(shape.hidden, self.element_bytes(), gates, count.is_some())
+        let gates = self.cell.kind.gates();
+        let (source, threads, spread) = match (weights.candidate, self.strict) {
+            (Some(_), _) => {
+                ("recurrent_reset.cu", 512, Spread::reset_first(shape.hidden, self.element_bytes()))
+            }
+            (None, true) => ("recurrent_state_strict.cu", 512, Spread::strict(shape.hidden, gates)),
+            (None, false) => {
+                let keeps_state = count.is_some();
+                let spread = Spread::on_matrix_units(shape.hidden, self.element_bytes(), gates, keeps_state);
+                ("recurrent_state.cu", 256, spread)
             }
         };
         let spread =
@@ -209,6 +232,7 @@ impl Layer<'_> {
         let params = StateParams {
             launch: site.launch,
             r: site.operand(Operand::Weight(weights.r)),
+            candidate: operand(weights.candidate.map(Operand::Weight)),
             bias: self.vector(weights.bias)?,
             peephole: self.vector(weights.peephole)?,
             length: operand(*count),
@@ -223,7 +247,6 @@ impl Layer<'_> {
             time: length(shape.time)?,
             clip: self.cell.clip.unwrap_or(f32::INFINITY),
         };
-        let source = if self.strict { "recurrent_state_strict.cu" } else { "recurrent_state.cu" };
         let mut spec = self
             .functions(self.spec(source))
             .define("BIAS", u32::from(weights.bias.is_some()))
@@ -237,7 +260,9 @@ impl Layer<'_> {
             .define("WITH_Y", u32::from(y.is_some()))
             .define("WITH_H", u32::from(h.is_some()))
             .define("WITH_C", u32::from(c.is_some()));
-        if !self.strict {
+        if weights.candidate.is_some() {
+            spec = spec.define("R_BLOCKS", u32::from(!self.strict));
+        } else if !self.strict {
             spec = spec.define("PER_WARP", spread.per_warp).define("HELD", spread.held);
         }
         for (name, state) in [("H0_TYPE", h0), ("C0_TYPE", c0)] {
@@ -247,7 +272,6 @@ impl Layer<'_> {
         }
         let (items, lanes) = (site.capacity.items as usize, site.capacity.lanes as usize);
         let parts = (items + (spread.items - 1) * lanes) / spread.items;
-        let threads = if self.strict { 512 } else { 256 };
         let grid = [(parts * spread.cluster) as u32, 1, 1];
         let call = KernelCall::new(spec, &params, grid, threads).shared(spread.shared_bytes);
         Ok(call.clusters_of(spread.cluster))
@@ -322,6 +346,13 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_of_512_whose_reset_comes_first_stays_on_chip_in_halves() {
+        let halves = Spread::reset_first(512, 2).unwrap();
+        assert_eq!((halves.cluster, halves.items, halves.kept), (8, 4, 8));
+        assert_eq!(Spread::reset_first(512, 4).unwrap().kept, 8);
+    }
+
+    #[test]
     fn every_size_fits_or_is_refused() {
         for hidden in (1..70).chain((70..40_000).step_by(97)) {
             for spread in [
@@ -331,6 +362,8 @@ mod tests {
                 Spread::on_matrix_units(hidden, 4, 1, false),
                 Spread::strict(hidden, 4),
                 Spread::strict(hidden, 1),
+                Spread::reset_first(hidden, 2),
+                Spread::reset_first(hidden, 4),
             ] {
                 let Some(spread) = spread else {
                     assert!(hidden > 10_000, "{hidden} units are refused");
