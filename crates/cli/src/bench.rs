@@ -1,7 +1,7 @@
 //! `tessera bench`: measurements in process, see `tessera_bench`. The paper's products are in `products`.
 
 use crate::zoo::{size_flags, sizes};
-use crate::{open_loop, processes, products};
+use crate::{launches, open_loop, processes, products};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::fmt::Display;
@@ -24,6 +24,7 @@ pub(crate) fn command() -> Command {
                 .args(load_flags())
                 .arg(json_flag()),
         )
+        .subcommand(launches::command())
         .subcommand(open_loop::command())
         .subcommands(processes::commands())
         .subcommands(products::commands())
@@ -33,6 +34,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     match given.subcommand() {
         Some(("tenants", given)) => run_tenants(given),
         Some(("residency", given)) => run_residency(given),
+        Some(("launches", given)) => launches::run(given),
         Some(("goodput", given)) => open_loop::run(given),
         Some(("processes", given)) => processes::run(given),
         Some(("worker", given)) => processes::work(given),
@@ -61,11 +63,11 @@ fn tenants_command() -> Command {
         .arg(json_flag())
 }
 
-fn text(name: &'static str, value: &'static str, default: &'static str) -> Arg {
+pub(crate) fn text(name: &'static str, value: &'static str, default: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).default_value(default)
 }
 
-fn count(name: &'static str, default: &'static str) -> Arg {
+pub(crate) fn count(name: &'static str, default: &'static str) -> Arg {
     text(name, "N", default).value_parser(value_parser!(u32).range(1..=1_000_000))
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod inspect;
+mod launches;
 mod load_test;
 mod open_loop;
 mod processes;

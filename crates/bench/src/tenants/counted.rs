@@ -1,8 +1,8 @@
 //! What the engine counts, read off its metrics.
 
 use super::stage::Stage;
-use super::thread_time;
 use crate::page::sample;
+use crate::thread_time;
 use std::time::Duration;
 
 /// Totals since the engine's start.

@@ -18,7 +18,6 @@ mod report;
 pub mod residency;
 mod stage;
 mod steps;
-mod thread_time;
 
 pub use report::{PolicyReport, Report};
 pub use steps::{Peak, StepReport};

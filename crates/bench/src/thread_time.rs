@@ -1,20 +1,27 @@
-//! How long a thread of this process was on a core.
+//! How long threads of this process were on a core.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-/// The time of the thread with this name, on Linux. `None` elsewhere, and when there is no such thread. With several it is their sum.
-pub(super) fn of(name: &str) -> Option<Duration> {
-    let mut found = None;
+/// The time of every thread by its name, on Linux. `None` elsewhere. Threads of one name are counted together.
+pub(crate) fn all() -> Option<BTreeMap<String, Duration>> {
+    let mut found = BTreeMap::new();
     for task in fs::read_dir("/proc/self/task").ok()?.flatten() {
         let read = |file: &str| fs::read_to_string(task.path().join(file)).ok();
-        if read("comm").is_some_and(|comm| comm.trim_end() == name)
-            && let Some(nanoseconds) = read("schedstat").and_then(|text| text.split(' ').next()?.parse().ok())
-        {
-            *found.get_or_insert(Duration::ZERO) += Duration::from_nanos(nanoseconds);
+        let time = read("schedstat").and_then(|text| text.split(' ').next()?.parse().ok());
+        // A thread may end between the two.
+        if let Some((name, nanoseconds)) = read("comm").zip(time) {
+            let name = name.trim_end().to_owned();
+            *found.entry(name).or_insert(Duration::ZERO) += Duration::from_nanos(nanoseconds);
         }
     }
-    found
+    Some(found)
+}
+
+/// The time of the threads with this name. `None` when there are none, and where the system does not say.
+pub(crate) fn of(name: &str) -> Option<Duration> {
+    all()?.remove(name)
 }
 
 #[cfg(all(test, target_os = "linux"))]
