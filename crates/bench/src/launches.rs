@@ -91,6 +91,8 @@ pub struct Row {
     pub threads_us: Option<BTreeMap<String, f64>>,
     /// From a launch's first instruction to its last.
     pub device_us: Percentiles,
+    /// Of the whole run, by launches: where it is not the device's time, the device waited.
+    pub wall_us: f64,
 }
 
 /// In microseconds.
@@ -190,7 +192,9 @@ impl<'a> Yard<'a> {
     fn row(&self, tenants: u32, launches: u64, woken: &Receiver<()>) -> Result<Row> {
         self.launch(tenants, WARM_UP.min(launches), woken)?;
         let before = thread_time::all();
+        let start = Instant::now();
         let calls = self.launch(tenants, launches, woken)?;
+        let wall = start.elapsed();
         let threads =
             before.zip(thread_time::all()).map(|(before, after)| by_kind(&before, &after, launches));
         Ok(Row {
@@ -200,6 +204,7 @@ impl<'a> Yard<'a> {
             poll_us: (&calls.poll).into(),
             threads_us: threads,
             device_us: (&calls.device).into(),
+            wall_us: wall.as_secs_f64() * 1e6 / launches as f64,
         })
     }
 
@@ -268,14 +273,14 @@ impl fmt::Display for Report {
         let heads = ["submit p50", "p99 µs", "poll p50", "p99 µs", "device p50", "p99 µs"];
         write!(f, "{:>7}", "tenants")?;
         heads.iter().try_for_each(|head| write!(f, " {head:>10}"))?;
-        writeln!(f, "  threads, µs a launch")?;
+        writeln!(f, " {:>10}  threads, µs a launch", "wall µs")?;
         for row in &self.rows {
             write!(f, "{:>7}", row.tenants)?;
             for Percentiles { p50, p99 } in [row.submit_us, row.poll_us, row.device_us] {
                 write!(f, " {p50:>10.1} {p99:>10.1}")?;
             }
             let threads = row.threads_us.iter().flatten().map(|(kind, us)| format!("{kind} {us:.1}"));
-            writeln!(f, "  {}", threads.collect::<Vec<_>>().join(", "))?;
+            writeln!(f, " {:>10.1}  {}", row.wall_us, threads.collect::<Vec<_>>().join(", "))?;
         }
         Ok(())
     }

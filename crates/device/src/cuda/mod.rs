@@ -188,13 +188,16 @@ impl CudaDevice {
         let (program, partition) =
             programs.get(&program_id).ok_or_else(|| refuse("there is no such program".to_owned()))?;
         misfit(&program.plan, program.room, &lanes).map_err(refuse)?;
-        let row = |lane: &Lane| {
-            let weights = self.slabs.address(program.slab(), &lane.slot);
-            let weights =
-                weights.ok_or_else(|| refuse(format!("{:?} holds no weights of its class", lane.slot)))?;
-            Ok(LaneRow { weights, items: lane.requests.iter().map(|request| request.items).sum() })
+        let slots = lanes.iter().map(|lane| &lane.slot);
+        let addresses = self
+            .slabs
+            .addresses(program.slab(), slots)
+            .map_err(|slot| refuse(format!("{slot:?} holds no weights of its class")))?;
+        let row = |(lane, weights): (&Lane, u64)| LaneRow {
+            weights,
+            items: lane.requests.iter().map(|request| request.items).sum(),
         };
-        let rows = lanes.iter().map(row).collect::<Result<Vec<LaneRow>, DeviceError>>()?;
+        let rows = lanes.iter().zip(addresses).map(row).collect();
         let partition = self.partition(*partition).expect("programs are compiled for partitions that exist");
         Ok((Running { id, program: program.clone(), lanes, rows }, partition))
     }

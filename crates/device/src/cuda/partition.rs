@@ -262,23 +262,34 @@ const HELPING: usize = 256 << 10;
 
 /// Copies every request's inputs into their places: input by input, the items of all lanes one after the other.
 fn stage(stagers: &ThreadPool, lanes: &[Lane], offsets: &[usize], staged: &mut [u8]) {
-    let mut pieces: Vec<(&mut [u8], &[u8])> = Vec::new();
-    let (mut rest, mut at) = (staged, 0);
-    for (input, &offset) in offsets.iter().enumerate() {
-        (rest, at) = (&mut rest[offset - at..], offset);
-        for request in lanes.iter().flat_map(|lane| &lane.requests) {
-            let bytes = &request.inputs[input];
-            let (place, after) = rest.split_at_mut(bytes.len());
-            (rest, at) = (after, at + bytes.len());
-            pieces.extend(place.chunks_mut(HELPING).zip(bytes.chunks(HELPING)));
-        }
-    }
-    let total: usize = pieces.iter().map(|(_, from)| from.len()).sum();
+    let requests = lanes.iter().flat_map(|lane| &lane.requests);
+    let total: usize = requests.flat_map(|request| &request.inputs).map(Bytes::len).sum();
+    let places = places(lanes, offsets, staged);
     if total < WORTH_SHARING {
-        pieces.into_iter().for_each(|(to, from)| to.copy_from_slice(from));
-    } else {
-        stagers.install(|| pieces.into_par_iter().for_each(|(to, from)| to.copy_from_slice(from)));
+        return places.for_each(|(to, from)| to.copy_from_slice(from));
     }
+    let pieces: Vec<(&mut [u8], &[u8])> =
+        places.flat_map(|(to, from)| to.chunks_mut(HELPING).zip(from.chunks(HELPING))).collect();
+    stagers.install(|| pieces.into_par_iter().for_each(|(to, from)| to.copy_from_slice(from)));
+}
+
+/// Where each input of each request goes, and what it is. Every lane has a request.
+fn places<'a>(
+    lanes: &'a [Lane],
+    offsets: &'a [usize],
+    staged: &'a mut [u8],
+) -> impl Iterator<Item = (&'a mut [u8], &'a Bytes)> {
+    let (mut rest, mut at) = (staged, 0);
+    let inputs = offsets.iter().enumerate().flat_map(move |(input, &offset)| {
+        let requests = lanes.iter().flat_map(|lane| &lane.requests).enumerate();
+        requests.map(move |(nth, request)| ((nth == 0).then_some(offset), &request.inputs[input]))
+    });
+    inputs.map(move |(start, bytes)| {
+        let skipped = start.map_or(0, |start| start - at);
+        let (place, after) = std::mem::take(&mut rest)[skipped..].split_at_mut(bytes.len());
+        (rest, at) = (after, at + skipped + bytes.len());
+        (place, bytes)
+    })
 }
 
 /// The thread that ends launches.
@@ -363,10 +374,10 @@ impl Berth {
             device_in: Memory::new(context, bytes_in)?,
             host_out: Pinned::new(context, bytes_out)?,
             device_out: Memory::new(context, bytes_out)?,
-            arrived: Event::timed(context)?,
+            arrived: Event::ordering(context)?,
             started: Event::timed(context)?,
             computed: Event::timed(context)?,
-            done: Event::timed(context)?,
+            done: Event::awaited(context)?,
         })
     }
 
@@ -465,5 +476,28 @@ impl Idle {
     fn retire(&mut self) {
         let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
         self.berths.retain(|berth| berth.holds(bytes_in, bytes_out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LaneRequest, Slot};
+    use tessera_core::SlotId;
+
+    #[test]
+    fn inputs_lie_one_after_the_other_each_where_its_place_begins() {
+        let request = |first: &'static [u8], second: &'static [u8]| LaneRequest {
+            items: 1,
+            inputs: vec![Bytes::from_static(first), Bytes::from_static(second)],
+        };
+        let slot = Slot::new(SlotId(0), 1, Arc::new(()));
+        let lanes = [
+            Lane { slot: slot.clone(), requests: vec![request(b"ab", b"1"), request(b"cdef", b"23")] },
+            Lane { slot, requests: vec![request(b"gh", b"4")] },
+        ];
+        let mut staged = *b"....................";
+        places(&lanes, &[2, 12], &mut staged).for_each(|(to, from)| to.copy_from_slice(from));
+        assert_eq!(&staged, b"..abcdefgh..1234....");
     }
 }

@@ -112,12 +112,22 @@ impl Slabs {
         Ok(Slot::new(SlotId(lease.index as u64), generation, Arc::new(lease)))
     }
 
-    /// Where a slot's weights are; `None` when the slot is not this slab's, or has been given to another since.
-    pub(crate) fn address(&self, key: SlabKey, slot: &Slot) -> Option<u64> {
+    /// Where each slot's weights are; the error is a slot that is not this slab's, or has been given to another since.
+    pub(crate) fn addresses<'a>(
+        &self,
+        key: SlabKey,
+        slots: impl Iterator<Item = &'a Slot>,
+    ) -> Result<Vec<u64>, &'a Slot> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let slab = state.slabs.get(&key)?;
+        let slab = state.slabs.get(&key);
+        slots.map(|slot| slab.and_then(|slab| slab.address(slot)).ok_or(slot)).collect()
+    }
+}
+
+impl Slab {
+    fn address(&self, slot: &Slot) -> Option<u64> {
         let index = usize::try_from(slot.id().0).ok()?;
-        let generation = slab.taken.get(index).copied().flatten()?;
-        (generation == slot.generation()).then(|| slab.memory.address() + (index * slab.slot_bytes) as u64)
+        let generation = self.taken.get(index).copied().flatten()?;
+        (generation == slot.generation()).then(|| self.memory.address() + (index * self.slot_bytes) as u64)
     }
 }

@@ -1,6 +1,7 @@
 //! The driver, a card, and the context that everything else lives in.
 
 use cudarc::driver::{result, sys};
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,10 +36,21 @@ impl<T> Doing<T> for Result<T, result::DriverError> {
     }
 }
 
+thread_local! {
+    /// The number of the context that this thread made current last; nobody but [`Context::bind`] makes any current. Numbers are never used again, as a
+    /// driver's pointers may be.
+    static CURRENT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Contexts opened so far in this process.
+static CONTEXTS: AtomicU64 = AtomicU64::new(0);
+
 /// One card, with its primary context.
 pub(crate) struct Context {
     device: sys::CUdevice,
     raw: sys::CUcontext,
+    /// From one; see [`CURRENT`].
+    number: u64,
     /// As the vendor calls it.
     pub(crate) name: String,
     /// Streaming multiprocessors.
@@ -118,6 +130,7 @@ impl Context {
         Ok(Arc::new(Context {
             device,
             raw,
+            number: CONTEXTS.fetch_add(1, Ordering::Relaxed) + 1,
             name,
             multiprocessors: multiprocessors as u32,
             total_bytes: total as u64,
@@ -126,10 +139,15 @@ impl Context {
         }))
     }
 
-    /// Makes the context current on this thread. Costs nanoseconds, so every call of the driver begins with it.
+    /// Makes the context current on this thread, if it is not already. Every call of the driver begins with it.
     pub(super) fn bind(&self) -> Result<(), CudaError> {
+        if CURRENT.get() == self.number {
+            return Ok(());
+        }
         // SAFETY: the context lives as long as `self`.
-        unsafe { result::ctx::set_current(self.raw) }.doing("use the card from this thread")
+        unsafe { result::ctx::set_current(self.raw) }.doing("use the card from this thread")?;
+        CURRENT.set(self.number);
+        Ok(())
     }
 
     /// Bytes of memory that nobody uses now, other processes included.

@@ -139,8 +139,29 @@ impl fmt::Debug for Event {
 impl Event {
     /// An event that remembers when it fired.
     pub(crate) fn timed(context: &Arc<Context>) -> Result<Event, CudaError> {
+        Event::new(context, sys::CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    /// An event that other streams wait for, and nothing else.
+    pub(crate) fn ordering(context: &Arc<Context>) -> Result<Event, CudaError> {
+        Event::new(context, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    /// An event that a thread waits for asleep; with the others it would keep a core busy for as long as the card works.
+    pub(crate) fn awaited(context: &Arc<Context>) -> Result<Event, CudaError> {
+        // Both of these flags, for which the bindings have no name of their own.
+        const FLAGS: u32 = sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32
+            | sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
         context.bind()?;
-        let raw = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).doing("make an event")?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes a pointer of ours.
+        unsafe { sys::cuEventCreate(&raw mut raw, FLAGS) }.result().doing("make an event")?;
+        Ok(Event { context: context.clone(), raw })
+    }
+
+    fn new(context: &Arc<Context>, flags: sys::CUevent_flags) -> Result<Event, CudaError> {
+        context.bind()?;
+        let raw = result::event::create(flags).doing("make an event")?;
         Ok(Event { context: context.clone(), raw })
     }
 
