@@ -5,7 +5,7 @@ use super::order::Stream;
 use cudarc::driver::{result, sys};
 use std::ffi::{CString, c_void};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Loaded machine code.
 struct Module {
@@ -38,6 +38,8 @@ impl Drop for Module {
 pub(crate) struct Function {
     module: Module,
     raw: sys::CUfunction,
+    /// Dynamic shared memory that launches may ask for: the most that any has, as the programs of a kernel differ in it.
+    allowed: Mutex<u32>,
 }
 
 // SAFETY: the driver lets any thread launch a function.
@@ -76,7 +78,7 @@ impl Function {
         let name = CString::new("kernel").expect("no NUL in it");
         // SAFETY: the module lives, in the function itself.
         let raw = unsafe { result::module::get_function(module.raw, name) }.doing("find a kernel")?;
-        Ok(Function { module, raw })
+        Ok(Function { module, raw, allowed: Mutex::new(DEFAULT_SHARED_BYTES) })
     }
 
     /// Allows what a launch of this shape needs beyond the defaults.
@@ -88,8 +90,10 @@ impl Function {
             unsafe { result::function::set_function_attribute(self.raw, which, value as i32) }
                 .doing("give a kernel its shared memory")
         };
-        if shape.shared_bytes > DEFAULT_SHARED_BYTES {
+        let mut allowed = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if shape.shared_bytes > *allowed {
             allow(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shape.shared_bytes)?;
+            *allowed = shape.shared_bytes;
         }
         if shape.cluster > PORTABLE_CLUSTER {
             allow(Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;

@@ -1,157 +1,249 @@
 // Linear layers and convolutions in strict fp32: every product and every sum a float. See product.cuh for the formula and the tiles.
 //
 //   slot     [BM/64 panels of 64 outputs]  --bulk copy-->  stage: weights [BM/64][DEPTH][64]
-//   inputs   [BN rows]                     --chunks----->  stage: inputs  [BN][DEPTH + 4]       the pad keeps banks apart
+//   inputs   [BN rows]                     --chunks----->  stage: inputs  [BN][DEPTH]           padded where banks would meet
 //   a thread: OUTPUTS outputs x ROWS rows in registers, one fused multiply-add per product
 //
 // A warp covers one panel: 64 / OUTPUTS threads along the outputs by the rest along the rows. With many rows a thread has 8 outputs by 7 or
 // 8 rows, and each float read from shared memory feeds 7 products; the bound is the 67 TFLOP/s of the float units. With a few rows it has
 // 2 outputs, and the kernel streams the weights: STAGES * DEPTH * 256 bytes are always under way per block, and the bound is the memory.
 //
-// k is summed as the plan says: in runs of 256 from zero, the runs added in order, each by one thread. No tile changes a bit.
+// k is summed as the plan says: in runs of 256 from zero, the runs added in order. No tile changes a bit.
+//
+//   one run             (LONG=0)    the sum
+//   several             (LONG=1)    one thread's, after each other. What they add up to waits in shared memory, where it is in nobody's way: registers
+//                                   are what decides how many warps take turns, and those hide what each waits for.
+//   several, few blocks (PARTS>1)   a run to each block of a cluster. All meet in shared memory, and every block adds its share of the rows, in order.
+//
 // Twin on the CPU: cpu/steps/gemm.rs, conv.rs.
 //
-//   -DOUTPUTS=8|2, -DROWS      of a thread         -DDEPTH      of a stage         -DSTAGES, -DMIN_BLOCKS of a multiprocessor
+//   -DOUTPUTS=8|4|2, -DROWS      of a thread         -DDEPTH      of a stage         -DSTAGES, -DMIN_BLOCKS of a multiprocessor
+//   -DLONG=0|1                   whether a block sums several runs                    -DPARTS      blocks of a cluster
+#include "cluster.cuh"
 #include "product.cuh"
 
 constexpr int PANEL = 64, RUN = 256;
 constexpr int ALONG = PANEL / OUTPUTS, ACROSS = 32 / ALONG;  // threads of a warp along outputs and rows
 constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS), THREADS = 32 * WARPS_M * WARPS_N;
-constexpr int INPUT_PITCH = DEPTH + 4;  // floats
+constexpr int INPUT_PITCH = DEPTH % 32 == 0 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, STAGE_BYTES = WEIGHT_BYTES + BN * INPUT_PITCH * 4;
 constexpr int AHEAD = STAGES - 1;
-constexpr int UNROLL = OUTPUTS == 8 ? 4 : DEPTH / 4;  // fours of k in one piece: a thousand products of a wide thread, 16 KB of code
+constexpr int UNROLL = OUTPUTS == 8 && DEPTH > 16 ? 4 : DEPTH / 4;  // fours of k in one piece: a thousand products of a wide thread, 16 KB of code
+constexpr int COUNT = OUTPUTS == 2 ? 2 : 4, PIECES = OUTPUTS / COUNT;  // outputs of a thread side by side, and how often
+constexpr int SUMS = ROWS * PIECES;                                    // such pieces of a thread
 static_assert(WARPS_N * ACROSS * ROWS == BN && ACROSS * ALONG == 32, "warps cover the tile");
 static_assert(RUN % DEPTH == 0 && DEPTH % 4 == 0 && STAGE_BYTES % 16 == 0, "runs end with stages");
+static_assert(PARTS == 1 || (!LONG && COUNT == 4), "a block of a cluster sums one run, and reads four sums of others at once");
 
-struct Padded {
-    static __device__ __forceinline__ u32 at(u32 row, u32 chunk) { return row * (INPUT_PITCH * 4) + chunk * 16; }
-};
+// COUNT sums as they wait in shared memory: those of all threads side by side.
+struct __align__(COUNT * 4) Piece { float of[COUNT]; };
 
-// A thread's outputs of one panel: 4 here and 4 in the other half, or 2 side by side, so that a warp reads 128 bytes or more at once.
-__device__ __forceinline__ u32 output_of(u32 along, u32 i) {
-    return OUTPUTS == 8 ? i / 4 * 32 + along * 4 + i % 4 : along * OUTPUTS + i;
-}
+// A thread's place in its warp. Reads of 16 bytes are served half a warp at a time if of any two neighbours, or of any two that are two apart,
+// both read the same: so neighbours share their outputs, and those two apart their row. Anything else takes twice as long.
+__device__ __forceinline__ u32 along_of(u32 lane) { return ACROSS == 1 ? lane : lane / 2 % ALONG; }
+__device__ __forceinline__ u32 across_of(u32 lane) { return ACROSS == 1 ? 0 : lane % 2 + lane / (ALONG * 2) * 2; }
 
-// sums[r][o] += inputs[r][k] * weights[k][o] for one k.
-__device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const float (&x)[ROWS], const float* weights, u32 along) {
-    float w[OUTPUTS];
-    if constexpr (OUTPUTS == 8) {
+// A thread's outputs of one panel, from piece to piece: half a panel apart.
+__device__ __forceinline__ u32 output_of(u32 along, u32 piece) { return piece * (PANEL / PIECES) + along * COUNT; }
+
+// sums[r][o] += inputs[r][k] * weights[k][o] for one k; `weights` begin with the thread's first.
+__device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const float (&x)[ROWS], const float* weights) {
+    Piece w[PIECES];
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const float4 four = *reinterpret_cast<const float4*>(weights + half * 32 + along * 4);
-            w[half * 4] = four.x, w[half * 4 + 1] = four.y, w[half * 4 + 2] = four.z, w[half * 4 + 3] = four.w;
-        }
-    } else {
-        const float2 two = *reinterpret_cast<const float2*>(weights + along * 2);
-        w[0] = two.x, w[1] = two.y;
-    }
+    for (int piece = 0; piece < PIECES; piece++) w[piece] = *reinterpret_cast<const Piece*>(weights + piece * (PANEL / PIECES));
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
 #pragma unroll
-        for (int o = 0; o < OUTPUTS; o++) sums[r][o] = __fmaf_rn(x[r], w[o], sums[r][o]);
+        for (int o = 0; o < OUTPUTS; o++) sums[r][o] = __fmaf_rn(x[r], w[o / COUNT].of[o % COUNT], sums[r][o]);
     }
 }
+
+#if LOADER < 2
+// Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
+struct __align__(16) Spot {
+    i32 offset;  // chunks from the inputs of the lane
+    i32 y, x;
+    u32 there;
+};
+
+struct Feeder {
+    static constexpr int ROW_CHUNKS = DEPTH / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
+    static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
+
+    const Spot* spots;
+    u64 inputs;
+    u32 k;  // of this thread's chunk in the next stage
+#if LOADER == 1
+    Place place;  // of k
+#endif
+
+    // The first stage begins at `first_k`. A barrier of the block comes before the first `load`.
+    __device__ __forceinline__ Feeder(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
+        : spots(table), inputs(inputs_of(p, tile, slot)), k(first_k + threadIdx.x % ROW_CHUNKS * 4)
+#if LOADER == 1
+          , place(p, k)
+#endif
+    {
+        for (u32 i = threadIdx.x; i < BN; i += THREADS) {
+            const Source source = source_of(p, tile.first + i, group);
+            table[i] = {i32(source.element / 4), source.y, source.x, tile.first + i < tile.end};
+        }
+    }
+
+    // The next stage, to `stage`.
+    __device__ __forceinline__ void load(const Params& p, u32 stage) {
+        const u32 row = threadIdx.x / ROW_CHUNKS, chunk = threadIdx.x % ROW_CHUNKS;
+#if LOADER == 1
+        const u32 dy = place.ky * p.dilation_y, dx = place.kx * p.dilation_x;
+        const i32 ahead = i32((dy * p.width + dx) * (p.groups * p.in_per_group.value) + place.channel) / 4;
+        place.advance(p, DEPTH);
+#else
+        const i32 ahead = k / 4;
+#endif
+#pragma unroll
+        for (int i = 0; i < LOADS; i++) {
+            const u32 at = row + i * PASS;
+            if (BN % PASS != 0 && at >= BN) continue;
+            const Spot spot = spots[at];
+            bool inside = spot.there != 0 & k < p.k;
+#if LOADER == 1
+            inside &= (u32(spot.y + i32(dy)) < p.height) & (u32(spot.x + i32(dx)) < p.width);
+#endif
+            // Where nothing is read the address may be anything.
+            copy_chunk(stage + at * (INPUT_PITCH * 4) + chunk * 16, inputs + i64(spot.offset + ahead) * 16, inside);
+        }
+        k += DEPTH;
+    }
+};
+typedef Spot Known;
+#else
+struct Dense {
+    static __device__ __forceinline__ u32 at(u32 row, u32 chunk) { return row * (INPUT_PITCH * 4) + chunk * 16; }
+};
+struct Feeder : Loader<THREADS, DEPTH / 4, Dense> {
+    __device__ __forceinline__ Feeder(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Source* table)
+        : Loader(p, tile, slot, group, first_k / DEPTH, table) {}
+};
+typedef Source Known;
+#endif
+
+// What is known before the sums and asked for after them. It waits in shared memory, as the sums want all registers.
+struct Kept {
+    Rows rows;
+    u64 slot;
+    u32 group, m0;
+};
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ u64 filled[STAGES];
-#if LOADER >= 2
-    __shared__ Source table[BN];
-#else
-    Source* table = nullptr;
-#endif
-    const u32 thread = threadIdx.x, shared = shared_address(dynamic);
-    const u32 tile = p.m_tiles.quotient(blockIdx.x), m = blockIdx.x - tile * p.m_tiles.value;
+    __shared__ Kept kept;
+    __shared__ Known table[BN];
+    constexpr u32 WAITING_BYTES = LONG ? SUMS * THREADS * sizeof(Piece) : 0;
+    const u32 thread = threadIdx.x, shared = shared_address(dynamic) + WAITING_BYTES;
+    const unsigned char* stages = dynamic + WAITING_BYTES;
+    const u32 place = blockIdx.x / PARTS;
+    const u32 tile = p.m_tiles.quotient(place), m = place - tile * p.m_tiles.value;
     const u32 group = p.group_tiles.quotient(m), m0 = (m - group * p.group_tiles.value) * BM;
     const Rows rows = find_rows(p, tile);
+    // The blocks of a cluster leave together or not at all.
     if (!rows.any) {
         dependency_wait();
         return;
     }
+    // A cluster has as many blocks as k has runs.
+    const u32 first_k = PARTS == 1 ? 0 : blockIdx.x % PARTS * RUN, own_k = PARTS == 1 ? p.k : min(p.k - first_k, u32(RUN));
+    const u32 steps = (own_k + DEPTH - 1) / DEPTH, whole = own_k / DEPTH;  // the last may be short
     const u64 slot = p.launch.weights[rows.lane];
     const u32 present = min(u32(WARPS_M), p.blocks - m0 / PANEL);  // panels of this tile that there are
-    const u64 weights = slot + p.weights + u64(group * p.blocks + m0 / PANEL) * p.k * (PANEL * 4);
+    const u64 weights = slot + p.weights + (u64(group * p.blocks + m0 / PANEL) * p.k + first_k) * (PANEL * 4);
+    const u32 all_filled = shared_address(filled);
     auto load_weights = [&](u32 step, u32 stage) {
-        const u32 bytes = min(u32(DEPTH), p.k - step * DEPTH) * (PANEL * 4);
-        barrier_expect(&filled[stage], present * bytes);
+        const u32 barrier = all_filled + stage * 8;
+        const u32 k = step * DEPTH, bytes = min(u32(DEPTH), own_k - k) * (PANEL * 4);
+        barrier_expect(barrier, present * bytes);
 #pragma unroll
         for (u32 panel = 0; panel < WARPS_M; panel++) {
             if (panel >= present) break;
-            const u64 from = weights + (u64(panel) * p.k + step * DEPTH) * (PANEL * 4);
-            copy_bulk(shared + stage * STAGE_BYTES + panel * PANEL_BYTES, from, bytes, &filled[stage]);
+            const u64 from = weights + (u64(panel) * p.k + k) * (PANEL * 4);
+            copy_bulk(shared + stage * STAGE_BYTES + panel * PANEL_BYTES, from, bytes, barrier);
         }
     };
     if (thread == 0) {
 #pragma unroll
         for (int stage = 0; stage < STAGES; stage++) barrier_init(&filled[stage], 1);
         barriers_are_ready();
+        kept = {rows, slot, group, m0};
 #pragma unroll 1
-        for (u32 step = 0; step < min(u32(AHEAD), p.steps); step++) load_weights(step, step);
+        for (u32 step = 0; step < min(u32(AHEAD), steps); step++) load_weights(step, step);
     }
-    Loader<THREADS, DEPTH / 4, Padded> loader(p, rows, slot, group, 0, table);
+    Feeder feeder(p, rows, slot, group, first_k, table);
     __syncthreads();
 
     dependency_wait();
 #pragma unroll 1
     for (u32 step = 0; step < AHEAD; step++) {
-        if (step < p.steps) loader.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);
+        if (step < steps) feeder.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);
         chunks_commit();
     }
     dependents_may_start();
 
-    const u32 warp = thread / 32, panel = warp % WARPS_M, along = thread % 32 % ALONG;
-    const u32 row0 = warp / WARPS_M * (ACROSS * ROWS) + thread % 32 / ALONG;  // then every ACROSS-th
-    float totals[ROWS][OUTPUTS], run[ROWS][OUTPUTS];
+    const u32 warp = thread / 32, panel = warp % WARPS_M, along = along_of(thread % 32);
+    const u32 row0 = warp / WARPS_M * (ACROSS * ROWS) + across_of(thread % 32);  // then every ACROSS-th
+    float run[ROWS][OUTPUTS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
 #pragma unroll
-        for (int o = 0; o < OUTPUTS; o++) totals[r][o] = run[r][o] = 0.0f;
+        for (int o = 0; o < OUTPUTS; o++) run[r][o] = 0.0f;
     }
-    u32 stage = 0, parity = 0, next = AHEAD;
-#pragma unroll 1
-    for (u32 step = 0; step < p.steps; step++) {
+    [[maybe_unused]] Piece* waiting = reinterpret_cast<Piece*>(dynamic) + thread;
+    if constexpr (LONG) {
+#pragma unroll
+        for (int i = 0; i < SUMS; i++) waiting[i * THREADS] = Piece{};
+    }
+    // Where the thread's weights and inputs of a stage are.
+    const u32 own_weights = panel * PANEL_BYTES + along * (COUNT * 4), own_inputs = WEIGHT_BYTES + row0 * (INPUT_PITCH * 4);
+    u32 stage = 0, parity = 0, next = AHEAD % STAGES;
+    auto wait = [&]() {
         chunks_wait<AHEAD - 1>();
         __syncthreads();
-        barrier_wait(&filled[stage], parity);
-        if (step + AHEAD < p.steps) {
+        barrier_wait(all_filled + stage * 8, parity);
+    };
+#pragma unroll 1
+    for (u32 step = 0; step < whole; step++) {
+        wait();
+        if (step + AHEAD < steps) {
             if (thread == 0) load_weights(step + AHEAD, next);
-            loader.load(p, shared + next * STAGE_BYTES + WEIGHT_BYTES);
+            feeder.load(p, shared + next * STAGE_BYTES + WEIGHT_BYTES);
         }
         chunks_commit();
-        const float* w = reinterpret_cast<const float*>(dynamic + stage * STAGE_BYTES) + panel * (DEPTH * PANEL);
-        const float* x = reinterpret_cast<const float*>(dynamic + stage * STAGE_BYTES + WEIGHT_BYTES) + row0 * INPUT_PITCH;
-        const u32 count = min(u32(DEPTH), p.k - step * DEPTH);
-        if (count == DEPTH) {
+        const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
+        const float* x = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_inputs);
 #pragma unroll UNROLL
-            for (int k = 0; k < DEPTH; k += 4) {
-                float4 four[ROWS];
+        for (int k = 0; k < DEPTH; k += 4) {
+            float4 four[ROWS];
 #pragma unroll
-                for (int r = 0; r < ROWS; r++) four[r] = *reinterpret_cast<const float4*>(x + r * (ACROSS * INPUT_PITCH) + k);
+            for (int r = 0; r < ROWS; r++) four[r] = *reinterpret_cast<const float4*>(x + r * (ACROSS * INPUT_PITCH) + k);
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    float one[ROWS];
-#pragma unroll
-                    for (int r = 0; r < ROWS; r++) one[r] = i == 0 ? four[r].x : i == 1 ? four[r].y : i == 2 ? four[r].z : four[r].w;
-                    multiply(run, one, w + (k + i) * PANEL, along);
-                }
-            }
-        } else {
-#pragma unroll 1
-            for (u32 k = 0; k < count; k++) {
+            for (int i = 0; i < 4; i++) {
                 float one[ROWS];
 #pragma unroll
-                for (int r = 0; r < ROWS; r++) one[r] = x[r * (ACROSS * INPUT_PITCH) + k];
-                multiply(run, one, w + k * PANEL, along);
+                for (int r = 0; r < ROWS; r++) one[r] = i == 0 ? four[r].x : i == 1 ? four[r].y : i == 2 ? four[r].z : four[r].w;
+                multiply(run, one, w + (k + i) * PANEL);
             }
         }
-        if ((step + 1) % (RUN / DEPTH) == 0 || step + 1 == p.steps) {
+        if constexpr (LONG) {
+            if ((step + 1) % (RUN / DEPTH) == 0 && step + 1 < steps) {
 #pragma unroll
-            for (int r = 0; r < ROWS; r++) {
+                for (int i = 0; i < SUMS; i++) {
+                    Piece total = waiting[i * THREADS];
 #pragma unroll
-                for (int o = 0; o < OUTPUTS; o++) {
-                    totals[r][o] += run[r][o];
-                    run[r][o] = 0.0f;
+                    for (int o = 0; o < COUNT; o++) {
+                        float& sum = run[i / PIECES][i % PIECES * COUNT + o];
+                        total.of[o] += sum;
+                        sum = 0.0f;
+                    }
+                    waiting[i * THREADS] = total;
                 }
             }
         }
@@ -161,38 +253,90 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         }
         if (++next == STAGES) next = 0;
     }
-
-    // Side by side in the output: four, or two.
-    constexpr int COUNT = OUTPUTS == 8 ? 4 : OUTPUTS;
+    if (whole < steps) {
+        wait();
+        const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
+        const float* x = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_inputs);
+        const u32 left = p.k % DEPTH;
+#pragma unroll 1
+        for (u32 k = 0; k < left; k++) {
+            float one[ROWS];
 #pragma unroll
-    for (int part = 0; part < OUTPUTS / COUNT; part++) {
-        const u32 output = m0 + panel * PANEL + output_of(along, part * COUNT);
+            for (int r = 0; r < ROWS; r++) one[r] = x[r * (ACROSS * INPUT_PITCH) + k];
+            multiply(run, one, w + k * PANEL);
+        }
+    }
+
+    const Kept known = kept;
+    // Finishes a piece: outputs of row r of the thread, side by side.
+    auto finish = [&](int piece, u32 r, const float (&bias)[COUNT], const Piece& total) {
+        const u32 output = known.m0 + panel * PANEL + output_of(along, piece), left = p.n - output, row = known.rows.first + row0 + r * ACROSS;
+        if (row >= known.rows.end) return;
+        float values[COUNT];
+#if RESIDUAL
+        float residual[COUNT];
+        load_residual<COUNT>(p, residual_address(p, known.rows, known.slot, known.group, row, output), left, residual);
+#endif
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            values[i] = total.of[i] + bias[i];
+#if RESIDUAL
+            values[i] += residual[i];
+#endif
+            values[i] = activate(values[i], p.low, p.high);
+        }
+        store<COUNT>(p, out_element(p, known.rows, known.group, row, output), left, values);
+    };
+    if constexpr (PARTS > 1) {
+        __syncthreads();  // nobody reads the stages any more
+#pragma unroll
+        for (int i = 0; i < SUMS; i++) {
+#pragma unroll
+            for (int o = 0; o < COUNT; o++) reinterpret_cast<Piece*>(dynamic)[i * THREADS + thread].of[o] = run[i / PIECES][i % PIECES * COUNT + o];
+        }
+        cluster_arrive<PARTS>();
+        cluster_wait<PARTS>();
+    }
+#pragma unroll
+    for (int piece = 0; piece < PIECES; piece++) {
+        const u32 output = known.m0 + panel * PANEL + output_of(along, piece);
         if (output >= p.n) break;
-        const u32 left = p.n - output;
         float bias[COUNT] = {};
 #if BIAS
-        const float* biases = global<const float>(slot + p.bias) + group * p.n + output;
+        const float* biases = global<const float>(known.slot + p.bias) + known.group * p.n + output;
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) bias[i] = i < left ? biases[i] : 0.0f;
+        for (int i = 0; i < COUNT; i++) bias[i] = i < p.n - output ? biases[i] : 0.0f;
 #endif
+        if constexpr (PARTS > 1) {
+#pragma unroll 1
+            for (u32 r = blockIdx.x % PARTS; r < ROWS; r += PARTS) {
+                const float* mine = reinterpret_cast<const Piece*>(dynamic)[(r * PIECES + piece) * THREADS + thread].of;
+                float4 runs[PARTS];
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            const u32 row = rows.first + row0 + r * ACROSS;
-            if (row >= rows.end) break;
-            float values[COUNT];
-#if RESIDUAL
-            float residual[COUNT];
-            load_residual<COUNT>(p, residual_address(p, rows, slot, group, row, output), left, residual);
-#endif
+                for (u32 i = 0; i < PARTS; i++) runs[i] = load_remote(mine, i);
+                Piece total = {};
 #pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                values[i] = totals[r][part * COUNT + i] + bias[i];
-#if RESIDUAL
-                values[i] += residual[i];
-#endif
-                values[i] = activate(values[i], p.low, p.high);
+                for (u32 i = 0; i < PARTS; i++) {
+                    const float four[4] = {runs[i].x, runs[i].y, runs[i].z, runs[i].w};
+#pragma unroll
+                    for (int o = 0; o < COUNT; o++) total.of[o] += four[o];
+                }
+                finish(piece, r, bias, total);
             }
-            store<COUNT>(p, out_element(p, rows, group, row, output), left, values);
+        } else {
+#pragma unroll
+            for (u32 r = 0; r < ROWS; r++) {
+                Piece total = {};
+                if constexpr (LONG) total = waiting[(r * PIECES + piece) * THREADS];
+#pragma unroll
+                for (int i = 0; i < COUNT; i++) total.of[i] += run[r][piece * COUNT + i];
+                finish(piece, r, bias, total);
+            }
         }
+    }
+    if constexpr (PARTS > 1) {
+        // Others read this block's sums until they say so.
+        cluster_arrive_read<PARTS>();
+        cluster_wait<PARTS>();
     }
 }

@@ -260,14 +260,16 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
                 .define("ROWS", tile.of_thread[1])
                 .define("DEPTH", tile.depth)
                 .define("STAGES", tile.stages)
-                .define("MIN_BLOCKS", tile.blocks),
+                .define("MIN_BLOCKS", tile.blocks)
+                .define("LONG", u32::from(tile.long))
+                .define("PARTS", tile.parts),
             outputs: tile.outputs,
             rows: tile.rows,
             depth: tile.depth,
             threads: tile.threads(),
-            shared_bytes: tile.shared_bytes(),
+            shared_bytes: tile.shared_bytes,
             tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
-            parts: 1,
+            parts: tile.parts,
             window: None,
             stem: None,
         };

@@ -1,6 +1,20 @@
 //! Tiles of `kernels/product_float.cu`: any product in strict fp32.
+//!
+//! ```text
+//!   outputs and rows of a tile ─▶ how even the multiprocessors' shares are, and what is read how often
+//!   of a thread                ─▶ products to a read of shared memory, and how many warps there are to take turns
+//!   runs of k                  ─▶ one after the other in a block, or each in a block of a cluster
+//! ```
+//! What a tile takes is estimated for the busiest multiprocessor, and the least wins. None changes a bit.
 
-use super::sizes::Sizes;
+use super::sizes::{SHARED_BYTES, Sizes};
+
+/// k of one chain of sums, `K_SEGMENT` of the plan.
+const RUN: usize = 256;
+/// Blocks of a cluster that every card can place.
+const CLUSTER: usize = 8;
+/// Of shared memory, what the driver keeps of each block.
+const KEPT: usize = 1024;
 
 /// A tile of the float units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,127 +29,213 @@ pub(super) struct FloatTile {
     pub(super) stages: usize,
     /// Blocks that share a multiprocessor.
     pub(super) blocks: usize,
+    /// Whether a block sums several runs of k.
+    pub(super) long: bool,
+    /// Blocks of a cluster, each with a run of k.
+    pub(super) parts: usize,
+    /// Dynamic shared memory. More than is used keeps blocks of a small launch apart.
+    pub(super) shared_bytes: usize,
 }
 
-impl FloatTile {
-    /// Rows of a tile, outputs and rows of a thread, and how much of the float units' rate the thread's work allows, of 100: what it reads from shared
-    /// memory is used `rows` and `outputs` times (an estimate). Multiples of 7 fit images' 49, 196 and 784 pixels. Threads of 4 rows are twice as many,
-    /// for blocks that would be too few to hide what a thread waits for.
-    const WIDTHS: &[(usize, [usize; 2], usize)] = &[
-        (64, [8, 8], 100),
-        (56, [8, 7], 97),
-        (64, [8, 4], 88),
-        (32, [8, 8], 82),
-        (32, [8, 4], 82),
-        (28, [8, 7], 80),
-        (16, [8, 4], 75),
-        (8, [2, 8], 65),
-        (4, [2, 4], 60),
-        (2, [2, 2], 55),
-        (1, [2, 1], 50),
-    ];
+/// Outputs, rows, and those of a thread. Multiples of 7 fit images' 49, 196 and 784 pixels. The last, of one warp each, are for the few rows of linear layers.
+const SHAPES: &[(usize, usize, [usize; 2])] = &[
+    (128, 64, [8, 8]),
+    (128, 56, [8, 7]),
+    (64, 64, [8, 8]),
+    (64, 56, [8, 7]),
+    (64, 64, [8, 4]),
+    (64, 32, [8, 4]),
+    (64, 32, [4, 4]),
+    (64, 28, [8, 7]),
+    (64, 16, [4, 4]),
+    (64, 8, [2, 8]),
+    (64, 4, [2, 4]),
+    (64, 2, [2, 2]),
+    (64, 1, [2, 1]),
+];
 
+impl FloatTile {
     /// The tile with which the busiest multiprocessor is done first.
     pub(super) fn of(sizes: &Sizes) -> FloatTile {
-        let heights: &[usize] = if sizes.has_pairs() { &[128, 64] } else { &[64] };
-        let tiles = heights.iter().flat_map(|&outputs| {
-            let wide = FloatTile::WIDTHS.iter().filter(move |(rows, ..)| outputs == 64 || *rows >= 56);
-            wide.map(move |&(rows, of_thread, rate)| {
-                (FloatTile::new(outputs, rows, of_thread), rate + outputs / 64)
-            })
+        let timed = FloatTile::all(sizes).map(|tile| (tile.cycles(sizes), tile));
+        let (_, best) = timed.min_by(|(a, _), (b, _)| a.total_cmp(b)).expect("there are tiles");
+        best.apart(sizes)
+    }
+
+    /// Every tile for sums so long.
+    fn all(sizes: &Sizes) -> impl Iterator<Item = FloatTile> {
+        let runs = sizes.k.div_ceil(RUN).max(1);
+        let narrow = !sizes.has_pairs();
+        let shapes = SHAPES.iter().filter(move |(outputs, ..)| !(narrow && *outputs == 128));
+        shapes.flat_map(move |&(outputs, rows, of_thread)| {
+            let long = runs > 1;
+            let whole = FloatTile::new(outputs, rows, of_thread, long, 1);
+            let spread = (2..=CLUSTER).contains(&runs) && of_thread[0] >= 4;
+            let parts = spread.then(|| FloatTile::new(outputs, rows, of_thread, false, runs));
+            std::iter::once(whole).chain(parts)
+        })
+    }
+
+    fn new(outputs: usize, rows: usize, of_thread: [usize; 2], long: bool, parts: usize) -> FloatTile {
+        let threads = outputs * rows / (of_thread[0] * of_thread[1]);
+        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor. All else as many blocks as there are registers for:
+        // 128, 102 or 85 a thread.
+        let (most, plans): (usize, &[(usize, usize)]) = match of_thread[0] * of_thread[1] {
+            _ if rows <= 8 => (3, &[(32, 8)]),
+            56.. => ((512 / threads).min(16), &[(32, 2), (16, 3), (16, 2), (8, 3), (8, 2)]),
+            32.. => (640 / threads, &[(16, 4), (16, 3), (16, 2), (8, 3), (8, 2)]),
+            _ => (768 / threads, &[(16, 6), (16, 4), (16, 3), (16, 2)]),
+        };
+        let tile = FloatTile {
+            outputs,
+            rows,
+            of_thread,
+            depth: 0,
+            stages: 0,
+            blocks: 0,
+            long,
+            parts,
+            shared_bytes: 0,
+        };
+        let fitting = (1..=most).rev().find_map(|blocks| {
+            let fits = plans.iter().map(|&(depth, stages)| {
+                let tile = FloatTile { depth, stages, blocks, ..tile };
+                FloatTile { shared_bytes: tile.used_bytes(), ..tile }
+            });
+            fits.into_iter().find(|tile| tile.shared_bytes <= tile.room(blocks))
         });
-        let best = tiles.min_by_key(|(tile, rate)| tile.cycles(sizes, *rate));
-        best.expect("the table has tiles").0
-    }
-
-    fn new(outputs: usize, rows: usize, of_thread: [usize; 2]) -> FloatTile {
-        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor. The largest tiles: long stages, so that threads meet less often.
-        let (depth, stages) = match (rows, outputs) {
-            (..=8, _) => (32, 8),
-            (_, 128) => (32, 3),
-            _ => (16, 4),
-        };
-        // Sums take the registers: two warps to a scheduler at full width.
-        let blocks = match (rows, outputs) {
-            (..=8, _) => 3,
-            (9..=32, _) => 8,
-            (_, 128) => 2,
-            _ => 4,
-        };
-        FloatTile { outputs, rows, of_thread, depth, stages, blocks }
-    }
-
-    /// What the busiest multiprocessor takes for one of k, in hundredths of a cycle: products at [`FloatTile::busy`] of them a cycle; weights and inputs at 32
-    /// bytes a cycle, its share of the second-level cache.
-    fn cycles(&self, sizes: &Sizes, rate: usize) -> usize {
-        let blocks = sizes.blocks(self.outputs, self.rows).div_ceil(sizes.multiprocessors.max(1) as usize);
-        let busy = FloatTile::busy(blocks.min(self.blocks) * self.threads());
-        let products = blocks * self.outputs * self.rows * 10_000 / (busy * rate);
-        products.max(blocks * (self.outputs + self.rows) * 4 * 100 / 32)
-    }
-
-    /// Products that a multiprocessor begins in a cycle when it has so many threads: 128 when each of its four schedulers has two warps to choose from. One
-    /// warp alone waits for its own reads of shared memory a quarter of the time (an estimate).
-    fn busy(threads: usize) -> usize {
-        let (alone, second) = (threads.min(128), threads.clamp(128, 256) - 128);
-        (alone * 3 + second) / 4
-    }
-
-    pub(super) fn shared_bytes(&self) -> usize {
-        self.stages * 4 * (self.outputs * self.depth + self.rows * (self.depth + 4))
+        fitting.expect("every tile fits a multiprocessor of its own")
     }
 
     pub(super) fn threads(&self) -> usize {
         self.outputs * self.rows / (self.of_thread[0] * self.of_thread[1])
     }
+
+    /// Dynamic shared memory of a block, of so many on a multiprocessor: beside what the driver keeps, where rows lie, barriers and the like.
+    fn room(&self, blocks: usize) -> usize {
+        (SHARED_BYTES / blocks - KEPT - self.rows * 16 - 256) / 128 * 128
+    }
+
+    /// The stages, and sums: of runs that are over, beside them; of a cluster's blocks, in their place.
+    fn used_bytes(&self) -> usize {
+        let pitch = if self.depth == 32 { self.depth + 4 } else { self.depth };
+        let stages = self.stages * 4 * (self.outputs * self.depth + self.rows * pitch);
+        let sums = self.outputs * self.rows * 4;
+        match (self.long, self.parts) {
+            (true, _) => sums + stages,
+            (false, 1) => stages,
+            (false, _) => stages.max(sums),
+        }
+    }
+
+    fn launched(&self, sizes: &Sizes) -> usize {
+        sizes.blocks(self.outputs, self.rows) * self.parts
+    }
+
+    /// Blocks begin before the kernel ahead has ended, wherever there is room: multiprocessors that are done early would take more than their share of a
+    /// launch that fits them all at once. (10 lanes of 8 blocks each, four to a multiprocessor, took longer than 16 lanes on an H100.) So no multiprocessor
+    /// has room for more; unless there is room for two launches, which come evenly when the first is even.
+    fn apart(self, sizes: &Sizes) -> FloatTile {
+        let all = sizes.multiprocessors.max(1) as usize;
+        let launched = self.launched(sizes);
+        let share = launched.div_ceil(all);
+        let even = launched * 10 >= share * all * 9;
+        let most = if even && share * 2 <= self.blocks { share * 2 } else { share };
+        if most >= self.blocks {
+            return self;
+        }
+        FloatTile { shared_bytes: self.room(most).max(self.shared_bytes), ..self }
+    }
+
+    /// What the busiest multiprocessor takes, in cycles. Beside launching, which all tiles do.
+    fn cycles(&self, sizes: &Sizes) -> f64 {
+        let share = self.launched(sizes).div_ceil(sizes.multiprocessors.max(1) as usize);
+        let k = sizes.k as f64 / self.parts as f64;
+        let [outputs, rows] = self.of_thread.map(|side| side as f64);
+        // A warp's instructions: products and reads; what a stage costs; the runs' ends; the beginning and the end (counted in the assembler's output).
+        let reads = (outputs / 4.0).max(1.0) + rows / 4.0;
+        let stages = k / self.depth as f64 * 110.0;
+        let runs = if self.long { k / RUN as f64 * outputs * rows * 3.0 } else { 0.0 };
+        let ends = 400.0 + outputs * rows * 8.0 + if self.parts > 1 { 300.0 } else { 0.0 };
+        let instructions = k * (outputs * rows + reads) + stages + runs + ends;
+        // Reads of shared memory, one at a time on a multiprocessor: two each, of half a warp.
+        let served = k * ((outputs / 2.0).max(2.0) + rows / 2.0);
+        // Blocks that run together: four schedulers with one instruction a cycle each, of which a warp alone fills half (measured on an H100, as is that
+        // two warps fill three quarters).
+        let together = |blocks: usize| {
+            let warps = (blocks * self.threads()) as f64 / 32.0;
+            let bounds = [(warps / 4.0).max(1.0) * instructions, instructions * 2.0, warps * served];
+            bounds.map(|bound| bound.powi(4)).iter().sum::<f64>().sqrt().sqrt()
+        };
+        let (full, rest) = (share / self.blocks, share % self.blocks);
+        let computing = full as f64 * together(self.blocks) + if rest > 0 { together(rest) } else { 0.0 };
+        // Weights and inputs at 40 bytes a cycle, a multiprocessor's share of the second-level cache.
+        let loading = (share * (self.outputs + self.rows) * 4) as f64 * k / 40.0;
+        let meeting = if self.parts > 1 { 2000.0 } else { 0.0 };
+        computing.max(loading) + meeting
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::sizes::SHARED_BYTES;
     use super::super::sizes::tests::sizes;
     use super::*;
+    use tessera_planner::plan::K_SEGMENT;
 
     #[test]
-    fn every_tile_is_covered_by_whole_warps() {
+    fn every_tile_is_covered_by_whole_warps_and_fits_its_multiprocessor() {
+        assert_eq!(RUN, K_SEGMENT);
         for rows in 1..400 {
-            for (outputs, lanes) in [(10, 1), (128, 8), (512, 128)] {
-                let tile = FloatTile::of(&sizes(rows, outputs, 256, lanes));
-                assert!(tile.threads().is_multiple_of(32), "{tile:?}");
-                assert!(tile.threads().is_multiple_of(tile.depth / 4), "{tile:?}");
-                assert!(tile.blocks * (tile.shared_bytes() + 2048) <= SHARED_BYTES, "{tile:?}");
+            for (outputs, k, lanes) in
+                [(10, 20, 1), (128, 256, 8), (512, 700, 128), (64, 2000, 20), (256, 4608, 3)]
+            {
+                let sizes = sizes(rows, outputs, k, lanes);
+                for tile in FloatTile::all(&sizes).chain([FloatTile::of(&sizes)]) {
+                    assert!(tile.threads().is_multiple_of(32), "{tile:?}");
+                    assert!(tile.threads().is_multiple_of(tile.depth / 4), "{tile:?}");
+                    assert!(tile.parts == 1 || (tile.parts == k.div_ceil(RUN) && !tile.long), "{tile:?}");
+                    assert!(tile.long == (tile.parts == 1 && k > RUN), "{tile:?}");
+                    assert!(tile.used_bytes() <= tile.room(tile.blocks), "{tile:?}");
+                    assert!(tile.shared_bytes <= tile.room(1), "{tile:?}");
+                }
             }
         }
     }
 
-    fn tile(rows: usize, outputs: usize, lanes: u32) -> [usize; 3] {
-        let tile = FloatTile::of(&sizes(rows, outputs, 512, lanes));
-        [tile.outputs, tile.rows, tile.threads()]
+    fn tile(rows: usize, outputs: usize, k: usize, lanes: u32) -> ([usize; 3], usize) {
+        let tile = FloatTile::of(&sizes(rows, outputs, k, lanes));
+        ([tile.outputs, tile.rows, tile.threads()], tile.parts)
     }
 
     #[test]
-    fn many_rows_take_wide_tiles_that_fit_them() {
-        assert_eq!(tile(3136, 64, 32), [64, 64, 64]);
-        assert_eq!(tile(196, 1024, 32), [128, 56, 128]);
-        assert_eq!(tile(49, 2048, 32), [128, 56, 128]);
-        assert_eq!(tile(128, 256, 120), [128, 64, 128]);
-        assert_eq!(tile(128, 256, 64), [128, 64, 128]);
+    fn many_lanes_take_wide_tiles() {
+        assert_eq!(tile(256, 256, 256, 64), ([128, 64, 128], 1));
+        assert_eq!(tile(256, 256, 256, 120), ([64, 64, 64], 1), "more even shares");
+        assert_eq!(tile(128, 256, 1152, 120).0, [128, 64, 128]);
     }
 
     #[test]
-    fn one_block_to_a_multiprocessor_has_more_threads() {
-        assert_eq!(tile(128, 256, 32), [128, 64, 256]);
-    }
-
-    #[test]
-    fn few_lanes_take_narrow_tiles_before_multiprocessors_idle() {
-        assert_eq!(tile(128, 256, 1), [64, 2, 32]);
-        assert_eq!(tile(256, 256, 2), [64, 8, 32]);
+    fn few_lanes_spread_their_runs_of_k() {
+        for lanes in [1, 2, 4, 8, 16, 32] {
+            assert_eq!(tile(128, 256, 1152, lanes).1, 5);
+        }
+        assert_eq!(tile(128, 256, 256, 1).1, 1, "one run");
+        assert_eq!(tile(128, 256, 4608, 1).1, 1, "too many for a cluster");
     }
 
     #[test]
     fn single_rows_stream_their_weights() {
-        assert_eq!(tile(1, 512, 1), [64, 1, 32]);
-        assert_eq!(tile(1, 512, 120), [64, 1, 32]);
+        assert_eq!(tile(1, 512, 512, 32), ([64, 1, 32], 1));
+        assert_eq!(tile(1, 512, 512, 120), ([64, 1, 32], 1));
+    }
+
+    #[test]
+    fn blocks_of_a_small_launch_have_no_room_beside_each_other() {
+        let sizes = sizes(128, 256, 256, 10);
+        let tile = FloatTile::of(&sizes);
+        let share = tile.launched(&sizes).div_ceil(132);
+        assert!(share < tile.blocks, "{tile:?}");
+        let of_block = tile.shared_bytes + KEPT + tile.rows * 16;
+        assert!(of_block * share <= SHARED_BYTES && of_block * (share + 1) > SHARED_BYTES, "{tile:?}");
     }
 }
