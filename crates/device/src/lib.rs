@@ -205,6 +205,11 @@ pub struct Finished {
     pub answers: Vec<Vec<Result<Vec<bytes::Bytes>, RequestError>>>,
     /// From its first instruction to its last.
     pub took: Duration,
+    /// What the device's units (cores, multiprocessors) worked for each lane, summed over the units: neighbours compare by it, per item, while only their sum
+    /// compares with `took`. Empty where the device does not measure it.
+    pub lanes: Vec<Duration>,
+    /// Of some launches, since it costs a look at the clock per step: per lane, what each step of the plan took of the lane's time.
+    pub steps: Option<Vec<Vec<Duration>>>,
 }
 
 /// What one step of a launch took.

@@ -109,6 +109,7 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
             }
             let together = lanes.iter().map(|(tenant, asked)| lane(&tenants[*tenant].1, asked)).collect();
             let finished = subject.run(program, together)?;
+            tells_of_every_lane(case, &finished)?;
             for ((tenant, asked), answers) in lanes.into_iter().zip(finished.answers) {
                 for (question, answer) in asked.into_iter().zip(answers) {
                     questions.push((tenant, question, answer));
@@ -186,6 +187,19 @@ fn compare(
         }
     }
     Ok(())
+}
+
+/// Times of lanes are of all lanes or of none, and times of steps are of every step.
+fn tells_of_every_lane(case: &Case, finished: &Finished) -> Result<(), String> {
+    let lanes = finished.answers.len();
+    let steps = finished.steps.iter().flatten();
+    if (finished.lanes.is_empty() || finished.lanes.len() == lanes)
+        && finished.steps.as_ref().is_none_or(|steps| steps.len() == lanes)
+        && steps.clone().all(|steps| steps.len() == case.plan.steps.len())
+    {
+        return Ok(());
+    }
+    Err(format!("{}: times of {} lanes and {:?} of {lanes}", case.name, finished.lanes.len(), finished.steps))
 }
 
 /// One lane's inputs are all NaN; its neighbours' answers must not notice.

@@ -51,6 +51,8 @@ pub struct CpuDevice {
     partitions: Vec<Partition>,
     programs: RwLock<HashMap<ProgramId, (Arc<Program>, PartitionId)>>,
     programs_ever: AtomicU64,
+    /// Launches so far.
+    launches: AtomicU64,
     outbox: Outbox,
 }
 
@@ -108,12 +110,13 @@ impl CpuDevice {
             partitions,
             programs: RwLock::default(),
             programs_ever: AtomicU64::new(0),
+            launches: AtomicU64::new(0),
             outbox,
         })
     }
 
     /// The launch with its program and the weights that it reads, and where it runs; an error if it does not fit.
-    fn running(&self, launch: Launch) -> Result<(Running, &Partition), DeviceError> {
+    fn running(&self, launch: Launch, sampled: bool) -> Result<(Running, &Partition), DeviceError> {
         let Launch { id, program: program_id, lanes } = launch;
         let misfit = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
         let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +132,7 @@ impl CpuDevice {
         }
         let partition =
             self.partition(*partition).ok_or_else(|| misfit(format!("there is no {partition}")))?;
-        Ok((Running::new(id, program.clone(), leased), partition))
+        Ok((Running::new(id, program.clone(), leased, sampled), partition))
     }
 
     fn partition(&self, id: PartitionId) -> Option<&Partition> {
@@ -206,14 +209,15 @@ impl Device for CpuDevice {
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
-        let (running, partition) = self.running(launch)?;
+        let sampled = self.launches.fetch_add(1, Ordering::Relaxed).is_multiple_of(workers::SAMPLED);
+        let (running, partition) = self.running(launch, sampled)?;
         partition.queue.push(running);
         Ok(())
     }
 
     fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
         let launch = Launch { id: launch.id, program: launch.program, lanes: launch.lanes.clone() };
-        Ok(profile::profile(&self.running(launch)?.0, rounds))
+        Ok(profile::profile(&self.running(launch, false)?.0, rounds))
     }
 
     fn rates(&self) -> Option<Rates> {

@@ -5,6 +5,8 @@
 //! ```
 //! Lanes are spread over cores first, then the items of a lane. A worker that finds no run left in the first launch begins the
 //! second one, so no core waits for another inside a launch. A kernel that panics fails its own launch and nothing else.
+//!
+//! Every run is timed as a whole, so that a lane that takes longer than its neighbours is seen; the steps of every [`SAMPLED`]th launch are timed, too.
 
 use super::program::{Program, Workspace};
 use super::slab::{Ledger, Weights};
@@ -22,6 +24,10 @@ use tessera_core::LaunchId;
 /// Most items of one lane that a worker runs at once: enough to use a panel of weights well while it is in the cache, few
 /// enough that activations stay there too. It changes no bit of any answer.
 const RUN_ITEMS: usize = 8;
+
+/// One launch in so many has its steps timed. A look at the clock takes some 30 ns, a step of the smallest model that we serve some 200 ns, so that
+/// timing every launch could cost a tenth, and timing these costs less than a thousandth (`cargo bench -p tessera-hot-paths --bench lanes`).
+pub(crate) const SAMPLED: u64 = 128;
 
 /// A launch that was submitted.
 #[derive(Debug)]
@@ -42,6 +48,10 @@ struct State {
     started: Option<Instant>,
     /// Per lane: per output, all items' bytes.
     outputs: Vec<Vec<Vec<u8>>>,
+    /// What workers did for each lane so far.
+    lanes: Vec<Duration>,
+    /// The same by step, where this launch is one of those whose steps are timed.
+    steps: Option<Vec<Vec<Duration>>>,
     /// Lane, item, reason.
     failures: Vec<(usize, usize, RequestError)>,
     /// A kernel panicked: nobody's answer can be trusted.
@@ -49,7 +59,13 @@ struct State {
 }
 
 impl Running {
-    pub(crate) fn new(id: LaunchId, program: Arc<Program>, lanes: Vec<(Lane, Arc<Weights>)>) -> Running {
+    /// A launch that nobody has begun. `sampled` says whether its steps are timed.
+    pub(crate) fn new(
+        id: LaunchId,
+        program: Arc<Program>,
+        lanes: Vec<(Lane, Arc<Weights>)>,
+        sampled: bool,
+    ) -> Running {
         let mut runs = Vec::new();
         let mut outputs = Vec::with_capacity(lanes.len());
         for (number, (lane, _)) in lanes.iter().enumerate() {
@@ -61,7 +77,15 @@ impl Running {
             outputs.push(ports.map(|port| vec![0; items * port.bytes_per_item()]).collect());
         }
         let left = runs.len();
-        let state = State { left, started: None, outputs, failures: Vec::new(), lost: None };
+        let state = State {
+            left,
+            started: None,
+            outputs,
+            lanes: vec![Duration::ZERO; lanes.len()],
+            steps: sampled.then(|| vec![vec![Duration::ZERO; program.plan.steps.len()]; lanes.len()]),
+            failures: Vec::new(),
+            lost: None,
+        };
         Running {
             id,
             program,
@@ -82,15 +106,7 @@ impl Running {
         for (lane_number, items) in &self.runs {
             let (lane, weights) = &lanes[*lane_number];
             let inputs = self.inputs(lane, items);
-            let mut last = Instant::now();
-            let watch = |step| {
-                let now = Instant::now();
-                if let Some(step) = step {
-                    took(step, now - last);
-                }
-                last = now;
-            };
-            self.program.run(workspace, weights, items.len(), &inputs, watch);
+            self.program.run(workspace, weights, items.len(), &inputs, stopwatch(&mut took));
         }
     }
 
@@ -99,13 +115,27 @@ impl Running {
         let (lane_number, items) = &self.runs[number];
         let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
         let (lane, weights) = &lanes[*lane_number];
-        self.state().started.get_or_insert_with(Instant::now);
+        let begun = Instant::now();
+        let mut steps = {
+            let mut state = self.state();
+            state.started.get_or_insert(begun);
+            state.steps.is_some().then(|| vec![Duration::ZERO; self.program.plan.steps.len()])
+        };
         let inputs = self.inputs(lane, items);
-        let output = catch_unwind(AssertUnwindSafe(|| {
-            self.program.run(workspace, weights, items.len(), &inputs, |_| {})
+        let output = catch_unwind(AssertUnwindSafe(|| match &mut steps {
+            None => self.program.run(workspace, weights, items.len(), &inputs, |_| {}),
+            Some(steps) => {
+                let watch = stopwatch(|step, took| steps[step] += took);
+                self.program.run(workspace, weights, items.len(), &inputs, watch)
+            }
         }));
+        let took = begun.elapsed();
         drop(lanes);
         let mut state = self.state();
+        state.lanes[*lane_number] += took;
+        if let (Some(all), Some(steps)) = (&mut state.steps, steps) {
+            all[*lane_number].iter_mut().zip(steps).for_each(|(all, step)| *all += step);
+        }
         match output {
             Ok(output) => {
                 for ((port, from), to) in self
@@ -161,6 +191,7 @@ impl Running {
         let mut state = self.state();
         let took = state.started.map(|started| started.elapsed()).unwrap_or_default();
         let outputs = std::mem::take(&mut state.outputs);
+        let (lane_times, steps) = (std::mem::take(&mut state.lanes), state.steps.take());
         let lanes = std::mem::take(&mut *self.lanes.write().unwrap_or_else(PoisonError::into_inner));
         let mut answers = Vec::with_capacity(lanes.len());
         for ((number, (lane, _)), outputs) in lanes.iter().enumerate().zip(outputs) {
@@ -181,7 +212,7 @@ impl Running {
             });
             answers.push(lane_answers.collect());
         }
-        Finished { id: self.id, answers, took }
+        Finished { id: self.id, answers, took, lanes: lane_times, steps }
     }
 
     fn cut(&self, outputs: &[Bytes], items: &Range<usize>) -> Vec<Bytes> {
@@ -191,6 +222,18 @@ impl Running {
                 bytes.slice(items.start * port.bytes_per_item()..items.end * port.bytes_per_item())
             })
             .collect()
+    }
+}
+
+/// Tells how long each step took, when it is called as [`Program::run`] calls its watch.
+fn stopwatch(mut took: impl FnMut(usize, Duration)) -> impl FnMut(Option<usize>) {
+    let mut last = Instant::now();
+    move |step| {
+        let now = Instant::now();
+        if let Some(step) = step {
+            took(step, now - last);
+        }
+        last = now;
     }
 }
 

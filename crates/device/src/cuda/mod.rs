@@ -335,7 +335,7 @@ impl Outbox {
         let answers = running.lanes.iter().map(lost).collect();
         let id = running.id;
         drop(running);
-        self.finish(Finished { id, answers, took: Duration::ZERO });
+        self.finish(Finished { id, answers, took: Duration::ZERO, lanes: Vec::new(), steps: None });
     }
 
     fn lose(&self, error: &CudaError) {

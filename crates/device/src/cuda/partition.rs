@@ -311,7 +311,7 @@ impl Reaper {
                     let InFlight { running, berth, .. } = flight;
                     drop(running);
                     self.berths.give_back(berth);
-                    self.outbox.finish(Finished { id, answers, took });
+                    self.outbox.finish(Finished { id, answers, took, lanes: Vec::new(), steps: None });
                 }
                 Err(error) => {
                     self.outbox.lose(&error);
