@@ -1,13 +1,15 @@
 //! The CPU device: the embedded default.
 //!
 //! A launch is cut into runs of a few items of one lane; workers, one per core, take runs and carry them through every step
-//! of the plan in an arena of their own. No two threads touch one value, so there is nothing to wait for inside a launch,
-//! and what an item computes cannot depend on who runs beside it. Partitions are sets of cores with workers of their own.
+//! of the plan in an arena of their own, so there is nothing to wait for inside a launch, and what an item computes cannot depend
+//! on who runs beside it. Workers that find no run help with the heavy steps of others. Partitions are sets of cores with workers
+//! of their own.
 //!
 //! Denormal numbers are computed as IEEE says: flushing them would change answers to save time on inputs that hardly occur.
 
 mod arena;
 mod cores;
+mod crew;
 mod fence;
 mod profile;
 mod program;
@@ -21,6 +23,7 @@ use crate::{
     Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
     Wake,
 };
+use core_affinity::CoreId;
 use fence::Isa;
 use program::Program;
 use std::collections::HashMap;
@@ -34,7 +37,7 @@ use steps::gemm::WIDTH;
 use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
 use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
-use workers::{Outbox, Queue, Running};
+use workers::{Outbox, Queue, Running, Sharing};
 
 /// How weights are packed for any CPU: the device need not be open to know.
 pub const PACK_TARGET: PackTarget =
@@ -76,9 +79,21 @@ pub struct CpuOptions {
 impl CpuDevice {
     /// Starts the workers. Errors when a core does not exist, there are fewer cores than partitions, or threads cannot be started.
     pub fn open(options: &CpuOptions, wake: Wake) -> Result<CpuDevice, DeviceError> {
+        let device = options.cores.to_string();
+        let cores = options.cores.resolve();
+        let cores = cores.map_err(|error| DeviceError::CannotOpen { device, why: error.to_string() })?;
+        CpuDevice::on(&cores, options, Sharing::WORTHWHILE, wake)
+    }
+
+    /// With a worker for each of these cores.
+    fn on(
+        cores: &[Option<CoreId>],
+        options: &CpuOptions,
+        sharing: Sharing,
+        wake: Wake,
+    ) -> Result<CpuDevice, DeviceError> {
         let name = options.cores.to_string();
         let cannot = |why: String| DeviceError::CannotOpen { device: name.clone(), why };
-        let cores = options.cores.resolve().map_err(|error| cannot(error.to_string()))?;
         if cores.len() < options.partitions.get() {
             let why =
                 format!("{} cores cannot make {} partitions; ask for fewer", cores.len(), options.partitions);
@@ -90,7 +105,7 @@ impl CpuDevice {
         // Core by core in turn, so that partitions differ by one core at most.
         for number in 0..options.partitions.get() {
             let mine: Vec<_> = cores.iter().skip(number).step_by(options.partitions.get()).copied().collect();
-            let queue = Arc::new(Queue::default());
+            let queue = Arc::new(Queue::new(sharing));
             let id = PartitionId(number as u64);
             let info = PartitionInfo { id, units: mine.len(), ahead: AHEAD, lead: Duration::ZERO };
             let mut partition = Partition { info, queue, workers: Vec::new() };
@@ -232,5 +247,71 @@ impl Device for CpuDevice {
         let ledger = &self.outbox.ledger;
         let arenas = Bytes(ledger.arenas.load(Ordering::Acquire));
         MemoryUse { weights: ledger.weights(), weights_free: Bytes::ZERO, arenas }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{Case, Subject, bell, cases, check_all};
+    use crate::{Lane, LaneRequest};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use std::sync::mpsc::Receiver;
+    use tessera_core::LaunchId;
+
+    /// Every step in parts, whether or not anybody comes to help.
+    const EAGER: Sharing = Sharing { worth: 0, least: 2 };
+    const NEVER: Sharing = Sharing { worth: usize::MAX, least: 0 };
+
+    fn device(workers: usize, sharing: Sharing) -> (CpuDevice, Receiver<()>) {
+        let (wake, bell) = bell();
+        let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+        (CpuDevice::on(&vec![None; workers], &options, sharing, wake).unwrap(), bell)
+    }
+
+    #[test]
+    fn the_device_conforms_when_every_step_is_shared() {
+        let (device, bell) = device(4, EAGER);
+        let (partition, precision) = (PartitionId(0), Precision::Fp32);
+        let subject = Subject { device: &device, wake: &bell, partition, precision };
+        assert_eq!(check_all(&subject), HashMap::new());
+    }
+
+    /// What a case answers to three items of one lane.
+    fn answers(case: &Case, (device, bell): &(CpuDevice, Receiver<()>)) -> Finished {
+        let mut random = StdRng::seed_from_u64(case.seed);
+        let layout = case.layout(PACK_TARGET);
+        let packed = case.pack(&case.random_weights(&mut random), &layout);
+        let slot = device.upload(case.plan.key.class, &layout, packed).unwrap();
+        let room = Room { lanes: 1, items: 3 };
+        let program = device.compile(&case.plan, &layout, room, PartitionId(0)).unwrap();
+        let items: Vec<Vec<Vec<u8>>> = (0..3).map(|_| case.inputs(&mut random)).collect();
+        let joined = (0..case.plan.inputs.len()).map(|input| {
+            let bytes: Vec<u8> = items.iter().flat_map(|item| item[input].clone()).collect();
+            bytes.into()
+        });
+        let request = LaneRequest { items: 3, inputs: joined.collect() };
+        let lanes = vec![Lane { slot, requests: vec![request] }];
+        device.submit(Launch { id: LaunchId(0), program, lanes }).unwrap();
+        loop {
+            if let Some(finished) = device.poll().pop() {
+                device.discard(program);
+                return finished;
+            }
+            bell.recv_timeout(Duration::from_secs(60)).expect("an answer within a minute");
+        }
+    }
+
+    #[test]
+    fn a_shared_step_has_the_bits_of_one_that_is_not() {
+        let one = device(1, NEVER);
+        let shared = [device(1, EAGER), device(2, EAGER), device(4, EAGER)];
+        for case in cases() {
+            let want = answers(&case, &one).answers;
+            for shared in &shared {
+                assert_eq!(answers(&case, shared).answers, want, "{}", case.name);
+            }
+        }
     }
 }

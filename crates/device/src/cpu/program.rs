@@ -1,6 +1,7 @@
 //! A program: a plan made ready for the CPU, and how one worker runs a run of items through it.
 
 use super::arena::{Arena, Placed};
+use super::crew::Crew;
 use super::slab::Weights;
 use super::steps::{self, Bench, Constant, Scratch};
 use crate::{DeviceError, RequestError, Room};
@@ -21,7 +22,7 @@ pub(crate) struct Program {
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     pub(crate) arena: Arena,
-    scratch: Scratch,
+    pub(crate) scratch: Scratch,
 }
 
 /// What became of a run of items: per output, the items' bytes one after the other; and who failed.
@@ -52,7 +53,7 @@ impl Program {
         Ok(Program { plan: plan.clone(), layout: layout.clone(), room, constants })
     }
 
-    /// Runs `items` items of one lane. `inputs[i]` holds the items' bytes of input i. `watch` is called when the inputs are in place, and with
+    /// Runs `items` items of one lane, heavy steps with `crew`. `inputs[i]` holds the items' bytes of input i. `watch` is called when the inputs are in place, and with
     /// the number of each step when it is done.
     pub(crate) fn run(
         &self,
@@ -60,6 +61,7 @@ impl Program {
         weights: &Weights,
         items: usize,
         inputs: &[Vec<u8>],
+        crew: Crew<'_>,
         mut watch: impl FnMut(Option<usize>),
     ) -> RunOutput {
         let placed = Placed { plan: &self.plan, items };
@@ -79,6 +81,7 @@ impl Program {
                 weights: weights.values(),
                 constants: &self.constants,
                 items,
+                crew,
                 arena: &mut workspace.arena,
                 scratch: &mut workspace.scratch,
                 failures: &mut failures,

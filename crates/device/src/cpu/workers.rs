@@ -3,16 +3,21 @@
 //! ```text
 //!   launch ─▶ runs: (lane, some items) (lane, some items) …      a worker takes the next run, runs every step for it
 //! ```
-//! Lanes are spread over cores first, then the items of a lane. A worker that finds no run left in the first launch begins the
-//! second one, so no core waits for another inside a launch. A kernel that panics fails its own launch and nothing else.
+//! Lanes are spread over cores first, then the items of a lane, then the steps of a run. A worker that finds no run left in the first
+//! launch begins the second one, so no core waits for another inside a launch; one that finds none at all helps with the heavy steps of
+//! others ([`Crew`]). A kernel that panics fails its own launch and nothing else.
 //!
 //! Every run is timed as a whole, so that a lane that takes longer than its neighbours is seen; the steps of every [`SAMPLED`]th launch are timed, too.
 
+use super::crew::{Crew, Hands, WORTH};
+use super::fence::Lent;
 use super::program::{Program, Workspace};
 use super::slab::{Ledger, Weights};
+use super::steps::Scratch;
 use crate::{Finished, Lane, RequestError, Wake};
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::hint::spin_loop;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -106,12 +111,12 @@ impl Running {
         for (lane_number, items) in &self.runs {
             let (lane, weights) = &lanes[*lane_number];
             let inputs = self.inputs(lane, items);
-            self.program.run(workspace, weights, items.len(), &inputs, stopwatch(&mut took));
+            self.program.run(workspace, weights, items.len(), &inputs, Crew::ALONE, stopwatch(&mut took));
         }
     }
 
-    /// Runs one run and says whether it was the last to finish.
-    fn run(&self, number: usize, workspace: &mut Workspace) -> bool {
+    /// Runs one run, heavy steps with `crew`, and says whether it was the last to finish.
+    fn run(&self, number: usize, workspace: &mut Workspace, crew: Crew<'_>) -> bool {
         let (lane_number, items) = &self.runs[number];
         let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
         let (lane, weights) = &lanes[*lane_number];
@@ -123,10 +128,10 @@ impl Running {
         };
         let inputs = self.inputs(lane, items);
         let output = catch_unwind(AssertUnwindSafe(|| match &mut steps {
-            None => self.program.run(workspace, weights, items.len(), &inputs, |_| {}),
+            None => self.program.run(workspace, weights, items.len(), &inputs, crew, |_| {}),
             Some(steps) => {
                 let watch = stopwatch(|step, took| steps[step] += took);
-                self.program.run(workspace, weights, items.len(), &inputs, watch)
+                self.program.run(workspace, weights, items.len(), &inputs, crew, watch)
             }
         }));
         let took = begun.elapsed();
@@ -238,51 +243,147 @@ fn stopwatch(mut took: impl FnMut(usize, Duration)) -> impl FnMut(Option<usize>)
 }
 
 /// The queue that a partition's workers share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// Workers that found nothing to do.
+    idle: AtomicUsize,
+    /// Grows with all that is pushed or lent: for workers that look before they sleep.
+    news: AtomicUsize,
+    sharing: Sharing,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     launches: VecDeque<Arc<Running>>,
+    /// Steps that somebody shares.
+    lent: Vec<Arc<Lent<Scratch>>>,
+    asleep: usize,
     closed: bool,
 }
 
+/// When steps are shared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sharing {
+    /// Multiply-adds of the smallest step.
+    pub(crate) worth: usize,
+    /// Helpers for whom a step is cut, even if they have not come yet.
+    pub(crate) least: usize,
+}
+
+impl Sharing {
+    /// Where it saves time.
+    pub(crate) const WORTHWHILE: Sharing = Sharing { worth: WORTH, least: 0 };
+}
+
+/// What a worker does next.
+enum Next {
+    /// This run of a launch.
+    Run(Arc<Running>, usize),
+    /// Its part of a step of somebody else's run.
+    Help(Arc<Lent<Scratch>>),
+}
+
+impl Waiting {
+    /// The next run, of the first launch that has one left; where there is none, a step to help with.
+    fn next(&mut self) -> Option<Next> {
+        while let Some(launch) = self.launches.front() {
+            let number = launch.next.fetch_add(1, Ordering::Relaxed);
+            if number < launch.runs.len() {
+                return Some(Next::Run(launch.clone(), number));
+            }
+            self.launches.pop_front();
+        }
+        self.lent.last().cloned().map(Next::Help)
+    }
+}
+
 impl Queue {
+    pub(crate) fn new(sharing: Sharing) -> Queue {
+        Queue {
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+            idle: AtomicUsize::new(0),
+            news: AtomicUsize::new(0),
+            sharing,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes what waits, and tells those who look or sleep.
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.lock();
+        change(&mut waiting);
+        self.news.fetch_add(1, Ordering::Release);
+        let asleep = waiting.asleep;
+        drop(waiting);
+        if asleep > 0 {
+            self.changed.notify_all();
+        }
+    }
+
     /// Adds a launch behind those that wait.
     pub(crate) fn push(&self, launch: Running) {
-        self.lock().launches.push_back(Arc::new(launch));
-        self.changed.notify_all();
+        self.change(|waiting| waiting.launches.push_back(Arc::new(launch)));
     }
 
     /// Lets the workers finish what is queued and end.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_all();
+        self.change(|waiting| waiting.closed = true);
     }
 
-    /// The next run: of the first launch that has one left.
-    fn take(&self) -> Option<(Arc<Running>, usize)> {
+    /// What to do next, `None` when nothing ever will be. Who has just helped looks for a while before it sleeps: the next step of that run
+    /// follows soon.
+    fn take(&self, has_helped: bool) -> Option<Next> {
+        let mut looks = if has_helped { LOOKS } else { 0 };
         let mut waiting = self.lock();
         loop {
-            while let Some(launch) = waiting.launches.front() {
-                let number = launch.next.fetch_add(1, Ordering::Relaxed);
-                if number < launch.runs.len() {
-                    return Some((launch.clone(), number));
-                }
-                waiting.launches.pop_front();
+            if let Some(next) = waiting.next() {
+                return Some(next);
             }
             if waiting.closed {
                 return None;
             }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            self.idle.fetch_add(1, Ordering::Relaxed);
+            if looks > 0 {
+                let seen = self.news.load(Ordering::Acquire);
+                drop(waiting);
+                while looks > 0 && self.news.load(Ordering::Acquire) == seen {
+                    (0..16).for_each(|_| spin_loop());
+                    looks -= 1;
+                }
+                waiting = self.lock();
+            } else {
+                waiting.asleep += 1;
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting.asleep -= 1;
+            }
+            self.idle.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Times that a worker looks for news before it sleeps, some tenths of a microsecond each: longer than most steps that nobody shares.
+const LOOKS: usize = 300;
+
+impl Hands for Queue {
+    fn free_for(&self, multiply_adds: usize) -> usize {
+        match multiply_adds >= self.sharing.worth {
+            true => self.idle.load(Ordering::Relaxed).max(self.sharing.least),
+            false => 0,
+        }
+    }
+
+    fn offer(&self, lent: &Arc<Lent<Scratch>>) {
+        self.change(|waiting| waiting.lent.push(lent.clone()));
+    }
+
+    fn withdraw(&self, lent: &Arc<Lent<Scratch>>) {
+        self.lock().lent.retain(|other| !Arc::ptr_eq(other, lent));
     }
 }
 
@@ -308,8 +409,20 @@ pub(crate) fn start(
         }
         let mut workspace = Workspace::default();
         let mut accounted = 0;
-        while let Some((launch, number)) = queue.take() {
-            let last = launch.run(number, &mut workspace);
+        let mut has_helped = false;
+        while let Some(next) = queue.take(has_helped) {
+            let (launch, number) = match next {
+                Next::Run(launch, number) => (launch, number),
+                Next::Help(lent) => {
+                    lent.help(&mut workspace.scratch);
+                    // There is nothing left in it to help with.
+                    queue.withdraw(&lent);
+                    has_helped = true;
+                    continue;
+                }
+            };
+            has_helped = false;
+            let last = launch.run(number, &mut workspace, Crew::with(&*queue));
             let bytes = workspace.arena.bytes();
             outbox.ledger.arenas.fetch_add((bytes - accounted) as u64, Ordering::AcqRel);
             accounted = bytes;

@@ -6,15 +6,22 @@
 //!
 //! The one kernel whose registers we choose ourselves is the [`tile`] of the matrix product.
 //!
+//! Threads that share a step write [`rows`] of one output side by side, and borrow what the thread that [lends](lent) it has on its stack.
+//!
 //! Weights and arenas are memory of the process, so what the allocator does with freed blocks is the device's affair too.
 
-#![allow(unsafe_code)] // calling a function compiled for instructions that were checked to be there, and one of the C library
+// Calling a function compiled for instructions that were checked to be there, and one of the C library; what is shared between threads.
+#![allow(unsafe_code)]
 
 mod burst;
 mod lanes;
+mod lent;
+mod rows;
 mod tile;
 
 pub(crate) use burst::burst;
+pub(crate) use lent::{Lent, lend};
+pub(crate) use rows::Rows;
 pub(crate) use tile::{Clip, Ending, Factors, Piece, Strip, WIDTH};
 
 use std::sync::OnceLock;

@@ -18,8 +18,8 @@
 //! A sum runs over k in order whatever the tile's shape, so a strip of rows is cut into tiles as evenly as it goes. The strip is checked
 //! once, at its border; the tiles then walk pointers.
 
-use super::Isa;
 use super::lanes::{Four, Lanes, ask_for};
+use super::{Isa, Rows};
 use std::mem::MaybeUninit;
 
 /// Columns of one panel: two registers of AVX-512, four of AVX2, eight of NEON; two lines of any cache.
@@ -67,16 +67,12 @@ pub(crate) struct Strip<'a> {
     pub(crate) x: &'a [f32],
     /// Elements between rows of x.
     pub(crate) x_stride: usize,
-    pub(crate) rows: usize,
     pub(crate) pieces: &'a [Piece],
     pub(crate) factors: Factors<'a>,
     /// Factors that will be wanted next: brought nearer meanwhile, a line at a time.
     pub(crate) next: &'a [f32],
-    /// At most [`WIDTH`] of a panel.
-    pub(crate) columns: usize,
-    pub(crate) out: &'a mut [f32],
-    /// Elements between rows of the output.
-    pub(crate) out_stride: usize,
+    /// As many rows as there are of x; at most [`WIDTH`] columns of a panel.
+    pub(crate) out: Rows<'a>,
     /// Whether the sums are added to what the output holds, or take its place.
     pub(crate) adds: bool,
     /// With the last run of k.
@@ -90,8 +86,9 @@ impl Strip<'_> {
     }
 
     /// With a set of instructions that the processor has.
-    fn run_with(self, isa: Isa) {
-        let Strip { rows, columns, .. } = self;
+    fn run_with(mut self, isa: Isa) {
+        let (rows, columns, out_stride) = (self.out.count(), self.out.columns(), self.out.stride());
+        let out = self.out.as_mut_ptr();
         if rows == 0 || columns == 0 {
             return;
         }
@@ -112,10 +109,9 @@ impl Strip<'_> {
         };
         let own = matches!(self.factors, Factors::Channels { .. });
         assert!(self.x.len() >= end(self.x_stride, reach), "rows are too short");
-        assert!(self.out.len() >= end(self.out_stride, columns), "the output is too short");
         let ending = self.ending.map(|ending| {
             let bias = ending.bias.map(|bias| &bias[..columns]);
-            let residual = ending.residual.map(|residual| &residual[..end(self.out_stride, columns)]);
+            let residual = ending.residual.map(|residual| &residual[..end(out_stride, columns)]);
             Ending { bias, residual, ..ending }
         });
         let (tiles, shape) = Tiles::of(isa);
@@ -130,7 +126,7 @@ impl Strip<'_> {
                 let count = (rows - row).div_ceil(parts - part);
                 let ending = ending.map(|ending| Ending {
                     bias: ending.bias.map(|bias| &bias[first..]),
-                    residual: ending.residual.map(|residual| &residual[row * self.out_stride + first..]),
+                    residual: ending.residual.map(|residual| &residual[row * out_stride + first..]),
                     ..ending
                 });
                 let tile = Tile {
@@ -141,14 +137,15 @@ impl Strip<'_> {
                     weights_stride,
                     next: self.next[part * share..].as_ptr(),
                     next_step: share / length.max(1),
-                    out: self.out[row * self.out_stride + first..].as_mut_ptr(),
-                    out_stride: self.out_stride,
+                    out: out.wrapping_add(row * out_stride + first),
+                    out_stride,
                     columns: some,
                     adds: self.adds,
                     ending,
                 };
-                // SAFETY: the processor has the instructions. The asserts above hold for every row and column of the strip, and the tile
-                // is `count` of its rows and `some` of its columns, no more than the tile at this place of the table has.
+                // SAFETY: the processor has the instructions. The asserts above hold for every row and column of the strip, which
+                // has the output to itself, and the tile is `count` of its rows and `some` of its columns, no more than the tile at this
+                // place of the table has.
                 unsafe { table[count - 1](&tile) };
                 row += count;
             }
@@ -346,10 +343,9 @@ mod tests {
     }
 
     /// The strip's text, in plain loops: sums over k in order, `fused` or not.
-    fn definition(strip: &Strip<'_>, fused: bool) -> Vec<f32> {
-        let mut out = strip.out.to_vec();
-        for row in 0..strip.rows {
-            for column in 0..strip.columns {
+    fn definition(strip: &Strip<'_>, mut out: Vec<f32>, fused: bool) -> Vec<f32> {
+        for row in 0..strip.out.count() {
+            for column in 0..strip.out.columns() {
                 let (mut sum, mut k) = (0.0f32, 0);
                 for piece in strip.pieces {
                     for element in 0..piece.length {
@@ -364,7 +360,7 @@ mod tests {
                         k += 1;
                     }
                 }
-                let at = row * strip.out_stride + column;
+                let at = row * strip.out.stride() + column;
                 if strip.adds {
                     sum += out[at];
                 }
@@ -413,20 +409,18 @@ mod tests {
                     clip: (case % 4 > 1).then_some(Clip { low: -0.5, high: 0.75 }),
                 });
                 let mut out = numbers(&mut random, rows * out_stride);
+                let before = out.clone();
                 let strip = Strip {
                     x: &x,
                     x_stride,
-                    rows,
                     pieces: &pieces,
                     factors,
                     next: &weights,
-                    columns,
-                    out: &mut out,
-                    out_stride,
+                    out: Rows::new(&mut out, out_stride, rows, columns),
                     adds: case % 2 == 0,
                     ending,
                 };
-                let expected = definition(&strip, fused);
+                let expected = definition(&strip, before, fused);
                 strip.run_with(isa);
                 assert_eq!(out, expected, "{isa:?}, {rows} rows, {columns} columns, {pieces:?}, case {case}");
             }

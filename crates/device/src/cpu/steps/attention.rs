@@ -9,7 +9,8 @@ use super::gemm::{Finish, Product};
 use super::norm::softmax_row;
 use super::panels::Matrix;
 use super::{Bench, Scratch};
-use crate::cpu::fence::{Kernel, dispatch};
+use crate::cpu::crew::Crew;
+use crate::cpu::fence::{Kernel, Rows, dispatch};
 use tessera_planner::plan::{Access, AttentionShape, StepKind};
 
 /// Scores that are held at once, of about so many elements: they stay in the second-level cache.
@@ -20,26 +21,55 @@ const QUERIES: usize = 56;
 
 pub(super) fn attention(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Attention { shape, q, k, v, mask, out, out_strides } = kind else { return };
-    let items = bench.items;
-    let per_item = shape.heads * shape.queries * shape.value_dim;
+    let (items, crew) = (bench.items, bench.crew);
+    let AttentionShape { heads, queries, keys, head_dim, value_dim, .. } = *shape;
+    let per_item = heads * queries * value_dim;
     let (reads, [out], scratch, _) = bench.open([*out]);
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
     let sources = [q, k, v].map(|access| reads.source::<f32>(access.operand));
     let mask_source = mask.as_ref().map(|mask| (mask, reads.source::<f32>(mask.operand)));
+    let crew = crew.for_work(heads * queries * keys * (head_dim + value_dim));
     for item in 0..items {
         let out = &mut out[item * per_item..(item + 1) * per_item];
-        for head in 0..shape.heads {
+        let head = |head: usize, first: usize, out: Rows<'_>, scratch: &mut Scratch| {
             let one = Head {
                 shape,
-                q: matrix(q, head, sources[0].at(item)),
+                q: matrix(q, head, sources[0].at(item)).below(first),
                 k: matrix(k, head, sources[1].at(item)),
                 v: matrix(v, head, sources[2].at(item)),
-                mask: mask_source.map(|(mask, source)| matrix(mask, head, source.at(item))),
-                out: &mut out[head * out_strides[0]..],
-                out_stride: out_strides[1],
+                mask: mask_source.map(|(mask, source)| matrix(mask, head, source.at(item)).below(first)),
+                out,
             };
             one.run(scratch);
+        };
+        let [along_heads, along_queries] = *out_strides;
+        let mut parts = Vec::new();
+        if along_heads == value_dim && along_queries >= heads * value_dim {
+            let mut rest = Rows::new(out, along_queries, queries, heads * value_dim);
+            for head in 0..heads {
+                let (now, later) = rest.split_columns(value_dim);
+                parts.push((head, now));
+                rest = later;
+            }
+        } else if along_heads >= queries * along_queries {
+            let all = out.chunks_mut(along_heads.max(1)).take(heads);
+            parts.extend(all.map(|out| Rows::new(out, along_queries, queries, value_dim)).enumerate());
+        } else {
+            // No planner lays heads otherwise, but a plan may.
+            for number in 0..heads {
+                let out = &mut out[number * along_heads..];
+                head(number, 0, Rows::new(out, along_queries, queries, value_dim), scratch);
+            }
+            continue;
         }
+        // Few heads are shared out by their queries, too.
+        let cuts = crew.parts().div_ceil(heads.max(1)).min(queries.max(1));
+        let share = queries.div_ceil(cuts).max(1);
+        let parts = parts.into_iter().flat_map(|(head, out)| {
+            let chunks = out.chunks(share).into_iter().enumerate();
+            chunks.map(move |(number, out)| (head, number * share, out))
+        });
+        crew.each(scratch, parts, |(number, first, out), scratch| head(number, first, out, scratch));
     }
 }
 
@@ -55,15 +85,15 @@ struct Head<'a> {
     k: Matrix<'a>,
     v: Matrix<'a>,
     mask: Option<Matrix<'a>>,
-    out: &'a mut [f32],
-    /// Elements between queries of the output.
-    out_stride: usize,
+    /// One row for each query.
+    out: Rows<'a>,
 }
 
 impl Head<'_> {
     fn run(self, scratch: &mut Scratch) {
-        let Head { shape, q, k, v, mask, out, out_stride } = self;
-        let AttentionShape { queries, keys, head_dim, value_dim, .. } = *shape;
+        let Head { shape, q, k, v, mask, mut out } = self;
+        let AttentionShape { keys, head_dim, value_dim, .. } = *shape;
+        let queries = out.count();
         let Scratch { a: query_rows, b: packed, c: scores } = scratch;
         let [along_keys, along_dim] = k.strides;
         packed.clear();
@@ -80,31 +110,23 @@ impl Head<'_> {
             let scored = Product {
                 x,
                 x_stride,
-                rows,
                 k: head_dim,
                 panels: keys_packed,
-                n: keys,
-                out: &mut *scores,
-                out_stride: keys,
-                out_first: 0,
+                out: Rows::new(scores, keys, rows, keys),
                 finish: Finish::NONE,
             };
-            scored.run();
+            scored.run(Crew::ALONE);
             let mask = mask.map(|mask| mask.below(first));
             dispatch(Weigh { scores: &mut scores[..rows * keys], keys, scale: shape.scale, mask });
             let mixed = Product {
                 x: scores,
                 x_stride: keys,
-                rows,
                 k: keys,
                 panels: values_packed,
-                n: value_dim,
-                out: &mut out[first * out_stride..],
-                out_stride,
-                out_first: 0,
+                out: out.part(first, rows, 0, value_dim),
                 finish: Finish::NONE,
             };
-            mixed.run();
+            mixed.run(Crew::ALONE);
         }
     }
 }

@@ -13,6 +13,12 @@ use tessera_planner::plan::{Access, ElementOp, StepKind};
 /// Elements per block: every register of a chain of a dozen stays in the first-level cache.
 const BLOCK: usize = 256;
 
+/// Bytes of the arena's words. A block of any type is whole words.
+const WORD: usize = size_of::<u64>();
+
+/// Multiply-adds of a product that take as long as an instruction does for one element.
+const AS_LONG: usize = 16;
+
 use Register::{Floats, Integers};
 
 /// Why the chain cannot run here.
@@ -24,42 +30,61 @@ pub(super) fn elementwise(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Elementwise { dims, inputs, program, out } = kind else { return };
     let items = bench.items;
     let stored = bench.plan.buffer(*out).dtype;
-    let (reads, [out_words], ..) = bench.open([*out]);
+    let count: usize = dims.iter().product();
+    let crew = bench.crew.for_work(count * program.len() * AS_LONG);
+    let (reads, [out_words], scratch, _) = bench.open([*out]);
     let input_types: Vec<DType> = inputs.iter().map(|access| reads.dtype(access.operand)).collect();
     // Checked when the program was made.
     let Ok(types) = element::types(&input_types, program) else { return };
-    let count: usize = dims.iter().product();
-    let mut registers: Vec<Register> = Vec::with_capacity(program.len());
     let offsets: Vec<Option<Vec<usize>>> = inputs.iter().map(|access| scattered(access, dims)).collect();
+    // A block of some elements of an item, to `out` from its element `to` on.
+    let block = |registers: &mut Vec<Register>, item, first, length, out: &mut [u64], to| {
+        registers.clear();
+        for instruction in program {
+            let register = match *instruction {
+                ElementOp::Load(input) => {
+                    let places = match &offsets[input] {
+                        Some(offsets) => Places::These(&offsets[first..first + length]),
+                        None => Places::Row(inputs[input].offset + first, length),
+                    };
+                    load(&reads, inputs[input].operand, item, places)
+                }
+                ElementOp::Float(x) => Floats(vec![x; length]),
+                ElementOp::Int(x) => Integers(vec![x; length]),
+                ElementOp::Bool(x) => Integers(vec![i64::from(x); length]),
+                ElementOp::Unary(function, of) => unary(function, types[of], &registers[of]),
+                ElementOp::Binary(function, a, b) => binary(function, types[a], &registers[a], &registers[b]),
+                ElementOp::Select(condition, yes, no) => {
+                    select(&registers[condition], &registers[yes], &registers[no])
+                }
+                ElementOp::Cast(to, of) => cast(to, types[of], &registers[of]),
+            };
+            registers.push(register);
+        }
+        if let Some(last) = registers.last() {
+            store(out, to, last, stored);
+        }
+    };
+    let words = (count * stored.size()).div_ceil(WORD);
+    // Items lie one after the other, without a gap: they are shared one by one if each begins with a word.
+    if !crew.is_alone() && (items == 1 || count * stored.size() == words * WORD) {
+        let some = crew.share(count.div_ceil(BLOCK)) * BLOCK;
+        for (item, out) in out_words[..items * words].chunks_exact_mut(words.max(1)).enumerate() {
+            let parts = (0..count).step_by(some).zip(out.chunks_mut(some * stored.size() / WORD));
+            crew.each(scratch, parts, |(start, out), _| {
+                let mut registers = Vec::with_capacity(program.len());
+                for first in (start..count.min(start + some)).step_by(BLOCK) {
+                    block(&mut registers, item, first, BLOCK.min(count - first), out, first - start);
+                }
+            });
+        }
+        return;
+    }
+    let mut registers = Vec::with_capacity(program.len());
     for item in 0..items {
         for first in (0..count).step_by(BLOCK) {
             let length = BLOCK.min(count - first);
-            registers.clear();
-            for instruction in program {
-                let register = match *instruction {
-                    ElementOp::Load(input) => {
-                        let places = match &offsets[input] {
-                            Some(offsets) => Places::These(&offsets[first..first + length]),
-                            None => Places::Row(inputs[input].offset + first, length),
-                        };
-                        load(&reads, inputs[input].operand, item, places)
-                    }
-                    ElementOp::Float(x) => Floats(vec![x; length]),
-                    ElementOp::Int(x) => Integers(vec![x; length]),
-                    ElementOp::Bool(x) => Integers(vec![i64::from(x); length]),
-                    ElementOp::Unary(function, of) => unary(function, types[of], &registers[of]),
-                    ElementOp::Binary(function, a, b) => {
-                        binary(function, types[a], &registers[a], &registers[b])
-                    }
-                    ElementOp::Select(condition, yes, no) => {
-                        select(&registers[condition], &registers[yes], &registers[no])
-                    }
-                    ElementOp::Cast(to, of) => cast(to, types[of], &registers[of]),
-                };
-                registers.push(register);
-            }
-            let Some(last) = registers.last() else { return };
-            store(out_words, item * count + first, last, stored);
+            block(&mut registers, item, first, length, out_words, item * count + first);
         }
     }
 }

@@ -7,10 +7,12 @@
 //!         for a line of rows   … while all rows pass it, tile by tile ([`Strip`])
 //! ```
 //! Every sum runs over k in order, in runs of [`K_SEGMENT`] from zero, the runs added in order; between runs it waits in the output. How
-//! rows are grouped changes nothing in any sum, so they may be grouped as speed asks: the bitwise promise holds by construction.
+//! rows and columns are grouped changes nothing in any sum, so they may be grouped as speed asks, and different cores may compute them: the
+//! bitwise promise holds by construction.
 
-use crate::cpu::fence::{Clip, Ending, Factors, Piece, Strip};
-use crate::cpu::steps::activation;
+use crate::cpu::crew::Crew;
+use crate::cpu::fence::{Clip, Ending, Factors, Piece, Rows, Strip};
+use crate::cpu::steps::{Scratch, activation};
 use tessera_planner::op::Unary;
 use tessera_planner::plan::{Activation, K_SEGMENT};
 
@@ -33,10 +35,19 @@ pub(crate) struct Finish<'a> {
     pub(crate) activation: Activation,
 }
 
-impl Finish<'_> {
+impl<'a> Finish<'a> {
     /// Sums as they are.
     pub(crate) const NONE: Finish<'static> =
         Finish { bias: None, residual: None, activation: Activation::Identity };
+
+    /// For the outputs `elements` further on and from column `column` on.
+    pub(crate) fn from(self, elements: usize, column: usize) -> Finish<'a> {
+        Finish {
+            bias: self.bias.map(|bias| &bias[column..]),
+            residual: self.residual.map(|residual| &residual[elements + column..]),
+            ..self
+        }
+    }
 
     /// What the activation is while sums are still in registers, and what is left to do once they are stored.
     pub(crate) fn split(&self) -> (Option<Clip>, Activation) {
@@ -50,50 +61,32 @@ impl Finish<'_> {
     }
 }
 
-/// `out[r, first + c] = finish(Σ x[r, k]·w[k, c])` for all rows.
+/// `out[r, c] = finish(Σ x[r, k]·w[k, c])` for all rows and columns of the output.
 #[derive(Debug)]
 pub(crate) struct Product<'a> {
     /// Row r begins at `r·x_stride` and has `k` elements.
     pub(crate) x: &'a [f32],
     pub(crate) x_stride: usize,
-    pub(crate) rows: usize,
     pub(crate) k: usize,
-    /// Panels of `k × WIDTH`.
+    /// Panels of `k × WIDTH`, the last one with zeros beyond the last column.
     pub(crate) panels: &'a [f32],
-    /// Columns, the last panel's zeros left out.
-    pub(crate) n: usize,
-    /// Row r begins at `r·out_stride + out_first`; the residual lies likewise.
-    pub(crate) out: &'a mut [f32],
-    pub(crate) out_stride: usize,
-    pub(crate) out_first: usize,
+    pub(crate) out: Rows<'a>,
     pub(crate) finish: Finish<'a>,
 }
 
 impl Product<'_> {
-    pub(crate) fn run(self) {
-        let Product { x, x_stride, rows, k, panels, n, out, out_stride, out_first, finish } = self;
+    pub(crate) fn run(self, crew: Crew<'_>) {
+        let Product { x, x_stride, k, panels, out, finish } = self;
+        let crew = crew.for_work(out.count() * k * out.columns());
         let taps = Taps::new([Piece { offset: 0, length: k }]);
-        // Every row a line of its own would be slow, all rows one line could not be cut into blocks.
-        let block = (BLOCK / x_stride.max(1)).clamp(BLOCK_ROWS, rows.max(BLOCK_ROWS));
-        for first in (0..rows).step_by(block) {
-            let rows = block.min(rows - first);
-            let residual = finish.residual.map(|residual| &residual[first * out_stride..]);
-            let lines = Lines {
-                x: &x[first * x_stride..],
-                lines: 1,
-                x_line: 0,
-                rows,
-                x_stride,
-                taps: &taps,
-                panels,
-                n,
-                out: &mut out[first * out_stride..],
-                out_stride,
-                out_first,
-                finish: Finish { residual, ..finish },
-            };
-            lines.block();
+        let lines = Lines { x, lines: 1, x_line: 0, x_stride, taps: &taps, panels, out, finish };
+        if crew.is_alone() {
+            return lines.run();
         }
+        // By rows while every core has the weights at hand, by columns when they are more than what they are multiplied with.
+        let by_columns = lines.out.columns() > lines.out.count();
+        let parts = if by_columns { lines.cut_columns(crew.parts()) } else { lines.cut_rows(crew.parts()) };
+        crew.each(&mut Scratch::default(), parts.into_iter(), |lines, _| lines.run());
     }
 }
 
@@ -128,42 +121,88 @@ impl Taps {
         taps
     }
 
-    fn length(&self) -> usize {
+    /// Elements of a row.
+    pub(crate) fn length(&self) -> usize {
         self.pieces.iter().map(|piece| piece.length).sum()
     }
 }
 
-/// As [`Product`], of lines of rows: row r of line l begins at `l·x_line + r·x_stride`, its elements along k where `taps` says. Output and
-/// residual have one row after the other.
+/// As [`Product`], of lines of rows: row r of line l begins at `l·x_line + r·x_stride`, its elements along k where `taps` says. The output has
+/// all lines' rows.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) lines: usize,
     pub(crate) x_line: usize,
-    pub(crate) rows: usize,
     pub(crate) x_stride: usize,
     pub(crate) taps: &'a Taps,
     pub(crate) panels: &'a [f32],
-    pub(crate) n: usize,
-    pub(crate) out: &'a mut [f32],
-    pub(crate) out_stride: usize,
-    pub(crate) out_first: usize,
+    pub(crate) out: Rows<'a>,
     pub(crate) finish: Finish<'a>,
 }
 
-impl Lines<'_> {
-    /// All lines, in blocks.
-    pub(crate) fn run(self) {
+impl<'a> Lines<'a> {
+    /// Rows of one line.
+    fn rows(&self) -> usize {
+        self.out.count() / self.lines.max(1)
+    }
+
+    /// Some columns each, whole panels of them.
+    pub(crate) fn cut_columns(mut self, most: usize) -> Vec<Lines<'a>> {
+        let share = self.out.columns().div_ceil(WIDTH).div_ceil(most).max(1) * WIDTH;
+        let panel = self.taps.length() * WIDTH;
+        let mut parts = Vec::new();
+        while self.out.columns() > share {
+            let (out, rest) = self.out.split_columns(share);
+            let (panels, later) = self.panels.split_at(share / WIDTH * panel);
+            parts.push(Lines { out, panels, ..self });
+            self = Lines { out: rest, panels: later, finish: self.finish.from(0, share), ..self };
+        }
+        parts.push(self);
+        parts
+    }
+
+    /// Some rows of the only line each.
+    fn cut_rows(mut self, most: usize) -> Vec<Lines<'a>> {
+        let share = self.out.count().div_ceil(most).max(1);
+        let mut parts = Vec::new();
+        while self.out.count() > share {
+            let (out, rest) = self.out.split_rows(share);
+            let finish = self.finish.from(share * rest.stride(), 0);
+            parts.push(Lines { out, ..self });
+            self = Lines { x: &self.x[share * self.x_stride..], out: rest, finish, ..self };
+        }
+        parts.push(self);
+        parts
+    }
+
+    /// All lines, in blocks that stay in the second-level cache: of some lines, or of some rows of the only one.
+    pub(crate) fn run(mut self) {
+        let (rows, columns, stride) = (self.rows(), self.out.columns(), self.out.stride());
+        if self.lines == 1 {
+            // Every row a line of its own would be slow, all rows one line could not be cut into blocks.
+            let block = (BLOCK / self.x_stride.max(1)).clamp(BLOCK_ROWS, rows.max(BLOCK_ROWS));
+            for first in (0..rows).step_by(block) {
+                let some = block.min(rows - first);
+                let lines = Lines {
+                    x: &self.x[first * self.x_stride..],
+                    out: self.out.part(first, some, 0, columns),
+                    finish: self.finish.from(first * stride, 0),
+                    ..self
+                };
+                lines.block();
+            }
+            return;
+        }
         let by_cache = BLOCK / self.x_line.max(1);
-        let block = by_cache.max(BLOCK_ROWS.div_ceil(self.rows.max(1))).min(self.lines.max(1));
-        let per_line = self.rows * self.out_stride;
+        let block = by_cache.max(BLOCK_ROWS.div_ceil(rows.max(1))).min(self.lines.max(1));
         for first in (0..self.lines).step_by(block) {
-            let residual = self.finish.residual.map(|residual| &residual[first * per_line..]);
+            let some = block.min(self.lines - first);
             let lines = Lines {
                 x: &self.x[first * self.x_line..],
-                lines: block.min(self.lines - first),
-                out: &mut self.out[first * per_line..],
-                finish: Finish { residual, ..self.finish },
+                lines: some,
+                out: self.out.part(first * rows, some * rows, 0, columns),
+                finish: self.finish.from(first * rows * stride, 0),
                 ..self
             };
             lines.block();
@@ -171,15 +210,14 @@ impl Lines<'_> {
     }
 
     fn block(self) {
-        let Lines { x, lines, x_line, rows, x_stride, taps, panels, n, out, out_stride, out_first, finish } =
-            self;
-        let length = taps.length();
+        let rows = self.rows();
+        let Lines { x, lines, x_line, x_stride, taps, panels, mut out, finish } = self;
+        let (length, n) = (taps.length(), out.columns());
         let (clip, after) = finish.split();
         for (number, column) in (0..n).step_by(WIDTH).enumerate() {
             let columns = WIDTH.min(n - column);
             let mut panel = &panels[number * length * WIDTH..(number + 1) * length * WIDTH];
             let mut at = number * length * WIDTH;
-            let from = out_first + column;
             let mut begin = 0;
             for (run, &end) in taps.ends.iter().enumerate() {
                 let pieces = &taps.pieces[begin..end];
@@ -193,24 +231,17 @@ impl Lines<'_> {
                 let share = next.len() / lines.max(1);
                 let is_last = run + 1 == taps.ends.len();
                 for line in 0..lines {
-                    let to = line * rows * out_stride + from;
-                    let ending = is_last.then(|| Ending {
-                        bias: finish.bias.map(|bias| &bias[from..]),
-                        residual: finish.residual.map(|residual| &residual[to..]),
-                        clip,
-                    });
+                    let of_line = finish.from(line * rows * out.stride(), column);
+                    let Finish { bias, residual, .. } = of_line;
                     let strip = Strip {
                         x: &x[line * x_line..],
                         x_stride,
-                        rows,
                         pieces,
                         factors: Factors::Panel(now),
                         next: &next[line * share..(line + 1) * share],
-                        columns,
-                        out: &mut out[to..],
-                        out_stride,
+                        out: out.part(line * rows, rows, column, columns),
                         adds: run > 0,
-                        ending,
+                        ending: is_last.then_some(Ending { bias, residual, clip }),
                     };
                     strip.run();
                 }
@@ -219,12 +250,9 @@ impl Lines<'_> {
         if after == Activation::Identity {
             return;
         }
-        if out_stride == n {
-            activation::apply(after, &mut out[..lines * rows * n]);
-        } else {
-            for row in 0..lines * rows {
-                activation::apply(after, &mut out[row * out_stride + out_first..][..n]);
-            }
+        if let Some(all) = out.whole() {
+            return activation::apply(after, all);
         }
+        (0..out.count()).for_each(|row| activation::apply(after, out.row(row)));
     }
 }

@@ -1,8 +1,8 @@
 //! Steps on a CPU: each kind of [`StepKind`] for some items of one lane.
 //!
 //! A worker runs all steps of a plan for a run of items of one lane, in its own arena, with the lane's weights. Nothing
-//! here knows of other lanes, threads or launches, and every element is computed in the order that the plan's docs
-//! give: which items are together changes no bit.
+//! here knows of other lanes or launches, and every element is computed in the order that the plan's docs give: which
+//! items are together changes no bit, nor does who computes which part of a heavy step when a [`Crew`] shares it.
 
 pub(crate) mod activation;
 mod attention;
@@ -26,6 +26,7 @@ mod walk;
 
 use crate::RequestError;
 use crate::cpu::arena::{Arena, Placed, Readable};
+use crate::cpu::crew::Crew;
 use bytemuck::Pod;
 use gemm::Finish;
 use tessera_core::DType;
@@ -43,6 +44,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) weights: &'a [f32],
     pub(crate) constants: &'a [Constant],
     pub(crate) items: usize,
+    /// Who shares heavy steps.
+    pub(crate) crew: Crew<'a>,
     pub(crate) arena: &'a mut Arena,
     /// Working memory of single steps, kept between them.
     pub(crate) scratch: &'a mut Scratch,

@@ -9,6 +9,9 @@ use tessera_planner::plan::StepKind;
 /// vectors.
 const STRANDS: usize = 16;
 
+/// Multiply-adds of a product that take as long as an element does here.
+const AS_LONG: usize = 64;
+
 /// The sum of `value(x)` over a row.
 #[inline(always)]
 fn sum(row: &[f32], value: impl Fn(f32) -> f32) -> f32 {
@@ -29,7 +32,8 @@ fn sum(row: &[f32], value: impl Fn(f32) -> f32) -> f32 {
 pub(super) fn layer_norm(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::LayerNorm { x, rows, cols, epsilon, scale, bias, out } = kind else { return };
     let (items, rows, cols, epsilon) = (bench.items, *rows, *cols, *epsilon);
-    let (reads, [out], ..) = bench.open([*out]);
+    let crew = bench.crew.for_work(rows * cols * AS_LONG);
+    let (reads, [out], scratch, _) = bench.open([*out]);
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
     let source = reads.source::<f32>(*x);
     for item in 0..items {
@@ -37,7 +41,10 @@ pub(super) fn layer_norm(bench: &mut Bench<'_>, kind: &StepKind) {
         let out = &mut out[item * rows * cols..(item + 1) * rows * cols];
         let scale = &reads.source::<f32>(*scale).at(item)[..cols];
         let bias = bias.map(|bias| &reads.source::<f32>(bias).at(item)[..cols]);
-        dispatch(LayerNorm { x, cols, epsilon, scale, bias, out });
+        let some = crew.share(rows) * cols.max(1);
+        crew.each(scratch, x.chunks(some).zip(out.chunks_mut(some)), |(x, out), _| {
+            dispatch(LayerNorm { x, cols, epsilon, scale, bias, out });
+        });
     }
 }
 
@@ -72,13 +79,18 @@ impl Kernel for LayerNorm<'_> {
 pub(super) fn softmax(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Softmax { x, rows, cols, log, out } = kind else { return };
     let (items, rows, cols) = (bench.items, *rows, *cols);
-    let (reads, [out], ..) = bench.open([*out]);
+    let crew = bench.crew.for_work(rows * cols * AS_LONG);
+    let (reads, [out], scratch, _) = bench.open([*out]);
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
     let source = reads.source::<f32>(*x);
     for item in 0..items {
         let out = &mut out[item * rows * cols..(item + 1) * rows * cols];
-        out.copy_from_slice(&source.at(item)[..rows * cols]);
-        dispatch(Softmax { rows: out, cols, log: *log });
+        let x = &source.at(item)[..rows * cols];
+        let some = crew.share(rows) * cols.max(1);
+        crew.each(scratch, x.chunks(some).zip(out.chunks_mut(some)), |(x, rows), _| {
+            rows.copy_from_slice(x);
+            dispatch(Softmax { rows, cols, log: *log });
+        });
     }
 }
 

@@ -5,18 +5,25 @@ use super::conv::under;
 use crate::cpu::fence::{Kernel, dispatch};
 use tessera_planner::plan::{ConvShape, PlaneShape, PoolKind, StepKind};
 
+/// Multiply-adds of a product that take as long as an element under a window does here.
+const AS_LONG: usize = 16;
+
 pub(super) fn pool(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Pool { kind, x, shape, out } = kind else { return };
     let items = bench.items;
-    let (reads, [out], ..) = bench.open([*out]);
+    let (channels, line) = (shape.groups, shape.output[1] * shape.groups);
+    let per_item = shape.output[0] * line;
+    let crew = bench.crew.for_work(per_item * shape.kernel[0] * shape.kernel[1] * AS_LONG);
+    let (reads, [out], scratch, _) = bench.open([*out]);
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
     let source = reads.source::<f32>(*x);
-    let channels = shape.groups;
-    let per_item = shape.output[0] * shape.output[1] * channels;
+    let share = crew.share(shape.output[0]);
     for item in 0..items {
         let x = source.at(item);
-        let out = &mut out[item * per_item..(item + 1) * per_item];
-        dispatch(Windows { kind: *kind, shape, x, out, channels });
+        let lines = out[item * per_item..(item + 1) * per_item].chunks_mut((share * line).max(1));
+        crew.each(scratch, lines.enumerate(), |(number, out), _| {
+            dispatch(Windows { kind: *kind, shape, x, first: number * share, out, channels });
+        });
     }
 }
 
@@ -24,6 +31,8 @@ struct Windows<'a> {
     kind: PoolKind,
     shape: &'a ConvShape,
     x: &'a [f32],
+    /// The first line of the output that is computed here.
+    first: usize,
     out: &'a mut [f32],
     channels: usize,
 }
@@ -31,9 +40,9 @@ struct Windows<'a> {
 impl Kernel for Windows<'_> {
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
-        let Windows { kind, shape, x, out, channels } = self;
+        let Windows { kind, shape, x, first, out, channels } = self;
         for (pixel, out) in out.chunks_exact_mut(channels).enumerate() {
-            let (oy, ox) = (pixel / shape.output[1], pixel % shape.output[1]);
+            let (oy, ox) = (first + pixel / shape.output[1], pixel % shape.output[1]);
             window(kind, shape, x, [oy, ox], out);
         }
     }

@@ -11,21 +11,23 @@
 use super::activation;
 use super::gemm::{Finish, Product};
 use super::{Bench, Reads, Scratch};
+use crate::cpu::crew::Crew;
+use crate::cpu::fence::Rows;
 use tessera_planner::op::{CellKind, Unary};
 use tessera_planner::plan::{Activation, StepKind};
 
 pub(super) fn recurrent(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Recurrent { shape, y, h, c, .. } = kind else { return };
-    let items = bench.items;
+    let (items, crew) = (bench.items, bench.crew);
     match *y {
         Some(y) => {
             let per_item = bench.plan.buffer(y).elements;
             let (reads, [y], scratch, _) = bench.open([y]);
-            run(kind, &reads, items, scratch, Some((bytemuck::cast_slice_mut(y), per_item)));
+            run(kind, &reads, items, crew, scratch, Some((bytemuck::cast_slice_mut(y), per_item)));
         }
         None => {
             let (reads, [], scratch, _) = bench.open([]);
-            run(kind, &reads, items, scratch, None);
+            run(kind, &reads, items, crew, scratch, None);
         }
     }
     // Working memory holds the last states of all items, as the buffers want them.
@@ -45,6 +47,7 @@ fn run(
     kind: &StepKind,
     reads: &Reads<'_>,
     items: usize,
+    crew: Crew<'_>,
     scratch: &mut Scratch,
     mut y: Option<(&mut [f32], usize)>,
 ) {
@@ -77,16 +80,12 @@ fn run(
         Product {
             x: &source.at(item)[x.offset..],
             x_stride: x.strides[0].unsigned_abs(),
-            rows: time,
             k: shape.input,
             panels: reads.weight(weights.w),
-            n: gates,
-            out,
-            out_stride: gates,
-            out_first: 0,
+            out: Rows::new(out, gates, time, gates),
             finish: Finish { bias, ..PLAIN },
         }
-        .run();
+        .run(crew);
     }
     let counts: Vec<usize> = (0..items)
         .map(|item| length.map_or(time, |length| reads.source::<i32>(length).at(item)[0] as usize))
@@ -100,9 +99,8 @@ fn run(
     };
     let together = if weights.candidate.is_some() { gates - hidden } else { gates };
     let product = |x: &[f32], panels, n: usize, out: &mut [f32]| {
-        let (rows, k, out_stride) = (items, hidden, gates);
-        Product { x, x_stride: hidden, rows, k, panels, n, out, out_stride, out_first: 0, finish: PLAIN }
-            .run();
+        let out = Rows::new(out, gates, items, n);
+        Product { x, x_stride: hidden, k: hidden, panels, out, finish: PLAIN }.run(crew);
     };
     sums.resize(items * gates, 0.0);
     for step in 0..counts.iter().copied().max().unwrap_or(0) {
