@@ -42,6 +42,7 @@ impl Scheduler {
         let whose = Whose { owner: terms.owner, tenant: offer.tenant, plan };
         let rider = Rider {
             request: offer.request,
+            ticket: self.queues.next_ticket(),
             tenant: offer.tenant,
             items: offer.items,
             batchable: offer.batchable,
@@ -69,7 +70,8 @@ impl Scheduler {
         let committed = booked.map_or(Duration::ZERO, |booked| booked.added);
         self.owners.commit(terms.owner, committed);
         let waiting = Waiting {
-            whose,
+            owner: terms.owner,
+            plan,
             rider,
             bytes: offer.bytes,
             arrived: now,
@@ -78,6 +80,7 @@ impl Scheduler {
             number: 0,
             booked: booked.map(|booked| booked.booking),
             committed,
+            runs: false,
         };
         self.queues.insert(waiting, &self.owners);
         Ok(Admitted { deadline: due, predicted, promised: booked.is_some() })
@@ -86,7 +89,7 @@ impl Scheduler {
     fn within_bounds(&self, offer: &Offer) -> Result<Terms, Refusal> {
         let tenant = offer.tenant;
         let terms = self.tenants.get(&tenant).copied().ok_or(Refusal::UnknownTenant(tenant))?;
-        if self.queues.contains(offer.request) || self.in_flight_requests.contains_key(&offer.request) {
+        if self.queues.ticket(offer.request).is_some() {
             return Err(Refusal::KnownRequest(offer.request));
         }
         if offer.items > self.config.max_items {
@@ -142,11 +145,10 @@ impl Scheduler {
     fn claim(&self, now: Moment, asks: OwnerId) -> Duration {
         let next = self.queues.fair().next().and_then(|request| self.queues.get(request));
         let claims = next.filter(|next| {
-            let owner = next.whose.owner;
-            next.urgency < now && self.owners.virtual_time(owner) <= self.owners.virtual_time(asks)
+            next.urgency < now && self.owners.virtual_time(next.owner) <= self.owners.virtual_time(asks)
         });
         claims.map_or(Duration::ZERO, |next| {
-            let (plan, size) = (next.whose.plan, Size::one_lane(next.rider.items));
+            let (plan, size) = (next.plan, Size::one_lane(next.rider.items));
             self.plans.cost_on(self.space.units(plan), plan, size)
         })
     }

@@ -48,11 +48,10 @@ impl Scheduler {
     fn of_one(&self, tenant: TenantId) -> Option<Forming> {
         let limits = self.limits();
         let first = self.queues.of_tenant(tenant).next()?;
-        let mut launch = Forming::new(first.whose.plan);
-        for waiting in self.queues.of_tenant(tenant).filter(|waiting| waiting.whose.plan == first.whose.plan)
-        {
+        let mut launch = Forming::new(first.plan);
+        for waiting in self.queues.of_tenant(tenant).filter(|waiting| waiting.plan == first.plan) {
             match launch.seat(waiting.rider, limits) {
-                Some((seat, _)) => launch.add(waiting.rider, seat, limits),
+                Some((seat, _)) => _ = launch.add(waiting.rider, seat, limits),
                 None => break,
             }
         }

@@ -21,7 +21,8 @@
 //! - A tenant's requests of one plan are launched in the order in which they came, the promised ones among themselves and the loose among themselves. A
 //!   promise goes before the same tenant's best effort.
 //!
-//! Cost: O(log n) of what waits and a look at every lane of the launch (`benches/decide.rs`). What follows from a launch for the orders of those that wait is done
+//! Cost: O(log n) of what waits and a few looks for every lane of the launch (`benches/decide.rs`). A request is named by a place in memory (`queues`), and what decides
+//! whether it rides along lies with its neighbours in the order (`shelf`): what costs time is not the arithmetic but memory that no cache holds. What follows from a launch for the orders of those that wait is done
 //! after it was handed over, in the next call of any kind (`Queues::tidy`); O(plans of one owner with loose requests) when a launch is charged.
 //!
 //! Not there: launches that yield between segments. No device can stop between them yet, so what is handed over is counted to its end.
@@ -34,11 +35,11 @@ use crate::forming::{Forming, Limits};
 use crate::launch::{Decision, LaunchPlan};
 use crate::plans::PlanIx;
 use crate::promises::BookingId;
-use crate::queues::Waiting;
-use crate::scheduler::{Aboard, InFlight, Scheduler};
+use crate::queues::{Ticket, Waiting};
+use crate::scheduler::{InFlight, Scheduler};
 use crate::timeline::{Nanos, nanos};
 use std::time::Duration;
-use tessera_core::{LaunchId, Moment, Policy, RequestId};
+use tessera_core::{LaunchId, Moment, Policy};
 
 /// What there is to do.
 pub(crate) enum Formed {
@@ -53,7 +54,7 @@ pub(crate) enum Formed {
 #[derive(Clone, Copy)]
 enum Lead {
     Promise(BookingId),
-    Loose(RequestId),
+    Loose(Ticket),
 }
 
 impl Scheduler {
@@ -119,7 +120,7 @@ impl Scheduler {
             Ok(lead) => lead,
             Err(waits) => return waits.map_or(Formed::Nothing, Formed::Wait),
         };
-        let (launch, until) = match lead {
+        let (mut launch, until) = match lead {
             Lead::Promise(booking) => {
                 let Some(found) = self.promises.get(booking) else { return Formed::Nothing };
                 if self.space.is_leaving() {
@@ -143,11 +144,11 @@ impl Scheduler {
             Lead::Loose(request) => {
                 let Some(leader) = self.queues.get(request) else { return Formed::Nothing };
                 let room = self.promises.room(line, begin);
-                let room = self.bears(leader.whose.plan, line).map_or(room, |bears| room.min(nanos(bears)));
+                let room = self.bears(leader.plan, line).map_or(room, |bears| room.min(nanos(bears)));
                 let riding = Riding { line, begin, counted: 0, room };
-                let urgency = self.queues.most_urgent().map_or(leader.urgency, |urgent| urgent.urgency);
+                let urgency = self.queues.first_urgency().unwrap_or(leader.urgency);
                 let until = (leader.arrived + self.config.max_wait).min(urgency).min(now + length(room));
-                (self.ride_along(Forming::new(leader.whose.plan), riding, limits, now), until)
+                (self.ride_along(Forming::new(leader.plan), riding, limits, now), until)
             }
         };
         if launch.is_empty() {
@@ -162,7 +163,8 @@ impl Scheduler {
             return Formed::Wait(until);
         }
         if let Lead::Promise(booking) = lead {
-            self.promises.take(booking);
+            let taken = self.promises.take(booking);
+            launch.promised = taken.map(|taken| taken.due() + self.config.margin);
         }
         Formed::Launch(launch, line)
     }
@@ -181,11 +183,11 @@ impl Scheduler {
         let leader = self.loose_leader(now, line, front.is_none());
         match (front, leader) {
             (Some(front), Some(leader)) if self.goes_first(leader, front, begin, line, now) => {
-                Ok(Lead::Loose(leader.rider.request))
+                Ok(Lead::Loose(leader.rider.ticket))
             }
             (Some(front), _) => Ok(Lead::Promise(front)),
             (None, Some(leader)) if self.may_run_beside(now, leader, line) => {
-                Ok(Lead::Loose(leader.rider.request))
+                Ok(Lead::Loose(leader.rider.ticket))
             }
             // It goes when what runs beside it is over, or its patience.
             (None, leader) => Err(leader.map(|leader| leader.urgency + Duration::from_nanos(1))),
@@ -222,15 +224,15 @@ impl Scheduler {
     fn loose_leader(&self, now: Moment, line: usize, visitors: bool) -> Option<&Waiting> {
         let urgent = self.queues.most_urgent()?;
         let by_urgency = urgent.urgency >= now;
-        if self.space.home(urgent.whose.plan).is_none() {
-            let fair = || self.queues.fair().next().and_then(|request| self.queues.get(request));
+        if self.space.home(urgent.plan).is_none() {
+            let fair = || self.queues.fair().next().and_then(|ticket| self.queues.get(ticket));
             return Some(urgent).filter(|_| by_urgency).or_else(fair).or(Some(urgent));
         }
         let of = |plans: &dyn Fn(PlanIx) -> bool| {
             if by_urgency {
                 return self.queues.most_urgent_of(plans);
             }
-            self.queues.fair().next_of(plans).and_then(|request| self.queues.get(request))
+            self.queues.fair().next_of(plans).and_then(|ticket| self.queues.get(ticket))
         };
         let at_home = |plan| self.space.home(plan) == Some(line);
         let one = Size { lanes: 1, items: 1 };
@@ -248,10 +250,9 @@ impl Scheduler {
         now: Moment,
     ) -> bool {
         let first = self.promises.get(front).and_then(|booking| booking.dues().first());
-        let Some(promised) = first.and_then(|(request, _)| self.queues.get(*request)) else { return true };
-        let behind =
-            self.owners.virtual_time(leader.whose.owner) < self.owners.virtual_time(promised.whose.owner);
-        let (plan, size) = (leader.whose.plan, Size::one_lane(leader.rider.items));
+        let Some(promised) = first.and_then(|(ticket, _)| self.queues.get(*ticket)) else { return true };
+        let behind = self.owners.virtual_time(leader.owner) < self.owners.virtual_time(promised.owner);
+        let (plan, size) = (leader.plan, Size::one_lane(leader.rider.items));
         let cost = self.plans.cost_on(self.units(line), plan, size);
         leader.urgency < now && behind && nanos(cost) <= self.promises.room(line, begin)
     }
@@ -264,15 +265,15 @@ impl Scheduler {
             return false;
         }
         let plan = found.launch.plan;
-        let lost = |(request, _): &&(RequestId, Moment)| {
-            self.queues.get(*request).is_some_and(|waiting| {
+        let lost = |(ticket, _): &&(Ticket, Moment)| {
+            self.queues.get(*ticket).is_some_and(|waiting| {
                 let alone = self.plans.cost_on(self.units(line), plan, Size::one_lane(waiting.rider.items));
                 waiting.due.is_some_and(|due| begin + alone > due)
             })
         };
-        let lost: Vec<RequestId> = found.dues().iter().filter(lost).map(|(request, _)| *request).collect();
-        for request in &lost {
-            self.break_promise(*request);
+        let lost: Vec<Ticket> = found.dues().iter().filter(lost).map(|(ticket, _)| *ticket).collect();
+        for ticket in &lost {
+            self.break_promise(*ticket);
         }
         !lost.is_empty()
     }
@@ -283,26 +284,11 @@ impl Scheduler {
         let (plan, size) = (launch.plan, launch.size());
         let predicted = self.plans.predict_on(self.units(line), plan, size);
         let begun = self.running[line].is_empty().then_some(now);
-        let mut in_flight = InFlight {
-            plan,
-            size,
-            line,
-            due: None,
-            predicted,
-            begun,
-            tenants: Vec::new(),
-            requests: Vec::new(),
-        };
-        for request in launch.requests() {
-            let waiting = self.queues.launched(request).expect("a launch is formed of what waits");
-            let Waiting { whose, rider, committed, due, booked, .. } = *waiting;
-            in_flight.due = [in_flight.due, due.filter(|_| booked.is_some())].into_iter().flatten().min();
-            self.in_flight_requests.insert(request, id);
-            let (owner, tenant, items) = (whose.owner, whose.tenant, rider.items);
-            in_flight.requests.push(Aboard { request, owner, items, tenant, due, committed });
-        }
-        let lanes = launch.into_lanes();
-        in_flight.tenants = lanes.iter().map(|lane| lane.tenant).collect();
+        let due = launch.promised;
+        let (lanes, requests) = launch.into_lanes();
+        requests.iter().for_each(|ticket| self.queues.launched(*ticket));
+        let tenants = lanes.iter().map(|lane| lane.tenant).collect();
+        let in_flight = InFlight { plan, size, line, due, predicted, begun, tenants, requests };
         self.in_flight.insert(id, in_flight);
         self.running[line].push_back(id);
         let partition = self.space.lines().id(line);

@@ -13,14 +13,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tessera_core::{Moment, OwnerId, TenantId};
+use tessera_core::{IdMap, Moment, OwnerId, TenantId};
 
 /// Nanoseconds of device time over share, in millionths: 128 bits never run out.
 pub(crate) type VirtualTime = u128;
 
+/// Where an owner stands between others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) v: VirtualTime,
+    /// By how much less than another's time its own counts.
+    pub(crate) weight: u64,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    owners: BTreeMap<OwnerId, Owner>,
+    owners: IdMap<OwnerId, Owner>,
     /// Owners with work queued or in flight.
     at_work: BTreeSet<(VirtualTime, OwnerId)>,
     /// The same by virtual time with what is planned for them.
@@ -54,8 +62,12 @@ impl Owner {
 }
 
 /// How far time on the device moves an owner of this weight on.
-fn distance(weight: u64, time: Duration) -> VirtualTime {
-    time.as_nanos() * 1_000_000 / u128::from(weight.max(1))
+pub(crate) fn distance(weight: u64, time: Duration) -> VirtualTime {
+    let (time, weight) = (time.as_nanos(), weight.max(1));
+    // For hours it fits into 64 bits, whose division is many times quicker.
+    let millionths = u64::try_from(time).ok().and_then(|time| time.checked_mul(1_000_000));
+    millionths
+        .map_or_else(|| time * 1_000_000 / u128::from(weight), |millionths| u128::from(millionths / weight))
 }
 
 impl Owners {
@@ -158,14 +170,16 @@ impl Owners {
         self.owners.get(&owner).map_or(0, |entry| entry.v)
     }
 
-    /// How far `time` on the device moves the owner on.
-    pub(crate) fn distance(&self, owner: OwnerId, time: Duration) -> VirtualTime {
-        distance(self.owners.get(&owner).map_or(1, |entry| entry.weight), time)
+    /// Where an owner stands between others.
+    pub(crate) fn standing(&self, owner: OwnerId) -> Standing {
+        let entry = self.owners.get(&owner);
+        entry.map_or(Standing { v: 0, weight: 1 }, |entry| Standing { v: entry.v, weight: entry.weight })
     }
 
     /// Moves an owner at work on by `gain`, or back by `loss`: a prediction is charged first and corrected later.
     pub(crate) fn charge(&mut self, owner: OwnerId, gain: Duration, loss: Duration) -> VirtualTime {
-        let (gain_v, loss_v) = (self.distance(owner, gain), self.distance(owner, loss));
+        let weight = self.standing(owner).weight;
+        let (gain_v, loss_v) = (distance(weight, gain), distance(weight, loss));
         let at_work = self.unlist(owner);
         let entry = self.get(owner);
         entry.v = (entry.v + gain_v).saturating_sub(loss_v);

@@ -4,13 +4,15 @@
 //!                          while what they add fits into the room of everything promised, and keeps the tightest deadline aboard
 
 use crate::cost::Size;
-use crate::forming::{Forming, Limits};
+use crate::fairness::distance;
+use crate::forming::{Forming, Limits, Rider, Seat};
 use crate::plans::PlanIx;
-use crate::queues::Waiting;
+use crate::queues::Key;
 use crate::scheduler::Scheduler;
 use crate::timeline::{Nanos, nanos};
+use std::num::NonZeroU32;
 use std::time::Duration;
-use tessera_core::{Moment, TenantId};
+use tessera_core::{IdMap, Moment, TenantId};
 
 /// What a launch may still grow by.
 #[derive(Clone, Copy)]
@@ -25,75 +27,167 @@ pub(crate) struct Riding {
     pub(crate) room: Nanos,
 }
 
+/// Riders that are read at once. Each is somewhere else in memory, and reads that wait for nothing but memory wait together.
+const AT_ONCE: usize = 8;
+
+/// A launch that is being filled.
+struct Filling {
+    launch: Forming,
+    riding: Riding,
+    limits: Limits,
+    /// The tightest deadline of those that were seated.
+    tightest: Option<Moment>,
+    /// Tenants of whom more is to be known than that they need a new lane.
+    known: IdMap<TenantId, Place>,
+}
+
+/// Where a tenant stands with a launch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It has a lane that is open.
+    Lane(usize),
+    /// A request of it found no seat.
+    PassedOver,
+}
+
+/// What became of a rider.
+enum Boarded {
+    Yes,
+    PassedOver,
+    /// It did not find a place, and whoever is behind it need not be asked.
+    NoFurther,
+}
+
+impl Filling {
+    fn new(mut launch: Forming, riding: Riding, limits: Limits) -> Filling {
+        launch.reserve(limits);
+        let mut known = IdMap::with_capacity_and_hasher(2 * limits.max_lanes as usize, Default::default());
+        known.extend(launch.open_lanes().map(|(lane, tenant)| (tenant, Place::Lane(lane))));
+        Filling { launch, riding, limits, tightest: None, known }
+    }
+
+    fn is_full(&self) -> bool {
+        self.launch.is_full(self.limits)
+    }
+
+    /// Whether a request of the tenant may find a seat. One whose earlier request found none waits with all of them: order is kept. And without
+    /// a lane that is open none of a tenant finds one once all are taken.
+    fn may_seat(&self, tenant: TenantId) -> bool {
+        match self.known.get(&tenant) {
+            Some(Place::PassedOver) => false,
+            Some(Place::Lane(_)) => true,
+            None => !self.launch.has_all_lanes(self.limits),
+        }
+    }
+
+    /// A seat for a rider, and how large the launch would be. One who finds none is passed over.
+    fn seat(&mut self, rider: Rider) -> Option<(Seat, Size)> {
+        if !self.may_seat(rider.tenant) {
+            return None;
+        }
+        let open = match self.known.get(&rider.tenant) {
+            Some(Place::Lane(lane)) => Some(*lane),
+            _ => None,
+        };
+        let seat = self.launch.seat_beside(open, rider, self.limits);
+        if seat.is_none() {
+            self.known.insert(rider.tenant, Place::PassedOver);
+        }
+        seat
+    }
+
+    fn add(&mut self, rider: Rider, seat: Seat) {
+        let lane = self.launch.size().lanes as usize;
+        let is_open = self.launch.add(rider, seat, self.limits);
+        if let (Seat::NewLane, true) = (seat, is_open) {
+            self.known.insert(rider.tenant, Place::Lane(lane));
+        }
+    }
+}
+
 impl Scheduler {
     /// Fills a launch with loose requests of its plan.
     pub(crate) fn ride_along(&self, launch: Forming, riding: Riding, limits: Limits, now: Moment) -> Forming {
-        let (plan, units) = (launch.plan, self.units(riding.line));
+        let plan = launch.plan;
         if launch.is_full(limits) {
             return launch;
         }
-        if self.queues.most_urgent().is_some_and(|urgent| urgent.urgency < now) {
-            let step = |owner, id| {
-                let waiting = self.queues.get(id);
-                let cost =
-                    waiting.and_then(|w| self.plans.predict_on(units, plan, Size::one_lane(w.rider.items)));
-                self.owners.distance(owner, cost.unwrap_or_default())
+        let filling = Filling::new(launch, riding, limits);
+        if self.queues.first_urgency().is_some_and(|urgency| urgency < now) {
+            // Most requests are as large as the one before.
+            let mut last = (NonZeroU32::MIN, self.alone(plan, riding.line, NonZeroU32::MIN));
+            let step = |weight, items| {
+                if items != last.0 {
+                    last = (items, self.alone(plan, riding.line, items));
+                }
+                distance(weight, last.1)
             };
-            let fair = self.queues.fair().of_plan(plan, step).filter_map(|id| self.queues.get(id));
-            self.fill(launch, riding, fair, limits)
+            self.fill(filling, self.queues.fair().of_plan(plan, step))
         } else {
-            self.fill(launch, riding, self.queues.of_plan(plan), limits)
+            self.fill(filling, self.queues.of_plan(plan))
         }
     }
 
-    /// Seats requests of a plan in order while the launch fits into the room and keeps the tightest deadline of those it seats. Where nothing is
-    /// promised the first one always goes: whatever it leads, it leads alone if it must.
-    fn fill<'a>(
-        &self,
-        mut launch: Forming,
-        riding: Riding,
-        candidates: impl Iterator<Item = &'a Waiting>,
-        limits: Limits,
-    ) -> Forming {
-        let Riding { line, begin, counted, room } = riding;
-        let (plan, units) = (launch.plan, self.units(line));
-        let mut tightest: Option<Moment> = None;
-        let mut passed_over: Vec<TenantId> = Vec::new();
-        // Whoever finds no place is looked at in vain: not much more often than there are places.
-        let looks = 2 * (limits.max_lanes as usize + limits.max_items as usize);
-        for waiting in candidates.take(looks) {
-            if launch.is_full(limits) {
+    /// Seats requests of a plan in order while the launch fits into the room and keeps the tightest deadline of those it seats.
+    fn fill(&self, mut filling: Filling, mut candidates: impl Iterator<Item = Key>) -> Forming {
+        // Once all lanes are taken nearly everybody is looked at in vain, and every look costs as much as a lane may.
+        let mut in_vain = 2 * filling.limits.max_lanes;
+        let mut keys = Vec::with_capacity(AT_ONCE);
+        let mut riders: Vec<(Rider, Option<Moment>)> = Vec::with_capacity(AT_ONCE);
+        while !filling.is_full() {
+            keys.clear();
+            while keys.len() < AT_ONCE && in_vain > 0 {
+                match candidates.next() {
+                    Some(key) if filling.may_seat(key.tenant) => keys.push(key),
+                    Some(_) => in_vain -= 1,
+                    None => break,
+                }
+            }
+            riders.clear();
+            let read = |key: &Key| self.queues.get(key.ticket).map(|waiting| (waiting.rider, waiting.due));
+            riders.extend(keys.iter().filter_map(read));
+            for &(rider, due) in &riders {
+                match self.board(&mut filling, rider, due) {
+                    Boarded::Yes => {}
+                    Boarded::PassedOver => in_vain = in_vain.saturating_sub(1),
+                    Boarded::NoFurther => return filling.launch,
+                }
+            }
+            if keys.is_empty() {
                 break;
             }
-            // A tenant whose earlier request found no seat waits with all of them: order is kept.
-            if passed_over.contains(&waiting.whose.tenant) {
-                continue;
-            }
-            let Some((seat, size)) = launch.seat(waiting.rider, limits) else {
-                passed_over.push(waiting.whose.tenant);
-                continue;
-            };
-            if room != Nanos::MAX && nanos(self.plans.cost_on(units, plan, size)) - counted > room.max(0) {
-                break;
-            }
-            let due = [tightest, waiting.due].into_iter().flatten().min();
-            // A deadline that is lost already binds nobody.
-            let kept = |due: Moment| {
-                let cost = self.plans.predict_on(units, plan, size);
-                cost.is_none_or(|cost| begin + cost <= due) || self.is_lost(riding, plan, due)
-            };
-            if !launch.is_empty() && !due.is_none_or(kept) {
-                break;
-            }
-            launch.add(waiting.rider, seat, limits);
-            tightest = due;
         }
-        launch
+        filling.launch
     }
 
-    fn is_lost(&self, riding: Riding, plan: PlanIx, due: Moment) -> bool {
-        let one = Size { lanes: 1, items: 1 };
-        let cost: Duration = self.plans.predict_on(self.units(riding.line), plan, one).unwrap_or_default();
-        riding.begin + cost > due
+    /// Seats one rider, if it finds a place. Where nothing is promised the first one always goes: whatever it leads, it leads alone if it must.
+    fn board(&self, filling: &mut Filling, rider: Rider, due: Option<Moment>) -> Boarded {
+        if filling.is_full() {
+            return Boarded::NoFurther;
+        }
+        let Some((seat, size)) = filling.seat(rider) else { return Boarded::PassedOver };
+        let (plan, Riding { line, begin, counted, room }) = (filling.launch.plan, filling.riding);
+        let units = self.units(line);
+        if room != Nanos::MAX && nanos(self.plans.cost_on(units, plan, size)) - counted > room.max(0) {
+            return Boarded::NoFurther;
+        }
+        let due = [filling.tightest, due].into_iter().flatten().min();
+        // A deadline that is lost already binds nobody.
+        let kept = |due: Moment| {
+            let cost = self.plans.predict_on(units, plan, size);
+            cost.is_none_or(|cost| begin + cost <= due)
+                || begin + self.alone(plan, line, NonZeroU32::MIN) > due
+        };
+        if !filling.launch.is_empty() && !due.is_none_or(kept) {
+            return Boarded::NoFurther;
+        }
+        filling.add(rider, seat);
+        filling.tightest = due;
+        Boarded::Yes
+    }
+
+    /// What a launch of one lane takes on a line, as far as that is known.
+    fn alone(&self, plan: PlanIx, line: usize, items: NonZeroU32) -> Duration {
+        self.plans.predict_on(self.units(line), plan, Size::one_lane(items)).unwrap_or_default()
     }
 }

@@ -7,8 +7,9 @@
 use crate::cost::Size;
 use crate::launch::LanePlan;
 use crate::plans::PlanIx;
+use crate::queues::Ticket;
 use std::num::NonZeroU32;
-use tessera_core::{RequestId, TenantId};
+use tessera_core::{Moment, RequestId, TenantId};
 
 /// How large a launch may be, and whether lanes take more than one request.
 #[derive(Clone, Copy, Debug)]
@@ -22,22 +23,40 @@ pub(crate) struct Limits {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rider {
     pub(crate) request: RequestId,
+    pub(crate) ticket: Ticket,
     pub(crate) tenant: TenantId,
     pub(crate) items: NonZeroU32,
     pub(crate) batchable: bool,
 }
 
+/// Flat, with room for all: a launch is formed while the device waits, and what each lane would allocate takes longer than all the rest.
 #[derive(Clone, Debug)]
 pub(crate) struct Forming {
     pub(crate) plan: PlanIx,
+    /// The tightest due of those that are promised to be in it.
+    pub(crate) promised: Option<Moment>,
     lanes: Vec<Lane>,
+    /// Everybody aboard, in the order in which they came.
+    seated: Vec<Seated>,
     items: u32,
+    /// Lanes that are open.
+    open: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Lane {
-    plan: LanePlan,
+    tenant: TenantId,
+    requests: u32,
+    items: u32,
     open: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seated {
+    lane: u32,
+    ticket: Ticket,
+    request: RequestId,
+    items: NonZeroU32,
 }
 
 /// Where a rider would sit.
@@ -49,7 +68,14 @@ pub(crate) enum Seat {
 
 impl Forming {
     pub(crate) fn new(plan: PlanIx) -> Forming {
-        Forming { plan, lanes: Vec::new(), items: 0 }
+        Forming { plan, promised: None, lanes: Vec::new(), seated: Vec::new(), items: 0, open: 0 }
+    }
+
+    /// Makes room for as many as may come.
+    pub(crate) fn reserve(&mut self, limits: Limits) {
+        let places = if limits.tenant_batching { limits.max_items } else { limits.max_lanes };
+        self.lanes.reserve_exact((limits.max_lanes as usize).saturating_sub(self.lanes.len()));
+        self.seated.reserve_exact((places as usize).saturating_sub(self.seated.len()));
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -63,7 +89,7 @@ impl Forming {
     /// Whether no further rider finds a place, whoever it is.
     pub(crate) fn is_full(&self, limits: Limits) -> bool {
         let no_lane = self.lanes.len() as u32 >= limits.max_lanes;
-        self.items >= limits.max_items || (no_lane && !self.lanes.iter().any(|lane| lane.open))
+        self.items >= limits.max_items || (no_lane && self.open == 0)
     }
 
     /// Whether no other tenant finds a place.
@@ -73,57 +99,88 @@ impl Forming {
 
     /// Where `rider` would sit, and how large the launch would be. Costs a look at every lane.
     pub(crate) fn seat(&self, rider: Rider, limits: Limits) -> Option<(Seat, Size)> {
+        let open = |lane: &Lane| lane.open && lane.tenant == rider.tenant;
+        self.seat_beside(self.lanes.iter().position(open), rider, limits)
+    }
+
+    /// Where a rider would sit whose tenant has this lane open, or none.
+    pub(crate) fn seat_beside(
+        &self,
+        open: Option<usize>,
+        rider: Rider,
+        limits: Limits,
+    ) -> Option<(Seat, Size)> {
         let items = self.items.checked_add(rider.items.get()).filter(|&items| items <= limits.max_items)?;
         let lanes = self.lanes.len() as u32;
         let joins = limits.tenant_batching && rider.batchable;
-        let open = |lane: &Lane| lane.open && lane.plan.tenant == rider.tenant;
-        if let Some(lane) = joins.then(|| self.lanes.iter().position(open)).flatten() {
+        if let Some(lane) = open.filter(|_| joins) {
             return Some((Seat::Lane(lane), Size { lanes, items }));
         }
         (lanes < limits.max_lanes).then_some((Seat::NewLane, Size { lanes: lanes + 1, items }))
     }
 
-    pub(crate) fn add(&mut self, rider: Rider, seat: Seat, limits: Limits) {
-        self.items += rider.items.get();
-        let place = (rider.request, rider.items);
-        match seat {
-            Seat::Lane(lane) => {
-                let plan = &mut self.lanes[lane].plan;
-                plan.items += rider.items.get();
-                plan.requests.push(place);
+    /// Says whether the rider's lane is open to others of its tenant.
+    pub(crate) fn add(&mut self, rider: Rider, seat: Seat, limits: Limits) -> bool {
+        let Rider { request, ticket, tenant, items, batchable } = rider;
+        let number = match seat {
+            Seat::Lane(lane) => lane,
+            Seat::NewLane => {
+                let open = limits.tenant_batching && batchable;
+                self.open += u32::from(open);
+                self.lanes.push(Lane { tenant, requests: 0, items: 0, open });
+                self.lanes.len() - 1
             }
-            Seat::NewLane => self.lanes.push(Lane {
-                plan: LanePlan { tenant: rider.tenant, requests: vec![place], items: rider.items.get() },
-                open: limits.tenant_batching && rider.batchable,
-            }),
-        }
+        };
+        self.items += items.get();
+        self.seated.push(Seated { lane: number as u32, ticket, request, items });
+        let lane = &mut self.lanes[number];
+        lane.requests += 1;
+        lane.items += items.get();
+        lane.open
     }
 
     /// Takes a request's place away, and its lane when nobody else is in it.
-    pub(crate) fn remove(&mut self, request: RequestId) {
-        let seated = |lane: &Lane| lane.plan.requests.iter().position(|(other, _)| *other == request);
-        let found = self.lanes.iter().enumerate().find_map(|(at, lane)| Some((at, seated(lane)?)));
-        let Some((at, seat)) = found else { return };
-        let lane = &mut self.lanes[at].plan;
-        let (_, items) = lane.requests.remove(seat);
+    pub(crate) fn remove(&mut self, rider: Rider) {
+        let Some(at) = self.seated.iter().position(|seated| seated.ticket == rider.ticket) else { return };
+        let Seated { lane: number, items, .. } = self.seated.remove(at);
+        let lane = &mut self.lanes[number as usize];
+        lane.requests -= 1;
         lane.items -= items.get();
         self.items -= items.get();
-        if lane.requests.is_empty() {
-            self.lanes.remove(at);
+        if lane.requests == 0 {
+            self.open -= u32::from(self.lanes.remove(number as usize).open);
+            let behind = self.seated.iter_mut().filter(|seated| seated.lane > number);
+            behind.for_each(|seated| seated.lane -= 1);
         }
+    }
+
+    /// Lanes that take more requests of their tenants.
+    pub(crate) fn open_lanes(&self) -> impl Iterator<Item = (usize, TenantId)> {
+        let lanes = self.lanes.iter().enumerate();
+        lanes.filter(|(_, lane)| lane.open).map(|(at, lane)| (at, lane.tenant))
     }
 
     /// Each lane's tenant and how many requests are in it.
     pub(crate) fn riders_by_lane(&self) -> impl Iterator<Item = (TenantId, u32)> {
-        self.lanes.iter().map(|lane| (lane.plan.tenant, lane.plan.requests.len() as u32))
+        self.lanes.iter().map(|lane| (lane.tenant, lane.requests))
     }
 
-    pub(crate) fn requests(&self) -> impl Iterator<Item = RequestId> {
-        self.lanes.iter().flat_map(|lane| lane.plan.requests.iter().map(|(request, _)| *request))
+    /// Everybody aboard.
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = Ticket> {
+        self.seated.iter().map(|seated| seated.ticket)
     }
 
-    pub(crate) fn into_lanes(self) -> Vec<LanePlan> {
-        self.lanes.into_iter().map(|lane| lane.plan).collect()
+    /// The lanes, and everybody aboard, lane by lane.
+    pub(crate) fn into_lanes(mut self) -> (Vec<LanePlan>, Vec<Ticket>) {
+        self.seated.sort_by_key(|seated| seated.lane);
+        let mut seated = self.seated.iter().map(|seated| (seated.request, seated.items));
+        let lane = |Lane { tenant, requests, items, .. }: Lane| LanePlan {
+            tenant,
+            requests: seated.by_ref().take(requests as usize).collect(),
+            items,
+        };
+        let lanes = self.lanes.into_iter().map(lane).collect();
+        (lanes, self.seated.iter().map(|seated| seated.ticket).collect())
     }
 }
 
@@ -135,7 +192,13 @@ mod tests {
 
     fn rider(request: u64, tenant: u64, items: u32) -> Rider {
         let items = NonZeroU32::new(items).expect("items");
-        Rider { request: RequestId(request), tenant: TenantId(tenant), items, batchable: true }
+        Rider {
+            request: RequestId(request),
+            ticket: Ticket(request as u32),
+            tenant: TenantId(tenant),
+            items,
+            batchable: true,
+        }
     }
 
     fn board(launch: &mut Forming, rider: Rider, limits: Limits) -> bool {

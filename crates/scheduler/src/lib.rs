@@ -29,7 +29,9 @@ mod plans;
 mod promises;
 mod queues;
 mod scheduler;
+mod shelf;
 pub mod sim;
+mod slab;
 mod space;
 mod timeline;
 

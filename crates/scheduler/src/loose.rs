@@ -6,14 +6,16 @@
 //! A request is *urgent* from the moment its patience ends, or from its latest start where it has a deadline; a
 //! tenant's later request of the same plan is never more urgent than its earlier, so their order is kept.
 
-use crate::fairness::VirtualTime;
+use crate::fairness::{Standing, VirtualTime};
 use crate::plans::PlanIx;
+use crate::queues::{Key, Ticket};
+use crate::shelf::{Keys, Shelf};
+use crate::slab::Slab;
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use tessera_core::{IdMap, Moment, OwnerId, RequestId, TenantId};
-
-/// Where a loose request stands: urgency, then arrival.
-type Key = (Moment, u64, RequestId);
+use std::num::NonZeroU32;
+use tessera_core::{IdMap, Moment, OwnerId, TenantId};
 
 /// Whose request it is and what it runs.
 #[derive(Clone, Copy, Debug)]
@@ -25,110 +27,188 @@ pub(crate) struct Whose {
 
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
-    shelves: BTreeMap<(OwnerId, PlanIx), BTreeSet<Key>>,
-    /// Every request of an owner, whatever it runs.
-    of_owner: IdMap<OwnerId, BTreeSet<Key>>,
+    /// One owner's requests of one plan.
+    shelves: Slab<Shelf>,
+    of_owner: IdMap<OwnerId, OfOwner>,
     owners: BTreeSet<(VirtualTime, OwnerId)>,
-    plans: BTreeMap<PlanIx, BTreeSet<(VirtualTime, OwnerId)>>,
+    /// Whose requests there are of a plan.
+    plans: Plans,
     /// How many loose requests a tenant has of a plan, and how urgent the last is.
     flows: IdMap<(TenantId, PlanIx), (u32, Moment)>,
 }
 
+#[derive(Debug, Default)]
+struct OfOwner {
+    /// Every request of the owner, whatever it runs.
+    requests: BTreeSet<Key>,
+    /// In order of plans; mostly one, or few.
+    shelves: Vec<(PlanIx, u32)>,
+}
+
+/// A shelf as its plan lists it: what must be known to take the first request off it.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    place: u32,
+    /// The owner's.
+    weight: u64,
+    first: Key,
+}
+
 impl Loose {
     /// Puts a request in; returns the urgency it got, to be passed to `remove`.
-    pub(crate) fn insert(&mut self, whose: Whose, (urgency, seq, request): Key, v: VirtualTime) -> Moment {
-        let flow = self.flows.entry((whose.tenant, whose.plan)).or_insert((0, urgency));
-        *flow = (flow.0 + 1, flow.1.max(urgency));
-        let key = (flow.1, seq, request);
-        self.shelves.entry((whose.owner, whose.plan)).or_default().insert(key);
-        self.of_owner.entry(whose.owner).or_default().insert(key);
-        self.owners.insert((v, whose.owner));
-        self.plans.entry(whose.plan).or_default().insert((v, whose.owner));
-        key.0
+    pub(crate) fn insert(&mut self, whose: Whose, mut key: Key, Standing { v, weight }: Standing) -> Moment {
+        let Whose { owner, tenant, plan } = whose;
+        let flow = self.flows.entry((tenant, plan)).or_insert((0, key.urgency));
+        *flow = (flow.0 + 1, flow.1.max(key.urgency));
+        key.urgency = flow.1;
+        let of_owner = self.of_owner.entry(owner).or_default();
+        if of_owner.requests.is_empty() {
+            self.owners.insert((v, owner));
+        }
+        of_owner.requests.insert(key);
+        match of_owner.shelves.binary_search_by_key(&plan, |(plan, _)| *plan) {
+            Ok(at) => {
+                let place = of_owner.shelves[at].1;
+                let requests = self.shelves.get_mut(place).expect("a listed shelf is kept");
+                requests.insert(key);
+                if requests.first() == Some(key) {
+                    listed(&mut self.plans, plan, (v, owner)).first = key;
+                }
+            }
+            Err(at) => {
+                let mut requests = Shelf::default();
+                requests.insert(key);
+                let place = self.shelves.insert(requests);
+                of_owner.shelves.insert(at, (plan, place));
+                let shelf = Listed { place, weight, first: key };
+                self.plans.entry(plan).or_default().insert((v, owner), shelf);
+            }
+        }
+        key.urgency
     }
 
     pub(crate) fn remove(&mut self, whose: Whose, key: Key, v: VirtualTime) {
-        let flow = self.flows.get_mut(&(whose.tenant, whose.plan)).expect("a loose request is in a flow");
+        let Whose { owner, tenant, plan } = whose;
+        let flow = self.flows.get_mut(&(tenant, plan)).expect("a loose request is in a flow");
         flow.0 -= 1;
         if flow.0 == 0 {
-            self.flows.remove(&(whose.tenant, whose.plan));
+            self.flows.remove(&(tenant, plan));
         }
-        let all = self.of_owner.get_mut(&whose.owner).expect("a loose request is with its owner");
-        all.remove(&key);
-        if all.is_empty() {
-            self.of_owner.remove(&whose.owner);
-            self.owners.remove(&(v, whose.owner));
+        let of_owner = self.of_owner.get_mut(&owner).expect("a loose request is with its owner");
+        of_owner.requests.remove(&key);
+        let at = of_owner.shelves.binary_search_by_key(&plan, |(plan, _)| *plan);
+        let at = at.expect("a loose request is on a shelf");
+        let place = of_owner.shelves[at].1;
+        let requests = self.shelves.get_mut(place).expect("a listed shelf is kept");
+        requests.remove(key);
+        match requests.first() {
+            Some(first) if first > key => listed(&mut self.plans, plan, (v, owner)).first = first,
+            Some(_) => {}
+            None => {
+                self.shelves.remove(place);
+                of_owner.shelves.remove(at);
+                let owners = self.plans.get_mut(&plan).expect("a shelf's plan is listed");
+                owners.remove(&(v, owner));
+                if owners.is_empty() {
+                    self.plans.remove(&plan);
+                }
+            }
         }
-        let shelf = self.shelves.get_mut(&(whose.owner, whose.plan)).expect("a loose request is on a shelf");
-        shelf.remove(&key);
-        if !shelf.is_empty() {
-            return;
-        }
-        self.shelves.remove(&(whose.owner, whose.plan));
-        let plan = self.plans.get_mut(&whose.plan).expect("a shelf's plan is listed");
-        plan.remove(&(v, whose.owner));
-        if plan.is_empty() {
-            self.plans.remove(&whose.plan);
+        if of_owner.requests.is_empty() {
+            self.of_owner.remove(&owner);
+            self.owners.remove(&(v, owner));
         }
     }
 
     /// The owner's virtual time moved.
     pub(crate) fn moved(&mut self, owner: OwnerId, from: VirtualTime, to: VirtualTime) {
-        if self.owners.remove(&(from, owner)) {
-            self.owners.insert((to, owner));
-            let listed: Vec<PlanIx> = self.plans_of(owner).collect();
-            for plan in listed {
-                let owners = self.plans.get_mut(&plan).expect("a shelf's plan is listed");
-                owners.remove(&(from, owner));
-                owners.insert((to, owner));
-            }
+        let Some(of_owner) = self.of_owner.get(&owner) else { return };
+        if from == to {
+            return;
+        }
+        self.owners.remove(&(from, owner));
+        self.owners.insert((to, owner));
+        for (plan, _) in &of_owner.shelves {
+            let owners = self.plans.get_mut(plan).expect("a shelf's plan is listed");
+            let shelf = owners.remove(&(from, owner)).expect("a shelf is listed");
+            owners.insert((to, owner), shelf);
+        }
+    }
+
+    /// The owner's weight may have changed.
+    pub(crate) fn weighed(&mut self, owner: OwnerId, Standing { v, weight }: Standing) {
+        let Some(of_owner) = self.of_owner.get(&owner) else { return };
+        for (plan, _) in &of_owner.shelves {
+            listed(&mut self.plans, *plan, (v, owner)).weight = weight;
         }
     }
 
     /// The next request by fairness: the most urgent of the owner that has had least.
-    pub(crate) fn next(&self) -> Option<RequestId> {
+    pub(crate) fn next(&self) -> Option<Ticket> {
         let &(_, owner) = self.owners.first()?;
-        self.of_owner.get(&owner)?.first().map(|key| key.2)
+        self.of_owner.get(&owner)?.requests.first().map(|key| key.ticket)
     }
 
     /// The next request by fairness of the plans that `of` names; a look at every plan.
-    pub(crate) fn next_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<RequestId> {
+    pub(crate) fn next_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<Ticket> {
         let firsts = self.plans.iter().filter(|(plan, _)| of(**plan));
-        let next = firsts.filter_map(|(plan, owners)| Some((owners.first()?, *plan))).min()?;
-        self.shelves.get(&(next.0.1, next.1))?.first().map(|key| key.2)
+        let firsts = firsts.filter_map(|(plan, owners)| Some((owners.first_key_value()?, *plan)));
+        let ((_, shelf), _) = firsts.min_by_key(|((owner, _), plan)| (**owner, *plan))?;
+        Some(shelf.first.ticket)
     }
 
-    /// A plan's requests by fairness. Each one taken moves its owner on by what `step` says it costs.
+    /// A plan's requests by fairness. Each one taken moves its owner, of some weight, on by what `step` says that so many items cost.
     pub(crate) fn of_plan<'a>(
         &'a self,
         plan: PlanIx,
-        step: impl Fn(OwnerId, RequestId) -> VirtualTime + 'a,
-    ) -> impl Iterator<Item = RequestId> + 'a {
-        let mut fresh = self.plans.get(&plan).into_iter().flatten().copied().peekable();
-        let mut again: BinaryHeap<Reverse<(VirtualTime, OwnerId)>> = BinaryHeap::new();
-        let mut shelves: BTreeMap<OwnerId, std::collections::btree_set::Iter<'a, Key>> = BTreeMap::new();
+        mut step: impl FnMut(u64, NonZeroU32) -> VirtualTime + 'a,
+    ) -> impl Iterator<Item = Key> + 'a {
+        let mut fresh = self.plans.get(&plan).into_iter().flatten().peekable();
+        // Owners that were asked before, by their place in `taken`. No two are equal, so the place decides nothing.
+        let mut again: BinaryHeap<Reverse<(VirtualTime, OwnerId, u32)>> = BinaryHeap::new();
+        let mut taken: Vec<(Listed, Option<u32>)> = Vec::new();
+        let mut rests: Vec<Keys<'a>> = Vec::new();
         std::iter::from_fn(move || {
             loop {
-                let back = again.peek().map(|Reverse(entry)| *entry);
-                let (v, owner) = match (fresh.peek().copied(), back) {
-                    (Some(first), Some(second)) if second < first => again.pop()?.0,
-                    (Some(_), _) => fresh.next()?,
-                    (None, Some(_)) => again.pop()?.0,
-                    (None, None) => return None,
+                let asked = again.peek().map(|Reverse((v, owner, _))| (*v, *owner));
+                if let Some(((v, owner), shelf)) =
+                    fresh.next_if(|((v, owner), _)| asked.is_none_or(|asked| (*v, *owner) < asked))
+                {
+                    let next = v + step(shelf.weight, shelf.first.items);
+                    again.push(Reverse((next, *owner, taken.len() as u32)));
+                    taken.push((*shelf, None));
+                    return Some(shelf.first);
+                }
+                let mut back = again.peek_mut()?;
+                let (shelf, rest) = &mut taken[back.0.2 as usize];
+                let rest = match rest {
+                    Some(rest) => rest,
+                    // The first was taken as the plan lists it.
+                    None => {
+                        let mut all = self.shelves.get(shelf.place)?.iter();
+                        all.next();
+                        rests.push(all);
+                        rest.insert(rests.len() as u32 - 1)
+                    }
                 };
-                let shelf = shelves.entry(owner).or_insert_with(|| self.shelves[&(owner, plan)].iter());
-                if let Some(&(_, _, request)) = shelf.next() {
-                    again.push(Reverse((v + step(owner, request), owner)));
-                    return Some(request);
+                match rests[*rest as usize].next() {
+                    Some(key) => {
+                        back.0.0 += step(shelf.weight, key.items);
+                        return Some(key);
+                    }
+                    None => drop(PeekMut::pop(back)),
                 }
             }
         })
     }
+}
 
-    fn plans_of(&self, owner: OwnerId) -> impl Iterator<Item = PlanIx> {
-        let shelves = self.shelves.range((owner, PlanIx(0))..=(owner, PlanIx(u32::MAX)));
-        shelves.map(|((_, plan), _)| *plan)
-    }
+type Plans = IdMap<PlanIx, BTreeMap<(VirtualTime, OwnerId), Listed>>;
+
+/// The shelf of an owner as its plan lists it.
+fn listed(plans: &mut Plans, plan: PlanIx, owner: (VirtualTime, OwnerId)) -> &mut Listed {
+    let owners = plans.get_mut(&plan).expect("a shelf's plan is listed");
+    owners.get_mut(&owner).expect("a shelf is listed")
 }
 
 #[cfg(test)]
@@ -141,46 +221,51 @@ mod tests {
         Whose { owner: OwnerId(owner), tenant: TenantId(owner), plan: PLAN }
     }
 
-    fn key(urgency: u64, request: u64) -> Key {
-        (Moment(urgency), request, RequestId(request))
+    fn key(urgency: u64, number: u64) -> Key {
+        let ticket = Ticket(number as u32);
+        Key { urgency: Moment(urgency), number, ticket, items: NonZeroU32::MIN, tenant: TenantId(number) }
+    }
+
+    fn at(v: VirtualTime) -> Standing {
+        Standing { v, weight: 1 }
     }
 
     #[test]
     fn the_owner_that_had_least_is_next_whoever_came_first() {
         let mut loose = Loose::default();
-        loose.insert(whose(1), key(1, 1), 50);
-        loose.insert(whose(2), key(9, 2), 40);
-        assert_eq!(loose.next(), Some(RequestId(2)));
+        loose.insert(whose(1), key(1, 1), at(50));
+        loose.insert(whose(2), key(9, 2), at(40));
+        assert_eq!(loose.next(), Some(Ticket(2)));
         loose.moved(OwnerId(2), 40, 60);
-        assert_eq!(loose.next(), Some(RequestId(1)));
+        assert_eq!(loose.next(), Some(Ticket(1)));
     }
 
     #[test]
     fn a_launch_is_filled_from_the_owners_in_turn() {
         let mut loose = Loose::default();
         for request in 1..=4 {
-            loose.insert(whose(1), key(request, request), 0);
+            loose.insert(whose(1), key(request, request), at(0));
         }
-        loose.insert(whose(2), key(5, 5), 0);
-        loose.insert(whose(3), key(6, 6), 15);
-        let order: Vec<u64> = loose.of_plan(PLAN, |_, _| 10).map(|request| request.0).collect();
+        loose.insert(whose(2), key(5, 5), at(0));
+        loose.insert(whose(3), key(6, 6), at(15));
+        let order: Vec<u32> = loose.of_plan(PLAN, |_, _| 10).map(|key| key.ticket.0).collect();
         assert_eq!(order, [1, 5, 2, 6, 3, 4]);
     }
 
     #[test]
     fn a_later_request_of_a_tenant_is_never_more_urgent_than_its_earlier() {
         let mut loose = Loose::default();
-        loose.insert(whose(1), key(100, 1), 0);
-        let urgency = loose.insert(whose(1), key(5, 2), 0);
+        loose.insert(whose(1), key(100, 1), at(0));
+        let urgency = loose.insert(whose(1), key(5, 2), at(0));
         assert_eq!(urgency, Moment(100));
-        assert_eq!(loose.next(), Some(RequestId(1)));
+        assert_eq!(loose.next(), Some(Ticket(1)));
     }
 
     #[test]
     fn what_is_removed_leaves_nothing_behind() {
         let mut loose = Loose::default();
-        let urgency = loose.insert(whose(1), key(1, 1), 7);
-        loose.remove(whose(1), (urgency, 1, RequestId(1)), 7);
+        let urgency = loose.insert(whose(1), key(1, 1), at(7));
+        loose.remove(whose(1), Key { urgency, ..key(1, 1) }, 7);
         assert!(loose.owners.is_empty() && loose.plans.is_empty() && loose.flows.is_empty());
         assert!(loose.shelves.is_empty() && loose.of_owner.is_empty());
     }

@@ -17,11 +17,12 @@
 use crate::cost::Size;
 use crate::forming::{Forming, Limits, Rider, Seat};
 use crate::plans::PlanIx;
+use crate::queues::Ticket;
 use crate::timeline::{Nanos, Place, Timeline, nanos};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
-use tessera_core::{IdMap, Moment, RequestId, TenantId};
+use tessera_core::{IdMap, Moment, TenantId};
 
 /// Names a planned launch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,7 +39,7 @@ pub(crate) struct Booking {
     line: usize,
     place: Place,
     /// The requests' dues, at most as many as a launch has items.
-    dues: Vec<(RequestId, Moment)>,
+    dues: Vec<(Ticket, Moment)>,
 }
 
 impl Booking {
@@ -48,7 +49,7 @@ impl Booking {
     }
 
     /// The requests and when each is due.
-    pub(crate) fn dues(&self) -> &[(RequestId, Moment)] {
+    pub(crate) fn dues(&self) -> &[(Ticket, Moment)] {
         &self.dues
     }
 }
@@ -197,7 +198,7 @@ impl Promises {
     fn seat(&mut self, number: u64, wish: Wish, seat: Seat, limits: Limits, cost: Duration) {
         let booking = self.bookings.get_mut(&number).expect("who joins has found it");
         booking.launch.add(wish.rider, seat, limits);
-        booking.dues.push((wish.rider.request, wish.due));
+        booking.dues.push((wish.rider.ticket, wish.due));
         booking.cost = cost;
         let (place, line) = (booking.place, booking.line);
         self.lines[line].change(place, cost, booking.due());
@@ -238,7 +239,7 @@ impl Promises {
             self.next += 1;
             launch.add(wish.rider, seat, limits);
             let open = !launch.has_all_lanes(limits);
-            let dues = vec![(wish.rider.request, wish.due)];
+            let dues = vec![(wish.rider.ticket, wish.due)];
             self.bookings.insert(number, Booking { launch, cost, arrived: wish.arrived, line, place, dues });
             self.lines[line].insert(place, cost, wish.due);
             if open {
@@ -266,8 +267,8 @@ impl Promises {
             self.take(booking);
             return;
         }
-        found.launch.remove(rider.request);
-        found.dues.retain(|(request, _)| *request != rider.request);
+        found.launch.remove(rider);
+        found.dues.retain(|(ticket, _)| *ticket != rider.ticket);
         // Never more than before: what a line counts on does not grow because somebody left.
         found.cost = cost(found.launch.size(), found.line).min(found.cost);
         let (plan, place, line, cost, due) =
@@ -363,11 +364,9 @@ impl Promises {
         true
     }
 
-    /// Takes every launch away, and says whose requests they were.
-    pub(crate) fn clear(&mut self) -> Vec<RequestId> {
-        let mut requests: Vec<RequestId> =
-            self.bookings.values().flat_map(|booking| booking.launch.requests()).collect();
-        requests.sort_unstable();
+    /// Takes every launch away, and says who had a place in one, in no order.
+    pub(crate) fn clear(&mut self) -> Vec<Ticket> {
+        let requests = self.bookings.values().flat_map(|booking| booking.launch.tickets()).collect();
         *self = Promises { next: self.next, ..Promises::new(self.lines.len()) };
         requests
     }

@@ -1,22 +1,34 @@
 //! Requests that wait, under every order in which they are asked for.
 //!
+//! ```text
+//!   request ─▶ ticket ─▶ what is known of it       a ticket is a place in a slab: orders hold tickets, and only the outside says ids
+//!   orders:  its tenant's, its plan's by urgency, its owner's (`loose`), by due
+//! ```
 //! One home for "who waits": a request is put in and taken out here, and its tenant's bounds, its plan's order of urgency, its
 //! owner's place in the fair order and its deadline follow. A request with a promise stands in a line instead (`promises`), and not in the
-//! orders of those that wait *loose*.
+//! orders of those that wait *loose*. One that was launched keeps its ticket until it has ended.
 
-use crate::fairness::Owners;
+use crate::fairness::{Owners, VirtualTime};
 use crate::forming::Rider;
 use crate::loose::{Loose, Whose};
 use crate::plans::PlanIx;
 use crate::promises::BookingId;
+use crate::slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
-use tessera_core::{Bytes, IdMap, Moment, RequestId, TenantId};
+use tessera_core::{Bytes, IdMap, Moment, OwnerId, RequestId, TenantId};
 
-/// A request that waits.
-#[derive(Clone, Debug)]
+/// Names a request from its arrival to its end; used again afterwards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Ticket(pub(crate) u32);
+
+/// A request that waits or runs: two lines of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub(crate) struct Waiting {
-    pub(crate) whose: Whose,
+    pub(crate) owner: OwnerId,
+    pub(crate) plan: PlanIx,
     pub(crate) rider: Rider,
     pub(crate) bytes: Bytes,
     pub(crate) arrived: Moment,
@@ -30,6 +42,8 @@ pub(crate) struct Waiting {
     pub(crate) booked: Option<BookingId>,
     /// Device time that was counted for its owner in advance.
     pub(crate) committed: Duration,
+    /// Whether it waits no more, but is in a launch.
+    pub(crate) runs: bool,
 }
 
 /// What one tenant has waiting.
@@ -39,7 +53,34 @@ pub(crate) struct Depth {
     pub(crate) bytes: Bytes,
 }
 
-type Key = (Moment, u64, RequestId);
+/// Where a loose request stands: urgency, then arrival. With it is what decides whether it finds a place, and what that costs its owner: most of
+/// those that are looked at find none, and nothing more of them is read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Key {
+    pub(crate) urgency: Moment,
+    pub(crate) number: u64,
+    pub(crate) ticket: Ticket,
+    pub(crate) items: NonZeroU32,
+    pub(crate) tenant: TenantId,
+}
+
+impl Waiting {
+    pub(crate) fn whose(&self) -> Whose {
+        Whose { owner: self.owner, tenant: self.rider.tenant, plan: self.plan }
+    }
+
+    fn key(&self) -> Key {
+        let Waiting { urgency, number, rider, .. } = *self;
+        Key { urgency, number, ticket: rider.ticket, items: rider.items, tenant: rider.tenant }
+    }
+}
+
+/// The requests of one tenant, in order of arrival.
+#[derive(Debug, Default)]
+struct OfTenant {
+    depth: Depth,
+    requests: BTreeSet<(u64, Ticket)>,
+}
 
 /// The loose requests of one plan.
 #[derive(Debug, Default)]
@@ -51,138 +92,157 @@ struct OfPlan {
 /// Everything that waits.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
-    waiting: IdMap<RequestId, Waiting>,
-    depths: IdMap<TenantId, Depth>,
-    by_tenant: BTreeMap<TenantId, BTreeSet<(u64, RequestId)>>,
+    requests: Slab<Waiting>,
+    /// Those that wait and those that run.
+    tickets: IdMap<RequestId, Ticket>,
+    waiting: usize,
+    by_tenant: BTreeMap<TenantId, OfTenant>,
     by_urgency: BTreeSet<Key>,
     by_plan: BTreeMap<PlanIx, OfPlan>,
-    by_due: BTreeSet<(Moment, RequestId)>,
+    by_due: BTreeSet<(Moment, RequestId, Ticket)>,
     fair: Loose,
     arrivals: u64,
     /// Launched, and still under the orders: `tidy` takes them out.
-    leaving: Vec<Waiting>,
+    leaving: Vec<Ticket>,
 }
 
 impl Queues {
-    /// Puts a request in; its number and, of a loose one, its urgency are set here, the latter so that a tenant's requests of one plan keep their
-    /// order.
+    /// The ticket of the request that is put in next.
+    pub(crate) fn next_ticket(&self) -> Ticket {
+        Ticket(self.requests.next())
+    }
+
+    /// Puts a request in, with the ticket that was said to be next; its number and, of a loose one, its urgency are set here, the latter so that
+    /// a tenant's requests of one plan keep their order.
     pub(crate) fn insert(&mut self, mut request: Waiting, owners: &Owners) {
         self.arrivals += 1;
         request.number = self.arrivals;
-        let id = request.rider.request;
-        let depth = self.depths.entry(request.whose.tenant).or_default();
-        depth.requests += 1;
-        depth.bytes += request.bytes;
-        self.by_tenant.entry(request.whose.tenant).or_default().insert((request.number, id));
-        self.by_due.extend(request.due.map(|due| (due, id)));
+        let rider = request.rider;
+        let of_tenant = self.by_tenant.entry(rider.tenant).or_default();
+        of_tenant.depth.requests += 1;
+        of_tenant.depth.bytes += request.bytes;
+        of_tenant.requests.insert((request.number, rider.ticket));
+        self.by_due.extend(request.due.map(|due| (due, rider.request, rider.ticket)));
         if request.booked.is_none() {
             self.shelve(&mut request, owners);
         }
-        self.waiting.insert(id, request);
+        self.waiting += 1;
+        self.tickets.insert(rider.request, rider.ticket);
+        let place = self.requests.insert(request);
+        assert_eq!(place, rider.ticket.0, "a request comes in with the ticket that is next");
     }
 
     /// A request whose promise is gone waits loose from now on.
-    pub(crate) fn loosen(&mut self, id: RequestId, urgency: Moment, owners: &Owners) {
-        let Some(mut request) = self.waiting.remove(&id) else { return };
+    pub(crate) fn loosen(&mut self, ticket: Ticket, urgency: Moment, owners: &Owners) {
+        let Some(mut request) = self.get(ticket).copied() else { return };
         if request.booked.take().is_some() {
             request.urgency = urgency;
             self.shelve(&mut request, owners);
+            *self.requests.get_mut(ticket.0).expect("it was found above") = request;
         }
-        self.waiting.insert(id, request);
     }
 
     fn shelve(&mut self, request: &mut Waiting, owners: &Owners) {
-        let id = request.rider.request;
-        let v = owners.virtual_time(request.whose.owner);
-        request.urgency = self.fair.insert(request.whose, (request.urgency, request.number, id), v);
-        let key = (request.urgency, request.number, id);
+        request.urgency = self.fair.insert(request.whose(), request.key(), owners.standing(request.owner));
+        let key = request.key();
         self.by_urgency.insert(key);
-        let of_plan = self.by_plan.entry(request.whose.plan).or_default();
+        let of_plan = self.by_plan.entry(request.plan).or_default();
         of_plan.requests.insert(key);
         of_plan.items += u64::from(request.rider.items.get());
     }
 
-    /// Takes a request out. Its planned launch, if it has a place in one, is the caller's to tell. Nothing may be leaving.
-    pub(crate) fn remove(&mut self, id: RequestId, owners: &Owners) -> Option<Waiting> {
-        let request = self.waiting.remove(&id)?;
-        self.forget(&request, owners);
-        Some(request)
+    /// Takes a request out that waits. Its planned launch, if it has a place in one, is the caller's to tell. Nothing may be leaving.
+    pub(crate) fn remove(&mut self, ticket: Ticket, owners: &Owners) -> Option<Waiting> {
+        self.get(ticket)?;
+        self.forget(ticket, owners);
+        self.ended(ticket)
     }
 
     /// Takes a request out to be launched. The orders hear of it in `tidy`: a launch need not wait for a dozen trees to be mended for each of its
     /// requests, they can be while it runs.
-    pub(crate) fn launched(&mut self, id: RequestId) -> Option<&Waiting> {
-        let request = self.waiting.remove(&id)?;
-        self.leaving.push(request);
-        self.leaving.last()
+    pub(crate) fn launched(&mut self, ticket: Ticket) {
+        self.leaving.push(ticket);
     }
 
     /// Mends the orders. Must come before anything else is asked of them after a launch.
     pub(crate) fn tidy(&mut self, owners: &Owners) {
         let mut leaving = std::mem::take(&mut self.leaving);
-        leaving.drain(..).for_each(|request| self.forget(&request, owners));
+        for ticket in leaving.drain(..) {
+            self.forget(ticket, owners);
+        }
         self.leaving = leaving;
     }
 
-    fn forget(&mut self, request: &Waiting, owners: &Owners) {
-        let (id, tenant) = (request.rider.request, request.whose.tenant);
-        if let Some(depth) = self.depths.get_mut(&tenant) {
-            depth.requests -= 1;
-            depth.bytes -= request.bytes;
-            if depth.requests == 0 {
-                self.depths.remove(&tenant);
-            }
-        }
-        if let Some(requests) = self.by_tenant.get_mut(&tenant) {
-            requests.remove(&(request.number, id));
-            if requests.is_empty() {
-                self.by_tenant.remove(&tenant);
-            }
+    /// A request that ran, or was taken out, is over: nothing is known of it any more.
+    pub(crate) fn ended(&mut self, ticket: Ticket) -> Option<Waiting> {
+        let request = self.requests.remove(ticket.0)?;
+        self.tickets.remove(&request.rider.request);
+        Some(request)
+    }
+
+    /// A request waits no more.
+    fn forget(&mut self, ticket: Ticket, owners: &Owners) {
+        let request = self.requests.get_mut(ticket.0).expect("who waits is known");
+        request.runs = true;
+        let request = *request;
+        let Rider { request: id, tenant, .. } = request.rider;
+        self.waiting -= 1;
+        let of_tenant = self.by_tenant.get_mut(&tenant).expect("a request is with its tenant's");
+        of_tenant.depth.requests -= 1;
+        of_tenant.depth.bytes -= request.bytes;
+        of_tenant.requests.remove(&(request.number, ticket));
+        if of_tenant.requests.is_empty() {
+            self.by_tenant.remove(&tenant);
         }
         if let Some(due) = request.due {
-            self.by_due.remove(&(due, id));
+            self.by_due.remove(&(due, id, ticket));
         }
         if request.booked.is_none() {
-            self.unshelve(request, owners);
+            self.unshelve(&request, owners);
         }
     }
 
     fn unshelve(&mut self, request: &Waiting, owners: &Owners) {
-        let key = (request.urgency, request.number, request.rider.request);
-        self.fair.remove(request.whose, key, owners.virtual_time(request.whose.owner));
+        let key = request.key();
+        self.fair.remove(request.whose(), key, owners.virtual_time(request.owner));
         self.by_urgency.remove(&key);
-        let of_plan = self.by_plan.get_mut(&request.whose.plan).expect("a loose request is with its plan");
+        let of_plan = self.by_plan.get_mut(&request.plan).expect("a loose request is with its plan");
         of_plan.requests.remove(&key);
         of_plan.items -= u64::from(request.rider.items.get());
         if of_plan.requests.is_empty() {
-            self.by_plan.remove(&request.whose.plan);
+            self.by_plan.remove(&request.plan);
         }
     }
 
-    pub(crate) fn get(&self, id: RequestId) -> Option<&Waiting> {
-        self.waiting.get(&id)
+    /// A request that waits.
+    pub(crate) fn get(&self, ticket: Ticket) -> Option<&Waiting> {
+        self.requests.get(ticket.0).filter(|request| !request.runs)
     }
 
-    pub(crate) fn contains(&self, id: RequestId) -> bool {
-        self.waiting.contains_key(&id)
+    /// The ticket of a request that waits or runs.
+    pub(crate) fn ticket(&self, id: RequestId) -> Option<Ticket> {
+        self.tickets.get(&id).copied()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting - self.leaving.len()
     }
 
     pub(crate) fn depth(&self, tenant: TenantId) -> Depth {
-        let mut depth = self.depths.get(&tenant).copied().unwrap_or_default();
-        for gone in self.leaving.iter().filter(|gone| gone.whose.tenant == tenant) {
-            depth.requests -= 1;
-            depth.bytes -= gone.bytes;
+        let mut depth = self.by_tenant.get(&tenant).map(|of_tenant| of_tenant.depth).unwrap_or_default();
+        for gone in self.leaving.iter().filter_map(|ticket| self.get(*ticket)) {
+            if gone.rider.tenant == tenant {
+                depth.requests -= 1;
+                depth.bytes -= gone.bytes;
+            }
         }
         depth
     }
 
     /// A tenant's requests, in order of arrival.
     pub(crate) fn of_tenant(&self, tenant: TenantId) -> impl Iterator<Item = &Waiting> {
-        self.by_tenant.get(&tenant).into_iter().flatten().map(|(_, id)| &self.waiting[id])
+        let tickets = self.by_tenant.get(&tenant).into_iter().flat_map(|of_tenant| &of_tenant.requests);
+        tickets.filter_map(|(_, ticket)| self.get(*ticket))
     }
 
     /// Tenants with requests, in order of their ids, from the one after `last` round to `last`.
@@ -193,9 +253,8 @@ impl Queues {
     }
 
     /// A plan's loose requests, most urgent first.
-    pub(crate) fn of_plan(&self, plan: PlanIx) -> impl Iterator<Item = &Waiting> {
-        let of_plan = self.by_plan.get(&plan).into_iter().flat_map(|of_plan| &of_plan.requests);
-        of_plan.map(|(_, _, id)| &self.waiting[id])
+    pub(crate) fn of_plan(&self, plan: PlanIx) -> impl Iterator<Item = Key> {
+        self.by_plan.get(&plan).into_iter().flat_map(|of_plan| &of_plan.requests).copied()
     }
 
     /// Plans with loose requests and how many items each has waiting.
@@ -203,16 +262,21 @@ impl Queues {
         self.by_plan.iter().map(|(plan, of_plan)| (*plan, of_plan.items))
     }
 
+    /// How urgent the most urgent loose request is.
+    pub(crate) fn first_urgency(&self) -> Option<Moment> {
+        self.by_urgency.first().map(|key| key.urgency)
+    }
+
     /// The most urgent loose request of all.
     pub(crate) fn most_urgent(&self) -> Option<&Waiting> {
-        self.waiting.get(&self.by_urgency.first()?.2)
+        self.get(self.by_urgency.first()?.ticket)
     }
 
     /// The most urgent loose request of the plans that `of` names; a look at every plan.
     pub(crate) fn most_urgent_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<&Waiting> {
         let firsts = self.by_plan.iter().filter(|(plan, _)| of(**plan));
         let first = firsts.filter_map(|(_, of_plan)| of_plan.requests.first()).min()?;
-        self.waiting.get(&first.2)
+        self.get(first.ticket)
     }
 
     /// The loose requests by fairness between owners.
@@ -221,17 +285,22 @@ impl Queues {
     }
 
     /// An owner's virtual time moved.
-    pub(crate) fn owner_moved(&mut self, whose: tessera_core::OwnerId, from: u128, to: u128) {
-        self.fair.moved(whose, from, to);
+    pub(crate) fn owner_moved(&mut self, owner: OwnerId, from: VirtualTime, to: VirtualTime) {
+        self.fair.moved(owner, from, to);
+    }
+
+    /// An owner's weight may have changed.
+    pub(crate) fn owner_weighed(&mut self, owner: OwnerId, owners: &Owners) {
+        self.fair.weighed(owner, owners.standing(owner));
     }
 
     /// The earliest deadline of anything that waits.
     pub(crate) fn first_due(&self) -> Option<Moment> {
-        self.by_due.first().map(|(due, _)| *due)
+        self.by_due.first().map(|(due, ..)| *due)
     }
 
     /// The request whose deadline has passed first, if one's has.
-    pub(crate) fn overdue(&self, now: Moment) -> Option<RequestId> {
-        self.by_due.first().filter(|(due, _)| *due <= now).map(|(_, id)| *id)
+    pub(crate) fn overdue(&self, now: Moment) -> Option<Ticket> {
+        self.by_due.first().filter(|(due, ..)| *due <= now).map(|(.., ticket)| *ticket)
     }
 }

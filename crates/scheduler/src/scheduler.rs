@@ -5,15 +5,15 @@ use crate::config::Config;
 use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
 use crate::event::{Event, Events};
 use crate::fairness::Owners;
+use crate::forming::Rider;
 use crate::launch::Decision;
 use crate::layout::{Lines, Partition};
 use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 use crate::plans::{PlanIx, Plans};
 use crate::promises::Promises;
-use crate::queues::Queues;
+use crate::queues::{Queues, Ticket, Waiting};
 use crate::space::Space;
 use std::collections::{BTreeMap, VecDeque};
-use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{IdMap, LaunchId, Moment, OwnerId, PlanKey, Policy, RequestId, TenantId};
 
@@ -31,7 +31,6 @@ pub struct Scheduler {
     pub(crate) in_flight: IdMap<LaunchId, InFlight>,
     /// The launches of each line; oldest first.
     pub(crate) running: Vec<VecDeque<LaunchId>>,
-    pub(crate) in_flight_requests: IdMap<RequestId, LaunchId>,
     pub(crate) launches: u64,
     /// Whose turn it was last, for the policies that take turns.
     pub(crate) last_tenant: Option<TenantId>,
@@ -50,20 +49,8 @@ pub(crate) struct InFlight {
     /// When those before it on its partition were over; `None` while they are not.
     pub(crate) begun: Option<Moment>,
     pub(crate) tenants: Vec<TenantId>,
-    pub(crate) requests: Vec<Aboard>,
-}
-
-/// A request in a launch that runs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Aboard {
-    pub(crate) request: RequestId,
-    pub(crate) owner: OwnerId,
-    pub(crate) items: NonZeroU32,
-    pub(crate) tenant: TenantId,
-    /// When its answer is due.
-    pub(crate) due: Option<Moment>,
-    /// Device time that was counted for its owner in advance.
-    pub(crate) committed: Duration,
+    /// Lane by lane.
+    pub(crate) requests: Vec<Ticket>,
 }
 
 impl InFlight {
@@ -93,7 +80,6 @@ impl Scheduler {
             promises: Promises::new(lines.count()),
             in_flight: IdMap::default(),
             running: vec![VecDeque::new(); lines.count()],
-            in_flight_requests: IdMap::default(),
             launches: 0,
             last_tenant: None,
             space: Space::new(lines, config.dwell),
@@ -107,24 +93,26 @@ impl Scheduler {
             && before.owner != terms.owner
         {
             self.owners.tenant_removed(before.owner, tenant);
+            self.queues.owner_weighed(before.owner, &self.owners);
         }
         self.owners.tenant_added(terms.owner, tenant, terms.share);
+        self.queues.owner_weighed(terms.owner, &self.owners);
     }
 
     /// From now on they may not. Returns the requests that waited: the caller answers them. Those in flight still finish.
     pub fn tenant_removed(&mut self, _now: Moment, tenant: TenantId) -> Vec<RequestId> {
         self.queues.tidy(&self.owners);
-        let waiting: Vec<RequestId> =
-            self.queues.of_tenant(tenant).map(|waiting| waiting.rider.request).collect();
-        for request in &waiting {
-            self.leave(*request);
+        let waiting: Vec<Rider> = self.queues.of_tenant(tenant).map(|waiting| waiting.rider).collect();
+        for rider in &waiting {
+            self.leave(rider.ticket);
         }
         self.attained.forget(tenant);
         self.events.forget(tenant);
         if let Some(terms) = self.tenants.remove(&tenant) {
             self.owners.tenant_removed(terms.owner, tenant);
+            self.queues.owner_weighed(terms.owner, &self.owners);
         }
-        waiting
+        waiting.into_iter().map(|rider| rider.request).collect()
     }
 
     /// What one launch of the plan has to do: the first guess at its cost.
@@ -142,8 +130,17 @@ impl Scheduler {
     /// that gave them.
     pub fn set_policy(&mut self, policy: Policy, tenant_batching: bool) {
         self.queues.tidy(&self.owners);
-        for request in self.promises.clear() {
-            self.loosen(request);
+        // In order of ids: those that wait in a hash table have none of their own, and what is decided must not depend on it.
+        let mut riders: Vec<Rider> = self
+            .promises
+            .clear()
+            .into_iter()
+            .filter_map(|ticket| self.queues.get(ticket))
+            .map(|waiting| waiting.rider)
+            .collect();
+        riders.sort_unstable_by_key(|rider| rider.request);
+        for rider in riders {
+            self.loosen(rider.ticket);
         }
         (self.config.policy, self.config.tenant_batching) = (policy, tenant_batching);
         self.first_layout();
@@ -165,12 +162,10 @@ impl Scheduler {
     /// Nobody wants the answer any more.
     pub fn cancel(&mut self, _now: Moment, request: RequestId) -> Cancelled {
         self.queues.tidy(&self.owners);
-        if self.leave(request) {
-            Cancelled::Queued
-        } else if self.in_flight_requests.contains_key(&request) {
-            Cancelled::InFlight
-        } else {
-            Cancelled::Unknown
+        match self.queues.ticket(request) {
+            None => Cancelled::Unknown,
+            Some(ticket) if self.leave(ticket) => Cancelled::Queued,
+            Some(_) => Cancelled::InFlight,
         }
     }
 
@@ -178,13 +173,13 @@ impl Scheduler {
     pub fn expire(&mut self, now: Moment) -> Vec<RequestId> {
         self.queues.tidy(&self.owners);
         let mut expired = Vec::new();
-        while let Some(request) = self.queues.overdue(now) {
-            if let Some(waiting) = self.queues.get(request) {
-                let tenant = waiting.whose.tenant;
-                self.attained.count(tenant, |of| &mut of.expired);
-                self.events.expired(now, tenant);
-            }
-            self.leave(request);
+        while let Some(Waiting { rider, .. }) =
+            self.queues.overdue(now).and_then(|ticket| self.queues.get(ticket))
+        {
+            let Rider { request, ticket, tenant, .. } = *rider;
+            self.attained.count(tenant, |of| &mut of.expired);
+            self.events.expired(now, tenant);
+            self.leave(ticket);
             expired.push(request);
         }
         expired
@@ -229,12 +224,13 @@ impl Scheduler {
                 predicted: launch.predicted,
             },
         );
-        for Aboard { request, owner, items, tenant, due, committed } in launch.requests {
+        for ticket in launch.requests {
+            let request = self.queues.ended(ticket).expect("a request is known until its launch is over");
+            let Waiting { owner, rider: Rider { tenant, items, .. }, due, committed, .. } = request;
             // Of a tenant that went meanwhile nothing is kept.
             if let Some(due) = due.filter(|_| self.tenants.contains_key(&tenant)) {
                 self.attained.count(tenant, |of| if now <= due { &mut of.in_time } else { &mut of.late });
             }
-            self.in_flight_requests.remove(&request);
             self.owners.settle(owner, committed);
             let part = took * items.get() / launch.size.items.max(1);
             let before = self.owners.virtual_time(owner);
@@ -256,37 +252,37 @@ impl Scheduler {
     }
 
     /// Takes a waiting request out for good.
-    fn leave(&mut self, request: RequestId) -> bool {
-        let Some(waiting) = self.queues.remove(request, &self.owners) else { return false };
+    fn leave(&mut self, ticket: Ticket) -> bool {
+        let Some(waiting) = self.queues.remove(ticket, &self.owners) else { return false };
         if let Some(booking) = waiting.booked {
-            let (limits, plan) = (self.limits(), waiting.whose.plan);
+            let (limits, plan) = (self.limits(), waiting.plan);
             self.promises.leave(booking, waiting.rider, limits, |size, line| {
                 self.plans.cost_on(self.space.lines().units(line), plan, size)
             });
         }
-        self.owners.settle(waiting.whose.owner, waiting.committed);
-        self.owners.work_left(waiting.whose.owner);
-        self.plans.released(waiting.whose.plan);
+        self.owners.settle(waiting.owner, waiting.committed);
+        self.owners.work_left(waiting.owner);
+        self.plans.released(waiting.plan);
         true
     }
 
     /// Takes a request out of its planned launch; it waits on without a promise.
-    pub(crate) fn break_promise(&mut self, request: RequestId) {
-        let Some(waiting) = self.queues.get(request) else { return };
-        let (plan, rider, limits) = (waiting.whose.plan, waiting.rider, self.limits());
+    pub(crate) fn break_promise(&mut self, ticket: Ticket) {
+        let Some(waiting) = self.queues.get(ticket) else { return };
+        let (plan, rider, limits) = (waiting.plan, waiting.rider, self.limits());
         if let Some(booking) = waiting.booked {
             self.promises.leave(booking, rider, limits, |size, line| {
                 self.plans.cost_on(self.space.lines().units(line), plan, size)
             });
         }
-        self.loosen(request);
+        self.loosen(ticket);
     }
 
     /// A request whose promise is gone waits on as one without. It stays as urgent as its due makes it.
-    pub(crate) fn loosen(&mut self, request: RequestId) {
-        let Some(waiting) = self.queues.get(request) else { return };
+    pub(crate) fn loosen(&mut self, ticket: Ticket) {
+        let Some(waiting) = self.queues.get(ticket) else { return };
         let urgency = waiting.urgency;
-        self.queues.loosen(request, urgency, &self.owners);
+        self.queues.loosen(ticket, urgency, &self.owners);
     }
 
     /// Requests that wait, of all tenants.

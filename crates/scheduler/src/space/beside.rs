@@ -38,7 +38,7 @@ impl Scheduler {
         if waiting.due.is_some() || waiting.urgency < now {
             return true;
         }
-        let (plan, size) = (waiting.whose.plan, Size::one_lane(waiting.rider.items));
+        let (plan, size) = (waiting.plan, Size::one_lane(waiting.rider.items));
         let cost = nanos(self.plans.cost_on(self.units(line), plan, size));
         let others = self.space.running().filter(|other| *other != line);
         let beside = others.filter_map(|other| Some((other, self.running[other].front()?)));
