@@ -16,7 +16,6 @@ use nodes::suite::cases;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -42,8 +41,7 @@ fn cuda() -> Option<(CudaDevice, Receiver<()>)> {
         Err(why) => panic!("{why}"),
     }
     let (wake, bell) = bell();
-    let options =
-        CudaOptions { ordinal: 0, partitions: NonZeroUsize::MIN, memory_limit: None, kernel_cache: cache() };
+    let options = CudaOptions { ordinal: 0, partitions: None, memory_limit: None, kernel_cache: cache() };
     Some((CudaDevice::open(&options, wake).unwrap(), bell))
 }
 
@@ -203,7 +201,7 @@ fn answers_as_the_cpu_does(
 ) -> Result<(), String> {
     let Some((cuda, cuda_bell)) = cuda() else { return Ok(()) };
     let (wake, cpu_bell) = bell();
-    let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+    let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
     let cpu = CpuDevice::open(&options, wake).unwrap();
     let models: Vec<Model> = names.iter().map(|name| class::load(&fixture(name)).unwrap()).collect();
     let truth = load(&cpu, &cpu_bell, &models, free, Precision::Fp32);

@@ -4,7 +4,6 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 use tessera_core::{LaunchId, PartitionId, Precision};
 use tessera_device::conformance::{Case, bell, cases};
@@ -18,8 +17,7 @@ fn case() -> Case {
 /// Launches of two lanes on one core: the first carries so many items, the second one.
 fn launches(items: u32, count: usize) -> Vec<Finished> {
     let (wake, bell) = bell();
-    let options =
-        CpuOptions { cores: Cores::These(vec![0]), partitions: NonZeroUsize::MIN, memory_limit: None };
+    let options = CpuOptions { cores: Cores::These(vec![0]), partitions: None, memory_limit: None };
     let device = CpuDevice::open(&options, wake).unwrap();
     let case = case();
     let mut random = StdRng::seed_from_u64(3);

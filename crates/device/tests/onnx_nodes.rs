@@ -9,7 +9,6 @@ use nodes::guarded;
 use nodes::ledger::{Ledger, Stage, Stop};
 use nodes::suite::cases;
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use tessera_core::Precision;
 use tessera_device::Device;
 use tessera_device::conformance::bell;
@@ -18,7 +17,7 @@ use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 #[test]
 fn the_cpu_device_answers_onnx_s_own_tests() {
     let (wake, bell) = bell();
-    let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+    let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
     let device = CpuDevice::open(&options, wake).unwrap();
     let target = device.pack_target(Precision::Fp32).unwrap();
     let cpu = OnDevice { device: &device, bell: &bell, target };

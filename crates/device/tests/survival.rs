@@ -4,7 +4,6 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tessera_planner::plan::StepKind;
 
 fn open(memory_limit: Option<Bytes>) -> (CpuDevice, Receiver<()>) {
     let (wake, bell) = bell();
-    let options = CpuOptions { cores: Cores::These(vec![0]), partitions: NonZeroUsize::MIN, memory_limit };
+    let options = CpuOptions { cores: Cores::These(vec![0]), partitions: None, memory_limit };
     (CpuDevice::open(&options, wake).unwrap(), bell)
 }
 

@@ -5,7 +5,6 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use prost::Message;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use tessera_core::{LaunchId, PartitionId, PlanKey, Precision, ProgramId};
@@ -189,8 +188,7 @@ fn launch(device: &CpuDevice, woken: &Receiver<()>, ready: &Ready) {
 
 fn steps(criterion: &mut Criterion) {
     let (wake, woken) = channel();
-    let options =
-        CpuOptions { cores: Cores::These(vec![0]), partitions: NonZeroUsize::MIN, memory_limit: None };
+    let options = CpuOptions { cores: Cores::These(vec![0]), partitions: None, memory_limit: None };
     let wake = Arc::new(move || _ = wake.send(()));
     let device = CpuDevice::open(&options, wake).expect("there is a core");
     let mut group = criterion.benchmark_group("steps");

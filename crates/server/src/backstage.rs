@@ -17,12 +17,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tessera_core::{OwnerId, Precision, TenantId};
-use tessera_device::{Device, Room, Slot, Wake};
+use tessera_core::{OwnerId, PartitionId, Precision, TenantId};
+use tessera_device::{Device, PartitionInfo, Room, Slot, Wake};
 use tessera_planner::class::Model;
 use tessera_planner::pack_cache::PackCache;
-use tessera_scheduler::{Config, Terms};
+use tessera_scheduler::{Config, Layout, Partition, Terms};
 use tokio::runtime::Handle;
+
+/// A device's layout in the scheduler's words.
+fn layout(partitions: &[PartitionId], shares: &[PartitionInfo]) -> Layout {
+    let units =
+        |id| shares.iter().find(|share| share.id == id).and_then(|share| u32::try_from(share.units).ok());
+    let partition = |id: &PartitionId| Partition {
+        id: *id,
+        units: units(*id).and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN),
+    };
+    partitions.iter().map(partition).collect()
+}
 
 /// Device, engine and classes.
 #[derive(Debug)]
@@ -58,7 +69,7 @@ impl Backstage {
         device.pack_target(precision)?;
         tracing::info!(device = info.name, what = info.description, %precision, policy = %settings.policy, "device opened");
         let shares = device.partitions();
-        let partitions = shares.iter().map(|partition| partition.id).collect();
+        let layouts = device.layouts().iter().map(|layout| self::layout(layout, &shares)).collect();
         let config = Config {
             tenant_batching: settings.tenant_batching,
             max_lanes: settings.max_lanes,
@@ -72,7 +83,8 @@ impl Backstage {
                 .min()
                 .unwrap_or(NonZeroU32::MIN),
             lead: shares.iter().map(|share| share.lead).max().unwrap_or_default(),
-            ..Config::new(settings.policy, partitions)
+            layouts,
+            ..Config::new(settings.policy, Vec::new())
         };
         let thread = inbox.start(config, device.clone(), metrics.clone(), Handle::current())?;
         let workshop = Workshop {

@@ -85,11 +85,10 @@ fn open_one(word: &DeviceWord, settings: &Settings, wake: Wake) -> Result<Arc<dy
 }
 
 fn cpu(cores: Cores, settings: &Settings, wake: Wake) -> Result<Arc<dyn Device>, StartError> {
-    let options = CpuOptions {
-        cores,
-        partitions: partitions(settings).unwrap_or(NonZeroUsize::MIN),
-        memory_limit: settings.memory_limit,
-    };
+    // The other policies have no use for more than one layout.
+    let one = Some(NonZeroUsize::MIN).filter(|_| settings.policy != Policy::SpaceTime);
+    let options =
+        CpuOptions { cores, partitions: partitions(settings).or(one), memory_limit: settings.memory_limit };
     Ok(Arc::new(CpuDevice::open(&options, wake)?))
 }
 

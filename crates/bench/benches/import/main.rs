@@ -17,7 +17,6 @@ use anyhow::{Context, Result, bail};
 use std::env;
 use std::fs::{self, File};
 use std::io::Read;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -106,7 +105,7 @@ fn ask(what: &str, name: &str, folder: &Path) -> Result<[f64; 4]> {
 
 fn measure(what: &str, name: &str, folder: &Path) -> Result<()> {
     let file = |number: usize| -> PathBuf { folder.join(format!("{name}-{number}.onnx")) };
-    let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+    let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
     let device = CpuDevice::open(&options, Arc::new(|| {}))?;
     let complain = Arc::new(|error| eprintln!("{error}"));
     let cache = PackCache::open(folder.join("cache"), Bytes(10 << 30), complain)?;

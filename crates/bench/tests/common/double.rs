@@ -100,6 +100,10 @@ impl Device for Double {
         vec![PartitionInfo { id: PartitionId(0), units: 1, ahead: 1, lead: Duration::ZERO }]
     }
 
+    fn layouts(&self) -> Vec<Vec<PartitionId>> {
+        vec![vec![PartitionId(0)]]
+    }
+
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
         let lanes = launch.lanes.len() as u64;
         let plan = self.programs.lock().unwrap()[&launch.program].clone();

@@ -8,7 +8,6 @@ pub mod double;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tessera_bench::zoo::{self, Sizes};
@@ -89,7 +88,7 @@ pub struct Cpu {
 impl Cpu {
     pub fn open() -> Cpu {
         let (wake, bell) = bell();
-        let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+        let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
         Cpu { device: CpuDevice::open(&options, wake).unwrap(), bell }
     }
 

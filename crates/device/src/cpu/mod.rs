@@ -3,7 +3,8 @@
 //! A launch is cut into runs of a few items of one lane; workers, one per core, take runs and carry them through every step
 //! of the plan in an arena of their own, so there is nothing to wait for inside a launch, and what an item computes cannot depend
 //! on who runs beside it. Workers that find no run help with the heavy steps of others. Partitions are sets of cores with workers
-//! of their own.
+//! of their own; those of different layouts (`layouts`) overlap and take turns. A layout costs sleeping threads, and an arena a core
+//! once it has run.
 //!
 //! Denormal numbers are computed as IEEE says: flushing them would change answers to save time on inputs that hardly occur.
 
@@ -11,6 +12,7 @@ mod arena;
 mod cores;
 mod crew;
 mod fence;
+mod layouts;
 mod profile;
 mod program;
 mod slab;
@@ -25,6 +27,7 @@ use crate::{
 };
 use core_affinity::CoreId;
 use fence::Isa;
+use layouts::Layouts;
 use program::Program;
 use std::collections::HashMap;
 use std::fmt;
@@ -52,6 +55,8 @@ pub struct CpuDevice {
     name: String,
     limit: Option<Bytes>,
     partitions: Vec<Partition>,
+    layouts: Vec<Vec<PartitionId>>,
+    cores: usize,
     programs: RwLock<HashMap<ProgramId, (Arc<Program>, PartitionId)>>,
     programs_ever: AtomicU64,
     /// Launches so far.
@@ -70,8 +75,8 @@ struct Partition {
 pub struct CpuOptions {
     /// Which cores.
     pub cores: Cores,
-    /// In how many partitions; at most one per core.
-    pub partitions: NonZeroUsize,
+    /// In how many partitions, at most one per core, for good; `None` offers layouts of one partition and of two.
+    pub partitions: Option<NonZeroUsize>,
     /// What weights may take.
     pub memory_limit: Option<Bytes>,
 }
@@ -94,17 +99,19 @@ impl CpuDevice {
     ) -> Result<CpuDevice, DeviceError> {
         let name = options.cores.to_string();
         let cannot = |why: String| DeviceError::CannotOpen { device: name.clone(), why };
-        if cores.len() < options.partitions.get() {
-            let why =
-                format!("{} cores cannot make {} partitions; ask for fewer", cores.len(), options.partitions);
-            return Err(cannot(why));
-        }
+        let Layouts { partitions: cut, layouts } = match options.partitions {
+            Some(partitions) if cores.len() < partitions.get() => {
+                let why = format!("{} cores cannot make {partitions} partitions; ask for fewer", cores.len());
+                return Err(cannot(why));
+            }
+            Some(partitions) => Layouts::fixed(cores.len(), partitions.get()),
+            None => Layouts::of(cores.len()),
+        };
         fence::give_back_large_blocks();
         let outbox = Outbox { finished: Arc::default(), wake, ledger: Arc::default() };
         let mut partitions = Vec::new();
-        // Core by core in turn, so that partitions differ by one core at most.
-        for number in 0..options.partitions.get() {
-            let mine: Vec<_> = cores.iter().skip(number).step_by(options.partitions.get()).copied().collect();
+        for (number, mine) in cut.into_iter().enumerate() {
+            let mine: Vec<_> = mine.into_iter().map(|core| cores[core]).collect();
             let queue = Arc::new(Queue::new(sharing));
             let id = PartitionId(number as u64);
             let info = PartitionInfo { id, units: mine.len(), ahead: AHEAD, lead: Duration::ZERO };
@@ -123,6 +130,11 @@ impl CpuDevice {
             name,
             limit,
             partitions,
+            layouts: layouts
+                .into_iter()
+                .map(|layout| layout.map(|number| PartitionId(number as u64)).collect())
+                .collect(),
+            cores: cores.len(),
             programs: RwLock::default(),
             programs_ever: AtomicU64::new(0),
             launches: AtomicU64::new(0),
@@ -174,7 +186,7 @@ impl fmt::Debug for CpuDevice {
 
 impl Device for CpuDevice {
     fn info(&self) -> DeviceInfo {
-        let cores: usize = self.partitions.iter().map(|partition| partition.info.units).sum();
+        let cores = self.cores;
         let description = format!("{cores} cores, {}", Isa::best().name());
         DeviceInfo {
             name: self.name.clone(),
@@ -207,9 +219,16 @@ impl Device for CpuDevice {
             let why = format!("it has no {partition}");
             return Err(DeviceError::CannotOpen { device: self.name.clone(), why });
         }
-        let program = Arc::new(Program::new(&self.name, plan, layout, room)?);
-        let id = ProgramId(self.programs_ever.fetch_add(1, Ordering::Relaxed));
         let mut programs = self.programs.write().unwrap_or_else(PoisonError::into_inner);
+        // One plan is the same on any cores: its constants are kept once.
+        let same = |(program, _): &&(Arc<Program>, PartitionId)| {
+            Arc::ptr_eq(&program.plan, plan) && Arc::ptr_eq(&program.layout, layout) && program.room == room
+        };
+        let program = match programs.values().find(same) {
+            Some((program, _)) => program.clone(),
+            None => Arc::new(Program::new(&self.name, plan, layout, room)?),
+        };
+        let id = ProgramId(self.programs_ever.fetch_add(1, Ordering::Relaxed));
         programs.insert(id, (program, partition));
         Ok(id)
     }
@@ -221,6 +240,10 @@ impl Device for CpuDevice {
 
     fn partitions(&self) -> Vec<PartitionInfo> {
         self.partitions.iter().map(|partition| partition.info.clone()).collect()
+    }
+
+    fn layouts(&self) -> Vec<Vec<PartitionId>> {
+        self.layouts.clone()
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
@@ -266,7 +289,7 @@ mod tests {
 
     fn device(workers: usize, sharing: Sharing) -> (CpuDevice, Receiver<()>) {
         let (wake, bell) = bell();
-        let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+        let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
         (CpuDevice::on(&vec![None; workers], &options, sharing, wake).unwrap(), bell)
     }
 

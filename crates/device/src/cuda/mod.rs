@@ -276,6 +276,11 @@ impl Device for CudaDevice {
         self.partitions.iter().map(|partition| partition.info.clone()).collect()
     }
 
+    /// One: streams share all multiprocessors, so there is nothing to cut anew.
+    fn layouts(&self) -> Vec<Vec<PartitionId>> {
+        vec![self.partitions.iter().map(|partition| partition.info.id).collect()]
+    }
+
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
         let Launch { id, program, lanes } = launch;
         let (running, partition) = self.let_in(id, program, lanes)?;

@@ -1,6 +1,5 @@
 //! The CPU device, opened for a test.
 
-use std::num::NonZeroUsize;
 use std::sync::mpsc::Receiver;
 use tessera_device::conformance::bell;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
@@ -15,7 +14,7 @@ pub(crate) struct Cpu {
 impl Cpu {
     pub(crate) fn open() -> Cpu {
         let (wake, bell) = bell();
-        let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+        let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
         Cpu { device: CpuDevice::open(&options, wake).unwrap(), bell }
     }
 }

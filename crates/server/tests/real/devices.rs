@@ -4,7 +4,6 @@ use crate::client;
 use crate::fixture;
 use crate::served::{Served, settings};
 use serde_json::json;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tessera_core::{ClassId, PartitionId, Precision, ProgramId};
@@ -45,7 +44,7 @@ impl Switch {
         Box::new(move |wake| {
             let _ = switch.wake.set(wake.clone());
             let cores = Cores::These(vec![core]);
-            let options = CpuOptions { cores, partitions: NonZeroUsize::MIN, memory_limit: None };
+            let options = CpuOptions { cores, partitions: None, memory_limit: None };
             Ok(Arc::new(Breakable { inner: CpuDevice::open(&options, wake)?, switch }))
         })
     }
@@ -93,6 +92,10 @@ impl Device for Breakable {
     /// One launch at a time, so that a second request waits while the first is held.
     fn partitions(&self) -> Vec<PartitionInfo> {
         self.inner.partitions().into_iter().map(|partition| PartitionInfo { ahead: 1, ..partition }).collect()
+    }
+
+    fn layouts(&self) -> Vec<Vec<PartitionId>> {
+        self.inner.layouts()
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {

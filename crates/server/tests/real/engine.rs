@@ -2,7 +2,7 @@
 
 use crate::fixture;
 use bytes::Bytes;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 use tessera_core::{OwnerId, PartitionId, PlanKey, Policy, Precision, ProgramId, RequestId, TenantId};
@@ -33,7 +33,7 @@ struct Running {
 impl Running {
     fn start() -> Running {
         let inbox = Inbox::default();
-        let options = CpuOptions { cores: Cores::All, partitions: NonZeroUsize::MIN, memory_limit: None };
+        let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
         let device: Arc<dyn Device> = Arc::new(CpuDevice::open(&options, inbox.wake()).unwrap());
         let model = class::load(&fixture::path("mlp-0.onnx")).unwrap();
         let class = &model.class;
