@@ -12,7 +12,7 @@ use tessera_core::{
     Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
 };
 use tessera_scheduler::sim::{Outcome, Simulation};
-use tessera_scheduler::{Config, CostTable, Layout, Offer, Partition, Refusal, Size, Terms};
+use tessera_scheduler::{Config, CostTable, Happened, Layout, Offer, Partition, Refusal, Size, Terms};
 
 /// Class c takes c milliseconds a launch on the whole device, a fifth of that for every lane beyond the first, a tenth for every item; and in proportion
 /// longer on a part of it.
@@ -290,4 +290,16 @@ fn the_whole_device_is_in_force_again_when_the_heavy_class_has_gone() {
     }
     assert!(parted);
     assert_eq!(simulation.scheduler.layout().len(), 1);
+    let (events, _) = simulation.scheduler.take_events(us(12_000_000));
+    let cuts = events.into_iter().filter_map(|event| match event.what {
+        Happened::Rearranged { from, to, before, predicted } => Some((from, to, before, predicted)),
+        _ => None,
+    });
+    let cuts: Vec<_> = cuts.collect();
+    let [(whole, two, before, after), (again_two, again_whole, ..)] = cuts.as_slice() else {
+        panic!("there and back, {cuts:?}")
+    };
+    assert_eq!((whole, two), (again_whole, again_two));
+    assert_eq!(whole, &[count(4)]);
+    assert!(after > before, "with the reason: {cuts:?}");
 }

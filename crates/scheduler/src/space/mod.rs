@@ -35,6 +35,7 @@ mod demand;
 mod score;
 
 use crate::cost::Size;
+use crate::event::Happened;
 use crate::layout::{Lines, Partition};
 use crate::plans::PlanIx;
 use crate::promises::Open;
@@ -87,6 +88,8 @@ struct Choice {
     homes: IdMap<PlanIx, usize>,
     /// The part of all requests that it would answer in time.
     score: f64,
+    /// And that the layout in force does.
+    before: f64,
 }
 
 impl Space {
@@ -209,7 +212,7 @@ impl Scheduler {
     }
 
     fn change(&mut self, now: Moment, choice: Choice) {
-        let Choice { layout, cut, homes, .. } = choice;
+        let Choice { layout, cut, homes, score, before } = choice;
         let first = self.space.lines.of(layout).start;
         let same = layout == self.space.in_force;
         let running = self.space.running();
@@ -224,10 +227,14 @@ impl Scheduler {
         // Where not all of them would be in time, those on the old lines run out there; in the same layout they just stay.
         self.promises.move_all(line, |line| free[line], cost);
         let space = &mut self.space;
+        (space.cut, space.homes) = (cut, homes);
         if !same {
-            space.leaving = Some(space.in_force);
+            let units =
+                |layout| space.lines.partitions(layout).iter().map(|partition| partition.units).collect();
+            let (from, to) = (units(space.in_force), units(layout));
+            (space.in_force, space.leaving) = (layout, Some(space.in_force));
+            self.events.tell(now, Happened::Rearranged { from, to, before, predicted: score });
         }
-        (space.in_force, space.cut, space.homes) = (layout, cut, homes);
     }
 
     /// A layout to change to, if one is worth it.
@@ -237,12 +244,12 @@ impl Scheduler {
         let whole = self.whole(&classes, asked);
         let now = if self.space.in_force == 0 { whole.score } else { self.score_now(&classes, asked) };
         if self.space.in_force != 0 && whole.score >= now - self.config.gain * BACK {
-            return Some(whole);
+            return Some(Choice { before: now, ..whole });
         }
         let layouts = 1..self.space.lines.layouts();
         let cut = layouts.flat_map(|layout| self.cuts(layout, &classes, asked));
         let best = cut.reduce(|best, other| if other.score > best.score { other } else { best })?;
-        (best.score >= now + self.config.gain).then_some(best)
+        (best.score >= now + self.config.gain).then_some(Choice { before: now, ..best })
     }
 
     /// What is wanted most, in order of patience; with each the time that it can wait for others.
@@ -277,7 +284,7 @@ impl Scheduler {
     fn whole(&self, classes: &[(PlanIx, Class, Option<Duration>)], asked: f64) -> Choice {
         let all: Vec<&Class> = classes.iter().map(|(_, class, _)| class).collect();
         let score = score::in_time(&all, self.space.lines.of(0).start) / asked.max(1e-9);
-        Choice { layout: 0, cut: None, homes: IdMap::default(), score }
+        Choice { layout: 0, cut: None, homes: IdMap::default(), score, before: score }
     }
 
     /// What the layout in force does with the homes there are.
@@ -313,7 +320,7 @@ impl Scheduler {
             let cut = Cut { patience: last.saturating_add(next) / 2, urgent, patient, bears };
             let homes = before.iter().map(|(plan, ..)| (*plan, urgent));
             let homes = homes.chain(behind.iter().map(|(plan, ..)| (*plan, patient))).collect();
-            Choice { layout, cut: Some(cut), homes, score }
+            Choice { layout, cut: Some(cut), homes, score, before: score }
         })
     }
 }
