@@ -25,7 +25,7 @@ pub(crate) fn command() -> Command {
                 .arg(json_flag()),
         )
         .subcommand(launches::command())
-        .subcommand(open_loop::command())
+        .subcommands(open_loop::commands())
         .subcommands(processes::commands())
         .subcommands(products::commands())
 }
@@ -35,7 +35,8 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         Some(("tenants", given)) => run_tenants(given),
         Some(("residency", given)) => run_residency(given),
         Some(("launches", given)) => launches::run(given),
-        Some(("goodput", given)) => open_loop::run(given),
+        Some(("goodput", given)) => open_loop::goodput(given),
+        Some(("mixed", given)) => open_loop::mixed(given),
         Some(("processes", given)) => processes::run(given),
         Some(("worker", given)) => processes::work(given),
         Some((name, given)) => products::run(name, given),

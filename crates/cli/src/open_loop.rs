@@ -1,88 +1,170 @@
-//! `tessera bench goodput`: open loops of many tenants under every policy, see `tessera_bench::figures`.
+//! `tessera bench goodput` and `mixed`: open loops of many tenants under every policy, see `tessera_bench::figures`.
 
 use crate::bench::{json_flag, policies, publish};
 use crate::load_test::{count, parsed, seed, words};
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tessera_bench::figures::goodput;
 use tessera_bench::figures::place::{Place, Setting};
+use tessera_bench::figures::plot::Plot;
+use tessera_bench::figures::{goodput, mixed};
 use tessera_bench::load::Tenant;
 use tessera_bench::zoo;
 use tessera_core::Policy;
 
-pub(crate) fn command() -> Command {
-    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
-    let number = |name: &'static str, default: &'static str| {
-        arg(name, "N").default_value(default).value_parser(value_parser!(u32).range(1..=10_000_000))
-    };
-    Command::new("goodput")
+/// Classes with SLOs as a service might have them: a look at an image, an image on a phone, a text, a series.
+const CLASSES: &str = "resnet-50:50,mobilenet-v2:25,bert-base:100,lstm:10";
+
+pub(crate) fn commands() -> [Command; 2] {
+    let goodput = Command::new("goodput")
         .about("The highest rate at which 99 % of an open loop's requests are in time, by bisection, under every policy")
         .arg(arg("model", "ARCH").required(true).action(ArgAction::Append).value_delimiter(',').help(
             "Architectures of `tessera zoo`; tenants have them in turn",
         ))
-        .args(size_flags())
-        .args([
-            number("tenants", "100").help("How many tenants"),
-            arg("slo-ms", "MS").default_value("25").value_parser(value_parser!(f64)).help("What counts as in time"),
-            arg("popularity", "WORD").default_value("zipf").help("Of tenants: uniform, zipf, or zipf:S"),
-            arg("distribution", "WORD").default_value("poisson").help("Of gaps: poisson, constant, or gamma:CV"),
-            arg("device", "DEVICE").default_value("auto").help(
-                "Where to run, as `tessera serve --device`, or simulated, with an H100's measured costs",
-            ),
-            arg("precision", "PRECISION").default_value("auto").help("fp32, tf32, bf16 or fp16, where the device has it"),
-            arg("policy", "POLICY").default_value("all").action(ArgAction::Append).value_delimiter(',').help(
-                "space-time, space, time, exclusive, or all; may be given several times",
-            ),
-            number("seconds", "5").help("How long each rate is measured"),
-            number("lowest-rate", "50").help("Requests per second to begin with"),
-            arg("seed", "N").default_value("1").value_parser(value_parser!(u64)).help("Decides weights, inputs and arrivals"),
-            arg("svg", "FILE").value_parser(value_parser!(PathBuf)).help("Draw the figure there"),
-            json_flag(),
-        ])
+        .arg(arg("slo-ms", "MS").default_value("25").value_parser(value_parser!(f64)).help("What counts as in time"))
+        .args(flags("100"));
+    let mixed = Command::new("mixed")
+        .about("Tenants of several architectures, each class with its SLO: the highest rate at which 99 % of every class are in time, under every policy")
+        .arg(arg("class", "ARCH:MS").default_value(CLASSES).action(ArgAction::Append).value_delimiter(',').help(
+            "Architectures of `tessera zoo`, each with what counts as in time; tenants have them in turn",
+        ))
+        .args(flags("32"));
+    [goodput, mixed]
 }
 
-pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
-    let sizes = sizes(given);
-    let models = words(given, "model").map(|name| Ok(Arc::new(zoo::find(name)?.model(&sizes)?)));
-    let models: Vec<Arc<zoo::Model>> = models.collect::<Result<_>>()?;
+fn arg(name: &'static str, value: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value)
+}
+
+/// What both ask for, but for who is served.
+fn flags(tenants: &'static str) -> Vec<Arg> {
+    let number = |name: &'static str, default: &'static str| {
+        arg(name, "N").default_value(default).value_parser(value_parser!(u32).range(1..=10_000_000))
+    };
+    let flags = [
+        number("tenants", tenants).help("How many tenants"),
+        arg("popularity", "WORD").default_value("zipf").help("Of tenants: uniform, zipf, or zipf:S"),
+        arg("distribution", "WORD").default_value("poisson").help("Of gaps: poisson, constant, or gamma:CV"),
+        arg("device", "DEVICE")
+            .default_value("auto")
+            .help("Where to run, as `tessera serve --device`, or simulated, with an H100's measured costs"),
+        arg("precision", "PRECISION")
+            .default_value("auto")
+            .help("fp32, tf32, bf16 or fp16, where the device has it"),
+        arg("policy", "POLICY")
+            .default_value("all")
+            .action(ArgAction::Append)
+            .value_delimiter(',')
+            .help("space-time, space, time, exclusive, or all; may be given several times"),
+        number("seconds", "5").help("How long each rate is measured"),
+        number("lowest-rate", "50").help("Requests per second to begin with"),
+        arg("seed", "N")
+            .default_value("1")
+            .value_parser(value_parser!(u64))
+            .help("Decides weights, inputs and arrivals"),
+        arg("svg", "FILE").value_parser(value_parser!(PathBuf)).help("Draw the figure there"),
+        json_flag(),
+    ];
+    flags.into_iter().chain(size_flags()).collect()
+}
+
+/// A class of tenants: what it is, and what counts as in time.
+struct Served {
+    model: Arc<zoo::Model>,
+    slo: Duration,
+}
+
+impl Served {
+    fn new(given: &ArgMatches, name: &str, slo_ms: f64) -> Result<Served> {
+        let slo = Duration::try_from_secs_f64(slo_ms / 1e3).ok().filter(|slo| !slo.is_zero());
+        let slo = slo.with_context(|| format!("an SLO of {slo_ms} ms: give milliseconds above zero"))?;
+        Ok(Served { model: Arc::new(zoo::find(name)?.model(&sizes(given))?), slo })
+    }
+
+    fn name(&self) -> &'static str {
+        self.model.architecture.name
+    }
+}
+
+pub(crate) fn goodput(given: &ArgMatches) -> Result<ExitCode> {
     let slo_ms = given.get_one::<f64>("slo-ms").copied().unwrap_or_default();
-    let slo = Duration::try_from_secs_f64(slo_ms / 1e3).ok().filter(|slo| !slo.is_zero());
-    let slo = Some(slo.with_context(|| format!("--slo-ms {slo_ms}: milliseconds above zero"))?);
-    let tenant = |number: usize| Tenant { name: format!("tenant-{number}"), slo };
+    let served = words(given, "model").map(|name| Served::new(given, name, slo_ms)).collect::<Result<_>>()?;
+    let heard = &mut |line: &str| eprintln!("{line}");
+    let (mut place, policies, about) = set(given, served, Vec::new(), heard)?;
+    let lowest = f64::from(count(given, "lowest-rate"));
+    let report =
+        goodput::run(about, slo_ms, &policies, lowest, &mut |policy, rate| place.row(policy, rate, heard))?;
+    place.close();
+    show(given, &report, serde_json::to_string_pretty(&report)?, &report.plot())
+}
+
+pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
+    let class = |word: &str| {
+        let (name, slo) = word.split_once(':').with_context(|| format!("`{word}` is not ARCH:MS"))?;
+        let slo = slo.parse().with_context(|| format!("`{slo}` in `{word}` is no number of milliseconds"))?;
+        Served::new(given, name, slo)
+    };
+    let served: Vec<Served> = words(given, "class").map(class).collect::<Result<_>>()?;
+    let group = |served: &Served| Tenant { name: served.name().to_owned(), slo: Some(served.slo) };
+    let groups = served.iter().map(group).collect();
+    let heard = &mut |line: &str| eprintln!("{line}");
+    let (mut place, policies, about) = set(given, served, groups, heard)?;
+    let lowest = f64::from(count(given, "lowest-rate"));
+    let ways = mixed::Way::all(&policies);
+    let report = mixed::run(about, &ways, lowest, &mut |way, rate| {
+        place.divide(if way.whole { "1" } else { "auto" });
+        place.row(way.policy, rate, heard)
+    })?;
+    place.close();
+    show(given, &report, serde_json::to_string_pretty(&report)?, &report.plot())
+}
+
+/// The place, the policies in the order in which they run, and all of it in words.
+fn set(
+    given: &ArgMatches,
+    served: Vec<Served>,
+    groups: Vec<Tenant>,
+    heard: &mut dyn FnMut(&str),
+) -> Result<(Place, Vec<Policy>, String)> {
     let word = |name: &str| given.get_one::<String>(name).cloned().unwrap_or_default();
-    let names: Vec<&str> = models.iter().map(|model| model.architecture.name).collect();
     let tenants = count(given, "tenants") as usize;
+    let tenant = |number: usize| {
+        let slo = served.get(number % served.len()).map(|served| served.slo);
+        Tenant { name: format!("tenant-{number}"), slo }
+    };
+    let names: Vec<&str> = served.iter().map(Served::name).collect();
     let what = format!("{tenants} tenants of {}", names.join(", "));
     let setting = Setting {
         tenants: (0..tenants).map(tenant).collect(),
+        groups,
         popularity: parsed(given, "popularity")?,
         gaps: parsed(given, "distribution")?,
         length: Duration::from_secs(count(given, "seconds").into()),
         device: word("device"),
         precision: word("precision"),
+        partitions: "auto".to_owned(),
         seed: seed(given),
-        models,
+        models: served.into_iter().map(|served| served.model).collect(),
     };
     // `space` last: its device is divided as no other's, and weights are loaded anew for it.
     let mut policies = policies(given.get_many::<String>("policy").into_iter().flatten())?;
     policies.sort_by_key(|policy| *policy == Policy::Space);
     let mut place = Place::new(setting)?;
-    let heard = &mut |line: &str| eprintln!("{line}");
     let first = *policies.first().context("name at least one policy")?;
     let about = format!("{what}, {} popularity, {}", word("popularity"), place.about(first, heard)?);
-    let lowest = f64::from(count(given, "lowest-rate"));
-    let report =
-        goodput::run(about, slo_ms, &policies, lowest, &mut |policy, rate| place.row(policy, rate, heard))?;
-    place.close();
+    Ok((place, policies, about))
+}
+
+/// Draws and writes a figure where its flags say.
+fn show(given: &ArgMatches, report: &dyn Display, figures: String, plot: &Plot) -> Result<ExitCode> {
     if let Some(path) = given.get_one::<PathBuf>("svg") {
-        std::fs::write(path, report.plot().to_string())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(path, plot.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    publish(given, &report, serde_json::to_string_pretty(&report)?)?;
+    publish(given, report, figures)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -62,6 +62,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     let options = Options {
         costs,
         tenants: tenants.into_iter().zip(plans.into_iter().cycle()).collect(),
+        groups: Vec::new(),
         policies: policies(given.get_many::<String>("policy").into_iter().flatten())?,
         load,
         max_lanes: nonzero(given, "max-lanes")?,

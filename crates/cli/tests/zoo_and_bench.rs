@@ -156,3 +156,35 @@ fn the_bench_of_goodput_finds_every_policys_rate_and_draws_it() {
     assert!(real.status.success(), "{}", text(&real.stderr));
     assert!(text(&real.stdout).lines().any(|line| line.starts_with("time ")), "{}", text(&real.stdout));
 }
+
+#[test]
+fn the_bench_of_mixed_classes_shows_each_under_every_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("mixed.svg");
+    let line = format!(
+        "bench mixed --device simulated --seconds 1 --lowest-rate 1000 --json - --svg {}",
+        svg.display()
+    );
+    let ran = tessera(&line);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let ways = report["ways"].as_array().unwrap();
+    let named: Vec<&str> = ways.iter().map(|found| found["way"].as_str().unwrap()).collect();
+    assert_eq!(named.len(), 5, "{named:?}");
+    let rate = |way: &str| ways.iter().find(|found| found["way"] == way).unwrap()["rate"].as_f64().unwrap();
+    assert!(rate("space-time") > rate("time"), "{report}");
+    let classes = ways[0]["tried"][0]["classes"].as_array().unwrap();
+    let names: Vec<&str> = classes.iter().map(|class| class["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["resnet-50", "mobilenet-v2", "bert-base", "lstm"]);
+    assert!(std::fs::read_to_string(&svg).unwrap().starts_with("<svg "));
+
+    let real = tessera(
+        "bench mixed --class mlp:2000,lstm:2000 --width 0.1 --tenants 4 --device cpu --seconds 1 --lowest-rate 100000 --policy space-time",
+    );
+    assert!(real.status.success(), "{}", text(&real.stderr));
+    let said = text(&real.stdout);
+    assert!(
+        said.lines().any(|line| line.starts_with("space-time, whole") && line.contains("lstm")),
+        "{said}"
+    );
+}

@@ -95,8 +95,8 @@ pub fn run(
     Ok(Report { bench: "goodput", about, slo_ms, policies: found })
 }
 
-/// The highest rate that is good, to [`CLOSE`]: doubled from `lowest` until one is not, then halved between the two.
-fn highest(lowest: f64, is_good: &mut dyn FnMut(f64) -> Result<bool>) -> Result<f64> {
+/// The highest rate that is good, to [`CLOSE`]: doubled from `lowest` until one is not, then halved between the two; zero when `lowest` is not.
+pub(super) fn highest(lowest: f64, is_good: &mut dyn FnMut(f64) -> Result<bool>) -> Result<f64> {
     let (mut good, mut bad) = (0.0, lowest);
     while is_good(bad)? {
         good = bad;

@@ -5,12 +5,14 @@
 //!   table1      what merging gains over the next best scheduler
 //!   figure7     throughput against the number of tenants
 //!   goodput     the highest rate with 99 of 100 requests in time, by policy
+//!   mixed       the same with tenants of several architectures, by class
 //! ```
 //! Loads run at a [`place`], an engine in this process or the simulator; pictures are drawn by [`plot`].
 
 mod card;
 pub mod figure7;
 pub mod goodput;
+pub mod mixed;
 pub mod place;
 pub mod plot;
 pub mod products;

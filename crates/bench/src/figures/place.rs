@@ -21,6 +21,8 @@ pub struct Setting {
     pub models: Vec<Arc<Model>>,
     /// Names and SLOs.
     pub tenants: Vec<Tenant>,
+    /// What rows are of, where not of single tenants: groups, to which tenants belong in turn.
+    pub groups: Vec<Tenant>,
     /// How requests are divided among them.
     pub popularity: Popularity,
     /// How irregular they come.
@@ -31,6 +33,8 @@ pub struct Setting {
     pub device: String,
     /// In the words of `tessera serve --precision`.
     pub precision: String,
+    /// In the words of `tessera serve --partitions`; simulated devices have one.
+    pub partitions: String,
     /// Decides weights, inputs and arrivals.
     pub seed: u64,
 }
@@ -64,6 +68,7 @@ enum Ground {
 #[derive(Debug)]
 struct Opened {
     for_space: bool,
+    partitions: String,
     target: Arc<InProcess>,
     house: House,
 }
@@ -94,6 +99,11 @@ impl Place {
         }
     }
 
+    /// From now on the device is divided like this.
+    pub fn divide(&mut self, partitions: &str) {
+        partitions.clone_into(&mut self.setting.partitions);
+    }
+
     /// Runs one policy at a rate.
     pub fn row(&mut self, policy: Policy, rate: f64, heard: &mut dyn FnMut(&str)) -> Result<Row> {
         let Place { setting, ground } = self;
@@ -104,6 +114,7 @@ impl Place {
                 let options = simulate::Options {
                     costs: costs.clone(),
                     tenants: setting.tenants.iter().cloned().zip(plans).collect(),
+                    groups: setting.groups.clone(),
                     policies: vec![policy],
                     load: Load::Drawn { pattern, rate, length: setting.length },
                     max_lanes: NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN),
@@ -120,6 +131,8 @@ impl Place {
                 // A fifth of the time to settle: costs are learnt in it, and queues find their length.
                 let times = Times { warmup: setting.length / 5, length: setting.length, grace: GRACE };
                 let tally = Tally::new(setting.tenants.clone(), times, 1);
+                let groups = &setting.groups;
+                let tally = if groups.is_empty() { tally } else { tally.by_group(groups) };
                 let progress = Arc::default();
                 let run = load::open(&target, pattern.arrivals(), times, tally, &progress);
                 let row = runtime.block_on(run)?.row(Level::RequestRate(rate));
@@ -153,7 +166,9 @@ fn open<'a>(
     heard: &mut dyn FnMut(&str),
 ) -> Result<&'a Opened> {
     let for_space = policy == Policy::Space;
-    if let Some(other) = opened.take_if(|opened| opened.for_space != for_space) {
+    if let Some(other) =
+        opened.take_if(|opened| opened.for_space != for_space || opened.partitions != setting.partitions)
+    {
         other.house.close(other.target);
     }
     if opened.is_none() {
@@ -161,6 +176,7 @@ fn open<'a>(
             ("device", setting.device.clone()),
             ("policy", policy.to_string()),
             ("precision", setting.precision.clone()),
+            ("partitions", setting.partitions.clone()),
         ])?;
         let guest = |(number, tenant): (usize, &Tenant)| Guest {
             model: setting.models[number % setting.models.len()].clone(),
@@ -169,7 +185,8 @@ fn open<'a>(
         let guests: Vec<Guest> = setting.tenants.iter().enumerate().map(guest).collect();
         let items = (NonZeroU32::MIN, setting.seed);
         let (target, house) = InProcess::open(runtime, &settings, &guests, items, heard)?;
-        *opened = Some(Box::new(Opened { for_space, target, house }));
+        let partitions = setting.partitions.clone();
+        *opened = Some(Box::new(Opened { for_space, partitions, target, house }));
     }
     opened.as_deref().context("the device was opened just now")
 }

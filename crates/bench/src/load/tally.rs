@@ -7,7 +7,10 @@ use crate::latency::Latencies;
 /// Everything that was heard of a load. Memory is bounded by tenants, not by requests.
 #[derive(Clone, Debug)]
 pub struct Tally {
+    /// By tenant, or by group of tenants.
     tenants: Vec<(Tenant, Counts)>,
+    /// Whose counts are a tenant's.
+    of: Vec<usize>,
     times: Times,
     items: u32,
     lag: Latencies,
@@ -33,13 +36,22 @@ struct Counts {
 impl Tally {
     /// Of a load of these tenants, whose requests bring so many items each.
     pub fn new(tenants: Vec<Tenant>, times: Times, items: u32) -> Tally {
-        let tenants = tenants.into_iter().map(|tenant| (tenant, Counts::default())).collect();
-        Tally { tenants, times, items, lag: Latencies::default(), first_failure: None }
+        let tenants: Vec<_> = tenants.into_iter().map(|tenant| (tenant, Counts::default())).collect();
+        let of = (0..tenants.len()).collect();
+        Tally { tenants, of, times, items, lag: Latencies::default(), first_failure: None }
+    }
+
+    /// The same, with a row for each of these groups instead of each tenant: tenants belong to them in turn, as they do to models, and have
+    /// the SLO of theirs.
+    pub fn by_group(self, groups: &[Tenant]) -> Tally {
+        let of = (0..self.of.len()).map(|tenant| tenant % groups.len()).collect();
+        let tenants = groups.iter().map(|group| (group.clone(), Counts::default())).collect();
+        Tally { tenants, of, ..self }
     }
 
     /// How many tenants there are.
     pub fn tenants(&self) -> usize {
-        self.tenants.len()
+        self.of.len()
     }
 
     /// Takes in what became of a request, unless it was due in the warm-up.
@@ -48,7 +60,7 @@ impl Tally {
             return;
         }
         self.lag.record(sample.lag);
-        let (tenant, counts) = &mut self.tenants[sample.tenant];
+        let (tenant, counts) = &mut self.tenants[self.of[sample.tenant]];
         counts.sent += 1;
         match &sample.ended {
             Ended::Answered => {
@@ -166,5 +178,21 @@ mod tests {
         assert_eq!(row.in_slo, Some(2.0 / 6.0), "of the requests of tenants with an SLO");
         assert_eq!(row.first_failure.as_deref(), Some("first"));
         assert_eq!((row.tenants[0].goodput, row.tenants[1].goodput), (2.0, 1.0));
+    }
+
+    #[test]
+    fn a_group_counts_all_its_tenants() {
+        let times = Times { warmup: Duration::ZERO, length: Duration::from_secs(1), grace: Duration::ZERO };
+        let named = |name: &str| Tenant { name: name.into(), slo: Some(Duration::from_millis(10)) };
+        let tenants = ["0", "1", "2"].map(named).to_vec();
+        let mut tally = Tally::new(tenants, times, 1).by_group(&[named("even"), named("odd")]);
+        for tenant in 0..3 {
+            let latency = Duration::from_millis(4 * tenant as u64 + 4);
+            let ended = Ended::Answered;
+            tally.count(&Sample { tenant, due: Duration::ZERO, lag: Duration::ZERO, latency, ended });
+        }
+        let row = tally.row(Level::Trace);
+        let groups: Vec<_> = row.tenants.iter().map(|group| (group.sent, group.in_time)).collect();
+        assert_eq!((groups, tally.tenants()), (vec![(2, 1), (1, 1)], 3));
     }
 }

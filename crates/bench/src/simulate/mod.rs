@@ -32,6 +32,8 @@ pub struct Options {
     pub costs: Costs,
     /// Who is served, each with its plan.
     pub tenants: Vec<(Tenant, PlanKey)>,
+    /// What rows are of, where not of single tenants: groups, to which tenants belong in turn.
+    pub groups: Vec<Tenant>,
     /// Under which policies, one after the other, with the same arrivals.
     pub policies: Vec<Policy>,
     /// When requests come.
@@ -153,8 +155,9 @@ fn under(options: &Options, policy: Policy) -> PolicyRow {
     let length = options.load.length();
     let tenants = options.tenants.iter().map(|(tenant, _)| tenant.clone()).collect();
     let times = Times { warmup: Duration::ZERO, length, grace: Duration::ZERO };
-    let mut heard =
-        Heard { tally: Tally::new(tenants, times, 1), waiting: IdMap::default(), launches: 0, lanes: 0 };
+    let tally = Tally::new(tenants, times, 1);
+    let tally = if options.groups.is_empty() { tally } else { tally.by_group(&options.groups) };
+    let mut heard = Heard { tally, waiting: IdMap::default(), launches: 0, lanes: 0 };
     for (number, Arrival { at, tenant }) in options.load.arrivals().enumerate() {
         let request = RequestId(number as u64);
         heard.waiting.insert(request, (tenant, at));
@@ -249,6 +252,7 @@ mod tests {
         };
         Options {
             tenants: (0..100).map(tenant).collect(),
+            groups: vec![],
             costs,
             policies,
             load: Load::Drawn { pattern, rate, length: Duration::from_secs(2) },
