@@ -219,16 +219,19 @@ impl Device for CpuDevice {
             let why = format!("it has no {partition}");
             return Err(DeviceError::CannotOpen { device: self.name.clone(), why });
         }
-        let mut programs = self.programs.write().unwrap_or_else(PoisonError::into_inner);
         // One plan is the same on any cores: its constants are kept once.
         let same = |(program, _): &&(Arc<Program>, PartitionId)| {
             Arc::ptr_eq(&program.plan, plan) && Arc::ptr_eq(&program.layout, layout) && program.room == room
         };
-        let program = match programs.values().find(same) {
-            Some((program, _)) => program.clone(),
+        let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
+        let made = programs.values().find(same).map(|(program, _)| program.clone());
+        drop(programs);
+        let program = match made {
+            Some(program) => program,
             None => Arc::new(Program::new(&self.name, plan, layout, room)?),
         };
         let id = ProgramId(self.programs_ever.fetch_add(1, Ordering::Relaxed));
+        let mut programs = self.programs.write().unwrap_or_else(PoisonError::into_inner);
         programs.insert(id, (program, partition));
         Ok(id)
     }
