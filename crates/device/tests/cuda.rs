@@ -16,6 +16,7 @@ use nodes::suite::cases;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -41,7 +42,8 @@ fn cuda() -> Option<(CudaDevice, Receiver<()>)> {
         Err(why) => panic!("{why}"),
     }
     let (wake, bell) = bell();
-    let options = CudaOptions { ordinal: 0, partitions: None, memory_limit: None, kernel_cache: cache() };
+    let options =
+        CudaOptions { ordinal: 0, partitions: NonZeroUsize::MIN, memory_limit: None, kernel_cache: cache() };
     Some((CudaDevice::open(&options, wake).unwrap(), bell))
 }
 
