@@ -38,7 +38,7 @@ enum Entry {
 impl Scheduler {
     pub(crate) fn admit(&mut self, now: Moment, offer: &Offer) -> Result<Admitted, Refusal> {
         let terms = self.within_bounds(offer)?;
-        let plan = self.plans.number(&offer.plan);
+        let plan = self.plan_for(now, offer.tenant, &offer.plan);
         let whose = Whose { owner: terms.owner, tenant: offer.tenant, plan };
         let rider = Rider {
             request: offer.request,

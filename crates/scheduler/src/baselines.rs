@@ -34,8 +34,9 @@ impl Scheduler {
         if self.in_flight.len() >= self.config.max_concurrent.get() as usize {
             return Formed::Nothing;
         }
-        let running =
-            |tenant: &TenantId| self.in_flight.values().any(|launch| launch.tenants.contains(tenant));
+        let running = |tenant: &TenantId| {
+            self.in_flight.values().any(|launch| launch.lanes.iter().any(|lane| lane.tenant == *tenant))
+        };
         let Some(tenant) = self.queues.tenants_after(self.last_tenant).find(|tenant| !running(tenant)) else {
             return Formed::Nothing;
         };

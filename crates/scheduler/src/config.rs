@@ -2,6 +2,7 @@
 
 use crate::cost::{CostSettings, CostTable};
 use crate::layout::{Layout, Partition};
+use crate::stragglers::StragglerSettings;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub struct Config {
     /// After this long without a measurement of its plan, one request too slow by prediction is let in to
     /// measure it again: a cost that was learnt on a bad day must not shut a tenant out for ever.
     pub probe_after: Duration,
+    /// When a tenant is too slow to share launches.
+    pub stragglers: StragglerSettings,
     /// How costs are learnt.
     pub cost: CostSettings,
     /// Costs that are given rather than learnt: a profile, or the simulator's own. Where it has no answer the
@@ -84,6 +87,7 @@ impl Config {
             dwell: Duration::from_secs(1),
             gain: 0.03,
             probe_after: Duration::from_secs(1),
+            stragglers: StragglerSettings::default(),
             cost: CostSettings::default(),
             given_costs: None,
         }

@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
+pub(crate) use surface::half_octave;
 use surface::{Step, Surface};
 use tessera_core::{Bytes, IdMap, Moment, PlanKey};
 
@@ -131,7 +132,7 @@ pub(crate) struct Costs {
     clock: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct PlanCost {
     work: Option<PlanWork>,
     /// What was measured, by size of partition: a handful.
@@ -140,7 +141,7 @@ struct PlanCost {
 }
 
 /// What a plan takes on partitions of one size.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Place {
     units: NonZeroU32,
     cells: BTreeMap<Step, Cell>,
@@ -156,7 +157,7 @@ impl PlanCost {
 }
 
 /// The last launches of one step.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Cell {
     ratios: VecDeque<f64>,
     high: f64,
@@ -190,6 +191,19 @@ impl Costs {
         self.plans.remove(&plan);
     }
 
+    /// A plan is taken to cost so many times what another does, until its own launches tell.
+    pub(crate) fn known_by(&mut self, plan: PlanIx, other: PlanIx, factor: f64) {
+        let Some(mut known) = self.plans.get(&other).cloned() else { return };
+        for place in &mut known.places {
+            for cell in place.cells.values_mut() {
+                cell.ratios.iter_mut().for_each(|ratio| *ratio *= factor);
+                cell.high *= factor;
+            }
+            place.surface = surface(&place.cells, known.work, self.settings, self.most);
+        }
+        self.plans.insert(plan, known);
+    }
+
     /// When the plan was last measured.
     pub(crate) fn measured_at(&self, plan: PlanIx) -> Option<Moment> {
         self.plans.get(&plan)?.measured_at
@@ -219,24 +233,21 @@ impl Costs {
         let work = known.work;
         let ratio = launch.took.as_secs_f64() / shape(settings, work, size);
         known.measured_at = Some(launch.at);
-        let surface = |cells: &BTreeMap<Step, Cell>| {
-            let cells: Vec<_> = cells.iter().map(|(step, cell)| (*step, cell.high, cell.clock)).collect();
-            Surface::new(&cells, most, |size| shape(settings, work, size))
-        };
         match known.places.iter_mut().find(|place| place.units == launch.units) {
             Some(place) => {
                 let cell = place.cells.entry(Step::of(size)).or_default();
                 let before = cell.high;
                 cell.push(ratio, settings, self.clock);
                 if before != cell.high {
-                    place.surface = surface(&place.cells);
+                    place.surface = surface(&place.cells, work, settings, most);
                 }
             }
             None => {
                 let mut cell = Cell::default();
                 cell.push(ratio, settings, self.clock);
                 let cells = BTreeMap::from([(Step::of(size), cell)]);
-                known.places.push(Place { units: launch.units, surface: surface(&cells), cells });
+                let surface = surface(&cells, work, settings, most);
+                known.places.push(Place { units: launch.units, surface, cells });
             }
         }
         // What the others borrow is a ratio on the whole device.
@@ -261,6 +272,17 @@ impl Costs {
     pub(crate) fn prediction_error(&self) -> PredictionError {
         self.errors.so_far()
     }
+}
+
+/// What was measured, as costs of every size.
+fn surface(
+    cells: &BTreeMap<Step, Cell>,
+    work: Option<PlanWork>,
+    settings: CostSettings,
+    most: Size,
+) -> Surface {
+    let cells: Vec<_> = cells.iter().map(|(step, cell)| (*step, cell.high, cell.clock)).collect();
+    Surface::new(&cells, most, |size| shape(settings, work, size))
 }
 
 /// Seconds by roofline arithmetic at guessed rates; never zero, and never less for more lanes or items.

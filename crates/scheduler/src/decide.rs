@@ -32,11 +32,11 @@
 use crate::cost::Size;
 use crate::fill::Riding;
 use crate::forming::{Forming, Limits};
-use crate::launch::{Decision, LaunchPlan};
+use crate::launch::{Decision, LanePlan, LaunchPlan};
 use crate::plans::PlanIx;
 use crate::promises::BookingId;
 use crate::queues::{Ticket, Waiting};
-use crate::scheduler::{InFlight, Scheduler};
+use crate::scheduler::{InFlight, LaneAboard, Scheduler};
 use crate::timeline::{Nanos, nanos};
 use std::time::Duration;
 use tessera_core::{LaunchId, Moment, Policy};
@@ -224,9 +224,13 @@ impl Scheduler {
     fn loose_leader(&self, now: Moment, line: usize, visitors: bool) -> Option<&Waiting> {
         let urgent = self.queues.most_urgent()?;
         let by_urgency = urgent.urgency >= now;
+        let at_home = |plan| self.space.home(plan).is_none_or(|home| home == line);
         if self.space.home(urgent.plan).is_none() {
             let fair = || self.queues.fair().next().and_then(|ticket| self.queues.get(ticket));
-            return Some(urgent).filter(|_| by_urgency).or_else(fair).or(Some(urgent));
+            let next = Some(urgent).filter(|_| by_urgency).or_else(fair).unwrap_or(urgent);
+            if at_home(next.plan) {
+                return Some(next);
+            }
         }
         let of = |plans: &dyn Fn(PlanIx) -> bool| {
             if by_urgency {
@@ -234,7 +238,6 @@ impl Scheduler {
             }
             self.queues.fair().next_of(plans).and_then(|ticket| self.queues.get(ticket))
         };
-        let at_home = |plan| self.space.home(plan) == Some(line);
         let one = Size { lanes: 1, items: 1 };
         let visits = |plan| !at_home(plan) && self.may_visit(plan, one, line);
         of(&at_home).or_else(|| if visitors { of(&visits) } else { None })
@@ -287,8 +290,13 @@ impl Scheduler {
         let due = launch.promised;
         let (lanes, requests) = launch.into_lanes();
         requests.iter().for_each(|ticket| self.queues.launched(*ticket));
-        let tenants = lanes.iter().map(|lane| lane.tenant).collect();
-        let in_flight = InFlight { plan, size, line, due, predicted, begun, tenants, requests };
+        let aboard = |lane: &LanePlan| LaneAboard {
+            tenant: lane.tenant,
+            requests: lane.requests.len(),
+            items: lane.items,
+        };
+        let aboard = lanes.iter().map(aboard).collect();
+        let in_flight = InFlight { plan, size, line, due, predicted, begun, lanes: aboard, requests };
         self.in_flight.insert(id, in_flight);
         self.running[line].push_back(id);
         let partition = self.space.lines().id(line);

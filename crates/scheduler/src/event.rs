@@ -53,11 +53,11 @@ pub enum Happened {
         requests: u32,
     },
     /// A tenant was slow for long, and leaves the launches that it shared.
-    #[error("takes {ratio:.2} times what is predicted, above {bound:.2}: runs by itself from now on")]
+    #[error("takes {ratio:.2} times what its neighbours take, above {bound:.2}: runs by itself from now on")]
     Evicted {
         /// Which.
         tenant: TenantId,
-        /// Measured over predicted.
+        /// What its lanes take over what its neighbours' do.
         ratio: f64,
         /// What the ratio may be.
         bound: f64,
@@ -71,11 +71,11 @@ pub enum Happened {
         away: Duration,
     },
     /// A tenant that was evicted shares launches again.
-    #[error("takes {ratio:.2} times what is predicted, within {bound:.2}: shares launches again")]
+    #[error("takes {ratio:.2} times what its neighbours take, within {bound:.2}: shares launches again")]
     Returned {
         /// Which.
         tenant: TenantId,
-        /// Measured over predicted.
+        /// What its lanes take over what its neighbours' do.
         ratio: f64,
         /// What the ratio may be.
         bound: f64,

@@ -33,6 +33,7 @@ mod shelf;
 pub mod sim;
 mod slab;
 mod space;
+mod stragglers;
 mod timeline;
 
 pub use attainment::Attainment;
@@ -43,3 +44,4 @@ pub use launch::{Decision, LanePlan, LaunchPlan};
 pub use layout::{Layout, Partition};
 pub use offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 pub use scheduler::Scheduler;
+pub use stragglers::{Pace, Standing, StragglerSettings};

@@ -1,10 +1,13 @@
 //! Plans by number: a `PlanKey` is 40 bytes behind a pointer, and every decision compares plans many times.
+//!
+//! A tenant that shares with nobody (`stragglers`) has a number of its own for each plan that it runs. Launches carry one number and costs belong to numbers, so it
+//! neither shares nor is predicted by what others take.
 
 use crate::cost::Size;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
-use tessera_core::{IdMap, Moment, PlanKey};
+use tessera_core::{IdMap, Moment, PlanKey, TenantId};
 
 use crate::cost::{CostTable, Costs};
 use std::sync::Arc;
@@ -16,12 +19,24 @@ const UNKNOWN: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct PlanIx(pub(crate) u32);
 
+impl PlanIx {
+    /// Marks numbers that are one tenant's own.
+    const OWN: u32 = 1 << 31;
+
+    /// Whether it is one tenant's own number, whom nobody shares with.
+    pub(crate) fn is_own(self) -> bool {
+        self.0 & PlanIx::OWN != 0
+    }
+}
+
 /// The plans heard of, and what each costs.
 #[derive(Debug)]
 pub(crate) struct Plans {
     /// A tree: one plan or a few are mostly found without reading more of a key than its class.
     numbers: BTreeMap<PlanKey, PlanIx>,
     plans: IdMap<PlanIx, Plan>,
+    /// Numbers that are one tenant's own, by the shared ones.
+    own: BTreeMap<(TenantId, PlanIx), PlanIx>,
     next: u32,
     pub(crate) costs: Costs,
     given: Option<Arc<dyn CostTable>>,
@@ -35,11 +50,21 @@ struct Plan {
     /// Requests queued or in flight: a plan in use is not forgotten.
     uses: u64,
     probed_at: Option<Moment>,
+    /// The number that others share, and whose this one is, if it is one tenant's own.
+    of: Option<(PlanIx, TenantId)>,
 }
 
 impl Plans {
     pub(crate) fn new(costs: Costs, given: Option<Arc<dyn CostTable>>, whole: NonZeroU32) -> Plans {
-        Plans { numbers: BTreeMap::new(), plans: IdMap::default(), next: 0, costs, given, whole }
+        Plans {
+            numbers: BTreeMap::new(),
+            plans: IdMap::default(),
+            own: BTreeMap::new(),
+            next: 0,
+            costs,
+            given,
+            whole,
+        }
     }
 
     /// The plan's number, a new one when it was never heard of.
@@ -47,11 +72,53 @@ impl Plans {
         if let Some(&known) = self.numbers.get(key) {
             return known;
         }
-        let plan = PlanIx(self.next);
-        self.next += 1;
+        let plan = self.insert(key.clone(), None);
         self.numbers.insert(key.clone(), plan);
-        self.plans.insert(plan, Plan { key: key.clone(), uses: 0, probed_at: None });
         plan
+    }
+
+    fn insert(&mut self, key: PlanKey, of: Option<(PlanIx, TenantId)>) -> PlanIx {
+        let plan = PlanIx(self.next | if of.is_some() { PlanIx::OWN } else { 0 });
+        self.next += 1;
+        self.plans.insert(plan, Plan { key, uses: 0, probed_at: None, of });
+        plan
+    }
+
+    /// A tenant's own number for a plan; a new one is taken to cost `factor` times what the shared one does.
+    pub(crate) fn own(&mut self, shared: PlanIx, tenant: TenantId, factor: f64) -> PlanIx {
+        if let Some(&own) = self.own.get(&(tenant, shared)) {
+            return own;
+        }
+        let own = self.insert(self.key(shared).clone(), Some((shared, tenant)));
+        self.own.insert((tenant, shared), own);
+        // While it is there, so is the shared one.
+        self.used(shared);
+        self.costs.known_by(own, shared, factor);
+        own
+    }
+
+    /// The number that others share: of a tenant's own number the one that it stands for, of others themselves.
+    pub(crate) fn shared(&self, plan: PlanIx) -> PlanIx {
+        self.plan(plan).of.map_or(plan, |(shared, _)| shared)
+    }
+
+    /// A tenant needs no numbers of its own any more; those in use go when they are not.
+    pub(crate) fn retire_own(&mut self, tenant: TenantId) {
+        let of = (tenant, PlanIx(0))..=(tenant, PlanIx(u32::MAX));
+        let own: Vec<_> = self.own.range(of).map(|(key, own)| (*key, *own)).collect();
+        for (key, own) in own {
+            self.own.remove(&key);
+            self.drop_if_retired(own);
+        }
+    }
+
+    fn drop_if_retired(&mut self, plan: PlanIx) {
+        let Plan { uses: 0, of: Some((shared, tenant)), .. } = *self.plan(plan) else { return };
+        if self.own.get(&(tenant, shared)) != Some(&plan) {
+            self.plans.remove(&plan);
+            self.costs.forget(plan);
+            self.released(shared);
+        }
     }
 
     pub(crate) fn key(&self, plan: PlanIx) -> &PlanKey {
@@ -64,20 +131,16 @@ impl Plans {
 
     pub(crate) fn released(&mut self, plan: PlanIx) {
         self.plan_mut(plan).uses -= 1;
+        self.drop_if_retired(plan);
     }
 
-    /// Drops what is known of a plan, unless a request of it is queued or in flight.
-    pub(crate) fn forget(&mut self, key: &PlanKey) -> bool {
-        match self.numbers.get(key) {
-            Some(&plan) if self.plan(plan).uses == 0 => {
-                self.numbers.remove(key);
-                self.plans.remove(&plan);
-                self.costs.forget(plan);
-                true
-            }
-            Some(_) => false,
-            None => true,
-        }
+    /// Drops what is known of a plan and says which number it had, unless a request of it is queued or in flight.
+    pub(crate) fn forget(&mut self, key: &PlanKey) -> Option<PlanIx> {
+        let plan = self.numbers.get(key).copied().filter(|plan| self.plan(*plan).uses == 0)?;
+        self.numbers.remove(key);
+        self.plans.remove(&plan);
+        self.costs.forget(plan);
+        Some(plan)
     }
 
     /// How long a launch takes on the largest partition: as given, else as learnt, else by estimate.
@@ -88,7 +151,9 @@ impl Plans {
     /// How long a launch takes on a partition of so many units.
     pub(crate) fn predict_on(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Option<Duration> {
         let share = f64::from(units.get()) / f64::from(self.whole.get());
-        let given = self.given.as_ref().and_then(|table| table.on_share(self.key(plan), size, share));
+        // A table knows plans, and nothing of a tenant unlike the others.
+        let given = self.given.as_ref().filter(|_| !plan.is_own());
+        let given = given.and_then(|table| table.on_share(self.key(plan), size, share));
         given.or_else(|| self.costs.predict(plan, size, units))
     }
 

@@ -142,6 +142,20 @@ impl Queues {
         }
     }
 
+    /// A loose request runs as another plan from now on; returns the one before. One with a promise keeps its plan.
+    pub(crate) fn change_plan(&mut self, ticket: Ticket, plan: PlanIx, owners: &Owners) -> Option<PlanIx> {
+        let mut request = self.get(ticket).copied()?;
+        let before = request.plan;
+        if request.booked.is_some() || before == plan {
+            return None;
+        }
+        self.unshelve(&request, owners);
+        request.plan = plan;
+        self.shelve(&mut request, owners);
+        *self.requests.get_mut(ticket.0).expect("it was found above") = request;
+        Some(before)
+    }
+
     fn shelve(&mut self, request: &mut Waiting, owners: &Owners) {
         request.urgency = self.fair.insert(request.whose(), request.key(), owners.standing(request.owner));
         let key = request.key();

@@ -13,6 +13,7 @@ use crate::plans::{PlanIx, Plans};
 use crate::promises::Promises;
 use crate::queues::{Queues, Ticket, Waiting};
 use crate::space::Space;
+use crate::stragglers::{Pace, Stragglers};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tessera_core::{IdMap, LaunchId, Moment, OwnerId, PlanKey, Policy, RequestId, TenantId};
@@ -28,6 +29,7 @@ pub struct Scheduler {
     pub(crate) promises: Promises,
     pub(crate) attained: Attained,
     pub(crate) events: Events,
+    pub(crate) stragglers: Stragglers,
     pub(crate) in_flight: IdMap<LaunchId, InFlight>,
     /// The launches of each line; oldest first.
     pub(crate) running: Vec<VecDeque<LaunchId>>,
@@ -48,9 +50,17 @@ pub(crate) struct InFlight {
     pub(crate) predicted: Option<Duration>,
     /// When those before it on its partition were over; `None` while they are not.
     pub(crate) begun: Option<Moment>,
-    pub(crate) tenants: Vec<TenantId>,
+    pub(crate) lanes: Vec<LaneAboard>,
     /// Lane by lane.
     pub(crate) requests: Vec<Ticket>,
+}
+
+/// One tenant's place in a launch that runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaneAboard {
+    pub(crate) tenant: TenantId,
+    pub(crate) requests: usize,
+    pub(crate) items: u32,
 }
 
 impl InFlight {
@@ -77,6 +87,7 @@ impl Scheduler {
             queues: Queues::default(),
             attained: Attained::default(),
             events: Events::default(),
+            stragglers: Stragglers::default(),
             promises: Promises::new(lines.count()),
             in_flight: IdMap::default(),
             running: vec![VecDeque::new(); lines.count()],
@@ -108,6 +119,8 @@ impl Scheduler {
         }
         self.attained.forget(tenant);
         self.events.forget(tenant);
+        self.stragglers.forget(tenant);
+        self.plans.retire_own(tenant);
         if let Some(terms) = self.tenants.remove(&tenant) {
             self.owners.tenant_removed(terms.owner, tenant);
             self.queues.owner_weighed(terms.owner, &self.owners);
@@ -123,7 +136,9 @@ impl Scheduler {
 
     /// The plan is not wanted any more; what was learnt of it goes, unless requests of it wait or run.
     pub fn plan_dropped(&mut self, plan: &PlanKey) {
-        self.plans.forget(plan);
+        if let Some(number) = self.plans.forget(plan) {
+            self.stragglers.forget_plan(number);
+        }
     }
 
     /// From now on decisions are made under another policy; what waits, runs and was learnt stays. Promises end: they hold under the policy
@@ -141,6 +156,9 @@ impl Scheduler {
         riders.sort_unstable_by_key(|rider| rider.request);
         for rider in riders {
             self.loosen(rider.ticket);
+        }
+        for tenant in self.stragglers.pardon() {
+            self.rejoin(tenant);
         }
         (self.config.policy, self.config.tenant_batching) = (policy, tenant_batching);
         self.first_layout();
@@ -205,6 +223,19 @@ impl Scheduler {
     /// A launch is over, however it ended: `took` since it was handed over, `computed` on the device. Makes room on its partition, learns from it,
     /// charges the owners in it by items. The time that it waited behind others counts for them, not for it.
     pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration, computed: Duration) {
+        self.finished_by_lane(now, launch, took, computed, &[]);
+    }
+
+    /// The same of a launch whose lanes were measured, in their order: owners are charged by what their lanes took, and a tenant that is slow beside its neighbours
+    /// for long is set apart (`stragglers`).
+    pub fn finished_by_lane(
+        &mut self,
+        now: Moment,
+        launch: LaunchId,
+        took: Duration,
+        computed: Duration,
+        lanes: &[Duration],
+    ) {
         self.queues.tidy(&self.owners);
         let id = launch;
         let Some(launch) = self.in_flight.remove(&id) else { return };
@@ -214,17 +245,22 @@ impl Scheduler {
         if let Some(next) = self.running[launch.line].front().and_then(|next| self.in_flight.get_mut(next)) {
             next.begun = next.begun.or(Some(now));
         }
+        let ordinary = self.judge(now, &launch, computed, lanes);
+        let work: Duration = lanes.iter().sum();
+        let measured = lanes.len() == launch.lanes.len() && !work.is_zero();
         self.plans.costs.learn(
             launch.plan,
             launch.size,
             Measured {
                 at: now,
                 units: self.space.lines().units(launch.line),
-                took,
+                took: took.mul_f64(ordinary),
                 predicted: launch.predicted,
             },
         );
-        for ticket in launch.requests {
+        let lane_of = launch.lanes.iter().enumerate();
+        let lane_of = lane_of.flat_map(|(number, lane)| std::iter::repeat_n(number, lane.requests));
+        for (ticket, lane) in launch.requests.into_iter().zip(lane_of) {
             let request = self.queues.ended(ticket).expect("a request is known until its launch is over");
             let Waiting { owner, rider: Rider { tenant, items, .. }, due, committed, .. } = request;
             // Of a tenant that went meanwhile nothing is kept.
@@ -232,7 +268,12 @@ impl Scheduler {
                 self.attained.count(tenant, |of| if now <= due { &mut of.in_time } else { &mut of.late });
             }
             self.owners.settle(owner, committed);
-            let part = took * items.get() / launch.size.items.max(1);
+            let part = if measured {
+                let of_lane = f64::from(items.get()) / f64::from(launch.lanes[lane].items.max(1));
+                took.mul_f64(lanes[lane].as_secs_f64() / work.as_secs_f64() * of_lane)
+            } else {
+                took * items.get() / launch.size.items.max(1)
+            };
             let before = self.owners.virtual_time(owner);
             let after = self.owners.charge(owner, part, Duration::ZERO);
             self.queues.owner_moved(owner, before, after);
@@ -321,6 +362,11 @@ impl Scheduler {
     /// What a launch of this size would take on an idle device, measured or guessed. `None` for plans that were never announced.
     pub fn predicted(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
         self.plans.predicted(plan, size)
+    }
+
+    /// How a tenant's lanes compare with its neighbours', and whether it shares launches.
+    pub fn pace(&self, tenant: TenantId) -> Pace {
+        self.stragglers.pace(tenant)
     }
 
     /// How many of a tenant's deadlines were kept.

@@ -6,8 +6,8 @@
 //! Nothing waits: a day of traffic takes as long as its decisions. Scenario tests run on it, and the `simulate` command.
 
 use crate::{
-    Admitted, Cancelled, Config, CostTable, Decision, LaunchPlan, Layout, Offer, Refusal, Scheduler, Size,
-    Terms,
+    Admitted, Cancelled, Config, CostTable, Decision, LanePlan, LaunchPlan, Layout, Offer, Refusal,
+    Scheduler, Size, Terms,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -44,7 +44,9 @@ pub struct Simulation<C> {
     wake: Option<Moment>,
     side_by_side: bool,
     layouts: Vec<Layout>,
-    launches: BTreeMap<LaunchId, (LaunchPlan, Duration)>,
+    /// What each launch takes, as a whole and by lane.
+    launches: BTreeMap<LaunchId, (LaunchPlan, Duration, Vec<Duration>)>,
+    slow: BTreeMap<TenantId, f64>,
     /// What became of every request so far.
     pub outcomes: BTreeMap<RequestId, Outcome>,
     /// What was said to those that were let in.
@@ -66,6 +68,7 @@ impl<C: CostTable> Simulation<C> {
             layouts: config.layouts.clone(),
             scheduler: Scheduler::new(config),
             launches: BTreeMap::new(),
+            slow: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             admitted: BTreeMap::new(),
             history: Vec::new(),
@@ -75,6 +78,11 @@ impl<C: CostTable> Simulation<C> {
     /// Adds a tenant now.
     pub fn tenant(&mut self, tenant: TenantId, terms: Terms) {
         self.scheduler.tenant_added(self.now, tenant, terms);
+    }
+
+    /// From now on a tenant's lanes take so many times what costs say, and their launches as much longer.
+    pub fn slow(&mut self, tenant: TenantId, factor: f64) {
+        self.slow.insert(tenant, factor);
     }
 
     /// Offers a request at a moment that is not before the last one.
@@ -131,11 +139,11 @@ impl<C: CostTable> Simulation<C> {
     }
 
     fn finished(&mut self, at: Moment, id: LaunchId) {
-        let (launch, took) = self.launches.remove(&id).expect("a running launch is known");
+        let (launch, took, lanes) = self.launches.remove(&id).expect("a running launch is known");
         for request in launch.requests() {
             self.outcomes.insert(request, Outcome::Answered { at, lanes: launch.lanes.len() as u32 });
         }
-        self.scheduler.finished(self.now, id, took, took);
+        self.scheduler.finished_by_lane(self.now, id, took, took, &lanes);
     }
 
     /// What an engine does whenever something happened.
@@ -157,7 +165,7 @@ impl<C: CostTable> Simulation<C> {
         let layout = self.layouts.iter().find(|layout| layout.iter().any(|other| other.id == partition));
         let layout = layout.expect("a launch is on a partition of the settings");
         let beside = |launch: &LaunchPlan| layout.iter().any(|other| other.id == launch.partition);
-        let all = self.launches.values().all(|(launch, _)| beside(launch));
+        let all = self.launches.values().all(|(launch, ..)| beside(launch));
         assert!(all, "{partition} runs while partitions of another layout do");
         let units = |id: PartitionId| {
             let mine = layout.iter().find(|other| other.id == id);
@@ -175,12 +183,18 @@ impl<C: CostTable> Simulation<C> {
             self.costs.on_share(&launch.plan, size, self.share(launch.partition))
         };
         let took = took.unwrap_or(Duration::from_millis(1));
+        let lane = |lane: &LanePlan| {
+            let slow = self.slow.get(&lane.tenant).copied().unwrap_or(1.0);
+            took.mul_f64(slow * f64::from(lane.items) / f64::from(size.items.max(1)))
+        };
+        let lanes: Vec<Duration> = launch.lanes.iter().map(lane).collect();
+        let took = if self.slow.is_empty() { took } else { lanes.iter().sum() };
         // A partition computes one launch after the other; `space` runs side by side what it makes.
         let free = self.busy.get(&launch.partition).copied().unwrap_or_default();
         let begin = if self.side_by_side { self.now } else { free.max(self.now) };
         self.busy.insert(launch.partition, begin + took);
         self.running.insert((begin + took, launch.id));
         self.history.push((self.now, launch.clone()));
-        self.launches.insert(launch.id, (launch, took));
+        self.launches.insert(launch.id, (launch, took, lanes));
     }
 }

@@ -305,7 +305,8 @@ impl Engine {
             tracing::error!(launch = %finished.id, "the device finished a launch that nobody made");
             return;
         };
-        self.scheduler.finished(self.now(), finished.id, launch.submitted.elapsed(), finished.took);
+        let (now, took) = (self.now(), launch.submitted.elapsed());
+        self.scheduler.finished_by_lane(now, finished.id, took, finished.took, &finished.lanes);
         if let Some(loaded) = self.plans.get(&launch.plan) {
             loaded.pace.measured(finished.took, launch.items);
             self.tell_pace(&launch.plan, &loaded.pace);

@@ -38,7 +38,7 @@ impl Step {
 }
 
 /// Seconds at every corner, rows of lanes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Surface {
     items: usize,
     seconds: Vec<f64>,
@@ -124,7 +124,7 @@ fn between(n: u32, corners: usize) -> (usize, f64) {
 }
 
 /// 1, 2, 3, 4–5, 6–7, 8–11, 12–15, 16–23, …: where twice the logarithm of n falls.
-fn half_octave(n: u32) -> usize {
+pub(crate) fn half_octave(n: u32) -> usize {
     let log = n.max(1).ilog2();
     let upper_half = log > 0 && n & (1 << (log - 1)) != 0;
     (2 * log as usize + usize::from(upper_half)).saturating_sub(1)

@@ -30,6 +30,9 @@ impl Scheduler {
 
     /// Whether a launch of this size may visit a line.
     pub(crate) fn may_visit(&self, plan: PlanIx, size: Size, line: usize) -> bool {
+        if plan.is_own() && self.space.home(plan).is_some_and(|home| home != line) {
+            return false;
+        }
         self.bears(plan, line).is_none_or(|bears| self.plans.cost_on(self.units(line), plan, size) <= bears)
     }
 

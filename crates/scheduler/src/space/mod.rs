@@ -131,7 +131,9 @@ impl Space {
     /// The line that a plan belongs on; `None` where it may be anywhere.
     pub(crate) fn home(&self, plan: PlanIx) -> Option<usize> {
         let patient = self.cut.map(|cut| cut.patient);
-        self.homes.get(&plan).copied().or(patient)
+        // Who is apart has the last partition where there are several, so that its launches, which nobody can shorten, leave the others free.
+        let last = || (plan.is_own() && self.promising().len() > 1).then(|| self.promising().end - 1);
+        self.homes.get(&plan).copied().or(patient).or_else(last)
     }
 
     /// Units of the partition that a plan's launches have by rights.
