@@ -112,7 +112,10 @@ mod tests {
     /// The specialisations of every case in every precision, each with who asks for it; and the cases that no kernel serves.
     fn specs() -> (BTreeMap<KernelSpec, String>, Vec<String>) {
         let (mut specs, mut unserved) = (BTreeMap::new(), Vec::new());
-        for precision in Precision::ALL {
+        let rooms = Precision::ALL.map(|precision| (precision, Room { lanes: 16, items: 64 }));
+        // Strict products take their widest tiles when lanes are many.
+        let rooms = rooms.into_iter().chain([(Precision::Fp32, Room { lanes: 1024, items: 1024 })]);
+        for (precision, capacity) in rooms {
             for case in cases() {
                 let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
                 let launch = LaunchParams { counts: 0, weights: 0, first: 0, lane_of: 0, errors: 0 };
@@ -120,7 +123,7 @@ mod tests {
                 let site = Site {
                     plan: &plan,
                     layout: &layout,
-                    capacity: Room { lanes: 16, items: 64 },
+                    capacity,
                     multiprocessors: 132,
                     launch,
                     arena: 0,

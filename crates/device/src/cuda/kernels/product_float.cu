@@ -68,22 +68,16 @@ struct __align__(16) Spot {
 
 struct Feeder {
     static constexpr int ROW_CHUNKS = DEPTH / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
+    static constexpr int TOGETHER = LOADER == 1 ? 1 : LOADS;  // whether a tap is in the image takes registers that the sums want
     static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
 
     const Spot* spots;
     u64 inputs;
     u32 k;  // of this thread's chunk in the next stage
-#if LOADER == 1
-    Place place;  // of k
-#endif
 
     // The first stage begins at `first_k`. A barrier of the block comes before the first `load`.
     __device__ __forceinline__ Feeder(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
-        : spots(table), inputs(inputs_of(p, tile, slot)), k(first_k + threadIdx.x % ROW_CHUNKS * 4)
-#if LOADER == 1
-          , place(p, k)
-#endif
-    {
+        : spots(table), inputs(inputs_of(p, tile, slot)), k(first_k + threadIdx.x % ROW_CHUNKS * 4) {
         for (u32 i = threadIdx.x; i < BN; i += THREADS) {
             const Source source = source_of(p, tile.first + i, group);
             table[i] = {i32(source.element / 4), source.y, source.x, tile.first + i < tile.end};
@@ -94,13 +88,14 @@ struct Feeder {
     __device__ __forceinline__ void load(const Params& p, u32 stage) {
         const u32 row = threadIdx.x / ROW_CHUNKS, chunk = threadIdx.x % ROW_CHUNKS;
 #if LOADER == 1
-        const u32 dy = place.ky * p.dilation_y, dx = place.kx * p.dilation_x;
-        const i32 ahead = i32((dy * p.width + dx) * (p.groups * p.in_per_group.value) + place.channel) / 4;
-        place.advance(p, DEPTH);
+        const u32 ky = p.run.quotient(k), in_line = k - ky * p.run.value;
+        const u32 kx = p.in_per_group.quotient(in_line), channel = in_line - kx * p.in_per_group.value;
+        const u32 dy = ky * p.dilation_y, dx = kx * p.dilation_x;
+        const i32 ahead = i32((dy * p.width + dx) * (p.groups * p.in_per_group.value) + channel) / 4;
 #else
         const i32 ahead = k / 4;
 #endif
-#pragma unroll
+#pragma unroll TOGETHER
         for (int i = 0; i < LOADS; i++) {
             const u32 at = row + i * PASS;
             if (BN % PASS != 0 && at >= BN) continue;

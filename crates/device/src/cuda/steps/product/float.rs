@@ -48,6 +48,7 @@ const SHAPES: &[(usize, usize, [usize; 2])] = &[
     (64, 32, [4, 4]),
     (64, 28, [8, 7]),
     (64, 16, [4, 4]),
+    (64, 16, [4, 2]),
     (64, 8, [2, 8]),
     (64, 4, [2, 4]),
     (64, 2, [2, 2]),
@@ -78,13 +79,12 @@ impl FloatTile {
 
     fn new(outputs: usize, rows: usize, of_thread: [usize; 2], long: bool, parts: usize) -> FloatTile {
         let threads = outputs * rows / (of_thread[0] * of_thread[1]);
-        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor. All else as many blocks as there are registers for:
-        // 128, 102 or 85 a thread.
+        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor. All else as many blocks as there are registers for, 128 or 102
+        // a thread; long stages, as each costs a hundred instructions.
         let (most, plans): (usize, &[(usize, usize)]) = match of_thread[0] * of_thread[1] {
             _ if rows <= 8 => (3, &[(32, 8)]),
-            56.. => ((512 / threads).min(16), &[(32, 2), (16, 3), (16, 2), (8, 3), (8, 2)]),
-            32.. => (640 / threads, &[(16, 4), (16, 3), (16, 2), (8, 3), (8, 2)]),
-            _ => (768 / threads, &[(16, 6), (16, 4), (16, 3), (16, 2)]),
+            32.. => ((512 / threads).min(16), &[(32, 3), (32, 2), (16, 3), (16, 2), (8, 3), (8, 2)]),
+            _ => (640 / threads, &[(32, 3), (16, 6), (16, 4), (16, 3), (16, 2)]),
         };
         let tile = FloatTile {
             outputs,
