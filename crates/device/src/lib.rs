@@ -213,7 +213,8 @@ pub struct Finished {
     /// What the device's units (cores, multiprocessors) worked for each lane, summed over the units: neighbours compare by it, per item, while only their sum
     /// compares with `took`. Empty where the device does not measure it.
     pub lanes: Vec<Duration>,
-    /// Of some launches, since it costs a look at the clock per step: per lane, what each step of the plan took of the lane's time.
+    /// Of some launches, since it costs a look at the clock per step: per lane, what each step of the plan took of the lane's time. One row for all of
+    /// them, of the launch's time, where lanes run merged and none has a time of its own; `lanes` is empty then.
     pub steps: Option<Vec<Vec<Duration>>>,
 }
 

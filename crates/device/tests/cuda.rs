@@ -173,6 +173,11 @@ impl Loaded<'_> {
     }
 
     fn ask(&self, lanes: &[Vec<Question>]) -> Vec<Vec<Vec<Bytes>>> {
+        let answers = self.launch(lanes).answers.into_iter();
+        answers.map(|lane| lane.into_iter().map(|answer| answer.unwrap()).collect()).collect()
+    }
+
+    fn launch(&self, lanes: &[Vec<Question>]) -> Finished {
         let lane = |asked: &Vec<Question>| Lane {
             slot: self.slots[asked[0].tenant].clone(),
             requests: asked
@@ -183,14 +188,12 @@ impl Loaded<'_> {
         let launch =
             Launch { id: LaunchId(7), program: self.program, lanes: lanes.iter().map(lane).collect() };
         self.device.submit(launch).unwrap();
-        let finished: Finished = loop {
+        loop {
             if let Some(finished) = self.device.poll().pop() {
-                break finished;
+                return finished;
             }
             self.bell.recv_timeout(Duration::from_secs(60)).expect("a launch ends within a minute");
-        };
-        let answers = finished.answers.into_iter();
-        answers.map(|lane| lane.into_iter().map(|answer| answer.unwrap()).collect()).collect()
+        }
     }
 }
 
@@ -263,6 +266,26 @@ fn whole_networks_answer_as_on_the_cpu_in_every_precision() {
         }
     }
     assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
+}
+
+#[test]
+fn one_launch_of_many_tells_what_each_step_added_and_answers_as_the_others_do() {
+    let Some((device, bell)) = cuda() else { return };
+    let models = vec![class::load(&fixture("resnet26_narrow-0")).unwrap()];
+    let loaded = load(&device, &bell, &models, 1, Precision::Bf16);
+    let question = loaded.question(&mut StdRng::seed_from_u64(1), 5);
+    let launches: Vec<Finished> = (0..65).map(|_| loaded.launch(&[vec![question.clone()]])).collect();
+    let sampled: Vec<usize> = (0..65).filter(|&number| launches[number].steps.is_some()).collect();
+    assert_eq!(sampled, [0, 64]);
+    for launch in &launches {
+        assert_eq!(launch.answers, launches[0].answers);
+        let Some(steps) = &launch.steps else { continue };
+        assert_eq!((steps.len(), steps[0].len()), (1, loaded.plan.steps.len()), "lanes run merged");
+        let sum: Duration = steps[0].iter().sum();
+        println!("{} steps add up to {sum:?} of {:?}", steps[0].len(), launch.took);
+        // Before the first step inputs are converted, and after the last one outputs.
+        assert!(sum <= launch.took + Duration::from_micros(5) && 2 * sum >= launch.took, "{steps:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(crate) const MAX_AXES: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct LaunchParams {
-    /// `u32[3]`: lanes, items, items of every lane when all carry the same number (else 0).
+    /// `u32[4]`: lanes, items, items of every lane when all carry the same number (else 0), whether kernels tell when they began.
     pub(crate) counts: u64,
     /// `u64[lanes]`: the address of each lane's slot.
     pub(crate) weights: u64,
@@ -22,6 +22,8 @@ pub(crate) struct LaunchParams {
     pub(crate) lane_of: u64,
     /// `ItemError[items]`: zeroed before the first kernel.
     pub(crate) errors: u64,
+    /// `u64`, of this kernel alone: when all before it had ended, in nanoseconds of the card's clock. Zero until the call is put in its place.
+    pub(crate) began: u64,
 }
 
 /// The first failure of an item; all zero when there is none.
@@ -60,7 +62,7 @@ pub(crate) struct WalkParams {
     pub(crate) strides: [i64; MAX_AXES],
 }
 
-const _: () = assert!(size_of::<LaunchParams>() == 40);
+const _: () = assert!(size_of::<LaunchParams>() == 48);
 const _: () = assert!(size_of::<ItemError>() == 16);
 const _: () = assert!(size_of::<OperandParams>() == 24);
 const _: () = assert!(size_of::<WalkParams>() == 96);

@@ -90,6 +90,12 @@ impl KernelCall {
         self
     }
 
+    /// Tells the kernel where to say when it began.
+    pub(crate) fn tell_at(&mut self, address: u64) {
+        let place = std::mem::offset_of!(LaunchParams, began);
+        self.params[place..place + size_of::<u64>()].copy_from_slice(&address.to_le_bytes());
+    }
+
     /// With clusters of so many blocks, of which the grid is a multiple along x.
     pub(crate) fn clusters_of(mut self, blocks: usize) -> KernelCall {
         assert!((self.grid[0] as usize).is_multiple_of(blocks), "the grid is whole clusters");
@@ -108,4 +114,4 @@ macro_rules! params {
 pub(crate) use params;
 
 /// The launch's table is what every kernel's parameters begin with.
-const _: () = assert!(size_of::<LaunchParams>() == 40);
+const _: () = assert!(size_of::<LaunchParams>() == 48);

@@ -106,6 +106,7 @@ mod tests {
     use crate::cuda::abi::LaunchParams;
     use crate::cuda::site::Site;
     use crate::cuda::{steps, target};
+    use bytemuck::Zeroable;
     use std::collections::BTreeMap;
     use tessera_core::Precision;
 
@@ -118,7 +119,7 @@ mod tests {
         for (precision, capacity) in rooms {
             for case in cases() {
                 let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
-                let launch = LaunchParams { counts: 0, weights: 0, first: 0, lane_of: 0, errors: 0 };
+                let launch = LaunchParams::zeroed();
                 let constants = vec![0; plan.constants.len()];
                 let site = Site {
                     plan: &plan,

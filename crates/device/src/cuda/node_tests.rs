@@ -4,6 +4,7 @@ use super::abi::LaunchParams;
 use super::site::Site;
 use super::{steps, target};
 use crate::Room;
+use bytemuck::Zeroable;
 use nodes::guarded;
 use nodes::ledger::{Ledger, Stage, Stop};
 use nodes::ready::{self, Ready};
@@ -23,7 +24,7 @@ fn lower(ready: &Ready) -> Result<(), String> {
         layout: &ready.layout,
         capacity: Room { lanes: items, items },
         multiprocessors: 132,
-        launch: LaunchParams { counts: 0, weights: 0, first: 0, lane_of: 0, errors: 0 },
+        launch: LaunchParams::zeroed(),
         arena: 0,
         constants: &constants,
         workspace: 0,

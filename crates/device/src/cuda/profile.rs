@@ -37,7 +37,7 @@ pub(super) fn profile(
         Ok(())
     })?;
     partition.with_berth(|berth| {
-        let staged = berth.stage(running, stagers);
+        let staged = berth.stage(running, false, stagers);
         stream.copy_in(&berth.host_in, &berth.device_in, 0..staged.bytes_in)?;
         stream.copy_within(berth.device_in.address(), program.table_address(), program.table.bytes)?;
         let mut took: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds.get()); lowered.steps.len()];

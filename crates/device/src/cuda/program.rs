@@ -18,6 +18,7 @@ use super::steps;
 use super::table::TableLayout;
 use crate::{RequestError, Room};
 use std::sync::Arc;
+use std::time::Duration;
 use tessera_planner::plan::{Pick, Port, Scatter, StepKind};
 use tessera_planner::{Plan, SlotLayout};
 
@@ -35,11 +36,22 @@ pub(crate) struct Program {
     memory: Block,
     constants: Vec<u64>,
     multiprocessors: u32,
+    /// When the kernels of a sampled launch began, `u64` each.
+    began: Block,
     /// By the items they hold, fewest first.
-    graphs: Vec<(u32, Graph)>,
+    graphs: Vec<Captured>,
     functions: Functions,
     /// Given up last.
     stay: Stay,
+}
+
+/// A plan's kernels at one capacity, as one thing to launch.
+#[derive(Debug)]
+struct Captured {
+    items: u32,
+    graph: Graph,
+    /// Which of its kernels is the first one of each step, and of the outputs.
+    firsts: Vec<usize>,
 }
 
 /// The step at which a plan could not be lowered, and why.
@@ -62,6 +74,24 @@ impl Lowered {
     /// All of them, in order.
     fn calls(&self) -> impl Iterator<Item = &KernelCall> {
         self.inputs.iter().chain(self.steps.iter().flatten()).chain(&self.outputs)
+    }
+
+    /// Has kernel after kernel tell when it began, from `address` on.
+    fn tell_from(&mut self, address: u64) {
+        let calls = self.inputs.iter_mut().chain(self.steps.iter_mut().flatten()).chain(&mut self.outputs);
+        let places = (address..).step_by(size_of::<u64>());
+        calls.zip(places).for_each(|(call, place)| call.tell_at(place));
+    }
+
+    /// Which call is the first one of each step, and of the outputs. A step without calls has the next one's.
+    fn firsts(&self) -> Vec<usize> {
+        let mut first = self.inputs.len();
+        let mut firsts = vec![first];
+        firsts.extend(self.steps.iter().map(|calls| {
+            first += calls.len();
+            first
+        }));
+        firsts
     }
 }
 
@@ -98,24 +128,29 @@ impl Program {
             memory,
             constants,
             multiprocessors: partition.multiprocessors,
+            began: Block::new(stream, 0)?,
             graphs: Vec::new(),
             functions: Functions::new(),
             stay,
         };
         let lowered = capacities(room).map(|capacity| Ok((capacity, program.lower(capacity)?)));
-        let lowered: Vec<(Room, Lowered)> = lowered.collect::<Result<_, NoKernel>>()?;
+        let mut lowered: Vec<(Room, Lowered)> = lowered.collect::<Result<_, NoKernel>>()?;
+        let most_calls = lowered.iter().map(|(_, lowered)| lowered.calls().count()).max().unwrap_or_default();
+        program.began = Block::new(stream, most_calls * size_of::<u64>())?;
+        lowered.iter_mut().for_each(|(_, lowered)| lowered.tell_from(program.began.address()));
         let calls = lowered.iter().flat_map(|(_, lowered)| lowered.calls());
         program.functions =
             library.load(calls.map(|call| call.spec.clone()).collect()).map_err(Refused::Compile)?;
         for (capacity, lowered) in &lowered {
             let graph =
                 Graph::capture(stream, || lowered.calls().try_for_each(|call| program.launch(call, stream)))?;
-            program.graphs.push((capacity.items, graph));
+            program.graphs.push(Captured { items: capacity.items, graph, firsts: lowered.firsts() });
         }
         stream.synchronize()?;
         let (_, bytes_in) = stage_offsets(&plan.inputs, room.items, table.bytes.next_multiple_of(ALIGNMENT));
         let (_, errors) = stage_offsets(&plan.outputs, room.items, 0);
-        partition.reserve_berths(bytes_in, errors + room.items as usize * size_of::<ItemError>())?;
+        let beside = room.items as usize * size_of::<ItemError>() + most_calls * size_of::<u64>();
+        partition.reserve_berths(bytes_in, errors + beside)?;
         Ok(program)
     }
 
@@ -134,16 +169,10 @@ impl Program {
         };
         let wire = |port: usize| self.table.port(address, port);
         let inputs = (0..plan.inputs.len()).map(|index| steps::ingest(&site, index, wire(index)));
-        let steps = plan.steps.iter().enumerate().map(|(index, step)| {
-            steps::calls(&site, index).map_err(|why| NoKernel { step: step.name.clone(), why })
-        });
+        let steps = steps_of(&site)?;
         let after = plan.inputs.len();
         let outputs = (0..plan.outputs.len()).map(|index| steps::egress(&site, index, wire(after + index)));
-        Ok(Lowered {
-            inputs: inputs.collect(),
-            steps: steps.collect::<Result<_, _>>()?,
-            outputs: outputs.collect(),
-        })
+        Ok(Lowered { inputs: inputs.collect(), steps, outputs: outputs.collect() })
     }
 
     /// Puts one call into a stream.
@@ -187,8 +216,24 @@ impl Program {
 
     /// The graph for so many items, which are within the program's room.
     pub(crate) fn graph(&self, items: u32) -> &Graph {
-        let holds = self.graphs.iter().find(|(capacity, _)| *capacity >= items);
-        &holds.expect("a launch within the room has a graph").1
+        &self.captured(items).graph
+    }
+
+    fn captured(&self, items: u32) -> &Captured {
+        let holds = self.graphs.iter().find(|captured| captured.items >= items);
+        holds.expect("a launch within the room has a graph")
+    }
+
+    /// Where kernels of a sampled launch of so many items tell when they began, and in how many bytes: up to the first one of the outputs.
+    pub(crate) fn told(&self, items: u32) -> (u64, usize) {
+        let kernels = self.captured(items).firsts.last().map_or(0, |last| last + 1);
+        (self.began.address(), kernels * size_of::<u64>())
+    }
+
+    /// What each step of the plan added to a launch of so many items, from what was told.
+    pub(crate) fn step_times(&self, items: u32, told: &[u8]) -> Vec<Duration> {
+        let began: Vec<u64> = told.chunks_exact(size_of::<u64>()).map(bytemuck::pod_read_unaligned).collect();
+        between(&began, &self.captured(items).firsts)
     }
 
     /// What a failure that a kernel reported means.
@@ -198,6 +243,23 @@ impl Program {
         let (what, rows) = choice(&step.kind, position)?;
         Some(RequestError::IdOutOfRange { input: what.to_owned(), id: error.id, position, rows })
     }
+}
+
+/// The kernels of each step.
+fn steps_of(site: &Site<'_>) -> Result<Vec<Vec<KernelCall>>, NoKernel> {
+    let steps = site.plan.steps.iter().enumerate();
+    let calls = steps.map(|(index, step)| {
+        steps::calls(site, index).map_err(|why| NoKernel { step: step.name.clone(), why })
+    });
+    calls.collect()
+}
+
+/// From each of the kernels `firsts` to the next, given when every kernel began, in nanoseconds.
+fn between(began: &[u64], firsts: &[usize]) -> Vec<Duration> {
+    firsts
+        .windows(2)
+        .map(|pair| Duration::from_nanos(began[pair[1]].saturating_sub(began[pair[0]])))
+        .collect()
 }
 
 /// Where a step's number at a position comes from, and how many rows it chooses from; `None` for steps that read no numbers.
@@ -244,6 +306,34 @@ pub(crate) fn stage_offsets(ports: &[Port], items: u32, start: usize) -> (Vec<us
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::abi::LaunchParams;
+    use crate::cuda::call::KernelSpec;
+
+    #[test]
+    fn a_step_takes_from_its_first_kernel_to_the_next_step_s() {
+        let call = || KernelCall {
+            spec: KernelSpec::new("none.cu"),
+            params: vec![0; size_of::<LaunchParams>()],
+            grid: [1; 3],
+            block: 1,
+            shared_bytes: 0,
+            cluster: 1,
+        };
+        let mut lowered = Lowered {
+            inputs: vec![call()],
+            steps: vec![vec![call()], vec![call(), call()], vec![], vec![call()]],
+            outputs: vec![call()],
+        };
+        let firsts = lowered.firsts();
+        assert_eq!(firsts, [1, 2, 4, 4, 5]);
+        let nanoseconds =
+            between(&[10, 11, 13, 16, 20, 25], &firsts).iter().map(Duration::as_nanos).collect::<Vec<_>>();
+        assert_eq!(nanoseconds, [2, 7, 0, 5]);
+        lowered.tell_from(1 << 40);
+        let places =
+            lowered.calls().map(|call| bytemuck::pod_read_unaligned::<LaunchParams>(&call.params).began);
+        assert_eq!(places.collect::<Vec<_>>(), (0..6).map(|call| (1 << 40) + 8 * call).collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_launch_fills_at_least_half_of_its_graph() {

@@ -48,6 +48,7 @@ impl TableLayout {
             first: address + self.first as u64,
             lane_of: address + self.lane_of as u64,
             errors,
+            began: 0,
         }
     }
 
@@ -56,13 +57,13 @@ impl TableLayout {
         address + (self.ports + 8 * port) as u64
     }
 
-    /// Writes the table. `into` has [`TableLayout::bytes`] bytes.
-    pub(crate) fn write(&self, lanes: &[LaneRow], ports: &[u64], into: &mut [u8]) {
+    /// Writes the table. `into` has [`TableLayout::bytes`] bytes. `told` says whether kernels tell when they began.
+    pub(crate) fn write(&self, lanes: &[LaneRow], ports: &[u64], told: bool, into: &mut [u8]) {
         let items: u32 = lanes.iter().map(|lane| lane.items).sum();
         let same = lanes.first().map_or(0, |lane| lane.items);
         let uniform = if lanes.iter().all(|lane| lane.items == same) { same } else { 0 };
         let mut put = |at: usize, bytes: &[u8]| into[at..at + bytes.len()].copy_from_slice(bytes);
-        for (index, count) in [lanes.len() as u32, items, uniform].into_iter().enumerate() {
+        for (index, count) in [lanes.len() as u32, items, uniform, u32::from(told)].into_iter().enumerate() {
             put(4 * index, &count.to_le_bytes());
         }
         for (index, port) in ports.iter().enumerate() {
@@ -94,8 +95,8 @@ mod tests {
         let layout = TableLayout::new(Room { lanes: 4, items: 8 }, 2);
         let mut table = vec![0xff; layout.bytes];
         let lanes = [LaneRow { weights: 1 << 40, items: 2 }, LaneRow { weights: 7, items: 3 }];
-        layout.write(&lanes, &[11, 12], &mut table);
-        assert_eq!([0, 4, 8].map(|at| word(&table, at)), [2, 5, 0]);
+        layout.write(&lanes, &[11, 12], true, &mut table);
+        assert_eq!([0, 4, 8, 12].map(|at| word(&table, at)), [2, 5, 0, 1]);
         assert_eq!([0, 4, 8].map(|at| word(&table, layout.first + at)), [0, 2, 5]);
         let lane_of: Vec<u32> = (0..5).map(|item| word(&table, layout.lane_of + 4 * item)).collect();
         assert_eq!(lane_of, [0, 0, 1, 1, 1]);
@@ -108,7 +109,7 @@ mod tests {
         let layout = TableLayout::new(Room { lanes: 3, items: 3 }, 0);
         let mut table = vec![0; layout.bytes];
         let lane = |weights| LaneRow { weights, items: 1 };
-        layout.write(&[lane(1), lane(2), lane(3)], &[], &mut table);
-        assert_eq!([0, 4, 8].map(|at| word(&table, at)), [3, 3, 1]);
+        layout.write(&[lane(1), lane(2), lane(3)], &[], false, &mut table);
+        assert_eq!([0, 4, 8, 12].map(|at| word(&table, at)), [3, 3, 1, 0]);
     }
 }

@@ -10,7 +10,7 @@
 // made for the capacity, so every kernel first leaves out what is not there.
 //
 // Rules of a kernel, which keep the promise of bits and let kernels overlap:
-//   - it calls `dependency_wait()` before it reads or writes any buffer (weights, constants and the launch's table may be read before),
+//   - it calls `dependency_wait(launch)` before it reads or writes any buffer (weights, constants and the launch's table may be read before),
 //     in every thread that does so and at least once in every block, also in blocks that have nothing to do;
 //   - it calls `dependents_may_start()` when its own loads are under way (or never: its end counts);
 //   - what it computes for an item depends on that item and its lane's weights alone.
@@ -34,13 +34,14 @@ struct ItemError {
 static_assert(sizeof(ItemError) == 16, "twin of abi.rs");
 
 struct Launch {
-    const u32* counts;   // [0] lanes, [1] items, [2] items of every lane when all carry the same number, else 0
+    const u32* counts;   // [0] lanes, [1] items, [2] items of every lane when all carry the same number, else 0, [3] whether kernels tell `began`
     const u64* weights;  // [lane] address of the lane's slot
     const u32* first;    // [lane] first item of the lane; [lanes] is the number of items
     const u32* lane_of;  // [item]
     ItemError* errors;   // [item]
+    u64* began;          // this kernel's own: when all kernels before it had ended, in nanoseconds
 };
-static_assert(sizeof(Launch) == 40, "twin of abi.rs");
+static_assert(sizeof(Launch) == 48, "twin of abi.rs");
 
 enum OperandKind : u32 { BUFFER = 0, CONSTANT = 1, WEIGHT = 2, WIRE = 3 };
 
@@ -76,13 +77,23 @@ __device__ __forceinline__ T* at(const Launch& launch, const Operand& operand, u
     return static_cast<T*>(__cvta_global_to_generic(address));
 }
 
-// Waits until the kernels before this one have finished and their writes can be seen (programmatic dependent launch).
-__device__ __forceinline__ void dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+// Waits until the kernels before this one have finished and their writes can be seen (programmatic dependent launch). Of sampled launches the
+// first thread tells when that was: from one kernel's word to the next one's is what a step adds to a launch, overlap left in.
+__device__ __forceinline__ void dependency_wait(const Launch& launch) {
+    const bool first = (threadIdx.x | blockIdx.x | blockIdx.y | blockIdx.z) == 0;
+    const bool tells = first && launch.counts[3] != 0;  // asked before the wait, which hides it
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    if (tells) {
+        u64 now;
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+        *launch.began = now;
+    }
+}
 
 // Whether a block has its item. One that has none waits, as every block must, and leaves.
 __device__ __forceinline__ bool has_item(const Launch& launch, u32 item) {
     if (item < items_of(launch)) return true;
-    dependency_wait();
+    dependency_wait(launch);
     return false;
 }
 

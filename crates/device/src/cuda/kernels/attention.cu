@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
 #ifdef MASK_TYPE
     const auto* mask = at<const TypeOf<MASK_TYPE>::type>(p.launch, p.mask.operand, item) + p.mask.offset + head * p.mask.strides[0];
 #endif
-    dependency_wait();
+    dependency_wait(p.launch);
     float mixture[VALUES / LINES][4][4] = {};
     float greatest[4], sum[4] = {};
 #pragma unroll

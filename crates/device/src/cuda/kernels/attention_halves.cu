@@ -115,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) kernel(const __gri
         }
         chunks_commit();
     };
-    dependency_wait();
+    dependency_wait(p.launch);
     stage<HEAD, Q_CHUNKS>(shared.q, q + query * p.q.strides[1], p.q.strides[1], p.q.strides[2], p.queries - query, p.head_dim);
     stage_keys(0);
     stage_keys(1);

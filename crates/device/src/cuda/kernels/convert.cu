@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const u64 count = p.per_item ? p.elements : items * p.elements;
     const u64 thread = u64(blockIdx.x) * blockDim.x + threadIdx.x, threads = u64(gridDim.x) * blockDim.x;
     const bool aligned = ((reinterpret_cast<u64>(x) | reinterpret_cast<u64>(out)) & 15) == 0;
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     const u64 packs = aligned ? count / WIDTH : 0;
     for (u64 first = thread; first < packs; first += threads * UNROLL) {

@@ -32,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     if (!has_item(p.launch, item)) return;
     const UnitFrom* x = at<const UnitFrom>(p.launch, p.x.operand, item) + p.x.offset;
     UnitTo* out = at<UnitTo>(p.launch, p.out, item) + p.out_offset;
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     const u32 first = blockIdx.x * (256 * UNROLL) + threadIdx.x;
     UnitFrom loaded[UNROLL];

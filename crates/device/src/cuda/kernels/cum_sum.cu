@@ -22,7 +22,7 @@ static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/lines.rs");
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u32 item = blockIdx.y, line = blockIdx.x * 256 + threadIdx.x;
     if (!has_item(p.launch, item)) return;
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     if (line >= p.lines.count) return;
     const u64 first = first_of(p.lines, line, p.lines.length);

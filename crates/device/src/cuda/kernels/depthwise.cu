@@ -155,7 +155,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) kernel(const __grid_constan
     u32 tile = strip * p.strip;
     Place place = place_of(p, tile, line, run);
     place.there &= working;
-    dependency_wait();
+    dependency_wait(p.launch);
     const T* x = at<const T>(p.launch, p.x, item) + channel;
     real* out = at<real>(p.launch, p.out, item) + channel;
 #ifdef RESIDUAL

@@ -16,7 +16,7 @@ struct Shape {
     u32 packs;           // their product
     u32 unused;
 };
-static_assert(sizeof(Shape) == 104, "twin of steps/elementwise.rs");
+static_assert(sizeof(Shape) == 112, "twin of steps/elementwise.rs");
 
 // Where the pack of a multi-index begins in an input.
 template <typename T>
@@ -62,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     index[AXES - 1] *= WIDTH;
     Inputs inputs;
     inputs.find(p.shape.launch, p.inputs, item, index);
-    dependency_wait();
+    dependency_wait(p.shape.launch);
     dependents_may_start();
     if (pack >= p.shape.packs) return;
     Loaded loaded;

@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     for (int i = 0; i < WIDTH; i++) pack.at[i] = value;
     const u64 thread = u64(blockIdx.x) * blockDim.x + threadIdx.x, threads = u64(gridDim.x) * blockDim.x;
     const u64 packs = count / WIDTH;
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     for (u64 i = thread; i < packs; i += threads) store_pack<T, WIDTH>(out + i * WIDTH, pack);
     for (u64 i = packs * WIDTH + thread; i < count; i += threads) out[i] = value;

@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     real* out = at<real>(p.launch, p.out, item) + start;
     const TypeOf<SCALE>::type* scale = at<const TypeOf<SCALE>::type>(p.launch, p.scale, item);
     const TypeOf<BIAS>::type* bias = at<const TypeOf<BIAS>::type>(p.launch, p.bias, item);
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     const float count = float(p.pixels * p.group);
     float sum = 0.0f;

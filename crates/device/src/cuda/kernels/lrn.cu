@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const u32 first = channel < before ? 0 : channel - before;
     const u32 end = min(p.channels, channel + p.size - before);
     const T* x = at<const T>(p.launch, p.x, item) + (index - channel);
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     if (index >= p.elements) return;
     float sum = 0.0f;

@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const Lines<TypeOf<A_TYPE>::type> a = {a_from + a_at, p.a_k, p.a_row, p.m - row, p.k};
     const Lines<TypeOf<B_TYPE>::type> b = {b_from + b_at, p.b_k, p.b_column, p.n - column, p.k};
 
-    dependency_wait();
+    dependency_wait(p.launch);
     const u32 my_row = threadIdx.x / 16 * 4, my_column = threadIdx.x % 16 * 4;
     float total[4][4] = {}, run[4][4] = {};
     float a_held[DEPTH / 4], b_held[DEPTH / 4];

@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const Id* ids = at<const Id>(p.launch, p.ids, item);
     const From* x = at<const From>(p.launch, p.x, item);
     To* out = at<To>(p.launch, p.out, item);
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     if (blockIdx.x == 0) report(p.launch, p.places, ids, item);
     for (u64 pack = u64(blockIdx.x) * 256 + threadIdx.x; pack < p.packs; pack += u64(gridDim.x) * 256) {

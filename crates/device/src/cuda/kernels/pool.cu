@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const i32 top = i32(pixel / w.output[1] * w.stride_h) - w.before[0];
     const i32 left = i32(pixel % w.output[1] * STRIDE_W) - w.before[1];
     const T* x = at<const T>(p.launch, p.x, item) + pack * WIDTH;
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     if (index >= w.output[0] * w.output[1] * w.packs) return;
     float combined[WIDTH];

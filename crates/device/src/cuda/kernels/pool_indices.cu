@@ -41,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const u32 size = p.input[0] * p.input[1] * p.input[2];
     const T* x = at<const T>(p.launch, p.x, item) + u64(plane) * size;
     i64* out = at<i64>(p.launch, p.out, item);
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     if (plane >= p.planes) return;
     float best = 0.0f;

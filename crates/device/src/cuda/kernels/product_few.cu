@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) kernel(const __gri
     const u32 tile = p.m_tiles.quotient(blockIdx.x), m0 = (blockIdx.x - tile * p.m_tiles.value) * BM;
     const Rows rows = find_rows(p, tile);
     if (!rows.any) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     const u32 thread = threadIdx.x, warp = thread / 32, r = thread % 32 / 4, t = thread % 4;
@@ -96,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) kernel(const __gri
     }
     dependents_may_start();
 
-    dependency_wait();
+    dependency_wait(p.launch);
 #pragma unroll
     for (u32 i = 0; i < RING; i++) {
         if (begin + i < end) x[i] = inputs_at(begin + i);

@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) kernel(const __gri
     const u32 tile = p.m_tiles.quotient(blockIdx.x), m0 = (blockIdx.x - tile * p.m_tiles.value) * BM;
     const Rows rows = find_rows(p, tile);
     if (!rows.any) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     const u32 runs = (p.k + RUN - 1) / RUN, x_pitch = p.k + runs * 4;
@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) kernel(const __gri
     }
     dependents_may_start();
 
-    dependency_wait();
+    dependency_wait(p.launch);
 #pragma unroll 1
     for (u32 row = 0; row < BN; row++) {
         const u64 from = inputs + source_of(p, rows.first + row, 0).element * 4;

@@ -143,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const Rows rows = find_rows(p, tile);
     // The blocks of a cluster leave together or not at all.
     if (!rows.any) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     // A cluster has as many blocks as k has runs.
@@ -175,7 +175,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     Feeder feeder(p, rows, slot, group, first_k, table);
     __syncthreads();
 
-    dependency_wait();
+    dependency_wait(p.launch);
 #pragma unroll 1
     for (u32 step = 0; step < AHEAD; step++) {
         if (step < steps) feeder.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);

@@ -192,7 +192,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     for (u32 at = thread * 16; at < ((count - 1) * 2 + KERNEL_HEIGHT) * LINE_BYTES; at += THREADS * 16) store_zeros(lines + at);
     __syncthreads();
 
-    dependency_wait();
+    dependency_wait(p.launch);
     Lines input;
     input.image = inputs_of(p, rows, slot);
     input.lines = lines;

@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const Rows rows = find_rows(p, tile);
     // The blocks of a cluster leave together or not at all.
     if (!rows.any) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     const u32 first_step = p.steps * part / PARTS, steps = p.steps * (part + 1) / PARTS - first_step;
@@ -108,7 +108,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     Loader<THREADS, ROW_BYTES / 16, Swizzled> loader(p, rows, slot, group, first_step, table);
     __syncthreads();
 
-    dependency_wait();
+    dependency_wait(p.launch);
 #pragma unroll 1
     for (u32 step = 0; step < AHEAD; step++) {
         if (step < steps) loader.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);

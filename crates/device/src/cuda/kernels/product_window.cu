@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u32 tile = p.m_tiles.quotient(blockIdx.x), m0 = (blockIdx.x - tile * p.m_tiles.value) * BM;
     const u32 item = p.item_tiles.quotient(tile), q0 = (tile - item * p.item_tiles.value) * BN;
     if (item >= items_of(p.launch)) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     const u32 lane = p.launch.lane_of[item];
@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
 #if BIAS
     if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[m0 + thread];
 #endif
-    dependency_wait();
+    dependency_wait(p.launch);
     const u32 channels = p.in_per_group.value, needed = BN + (p.kernel_height - 1) * p.line.value + p.kernel_width - 1;
     {
         const u32 chunk = thread % 8;

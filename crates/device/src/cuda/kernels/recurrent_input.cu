@@ -60,13 +60,13 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const u32 r = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const Part part = part_of(p.launch, blockIdx.x, p.time, ROWS);
     if (part.rows == 0) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     const u64 slot = p.launch.weights[part.lane];
     const Columns columns = columns_of(slot + p.w.base, group, p.k_blocks);
     Fragments next = fragments_of(columns, 0);
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
 
     float sums[ROW_TILES][2][TILES][4] = {};

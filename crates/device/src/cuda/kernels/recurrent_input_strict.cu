@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) kernel(const __grid_consta
     __shared__ __align__(16) float x_slice[DEPTH][PITCH];
     __shared__ __align__(16) float w_slice[DEPTH][PITCH];
     const Part part = part_of(p.launch, blockIdx.x, p.time, ROWS);
-    dependency_wait();
+    dependency_wait(p.launch);
     if (part.rows == 0) return;
     const u64 slot = p.launch.weights[part.lane];
     const float* panel = global<const float>(slot + p.w.base) + u64(blockIdx.y) * p.input * LINES;

@@ -120,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     const u32 rank = blockIdx.x % CLUSTER;
     const Part part = part_of(p.launch, blockIdx.x / CLUSTER, 1, ITEMS);
     if (part.rows == 0) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     const u64 slot = p.launch.weights[part.lane];
@@ -139,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
                 kept[((block * PASSES + pass) * GATES + gate) * THREADS] =
                     gate < 2 ? chunk_of(gates, gate * HIDDEN + summed(pass), block, threadIdx.x / PASS)
                              : chunk_of(candidate, summed(pass), block, threadIdx.x / PASS);
-    dependency_wait();
+    dependency_wait(p.launch);
 
     for (u32 index = threadIdx.x; index < K_BLOCKS * DEPTH * ITEMS; index += THREADS) {
         const u32 k = index / ITEMS, item = index % ITEMS;

@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     const u32 rank = blockIdx.x % CLUSTER;
     const Part part = part_of(p.launch, blockIdx.x / CLUSTER, 1, ITEMS);
     if (part.rows == 0) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     const auto group_of = [&](u32 index) { return (index * WARPS + warp) * CLUSTER + rank; };
@@ -82,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     }
     for (u32 byte = threadIdx.x * 16; byte < sizeof(shared.h); byte += THREADS * 16)
         *reinterpret_cast<uint4*>(&shared.h[0][0][0] + byte) = make_uint4(0, 0, 0, 0);
-    dependency_wait();
+    dependency_wait(p.launch);
 
 #ifdef H0_TYPE
     __syncthreads();

@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     const u32 rank = blockIdx.x % CLUSTER;
     const Part part = part_of(p.launch, blockIdx.x / CLUSTER, 1, ITEMS);
     if (part.rows == 0) {
-        dependency_wait();
+        dependency_wait(p.launch);
         return;
     }
     const u64 slot = p.launch.weights[part.lane];
@@ -94,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         const u32 unit = index % UNITS, gate = index / UNITS % GATES, k = index / (UNITS * GATES);
         kept[k][gate][unit] = __ldg(column_of(gate, unit) + k * PANEL);
     }
-    dependency_wait();
+    dependency_wait(p.launch);
 
     for (u32 index = threadIdx.x; index < HIDDEN * ITEMS; index += THREADS) {
         float value = 0.0f;

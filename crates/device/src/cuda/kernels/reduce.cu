@@ -168,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
         from += index * p.kept_strides[axis] * (axis == KEPT_AXES - 1 ? WIDTH : 1);
     }
     const T* x = at<const T>(p.launch, p.x, item) + from;
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     Value result[WIDTH], largest[WIDTH];
 #pragma unroll

@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const float* weights = at<const float>(p.launch, p.weights, item);
     const T* x = at<const T>(p.launch, p.x, item);
     Out* out = at<Out>(p.launch, p.out, item);
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     for (u64 pack = u64(blockIdx.x) * 256 + threadIdx.x; pack < p.packs; pack += u64(gridDim.x) * 256) {
         const u64 row = pack / p.inner;  // o * count + position

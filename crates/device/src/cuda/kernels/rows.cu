@@ -101,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const TypeOf<BIAS>::type* bias = at<const TypeOf<BIAS>::type>(p.launch, p.bias, item);
 #endif
 #endif
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     // A warp leaves, or the block, as one.
     if (row >= p.rows) return;

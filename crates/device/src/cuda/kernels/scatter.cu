@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const Id* ids = at<const Id>(p.launch, p.ids, item);
     const From* updates = at<const From>(p.launch, p.updates, item);
     T* out = at<T>(p.launch, p.out, item);
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     if (blockIdx.x == 0) report(p.launch, p.places, ids, item);
     for (u64 thread = u64(blockIdx.x) * 256 + threadIdx.x; thread < p.threads; thread += u64(gridDim.x) * 256) {

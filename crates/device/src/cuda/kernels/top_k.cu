@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const bool active = line < p.lines.count;
     const T* x = at<const T>(p.launch, p.x, item) + first_of(p.lines, active ? line : 0, p.lines.length);
     const u64 out = first_of(p.lines, active ? line : 0, p.k);
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     Value last = 0;
     u32 last_number = NONE;

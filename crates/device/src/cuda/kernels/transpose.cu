@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
         out += index * p.out_outer[axis];
     }
     const u32 left_a = p.a - first_a, left_b = p.b - first_b;
-    dependency_wait();
+    dependency_wait(p.launch);
     dependents_may_start();
     From loaded[EACH];
 #pragma unroll

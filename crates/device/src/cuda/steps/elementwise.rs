@@ -22,7 +22,7 @@ struct Shape {
     unused: u32,
 }
 params!(Shape);
-const _: () = assert!(size_of::<Shape>() == 104);
+const _: () = assert!(size_of::<Shape>() == 112);
 
 /// Inputs of one chain: their walks must fit a kernel's parameters, which are 4 KiB.
 const MAX_INPUTS: usize = 32;

@@ -470,7 +470,7 @@ mod tests {
             layout: &layout,
             capacity: Room { lanes: 16, items: 64 },
             multiprocessors: 132,
-            launch: LaunchParams { counts: 0, weights: 0, first: 0, lane_of: 0, errors: 0 },
+            launch: LaunchParams::zeroed(),
             arena: 0,
             constants: &[],
             workspace: 0,
