@@ -13,8 +13,14 @@ pub(super) fn run(bytes: &[u8]) {
     let number = u16::from_le_bytes(*head);
     let header = (number < 1 << 15).then(|| number.to_string());
     let input = TensorInfo { name: "x".into(), dtype: DType::F32, dims: vec![-1, 4] };
-    let info =
-        ModelInfo { name: "m".into(), version: 1, versions: vec![1], inputs: vec![input], outputs: vec![] };
+    let info = ModelInfo {
+        name: "m".into(),
+        version: 1,
+        versions: vec![1],
+        inputs: vec![input],
+        outputs: vec![],
+        placements: vec![],
+    };
     let body = Bytes::copy_from_slice(body);
     let decoded = decode("m", None, header.as_deref(), &body, || Ok(Arc::new(info)));
     let Ok(decoded) = decoded else { return };

@@ -45,6 +45,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// The slot is given back when the last clone of the answer is dropped, launches in flight holding theirs.
     fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError>;
 
+    /// Whether there is a kernel for every step of a plan: [`DeviceError::NoKernel`] with the step's name when not. Compiles nothing and takes no memory.
+    /// A device that says nothing here says it when it compiles.
+    fn check(&self, plan: &Plan, layout: &SlotLayout, room: Room) -> Result<(), DeviceError> {
+        let _ = (plan, layout, room);
+        Ok(())
+    }
+
     /// Makes a program of a plan for one partition, with room for so many lanes and items. May take long (CUDA compiles
     /// and captures): never on the serving path. The layout is the one that the plan's weights refer to.
     fn compile(

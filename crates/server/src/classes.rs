@@ -9,8 +9,8 @@ use crate::routing::Pace;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tessera_core::{Bytes, ClassId, PlanKey, Precision};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
 use tessera_device::{Device, DeviceError, Room};
 use tessera_planner::class::{Bound, Class};
 use tessera_planner::infer::{DimValue, InferError};
@@ -94,6 +94,7 @@ impl Classes {
             layout: Arc::new(SlotLayout::of(class.folded(), target)?),
             workshop: self.workshop.clone(),
             plans: Mutex::default(),
+            checked: OnceLock::new(),
         });
         entries.insert((class.id, precision), Arc::downgrade(&entry));
         Ok(entry)
@@ -122,7 +123,12 @@ pub struct ClassEntry {
     pub layout: Arc<SlotLayout>,
     workshop: Workshop,
     plans: Mutex<Plans>,
+    checked: OnceLock<Result<(), DeviceError>>,
 }
+
+/// What stands for every free dimension when kernels are asked for before the first request: the first of these that the class can be planned
+/// with. Of a text it is a length, of an image a side that networks can halve a few times.
+const LIKELY: [u64; 3] = [32, 224, 1];
 
 type PlanCell = Arc<OnceCell<Result<Made, NoPlan>>>;
 
@@ -201,6 +207,26 @@ impl ClassEntry {
         Err(NoPlan::Interrupted)
     }
 
+    /// Whether the device has a kernel for every step of the class, found out once. Free dimensions get [`LIKELY`] lengths; of a class that cannot be
+    /// planned with any of them its first request will tell.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        let check = || {
+            let plan = LIKELY.into_iter().find_map(|length| self.likely_plan(length));
+            plan.map_or(Ok(()), |plan| self.workshop.device.check(&plan, &self.layout, self.room_of(&plan)))
+        };
+        self.checked.get_or_init(check).clone()
+    }
+
+    fn likely_plan(&self, length: u64) -> Option<Plan> {
+        let shape = |(_, dims): (DType, Vec<i64>)| -> Vec<u64> {
+            dims.into_iter().map(|dim| u64::try_from(dim).unwrap_or(length)).collect()
+        };
+        let shapes: Vec<Vec<u64>> = self.class.input_shapes().map(shape).collect();
+        let bound = self.class.bind(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>()).ok()?;
+        let wishes = [bound.item_dim, None].map(|item_dim| Wish { bound: bound.clone(), item_dim });
+        wishes.iter().find_map(|wish| self.plan(wish).ok())
+    }
+
     /// As [`ClassEntry::planned`], for threads that may wait: loaders.
     pub fn planned_now(self: &Arc<Self>, bound: &Bound) -> Result<(), NoPlan> {
         self.workshop.runtime.block_on(self.planned(bound)).map(drop)
@@ -258,9 +284,7 @@ impl ClassEntry {
             );
             return Err(NoPlan::Unplannable { dims: self.describe(&wish.bound), why });
         }
-        // A whole request is one item, and each lane carries one.
-        let most = self.workshop.room;
-        let room = if plan.batched { most } else { Room { items: most.lanes, ..most } };
+        let room = self.room_of(&plan);
         let mut programs = Vec::new();
         for partition in self.workshop.device.partitions() {
             let program = self.workshop.device.compile(&plan, &self.layout, room, partition.id)?;
@@ -282,6 +306,12 @@ impl ClassEntry {
             programs,
             engine: self.workshop.engine.clone(),
         })))
+    }
+
+    /// Of a launch. Where a whole request is one item, each lane carries one.
+    fn room_of(&self, plan: &Plan) -> Room {
+        let most = self.workshop.room;
+        if plan.batched { most } else { Room { items: most.lanes, ..most } }
     }
 
     fn plan(&self, wish: &Wish) -> Result<Plan, PlanError> {

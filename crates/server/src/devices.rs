@@ -32,6 +32,14 @@ pub fn open(settings: &Settings, wake: Wake) -> Result<Arc<dyn Device>, StartErr
     }
 }
 
+/// The settings of the device for what the named ones have no kernel for: all cores, in their own precision. `None` where a CPU is named, which
+/// then serves that too.
+pub fn spare(settings: &Settings) -> Option<Settings> {
+    let is_cpu = |word: &DeviceWord| matches!(word, DeviceWord::Cpu(_));
+    let spare = Settings { devices: vec![DeviceWord::Cpu(Vec::new())], precision: None, ..settings.clone() };
+    (!settings.devices.iter().any(is_cpu)).then_some(spare)
+}
+
 /// Why these words cannot be devices beside each other: they would take each other's cores, or be one card twice.
 fn apart(words: &[DeviceWord]) -> Result<(), String> {
     for (index, word) in words.iter().enumerate() {

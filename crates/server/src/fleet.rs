@@ -3,6 +3,7 @@
 //! ```text
 //!   model ─placement─▶ Station 0: device, engine, classes ┐
 //!                    ─▶ Station 1: device, engine, classes ┴─ residences of a tenant ◀─routing─ request
+//!          └─ a step has no kernel there ─▶ the spare one ─┘
 //! ```
 //! Stations know nothing of each other. A tenant has one number on all of them, and a residence on each that has its weights. A station
 //! whose engine has ended, which it does when its device is lost, gets no tenants any more.
@@ -13,10 +14,12 @@ use crate::loader::{self, LoadError};
 use crate::metrics::Metrics;
 use crate::placement::{self, Filling, Replicas};
 use crate::registry::Means;
+use crate::spare::Spare;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tessera_core::Precision;
-use tessera_device::Slot;
+use tessera_device::{DeviceError, Slot};
 use tessera_planner::class::Model;
 
 /// One device and what serves it.
@@ -30,6 +33,11 @@ pub struct Station {
 }
 
 impl Station {
+    /// The device that these means are for, with nothing placed on it.
+    pub fn new(means: Means) -> Station {
+        Station { name: means.device.info().name, means, placed: Arc::default() }
+    }
+
     /// Whether it answers requests.
     pub fn runs(&self) -> bool {
         self.means.engine.is_running()
@@ -81,7 +89,7 @@ impl Drop for Place {
 /// A tenant's weights on one station, not announced to its engine yet.
 #[derive(Debug)]
 pub struct Settled {
-    /// Where: an index into [`Fleet::stations`].
+    /// Where: see [`Fleet::station`].
     pub station: usize,
     /// Its class there.
     pub class: Arc<ClassEntry>,
@@ -89,30 +97,65 @@ pub struct Settled {
     pub slot: Slot,
     /// Its part in what is there.
     pub place: Place,
+    /// The device that was to have it, where another one has no kernel for its class.
+    pub instead: Option<NoKernel>,
+}
+
+/// What a device has no kernel for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NoKernel {
+    /// The device.
+    pub device: String,
+    /// The step's name in the plan.
+    pub step: String,
+    /// What is missing.
+    pub why: String,
+}
+
+impl fmt::Display for NoKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NoKernel { device, step, why } = self;
+        write!(f, "{device} has no kernel for step `{step}`: {why}")
+    }
 }
 
 /// Every device.
 #[derive(Debug)]
 pub struct Fleet {
     stations: Vec<Station>,
+    spare: Spare,
     /// Whose turn it is to choose: two loaders that choose at once would choose the same.
     choosing: Mutex<()>,
 }
 
 impl Fleet {
-    /// The devices that these means are for; never empty.
-    pub fn new(means: Vec<Means>) -> Fleet {
-        let station =
-            |means: Means| Station { name: means.device.info().name, means, placed: Arc::default() };
-        Fleet { stations: means.into_iter().map(station).collect(), choosing: Mutex::default() }
+    /// The devices that these means are for, never empty, and one for what those have no kernel for.
+    pub fn new(means: Vec<Means>, spare: Spare) -> Fleet {
+        let stations = means.into_iter().map(Station::new).collect();
+        Fleet { stations, spare, choosing: Mutex::default() }
     }
 
-    /// All of them, those that were lost included.
+    /// Those that were named, lost ones included.
     pub fn stations(&self) -> &[Station] {
         &self.stations
     }
 
-    /// How many run.
+    /// The spare one.
+    pub fn spare(&self) -> &Spare {
+        &self.spare
+    }
+
+    /// All that are open: those that were named in their order, then the spare one if it was needed. Indices of residences count through them.
+    pub fn open(&self) -> impl Iterator<Item = &Station> {
+        self.stations.iter().chain(self.spare.opened())
+    }
+
+    /// Number `index` of [`Fleet::open`].
+    pub fn station(&self, index: usize) -> &Station {
+        self.open().nth(index).expect("a residence is on a device that is open")
+    }
+
+    /// How many of those that were named run.
     pub fn running(&self) -> usize {
         self.stations.iter().filter(|station| station.runs()).count()
     }
@@ -124,7 +167,7 @@ impl Fleet {
 
     /// How many classes are in use, by the device that has most of them.
     pub fn classes(&self) -> usize {
-        self.stations.iter().map(|station| station.means.classes.len()).max().unwrap_or_default()
+        self.open().map(|station| station.means.classes.len()).max().unwrap_or_default()
     }
 
     /// What the devices are and whether they run, for callers.
@@ -135,11 +178,11 @@ impl Fleet {
             running: station.runs(),
             tenants: station.placed.tenants.load(Ordering::Relaxed),
         };
-        self.stations.iter().map(status).collect()
+        self.open().map(status).collect()
     }
 
-    /// Puts a model's weights on as many devices as it is to be on, or on those of them that take it. Errors when none does, with the reason
-    /// of the one that suited best.
+    /// Puts a model's weights on as many devices as it is to be on, or on those of them that take it. A class that none of them has all kernels
+    /// for goes to another one, see [`Fleet::settle_instead`]. Errors when no device takes it, with the reason of the one that suited best.
     pub fn settle(
         &self,
         model: &Model,
@@ -147,25 +190,58 @@ impl Fleet {
         replicas: Replicas,
     ) -> Result<Vec<Settled>, LoadError> {
         let (mut settled, mut passed, mut why) = (Vec::new(), Vec::new(), None);
+        let (mut lacking, mut imprecise) = (None, Vec::new());
         while settled.len() < replicas.of(self.running()) {
-            let Some((station, mut place)) = self.choose(&passed) else { break };
-            passed.push(station);
-            let means = &self.stations[station].means;
-            match loader::settle(model, precision.unwrap_or(means.precision), means) {
-                Ok((class, slot)) => {
-                    place.fill(class.layout.bytes.0);
-                    settled.push(Settled { station, class, slot, place });
-                }
-                Err(error) if is_of_device(&error) => {
+            let Some((index, place)) = self.choose(&passed) else { break };
+            passed.push(index);
+            let station = &self.stations[index];
+            match settle_on(station, index, model, precision.unwrap_or(station.means.precision), place) {
+                Ok(done) => settled.push(done),
+                Err(error) => {
+                    match of_device(&error) {
+                        None => return Err(error),
+                        Some(DeviceError::NoKernel { device, step, why }) => {
+                            let (device, step, why) = (device.clone(), step.clone(), why.clone());
+                            lacking.get_or_insert(NoKernel { device, step, why });
+                        }
+                        Some(DeviceError::NoSuchPrecision { .. }) => imprecise.push(index),
+                        Some(_) => {}
+                    }
                     if self.stations.len() > 1 {
-                        tracing::warn!(device = self.stations[station].name, %error, "a device does not take a tenant");
+                        tracing::warn!(device = station.name, %error, "a device does not take a tenant");
                     }
                     why.get_or_insert(error);
                 }
-                Err(error) => return Err(error),
             }
         }
+        match lacking {
+            Some(lacking) if settled.is_empty() => {
+                settled.push(self.settle_instead(model, precision, &imprecise, lacking)?);
+            }
+            _ => {}
+        }
         if settled.is_empty() { Err(why.unwrap_or(LoadError::NoDevice)) } else { Ok(settled) }
+    }
+
+    /// Puts a model on a device that is not as good for it as the one that lacks a kernel: of those that were named one that refused for the
+    /// precision alone, else the spare one; in its own precision where it does not have the tenant's.
+    fn settle_instead(
+        &self,
+        model: &Model,
+        precision: Option<Precision>,
+        imprecise: &[usize],
+        lacking: NoKernel,
+    ) -> Result<Settled, LoadError> {
+        let named = imprecise.first().map(|&index| (index, &self.stations[index]));
+        let spare = || Some((self.stations.len(), self.spare.station()?));
+        let Some((index, station)) = named.or_else(spare) else {
+            return Err(LoadError::NoKernel(lacking));
+        };
+        let means = &station.means;
+        let precision = precision.filter(|&wanted| means.device.pack_target(wanted).is_ok());
+        let place = Place::take(&station.placed);
+        let settled = settle_on(station, index, model, precision.unwrap_or(means.precision), place)?;
+        Ok(Settled { instead: Some(lacking), ..settled })
     }
 
     fn choose(&self, passed: &[usize]) -> Option<(usize, Place)> {
@@ -176,10 +252,25 @@ impl Fleet {
     }
 }
 
-/// Whether another device may take what this one did not.
-fn is_of_device(error: &LoadError) -> bool {
-    matches!(
-        error,
-        LoadError::Device(_) | LoadError::Class(NoClass::Device(_)) | LoadError::Plan(NoPlan::Device(_))
-    )
+/// Loads onto one device.
+fn settle_on(
+    station: &Station,
+    index: usize,
+    model: &Model,
+    precision: Precision,
+    mut place: Place,
+) -> Result<Settled, LoadError> {
+    let (class, slot) = loader::settle(model, precision, &station.means)?;
+    place.fill(class.layout.bytes.0);
+    Ok(Settled { station: index, class, slot, place, instead: None })
+}
+
+/// What the device said, where another one may take what this one did not.
+fn of_device(error: &LoadError) -> Option<&DeviceError> {
+    match error {
+        LoadError::Device(error)
+        | LoadError::Class(NoClass::Device(error))
+        | LoadError::Plan(NoPlan::Device(error)) => Some(error),
+        _ => None,
+    }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tessera_core::DType;
+use tessera_core::{DType, Precision};
 
 /// What the wire side needs from what is behind it.
 pub trait Backend: Send + Sync + 'static {
@@ -62,6 +62,19 @@ pub struct ModelInfo {
     pub inputs: Vec<TensorInfo>,
     /// What comes back, in the model's order.
     pub outputs: Vec<TensorInfo>,
+    /// Where this version answers.
+    pub placements: Vec<Placement>,
+}
+
+/// A device that answers for a tenant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// As on the command line: `cpu:0`, `cuda:0`.
+    pub device: String,
+    /// How numbers are held there.
+    pub precision: Precision,
+    /// Why this one, where it stands in for a device that has no kernel for a step of the model.
+    pub because: Option<String>,
 }
 
 /// One input or output of a model.

@@ -13,7 +13,7 @@
 
 mod site;
 
-use crate::frontend::{Backend, ModelInfo, TensorInfo};
+use crate::frontend::{Backend, ModelInfo, Placement, TensorInfo};
 use crate::metrics::Metrics;
 use crate::protocol::{self, JSON_LENGTH_HEADER};
 use crate::wire::Rejection;
@@ -125,12 +125,20 @@ fn metadata(info: &ModelInfo) -> serde_json::Value {
         all.iter().map(one).collect()
     };
     let versions: Vec<String> = info.versions.iter().map(u64::to_string).collect();
+    let placements = info.placements.iter().map(|Placement { device, precision, because }| {
+        let mut placed = json!({ "name": device, "precision": precision.name() });
+        if let Some(why) = because {
+            placed["because"] = json!(why);
+        }
+        placed
+    });
     json!({
         "name": info.name,
         "versions": versions,
         "platform": "onnx_onnxv1",
         "inputs": tensors(&info.inputs),
         "outputs": tensors(&info.outputs),
+        "devices": placements.collect::<Vec<_>>(),
     })
 }
 

@@ -29,10 +29,11 @@ pub mod serve;
 pub mod server;
 pub mod service;
 pub mod settings;
+pub mod spare;
 pub mod wire;
 
 pub use frontend::{
-    Backend, DeviceStatus, InferRequest, InferResponse, ModelInfo, TensorIn, TensorInfo, TensorOut,
+    Backend, DeviceStatus, InferRequest, InferResponse, ModelInfo, Placement, TensorIn, TensorInfo, TensorOut,
 };
 pub use metrics::Metrics;
 pub use settings::Settings;

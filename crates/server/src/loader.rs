@@ -1,7 +1,7 @@
 //! Loading one tenant version: file in, slots out. Runs on a loader's thread, far from requests.
 
 use crate::classes::{ClassEntry, NoClass, NoPlan};
-use crate::fleet::Settled;
+use crate::fleet::{NoKernel, Settled};
 use crate::frontend::{ModelInfo, TensorInfo};
 use crate::registry::Means;
 use std::path::Path;
@@ -44,6 +44,9 @@ pub enum LoadError {
     /// Its plan.
     #[error(transparent)]
     Plan(#[from] NoPlan),
+    /// No device has all kernels of its class.
+    #[error("{0}; no other device is open for it: name `cpu` beside it")]
+    NoKernel(NoKernel),
     /// Every device was lost.
     #[error("no device is left to load it on")]
     NoDevice,
@@ -62,7 +65,7 @@ pub fn import(path: &Path, base: Option<&Model>) -> Result<Model, LoadError> {
     })
 }
 
-/// Packs, and uploads to one device. A class without free dimensions but the item count is planned and compiled too, so that its
+/// Packs, and uploads to one device, if it has a kernel for every step of the class. A class without free dimensions but the item count is planned and compiled too, so that its
 /// first request finds everything there; this also refuses what cannot be planned before it is served.
 pub fn settle(
     model: &Model,
@@ -70,6 +73,7 @@ pub fn settle(
     means: &Means,
 ) -> Result<(Arc<ClassEntry>, Slot), LoadError> {
     let class = means.classes.enter(&model.class, precision)?;
+    class.check()?;
     let packed = packed(model, &class.layout, means)?;
     let slot = means.device.upload(class.class.id, &class.layout, packed)?;
     if let Some(bound) = class.class.bind_without_free_dims() {
@@ -104,5 +108,6 @@ pub fn info(name: &str, version: u64, model: &Model) -> ModelInfo {
         versions: Vec::new(),
         inputs: inputs.map(|(name, shape)| tensor(name, shape)).collect(),
         outputs: outputs.map(|(name, shape)| tensor(name, shape)).collect(),
+        placements: Vec::new(),
     }
 }

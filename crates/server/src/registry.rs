@@ -14,8 +14,8 @@ use self::manager::Manager;
 use crate::catalog::{Source, TenantFile};
 use crate::classes::{ClassEntry, Classes};
 use crate::engine::EngineHandle;
-use crate::fleet::{Fleet, Place, Settled};
-use crate::frontend::ModelInfo;
+use crate::fleet::{Fleet, NoKernel, Place, Settled};
+use crate::frontend::{ModelInfo, Placement};
 use crate::loader::{self, LoadError, Loaded};
 use crate::metrics::Metrics;
 use crate::placement::Replicas;
@@ -56,12 +56,14 @@ pub struct Served {
 /// A tenant on one device.
 #[derive(Debug)]
 pub struct Residence {
-    /// An index into [`Fleet::stations`].
+    /// See [`Fleet::station`].
     station: usize,
     /// The way to the device.
     pub engine: EngineHandle,
     /// The plans of its architecture there.
     pub class: Arc<ClassEntry>,
+    /// The device that was to have it, where another one has no kernel for its class.
+    instead: Option<NoKernel>,
     _place: Place,
 }
 
@@ -248,6 +250,16 @@ impl Registry {
         }
     }
 
+    /// Where a tenant answers, and why there.
+    pub fn placements(&self, served: &Served) -> Vec<Placement> {
+        let placement = |residence: &Arc<Residence>| Placement {
+            device: self.fleet.station(residence.station).name.clone(),
+            precision: residence.class.precision,
+            because: residence.instead.as_ref().map(NoKernel::to_string),
+        };
+        served.residences.iter().map(placement).collect()
+    }
+
     /// The versions of a tenant that answer, smallest first.
     pub fn ready_versions(&self, name: &str) -> Vec<u64> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -286,7 +298,14 @@ impl Registry {
         });
         match &loaded {
             Ok(loaded) => {
-                let at = |settled: &Settled| self.fleet.stations()[settled.station].name.as_str();
+                let at = |settled: &Settled| self.fleet.station(settled.station).name.as_str();
+                for settled in &loaded.settled {
+                    if let Some(NoKernel { device: lacking, step, why }) = &settled.instead {
+                        let (device, precision) = (at(settled), settled.class.precision);
+                        tracing::warn!(tenant = job.name, version = job.version, lacking, step, why, device, %precision,
+                            "a device has no kernel for a step of this tenant, which another one serves instead");
+                    }
+                }
                 let devices = loaded.settled.iter().map(at).collect::<Vec<_>>().join(" ");
                 tracing::info!(tenant = job.name, version = job.version, class = %loaded.model.class.id, devices,
                 took_ms = started.elapsed().as_millis() as u64, "loaded");

@@ -13,6 +13,7 @@ use crate::registry::{Registry, Watch};
 use crate::serve::{self, BindError, Listeners};
 use crate::service::Service;
 use crate::settings::Settings;
+use crate::spare::Spare;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -77,7 +78,7 @@ impl Server {
             means.push(of_device);
             engines.push(engine);
         }
-        let fleet = Arc::new(Fleet::new(means));
+        let fleet = Arc::new(Fleet::new(means, Spare::beside(&settings, metrics.clone())));
         let registry = Registry::new(settings.model_repository.clone(), fleet.clone(), settings.replicas);
         let listeners = Listeners::bind(&settings).await?;
         let watch = registry.watch(settings.poll_interval, loaders(settings.loader_threads))?;
@@ -127,6 +128,7 @@ impl Server {
             for engine in engines {
                 let _ = engine.join();
             }
+            fleet.spare().stop();
             // While one device answered, nobody went without.
             let lost: Option<Vec<String>> =
                 fleet.stations().iter().map(|station| station.means.device.failure()).collect();
@@ -167,7 +169,7 @@ async fn keep_gauges(fleet: Arc<Fleet>, metrics: Arc<Metrics>) {
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     loop {
         tick.tick().await;
-        for station in fleet.stations() {
+        for station in fleet.open() {
             let (name, memory) = (&station.name, station.means.device.memory());
             metrics.device_up(name, station.runs());
             metrics.device_memory(name, "weights", memory.weights);

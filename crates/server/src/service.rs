@@ -291,7 +291,8 @@ impl Backend for Service {
     fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<ModelInfo>, Rejection> {
         let served = self.find(name, version)?;
         let versions = self.registry.ready_versions(name);
-        Ok(Arc::new(ModelInfo { versions, ..(*served.info).clone() }))
+        let placements = self.registry.placements(&served);
+        Ok(Arc::new(ModelInfo { versions, placements, ..(*served.info).clone() }))
     }
 
     fn model_ready(&self, name: &str, version: Option<u64>) -> Result<bool, Rejection> {

@@ -208,6 +208,10 @@ impl Device for CpuDevice {
         self.outbox.ledger.upload(&self.name, class, layout, packed, self.limit)
     }
 
+    fn check(&self, plan: &Plan, _: &SlotLayout, _: Room) -> Result<(), DeviceError> {
+        Program::check(&self.name, plan)
+    }
+
     fn compile(
         &self,
         plan: &Arc<Plan>,

@@ -33,6 +33,14 @@ pub(crate) struct RunOutput {
 }
 
 impl Program {
+    /// Whether there is a kernel for every step.
+    pub(crate) fn check(device: &str, plan: &Plan) -> Result<(), DeviceError> {
+        let refused = plan.steps.iter().find_map(|step| Some((step, steps::refusal(plan, step)?)));
+        refused.map_or(Ok(()), |(step, why)| {
+            Err(DeviceError::NoKernel { device: device.to_owned(), step: step.name.clone(), why })
+        })
+    }
+
     /// Checks that there is a kernel for every step.
     pub(crate) fn new(
         device: &str,
@@ -40,15 +48,7 @@ impl Program {
         layout: &Arc<SlotLayout>,
         room: Room,
     ) -> Result<Program, DeviceError> {
-        for step in &plan.steps {
-            if let Some(why) = steps::refusal(plan, step) {
-                return Err(DeviceError::NoKernel {
-                    device: device.to_owned(),
-                    step: step.name.clone(),
-                    why,
-                });
-            }
-        }
+        Program::check(device, plan)?;
         let constants = plan.constants.iter().map(Constant::new).collect();
         Ok(Program { plan: plan.clone(), layout: layout.clone(), room, constants })
     }

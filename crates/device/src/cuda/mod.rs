@@ -248,6 +248,11 @@ impl Device for CudaDevice {
         self.slabs.upload(key, packed.bytes(), room).map_err(|refused| self.refuse(refused))
     }
 
+    fn check(&self, plan: &Plan, layout: &SlotLayout, room: Room) -> Result<(), DeviceError> {
+        let checked = program::check(plan, layout, room, self.context.multiprocessors);
+        checked.map_err(|none| self.refuse(none.into()))
+    }
+
     fn compile(
         &self,
         plan: &Arc<Plan>,

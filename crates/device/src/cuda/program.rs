@@ -7,7 +7,7 @@
 //! are the paper's cached super-kernels (§4): made when a class is loaded, never while a request waits.
 
 use super::Refused;
-use super::abi::ItemError;
+use super::abi::{ItemError, LaunchParams};
 use super::call::KernelCall;
 use super::fence::{Block, CudaError, Graph, Shape, Stream};
 use super::library::{Functions, Library};
@@ -17,6 +17,7 @@ use super::slab::SlabKey;
 use super::steps;
 use super::table::TableLayout;
 use crate::{RequestError, Room};
+use bytemuck::Zeroable;
 use std::sync::Arc;
 use std::time::Duration;
 use tessera_planner::plan::{Pick, Port, Scatter, StepKind};
@@ -254,6 +255,20 @@ fn steps_of(site: &Site<'_>) -> Result<Vec<Vec<KernelCall>>, NoKernel> {
     calls.collect()
 }
 
+/// Whether every step of a plan has kernels: they are chosen, for no addresses in particular, and forgotten.
+pub(crate) fn check(
+    plan: &Plan,
+    layout: &SlotLayout,
+    capacity: Room,
+    multiprocessors: u32,
+) -> Result<(), NoKernel> {
+    let constants = vec![0; plan.constants.len()];
+    let (launch, arena, workspace) = (LaunchParams::zeroed(), 0, 0);
+    let site =
+        Site { plan, layout, capacity, multiprocessors, launch, arena, constants: &constants, workspace };
+    steps_of(&site).map(drop)
+}
+
 /// From each of the kernels `firsts` to the next, given when every kernel began, in nanoseconds.
 fn between(began: &[u64], firsts: &[usize]) -> Vec<Duration> {
     firsts
@@ -306,7 +321,6 @@ pub(crate) fn stage_offsets(ports: &[Port], items: u32, start: usize) -> (Vec<us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::abi::LaunchParams;
     use crate::cuda::call::KernelSpec;
 
     #[test]

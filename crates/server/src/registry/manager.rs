@@ -8,7 +8,7 @@
 use super::{Event, Found, Job, Registry, Residence, Served, Version};
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::engine::Home;
-use crate::fleet::Settled;
+use crate::fleet::{Settled, Station};
 use crate::loader::{self, LoadError, Loaded};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -148,8 +148,8 @@ impl Manager {
     fn leave_lost_devices(&mut self) {
         let registry = self.registry.clone();
         let stations = registry.fleet.stations();
-        let runs: Vec<bool> = stations.iter().map(|station| station.runs()).collect();
-        let running = runs.iter().filter(|&&runs| runs).count();
+        let runs: Vec<bool> = registry.fleet.open().map(Station::runs).collect();
+        let running = registry.fleet.running();
         if running == 0 || running == stations.len() {
             return;
         }
@@ -282,12 +282,13 @@ impl Manager {
         let registry = &self.registry;
         let tenant = TenantId(registry.tenants_ever.fetch_add(1, Ordering::Relaxed));
         let queue = registry.fleet.metrics().tenant_loaded(&job.name);
-        let residences = loaded.settled.into_iter().map(|Settled { station, class, slot, place }| {
-            let engine = registry.fleet.stations()[station].means.engine.clone();
-            let home = Home { slot, queue: queue.clone() };
-            engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), home);
-            Arc::new(Residence { station, engine, class, _place: place })
-        });
+        let residences =
+            loaded.settled.into_iter().map(|Settled { station, class, slot, place, instead }| {
+                let engine = registry.fleet.station(station).means.engine.clone();
+                let home = Home { slot, queue: queue.clone() };
+                engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), home);
+                Arc::new(Residence { station, engine, class, instead, _place: place })
+            });
         let residences = residences.collect();
         let info = Arc::new(loader::info(&job.name, job.version, &loaded.model));
         let served = Arc::new(Served {

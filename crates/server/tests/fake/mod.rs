@@ -6,10 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tessera_core::{Bytes as Amount, DType};
+use tessera_core::{Bytes as Amount, DType, Precision};
 use tessera_server::serve::{Listeners, serve};
 use tessera_server::{
-    Backend, InferRequest, InferResponse, Metrics, ModelInfo, Rejection, Settings, TensorInfo, TensorOut,
+    Backend, InferRequest, InferResponse, Metrics, ModelInfo, Placement, Rejection, Settings, TensorInfo,
+    TensorOut,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -72,7 +73,10 @@ impl Backend for Fake {
         let tensor = |name: &str| TensorInfo { name: name.into(), dtype: DType::F32, dims: vec![-1, 4] };
         let inputs = if name == "echo" { vec![tensor("x")] } else { vec![tensor("x"), tensor("y")] };
         let (name, versions) = (name.into(), vec![1]);
-        Ok(Arc::new(ModelInfo { name, version: 1, versions, inputs, outputs: vec![tensor("z")] }))
+        let outputs = vec![tensor("z")];
+        let because = Some("there is no other".to_owned());
+        let placements = vec![Placement { device: "fake:0".to_owned(), precision: Precision::Fp32, because }];
+        Ok(Arc::new(ModelInfo { name, version: 1, versions, inputs, outputs, placements }))
     }
 
     fn model_ready(&self, name: &str, version: Option<u64>) -> Result<bool, Rejection> {

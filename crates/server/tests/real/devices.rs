@@ -1,8 +1,10 @@
-//! Several devices: tenants spread over them, requests sent where they are done first, and a device that is lost while others go on.
+//! Several devices: tenants spread over them, requests sent where they are done first, a device that is lost while others go on, and one that has no kernel
+//! for a step.
 
 use crate::client;
 use crate::fixture;
 use crate::served::{Served, settings};
+use crate::tensors::assert_right;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,12 +13,18 @@ use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::{
     Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Room, Slot, Wake,
 };
+use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+use tessera_server::Settings;
 use tessera_server::devices::Open;
 use tessera_server::placement::Replicas;
 use tessera_server::settings::DeviceWord;
 
 const LOST: &str = "lost on purpose, in a test";
+
+/// A device that lacks a kernel.
+const CARD: &str = "card:0";
+const LACKING: &str = "left out on purpose, in a test";
 
 /// What a test does to a [`Breakable`].
 #[derive(Default)]
@@ -24,6 +32,8 @@ struct Switch {
     held: AtomicBool,
     broken: AtomicBool,
     wake: OnceLock<Wake>,
+    /// The kind of step that it has no kernel for; it holds numbers in any precision then, as cards do.
+    lacks: Option<&'static str>,
 }
 
 impl Switch {
@@ -64,11 +74,28 @@ impl std::fmt::Debug for Breakable {
 
 impl Device for Breakable {
     fn info(&self) -> DeviceInfo {
-        self.inner.info()
+        let name = if self.switch.lacks.is_some() { CARD.to_owned() } else { self.inner.info().name };
+        DeviceInfo { name, ..self.inner.info() }
     }
 
     fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {
-        self.inner.pack_target(precision)
+        match self.switch.lacks {
+            Some(_) if precision != Precision::Fp32 => {
+                Ok(PackTarget { device: "card", precision, matrices: Matrices::Blocks })
+            }
+            _ => self.inner.pack_target(precision),
+        }
+    }
+
+    fn check(&self, plan: &Plan, layout: &SlotLayout, room: Room) -> Result<(), DeviceError> {
+        let lacking = plan.steps.iter().find(|step| Some(step.kind.name()) == self.switch.lacks);
+        lacking.map_or_else(
+            || self.inner.check(plan, layout, room),
+            |step| {
+                let (device, step, why) = (CARD.to_owned(), step.name.clone(), LACKING.to_owned());
+                Err(DeviceError::NoKernel { device, step, why })
+            },
+        )
     }
 
     fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
@@ -185,4 +212,51 @@ fn a_lost_device_leaves_its_tenants_to_the_others() {
     let devices = served.get("/v2").json()["devices"].clone();
     assert_eq!((&devices[0]["running"], &devices[1]["running"]), (&json!(false), &json!(true)), "{devices}");
     client::eventually("the metrics tell", || served.sample("tessera_device_up{device=\"cpu:0\"}") == 0.0);
+}
+
+/// Whether a tenant answers as its fixture does.
+fn answers_rightly(served: &Served, name: &str) {
+    let question = fixture::case(name).sets.remove(0);
+    assert_right(name, &served.answer(name, &question.inputs), &question.answer);
+}
+
+#[test]
+fn a_class_with_a_step_that_has_no_kernel_is_served_by_the_cpu_which_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place(folder.path(), &["mlp-0"]);
+    // The card would hold its numbers in bf16, which the CPU does not have.
+    fixture::place_as(folder.path(), "lstm-0", "precision = \"bf16\"");
+    let card = Arc::new(Switch { lacks: Some("lstm"), ..Switch::default() });
+    let settings = Settings { devices: vec![DeviceWord::Auto], ..settings(folder.path()) };
+    let served = Served::on(settings, vec![card.device(0)]);
+    served.wait_ready();
+    for name in ["mlp-0", "lstm-0"] {
+        answers_rightly(&served, name);
+    }
+    let devices = |tenant: &str| served.get(&format!("/v2/models/{tenant}")).json()["devices"].clone();
+    assert_eq!(devices("mlp-0"), json!([{ "name": CARD, "precision": "fp32" }]));
+    let instead = devices("lstm-0");
+    assert_eq!((&instead[0]["name"], &instead[0]["precision"]), (&json!("cpu"), &json!("fp32")), "{instead}");
+    let because = instead[0]["because"].as_str().unwrap();
+    assert!(
+        because.starts_with("card:0 has no kernel for step `") && because.ends_with(LACKING),
+        "{because}"
+    );
+    let all = served.get("/v2").json()["devices"].clone();
+    let tenants = |index: usize| (all[index]["name"].clone(), all[index]["tenants"].clone());
+    assert_eq!((tenants(0), tenants(1)), ((json!(CARD), json!(1)), (json!("cpu"), json!(1))), "{all}");
+}
+
+#[test]
+fn a_class_with_a_step_that_has_no_kernel_goes_to_a_cpu_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place_as(folder.path(), "lstm-0", "precision = \"bf16\"");
+    let (card, cpu) =
+        (Arc::new(Switch { lacks: Some("lstm"), ..Switch::default() }), Arc::<Switch>::default());
+    let served = Served::on(settings(folder.path()), vec![card.device(0), cpu.device(1)]);
+    served.wait_ready();
+    answers_rightly(&served, "lstm-0");
+    let all = served.get("/v2").json()["devices"].clone();
+    let tenants: Vec<_> = all.as_array().unwrap().iter().map(|device| device["tenants"].clone()).collect();
+    assert_eq!(tenants, [json!(0), json!(1)], "nothing is opened beside them: {all}");
 }

@@ -70,6 +70,12 @@ pub(crate) fn place(repository: &Path, names: &[&str]) {
     names.iter().for_each(|name| case(name).place(&repository.join(format!("{name}.onnx"))));
 }
 
+/// Puts a fixture into a repository with a `tenant.toml` beside it.
+pub(crate) fn place_as(repository: &Path, name: &str, terms: &str) {
+    case(name).place(&repository.join(name).join("model.onnx"));
+    fs::write(repository.join(name).join("tenant.toml"), terms).unwrap();
+}
+
 /// A model's bytes with `to` wherever `from` was, so that lengths stay true.
 pub(crate) fn replaced(model: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());

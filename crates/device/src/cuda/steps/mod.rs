@@ -1,7 +1,7 @@
 //! From a plan's steps to kernel calls: for each kind of [`StepKind`] which kernels, how they are specialised, how many blocks.
 //!
 //! Pure: addresses come in with the [`Site`], and nothing here talks to a driver. A step without a kernel is refused by
-//! [`calls`] with the reason, and a tenant of its class is refused with the step's name.
+//! [`calls`] with the reason, and its class is served by another device, with the step's name in the log.
 
 mod activation;
 mod attention;

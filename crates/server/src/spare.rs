@@ -1,0 +1,82 @@
+//! The device that serves what the named ones have no kernel for: every core of this machine, opened when it is first needed.
+//!
+//! A class with a step that a card has no kernel for runs there whole, slower and in that device's precision, and its tenants say so. Nothing
+//! else is placed there, and a server whose named devices are all lost ends although this one runs.
+
+use crate::backstage::Backstage;
+use crate::devices;
+use crate::fleet::Station;
+use crate::metrics::Metrics;
+use crate::server::StartError;
+use crate::settings::Settings;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use tokio::runtime::Handle;
+
+type Open = Box<dyn FnOnce() -> Result<Backstage, StartError> + Send>;
+
+/// A device that is there when it is asked for.
+#[derive(Default)]
+pub struct Spare {
+    /// Taken when it was tried, whether it could be opened or not.
+    open: Mutex<Option<Open>>,
+    station: OnceLock<Station>,
+    engine: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spare").field("station", &self.station).finish_non_exhaustive()
+    }
+}
+
+impl Spare {
+    /// For a server of these settings; none where they name a CPU already. Needs a tokio runtime, in which its engine will answer.
+    pub fn beside(settings: &Settings, metrics: Arc<Metrics>) -> Spare {
+        let runtime = Handle::current();
+        let opener = |settings: Settings| -> Open {
+            Box::new(move || {
+                let _inside = runtime.enter();
+                Backstage::beside(&settings, metrics, |wake| devices::open(&settings, wake))
+            })
+        };
+        Spare { open: Mutex::new(devices::spare(settings).map(opener)), ..Spare::default() }
+    }
+
+    /// It, opened now if it was not. `None` where there is none, or it could not be opened, which the log has then said.
+    pub fn station(&self) -> Option<&Station> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = open.take() {
+            match open() {
+                Ok(backstage) => {
+                    let (means, engine) = backstage.into_parts();
+                    *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+                    let _ = self.station.set(Station::new(means));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no device can be opened for what the others have no kernel for");
+                }
+            }
+        }
+        self.station.get()
+    }
+
+    /// It, if it was needed so far.
+    pub fn opened(&self) -> Option<&Station> {
+        self.station.get()
+    }
+
+    /// Ends its engine, if there is one: what it was given is answered first.
+    pub fn stop(&self) {
+        // Not to be opened any more.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(station) = self.station.get() {
+            station.means.engine.stop();
+        }
+        if let Some(engine) = self.engine.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A panic of the engine was told on its own thread.
+            let _ = engine.join();
+        }
+    }
+}
