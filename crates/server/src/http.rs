@@ -15,7 +15,7 @@ mod site;
 
 use crate::frontend::{Backend, ModelInfo, Placement, TensorInfo};
 use crate::metrics::Metrics;
-use crate::protocol::{self, JSON_LENGTH_HEADER};
+use crate::protocol::{self, JSON_LENGTH_HEADER, TIMEOUT_HEADER};
 use crate::wire::Rejection;
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -30,7 +30,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use site::Site;
 
@@ -306,11 +306,33 @@ fn decode<B: Backend>(
             return Err(Rejection::Invalid("Inference-Header-Content-Length is not a number".into()));
         }
     };
-    protocol::decode(model, version, json_length, body, || backend.model(model, version))
+    let timeout = timeout(headers)?;
+    let mut decoded = protocol::decode(model, version, json_length, body, || backend.model(model, version))?;
+    // `None` is no limit, so the shorter of the limits that there are.
+    decoded.request.timeout = decoded.request.timeout.into_iter().chain(timeout).min();
+    Ok(decoded)
+}
+
+/// The shortest limit that the headers set, `None` when they set none.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+    let mut shortest = None;
+    for value in headers.get_all(&TIMEOUT) {
+        let word = value.to_str().unwrap_or_default();
+        let micros = word.parse().ok().filter(|_| word.bytes().all(|byte| byte.is_ascii_digit()));
+        let micros: u64 = micros.ok_or_else(|| {
+            let rule = "Inference-Timeout-Us takes a whole number of microseconds, 0 for no limit";
+            Rejection::Invalid(rule.into())
+        })?;
+        let limit = (micros > 0).then(|| Duration::from_micros(micros));
+        shortest = shortest.into_iter().chain(limit).min();
+    }
+    Ok(shortest)
 }
 
 /// As a name, which needs no reading at every look-up.
 const JSON_LENGTH: HeaderName = HeaderName::from_static(JSON_LENGTH_HEADER);
+
+const TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_HEADER);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

@@ -18,6 +18,9 @@
 //!   in an answer they are an error that asks for binary output, since `null` would be read as zero by some.
 //! - Nested and flat `data` are alike: the shape decides, the count must agree.
 //! - BYTES, shared memory, classification and sequences are refused by name.
+//! - How long an answer may take can be said twice, both in microseconds and 0 for no limit: by the parameter `timeout`, and by the
+//!   header `Inference-Timeout-Us`, which also serves a body that has no JSON and a proxy that does not read bodies. The shorter one
+//!   counts: who forwards a request can tighten what its sender allowed, never loosen it.
 
 mod decimal;
 mod numbers;
@@ -30,3 +33,6 @@ pub use response::{Encoded, encode};
 
 /// The request and response header that says where JSON ends and tensors begin.
 pub const JSON_LENGTH_HEADER: &str = "inference-header-content-length";
+
+/// The request header that says how long the answer may take, in microseconds; 0 is no limit.
+pub const TIMEOUT_HEADER: &str = "inference-timeout-us";
