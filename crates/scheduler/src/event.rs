@@ -5,8 +5,8 @@
 //!   stragglers, space ──────────────────────────────────┴▶ buffer of at most MOST ─▶ Scheduler::take_events
 //! ```
 //! Under overload every request may be refused, and that is one piece of news, not a hundred thousand. So the first refusal of a tenant for one reason
-//! is told at once, and those that follow within a [`WINDOW`] are told together when it ends. What does not fit the buffer, because nobody took events,
-//! is counted.
+//! is told at once, and those that follow within a [`WINDOW`] are told together when it ends. Of ten thousand tenants that are all refused, at most
+//! [`MOST_GATHERED`] are told of in a window. What is not told, for that or because nobody took events, is counted.
 
 use crate::offer::Refusal;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +19,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// Most events that wait to be taken.
 const MOST: usize = 1024;
+
+/// Most events of refusals and expiries in a window, of all tenants.
+const MOST_GATHERED: u32 = 256;
 
 /// Something that happened to a tenant or to the device.
 #[derive(Clone, PartialEq, Debug)]
@@ -127,8 +130,13 @@ impl Happened {
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     waiting: Vec<Event>,
-    /// How many found no place.
+    /// How many were not told, and when that may be said.
     lost: u64,
+    lost_due: Moment,
+    /// When the window ends in which gathered events are counted, and how many there were.
+    counted: (Moment, u32),
+    /// Tenants and reasons with something to tell when their window ends.
+    due: usize,
     gathered: BTreeMap<(TenantId, &'static str), Option<Happened>>,
     /// When each window ends; all are of one length, so in order.
     ends: VecDeque<(Moment, (TenantId, &'static str))>,
@@ -152,13 +160,26 @@ impl Events {
         self.gather(now, (tenant, "expired"), Happened::Expired { tenant, requests: 1 });
     }
 
+    fn tell_gathered(&mut self, now: Moment, what: Happened) {
+        if self.counted.0 <= now {
+            self.counted = (now + WINDOW, 0);
+        }
+        self.counted.1 += 1;
+        if self.counted.1 <= MOST_GATHERED {
+            self.tell(now, what);
+        } else {
+            self.lost += 1;
+        }
+    }
+
     /// Told at once if nothing like it was lately, and else kept for the end of the window.
     fn gather(&mut self, now: Moment, of: (TenantId, &'static str), mut what: Happened) {
         let Some(gathered) = self.gathered.get_mut(&of) else {
             self.gathered.insert(of, None);
             self.ends.push_back((now + WINDOW, of));
-            return self.tell(now, what);
+            return self.tell_gathered(now, what);
         };
+        self.due += usize::from(gathered.is_none());
         if let Happened::Refused { requests, .. } | Happened::Expired { requests, .. } = &mut what
             && let Some(
                 Happened::Refused { requests: before, .. } | Happened::Expired { requests: before, .. },
@@ -171,10 +192,15 @@ impl Events {
 
     /// Nothing more is told of a tenant that went.
     pub(crate) fn forget(&mut self, tenant: TenantId) {
-        self.gathered.retain(|(of, _), _| *of != tenant);
+        self.gathered.retain(|(of, _), gathered| {
+            let keep = *of != tenant;
+            self.due -= usize::from(!keep && gathered.is_some());
+            keep
+        });
     }
 
-    /// All that can be told by now, in order of time, and how many were lost since the last call.
+    /// All that can be told by now, in order of time, and how many were not told. The latter is said once a window, so that it cannot become a flood
+    /// itself.
     pub(crate) fn take(&mut self, now: Moment) -> (Vec<Event>, u64) {
         while let Some(&(end, of)) = self.ends.front()
             && end <= now
@@ -183,15 +209,22 @@ impl Events {
             if let Some(Some(what)) = self.gathered.remove(&of) {
                 self.gathered.insert(of, None);
                 self.ends.push_back((now + WINDOW, of));
-                self.tell(now, what);
+                self.due -= 1;
+                self.tell_gathered(now, what);
             }
         }
-        (std::mem::take(&mut self.waiting), std::mem::take(&mut self.lost))
+        let mut lost = 0;
+        if self.lost > 0 && self.lost_due <= now {
+            (lost, self.lost, self.lost_due) = (self.lost, 0, now + WINDOW);
+        }
+        (std::mem::take(&mut self.waiting), lost)
     }
 
-    /// When a window ends whose refusals were not told yet.
+    /// When to take events that no other call will bring: the next end of a window, while something waits for one.
     pub(crate) fn next(&self) -> Option<Moment> {
-        self.ends.iter().find(|(_, of)| matches!(self.gathered.get(of), Some(Some(_)))).map(|(end, _)| *end)
+        let gathered = self.ends.front().filter(|_| self.due > 0).map(|(end, _)| *end);
+        let lost = (self.lost > 0).then_some(self.lost_due);
+        gathered.into_iter().chain(lost).min()
     }
 }
 
@@ -246,10 +279,34 @@ mod tests {
     #[test]
     fn what_nobody_takes_is_bounded_and_counted() {
         let mut events = Events::default();
-        for tenant in 0..MOST as u64 + 5 {
-            events.expired(ms(tenant), TenantId(tenant));
+        for _ in 0..MOST + 5 {
+            events.tell(ms(0), Happened::Probation { tenant: LOUD, away: Duration::ZERO });
         }
         let (told, lost) = events.take(ms(0));
         assert_eq!((told.len(), lost), (MOST, 5));
+    }
+
+    #[test]
+    fn many_tenants_refused_at_once_are_no_flood_either() {
+        let mut events = Events::default();
+        for at in 0..1000 {
+            for tenant in 0..100 {
+                events.refused(ms(at), TenantId(at % 10 * 100 + tenant), OwnerId(0), late(9));
+            }
+        }
+        let (told, lost) = events.take(ms(999));
+        assert_eq!((told.len(), lost), (MOST_GATHERED as usize, 1000 - u64::from(MOST_GATHERED)));
+        assert_eq!(events.next(), Some(ms(1000)));
+        let (told, lost) = events.take(ms(1000));
+        assert_eq!((told.len(), lost), (100, 0), "those that were refused in the first millisecond, again");
+    }
+
+    #[test]
+    fn a_tenant_that_went_leaves_nothing_to_wait_for() {
+        let mut events = Events::default();
+        (0..3).for_each(|at| events.refused(ms(at), LOUD, OwnerId(1), late(9)));
+        assert_eq!(events.next(), Some(ms(1000)));
+        events.forget(LOUD);
+        assert_eq!((events.next(), events.take(ms(1000)).0.len()), (None, 1));
     }
 }

@@ -79,7 +79,7 @@ pub enum Refusal {
     },
     /// The tenant has as many requests queued as it may.
     #[error(
-        "{tenant} has {queued} requests queued of at most {limit}; try again later, send slower, or raise `queue_requests`"
+        "{queued} requests of its tenant are queued of at most {limit}; try again later, send slower, or raise `queue_requests`"
     )]
     QueueFull {
         /// Whose queue.
@@ -91,7 +91,7 @@ pub enum Refusal {
     },
     /// The tenant's queued requests hold as many bytes as they may.
     #[error(
-        "{tenant} has {queued} queued of at most {limit}, and this request brings {brings}; try again later, send less, or raise `queue_bytes`"
+        "{queued} of its tenant are queued of at most {limit}, and this request brings {brings}; try again later, send less, or raise `queue_bytes`"
     )]
     QueueBytesFull {
         /// Whose queue.
@@ -105,7 +105,7 @@ pub enum Refusal {
     },
     /// There is time, and others have a right to it: its owner has had more than its share.
     #[error(
-        "{owner} is {ahead:?} of device time ahead of its share, and the {allowed:?} allowed leave others no room; \
+        "its owner is {ahead:?} of device time ahead of its share, and the {allowed:?} allowed leave others no room; \
          send slower, allow more time, or raise `share`"
     )]
     OverShare {

@@ -7,8 +7,8 @@
 
 use crate::classes::{ClassEntry, Classes, Workshop};
 use crate::engine::{Home, Inbox};
+use crate::events::{Events, Who};
 use crate::loader::{self, LoadError};
-use crate::metrics::Metrics;
 use crate::registry::Means;
 use crate::server::StartError;
 use crate::settings::Settings;
@@ -54,10 +54,10 @@ impl Backstage {
         Backstage::beside(settings, Arc::default(), open)
     }
 
-    /// As [`Backstage::start`], for one device of several that count together.
+    /// As [`Backstage::start`], for one device of several that tell and count together.
     pub fn beside(
         settings: &Settings,
-        metrics: Arc<Metrics>,
+        events: Arc<Events>,
         open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, StartError>,
     ) -> Result<Backstage, StartError> {
         let inbox = Inbox::default();
@@ -86,7 +86,7 @@ impl Backstage {
             layouts,
             ..Config::new(settings.policy, Vec::new())
         };
-        let thread = inbox.start(config, device.clone(), metrics.clone(), Handle::current())?;
+        let thread = inbox.start(config, device.clone(), events.clone(), Handle::current())?;
         let workshop = Workshop {
             device: device.clone(),
             engine: engine.clone(),
@@ -100,7 +100,9 @@ impl Backstage {
             let opened = PackCache::open(folder, settings.pack_cache_budget, complain);
             opened.inspect_err(|why| tracing::warn!(%why, "serving without a pack cache")).ok()
         });
-        let means = Means { device, engine, classes: Classes::new(workshop), cache, precision, metrics };
+        let metrics = events.metrics().clone();
+        let classes = Classes::new(workshop);
+        let means = Means { device, engine, classes, cache, precision, metrics, events };
         Ok(Backstage { means, engine: thread, tenants: AtomicU64::new(0) })
     }
 
@@ -115,8 +117,10 @@ impl Backstage {
         let (class, slot) = loader::settle(model, precision, &self.means)?;
         let number = self.tenants.fetch_add(1, Ordering::Relaxed);
         let tenant = TenantId(number);
-        let queue = self.means.metrics.tenant_loaded(&tenant.to_string());
-        let home = Home { slot: slot.clone(), queue };
+        let name = tenant.to_string();
+        let queue = self.means.metrics.tenant_loaded(&name);
+        let who = Arc::new(Who { tenant: name.clone(), version: 1, owner: name });
+        let home = Home { slot: slot.clone(), queue, who };
         let terms = Terms { slo, ..Terms::best_effort(OwnerId(number)) };
         self.means.engine.tenant_added(tenant, terms, home);
         Ok((tenant, class, slot))

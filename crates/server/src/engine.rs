@@ -14,10 +14,12 @@ mod handle;
 pub use self::handle::{Answer, EngineHandle, Home, Incoming, NotAnswered, Offered, Programs};
 
 use self::handle::{Command, answer};
+use crate::events::{Events, News};
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, Queued};
 use crate::routing::{Backlog, Pace};
 use bytes::Bytes;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -48,12 +50,12 @@ impl Inbox {
         EngineHandle { commands: self.commands.clone(), backlog: self.backlog.clone() }
     }
 
-    /// Starts the thread. Answers of a launch are handed out by a task of `runtime`.
+    /// Starts the thread. Answers of a launch are handed out by a task of `runtime`; what happens is told, and counted, in `events`.
     pub fn start(
         self,
         config: Config,
         device: Arc<dyn Device>,
-        metrics: Arc<Metrics>,
+        events: Arc<Events>,
         runtime: Handle,
     ) -> std::io::Result<JoinHandle<()>> {
         let gone = Gone(self.commands.clone());
@@ -61,7 +63,8 @@ impl Inbox {
             commands: self.commands,
             name: device.info().name,
             device,
-            metrics,
+            metrics: events.metrics().clone(),
+            events,
             runtime,
             started: Instant::now(),
             policy: config.policy,
@@ -95,6 +98,7 @@ struct Engine {
     /// Its name.
     name: String,
     metrics: Arc<Metrics>,
+    events: Arc<Events>,
     runtime: Handle,
     started: Instant,
     policy: Policy,
@@ -168,13 +172,40 @@ impl Engine {
         for request in self.scheduler.expire(now) {
             self.refuse(request, NotAnswered::Expired);
         }
-        loop {
+        let until = loop {
             match self.scheduler.decide(self.now()) {
                 Decision::Launch(launch) => self.launch(launch),
-                Decision::SleepUntil(moment) => return Some(moment.since(self.now())),
-                Decision::Idle => return None,
+                Decision::SleepUntil(moment) => break Some(moment),
+                Decision::Idle => break None,
             }
+        };
+        self.tell_events();
+        let next = until.into_iter().chain(self.scheduler.next_event()).min();
+        next.map(|moment| moment.since(self.now()))
+    }
+
+    /// Passes on what the scheduler decided that whoever runs the server should hear of.
+    fn tell_events(&mut self) {
+        let now = self.now();
+        let (events, lost) = self.scheduler.take_events(now);
+        for event in events {
+            let home = event.what.tenant().and_then(|tenant| self.tenants.get(&tenant));
+            let who = home.map(|home| home.who.clone());
+            self.events.tell_of(now.since(event.at), News::decided(&self.name, &event.what, who));
         }
+        if lost > 0 {
+            self.tell(
+                "untold",
+                format!("{lost} events more, too many to tell each"),
+                json!({ "events": lost }),
+            );
+        }
+    }
+
+    /// Tells of something that happened to the device.
+    fn tell(&self, kind: &'static str, text: String, numbers: Value) {
+        let numbers = if let Value::Object(numbers) = numbers { numbers } else { Map::new() };
+        self.events.tell(News { kind, device: Some(self.name.clone()), who: None, text, numbers });
     }
 
     fn take(&mut self, command: Command) {
@@ -194,6 +225,8 @@ impl Engine {
                 self.scheduler.tenant_added(now, tenant, terms);
             }
             Command::TenantRemoved(tenant) => {
+                // While its name is known.
+                self.tell_events();
                 self.tenants.remove(&tenant);
                 for request in self.scheduler.tenant_removed(now, tenant) {
                     self.refuse(request, NotAnswered::Unloaded);
@@ -348,7 +381,9 @@ impl Engine {
     /// The device is lost: everybody who waits hears why, and whether it may try elsewhere, and the engine ends. The server takes its tenants
     /// to other devices; when there is none, it ends, too.
     fn abandon(&mut self, why: &str) {
-        tracing::error!(device = self.name, why, "the device is lost");
+        let (waiting, running) = (self.waiting.len(), self.in_flight.len());
+        let text = format!("the device is lost: {why}");
+        self.tell("device_lost", text, json!({ "requests_waiting": waiting, "launches_running": running }));
         // What was in flight when it failed is answered by the device itself.
         for finished in self.device.poll() {
             self.finish(finished);

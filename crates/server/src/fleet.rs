@@ -9,6 +9,7 @@
 //! whose engine has ended, which it does when its device is lost, gets no tenants any more.
 
 use crate::classes::{ClassEntry, NoClass, NoPlan};
+use crate::events::Events;
 use crate::frontend::DeviceStatus;
 use crate::loader::{self, LoadError};
 use crate::metrics::Metrics;
@@ -163,6 +164,11 @@ impl Fleet {
     /// What all of them count in.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.stations[0].means.metrics
+    }
+
+    /// What all of them tell in.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.stations[0].means.events
     }
 
     /// How many classes are in use, by the device that has most of them.

@@ -4,6 +4,7 @@
 //! implements [`Backend`] owns names, versions, admission and execution; whoever calls it owns bytes on sockets.
 //! Tests put a few lines of arithmetic behind the same trait.
 
+use crate::events::Events;
 use crate::wire::Rejection;
 use bytes::Bytes;
 use std::future::Future;
@@ -30,6 +31,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Where requests are answered.
     fn devices(&self) -> Vec<DeviceStatus>;
 
+    /// Every version of every tenant that the repository has, by name and version.
+    fn index(&self) -> Vec<Listed>;
+
+    /// What happened.
+    fn events(&self) -> &Events;
+
     /// Answers one request. Dropping the future cancels it: a client that hung up costs no launch if its request
     /// has not been launched yet. The wire side has checked that each input's bytes match its own dtype and shape
     /// and that no input is named twice; it has not compared them with the model.
@@ -47,6 +54,24 @@ pub struct DeviceStatus {
     pub running: bool,
     /// Versions of tenants whose weights are on it.
     pub tenants: u64,
+}
+
+/// A version of a tenant in the repository, in the words of Triton's repository index.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Listed {
+    /// The tenant's name.
+    pub name: String,
+    /// The version; empty where the tenant has none to show because its folder makes no sense.
+    pub version: String,
+    /// `READY`, `LOADING` or `UNAVAILABLE`.
+    pub state: &'static str,
+    /// Why it is unavailable; empty else.
+    pub reason: String,
+}
+
+impl Listed {
+    /// The state of a version that answers.
+    pub const READY: &'static str = "READY";
 }
 
 /// What a tenant version takes and gives, as shown to its callers.

@@ -6,6 +6,8 @@
 //! | GET /v2/health/live, /v2/health/ready | `{"live":…}`, `{"live":…,"ready":…}`; 503 when not |
 //! | GET /v2/models/M\[/versions/V\] | inputs and outputs |
 //! | GET /v2/models/M\[/versions/V\]/ready | `{"name":M,"ready":true}`; 503 when not, 404 for a stranger |
+//! | POST /v2/repository/index | every version, its state and why it is unavailable; `{"ready":true}` lists what answers |
+//! | GET /v2/events?after=SEQ&limit=N&wait=S | what happened, see [`crate::events`]; all three may be left out |
 //! | POST /v2/models/M\[/versions/V\]/infer | see [`crate::protocol`] |
 //!
 //! Every error is `{"error":"…"}` with the status of [`crate::wire`]. Health answers have bodies because KServe's
@@ -13,20 +15,22 @@
 
 mod site;
 
-use crate::frontend::{Backend, ModelInfo, Placement, TensorInfo};
+use crate::events::Asked;
+use crate::frontend::{Backend, Listed, ModelInfo, Placement, TensorInfo};
 use crate::metrics::Metrics;
 use crate::protocol::{self, JSON_LENGTH_HEADER, TIMEOUT_HEADER};
 use crate::wire::Rejection;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use serde::Deserialize;
 use serde_json::json;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -48,6 +52,8 @@ fn others<B: Backend>(front: Arc<Front<B>>) -> Router {
         .route("/v2/", get(server::<B>))
         .route("/v2/health/live", get(live::<B>))
         .route("/v2/health/ready", get(ready::<B>))
+        .route("/v2/repository/index", post(index::<B>))
+        .route("/v2/events", get(events::<B>))
         .route("/v2/models/{model}", get(model::<B>))
         .route("/v2/models/{model}/ready", get(model_ready::<B>))
         .route("/v2/models/{model}/infer", post(infer_by_route::<B>))
@@ -90,6 +96,40 @@ async fn ready<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
         Ok(()) if live => health(true, &json!({ "live": true, "ready": true })),
         Ok(()) => health(false, &json!({ "live": false, "ready": false, "error": "the engine has stopped" })),
         Err(why) => health(false, &json!({ "live": live, "ready": false, "error": why })),
+    }
+}
+
+/// Triton's repository index. It has no body, or an object that may say `ready`.
+async fn index<B: Backend>(State(front): State<Arc<Front<B>>>, request: Request<Body>) -> Response {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Asked {
+        ready: bool,
+    }
+    let body = match front.read(request.into_body()).await {
+        Ok(body) => body,
+        Err(why) => return refusal(&why),
+    };
+    let asked: Asked = match body.is_empty() {
+        true => Asked::default(),
+        false => match serde_json::from_slice(&body) {
+            Ok(asked) => asked,
+            Err(why) => {
+                let why =
+                    format!("the body of an index request is an object with `ready`, or nothing: {why}");
+                return refusal(&Rejection::Invalid(why));
+            }
+        },
+    };
+    let listed = front.backend.index().into_iter();
+    let listed = listed.filter(|listed| !asked.ready || listed.state == Listed::READY);
+    ok(&json!(listed.collect::<Vec<_>>()))
+}
+
+async fn events<B: Backend>(State(front): State<Arc<Front<B>>>, RawQuery(query): RawQuery) -> Response {
+    match Asked::parse(query.as_deref().unwrap_or_default()) {
+        Ok(asked) => ok(&front.backend.events().page(asked).await.json()),
+        Err(why) => refusal(&Rejection::Invalid(why)),
     }
 }
 

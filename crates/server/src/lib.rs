@@ -14,6 +14,7 @@ pub mod catalog;
 pub mod classes;
 pub mod devices;
 pub mod engine;
+pub mod events;
 pub mod fleet;
 pub mod frontend;
 pub mod http;
@@ -32,8 +33,10 @@ pub mod settings;
 pub mod spare;
 pub mod wire;
 
+pub use events::Events;
 pub use frontend::{
-    Backend, DeviceStatus, InferRequest, InferResponse, ModelInfo, Placement, TensorIn, TensorInfo, TensorOut,
+    Backend, DeviceStatus, InferRequest, InferResponse, Listed, ModelInfo, Placement, TensorIn, TensorInfo,
+    TensorOut,
 };
 pub use metrics::Metrics;
 pub use settings::Settings;

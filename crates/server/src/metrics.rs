@@ -42,6 +42,11 @@ struct ByDevice {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct OfDevice {
     device: String,
 }
@@ -99,6 +104,7 @@ pub struct Metrics {
     loaded: Gauge,
     prediction_error: Family<ByQuantile, Gauge<f64, AtomicU64>>,
     connections: Gauge,
+    events: Family<ByKind, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -135,6 +141,7 @@ impl Default for Metrics {
             loaded: Gauge::default(),
             prediction_error: Family::default(),
             connections: Gauge::default(),
+            events: Family::default(),
         };
         metrics.register();
         metrics
@@ -175,6 +182,7 @@ impl Metrics {
             "Error of predicted launch times, |measured / predicted - 1|, of recent launches",
             self.prediction_error.clone(),
         );
+        r.register("events", "Events by kind, as listed by /v2/events", self.events.clone());
         r.register("http_connections", "Open connections of clients", self.connections.clone());
     }
 
@@ -271,6 +279,11 @@ impl Metrics {
     /// A device runs, or was lost.
     pub fn device_up(&self, device: &str, up: bool) {
         self.device_up.get_or_create(&OfDevice { device: device.into() }).set(i64::from(up));
+    }
+
+    /// An event was told of.
+    pub fn event(&self, kind: &'static str) {
+        self.events.get_or_create(&ByKind { kind }).inc();
     }
 
     /// A client opened a connection.

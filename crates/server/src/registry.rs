@@ -14,11 +14,13 @@ use self::manager::Manager;
 use crate::catalog::{Source, TenantFile};
 use crate::classes::{ClassEntry, Classes};
 use crate::engine::EngineHandle;
+use crate::events::{Events, News, Who};
 use crate::fleet::{Fleet, NoKernel, Place, Settled};
-use crate::frontend::{ModelInfo, Placement};
+use crate::frontend::{Listed, ModelInfo, Placement};
 use crate::loader::{self, LoadError, Loaded};
 use crate::metrics::Metrics;
 use crate::placement::Replicas;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,6 +49,8 @@ pub struct Served {
     pub residences: Vec<Arc<Residence>>,
     /// On how many devices it is to be.
     replicas: Replicas,
+    /// Its names, for events.
+    pub who: Arc<Who>,
     /// What its answers are due in, unless a request says otherwise.
     pub slo: Option<Duration>,
     /// The model, for tenants that bring weights only; holds no weights.
@@ -72,7 +76,8 @@ impl Served {
     fn on(&self, residences: Vec<Arc<Residence>>) -> Served {
         let Served { tenant, slo, replicas, .. } = *self;
         let (info, class, model) = (self.info.clone(), self.class.clone(), self.model.clone());
-        Served { tenant, info, class, residences, replicas, slo, model }
+        let who = self.who.clone();
+        Served { tenant, info, class, residences, replicas, who, slo, model }
     }
 
     /// Has every device forget it; what waits is told so.
@@ -128,6 +133,8 @@ pub struct Means {
     pub precision: Precision,
     /// Counts loads and failures.
     pub metrics: Arc<Metrics>,
+    /// Where what happens is told.
+    pub events: Arc<Events>,
 }
 
 /// Who is served.
@@ -270,6 +277,31 @@ impl Registry {
             .collect()
     }
 
+    /// Every version, by name and number, and the tenants that have none to show.
+    pub fn index(&self) -> Vec<Listed> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let listed = |name: &str, version: &str, state, reason: &str| Listed {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            state,
+            reason: reason.to_owned(),
+        };
+        let versions = table.tenants.iter().flat_map(|(name, versions)| {
+            versions.iter().map(move |(number, version)| (name, *number, version))
+        });
+        let versions = versions.map(|(name, number, version)| {
+            let (state, reason) = match version {
+                Version::Ready(_) => (Listed::READY, ""),
+                Version::Loading => ("LOADING", ""),
+                Version::Failed(why) => ("UNAVAILABLE", why.as_str()),
+            };
+            ((name, number), listed(name, &number.to_string(), state, reason))
+        });
+        let problems =
+            table.problems.iter().map(|(name, why)| ((name, 0), listed(name, "", "UNAVAILABLE", why)));
+        versions.chain(problems).collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
     /// Whether everything that was in the folder at the start is loaded or has failed for good.
     pub fn settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)
@@ -306,16 +338,29 @@ impl Registry {
                             "a device has no kernel for a step of this tenant, which another one serves instead");
                     }
                 }
-                let devices = loaded.settled.iter().map(at).collect::<Vec<_>>().join(" ");
-                tracing::info!(tenant = job.name, version = job.version, class = %loaded.model.class.id, devices,
-                took_ms = started.elapsed().as_millis() as u64, "loaded");
+                let devices = loaded.settled.iter().map(at).collect::<Vec<_>>();
+                let (text, class) = (format!("loaded on {}", devices.join(" ")), loaded.model.class.id);
+                let took_ms = started.elapsed().as_millis() as u64;
+                let numbers = json!({ "devices": devices, "class": class.to_string(), "took_ms": took_ms });
+                self.tell("loaded", self.who(job), text, numbers);
             }
             Err(error) => {
-                tracing::warn!(tenant = job.name, version = job.version, error = %error, "cannot be loaded");
+                self.tell("load_failed", self.who(job), format!("cannot be loaded: {error}"), json!({}));
                 self.fleet.metrics().load_failed();
             }
         }
         loaded
+    }
+
+    /// Tells of something that the registry did.
+    fn tell(&self, kind: &'static str, who: Arc<Who>, text: String, numbers: Value) {
+        let numbers = if let Value::Object(numbers) = numbers { numbers } else { Map::new() };
+        self.fleet.events().tell(News { kind, device: None, who: Some(who), text, numbers });
+    }
+
+    fn who(&self, job: &Job) -> Arc<Who> {
+        let owner = owner(&job.name, &job.terms).to_owned();
+        Arc::new(Who { tenant: job.name.clone(), version: job.version, owner })
     }
 
     fn replicas_of(&self, file: &TenantFile) -> Replicas {
@@ -323,12 +368,17 @@ impl Registry {
     }
 
     fn terms(&self, name: &str, file: &TenantFile) -> Terms {
-        let owner = file.owner.as_deref().unwrap_or(name);
+        let owner = owner(name, file);
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         let next = OwnerId(owners.len() as u64);
         let owner = *owners.entry(owner.to_owned()).or_insert(next);
         Terms { owner, share: file.share.unwrap_or(1.0), slo: file.slo() }
     }
+}
+
+/// Who pays for a tenant.
+fn owner<'a>(name: &'a str, file: &'a TenantFile) -> &'a str {
+    file.owner.as_deref().unwrap_or(name)
 }
 
 /// A load that panics is a fault of ours, and its tenant's affair alone: the loader goes on, and readiness does not wait for

@@ -7,6 +7,7 @@
 
 use crate::backstage::Backstage;
 use crate::devices::{self, Open};
+use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Watch};
@@ -72,13 +73,14 @@ impl Server {
             return Err(StartError::NoRepository(settings.model_repository));
         }
         let metrics = Arc::new(Metrics::default());
+        let events = Arc::new(Events::new(metrics.clone()));
         let (mut means, mut engines) = (Vec::new(), Vec::new());
         for open in devices {
-            let (of_device, engine) = Backstage::beside(&settings, metrics.clone(), open)?.into_parts();
+            let (of_device, engine) = Backstage::beside(&settings, events.clone(), open)?.into_parts();
             means.push(of_device);
             engines.push(engine);
         }
-        let fleet = Arc::new(Fleet::new(means, Spare::beside(&settings, metrics.clone())));
+        let fleet = Arc::new(Fleet::new(means, Spare::beside(&settings, events.clone())));
         let registry = Registry::new(settings.model_repository.clone(), fleet.clone(), settings.replicas);
         let listeners = Listeners::bind(&settings).await?;
         let watch = registry.watch(settings.poll_interval, loaders(settings.loader_threads))?;

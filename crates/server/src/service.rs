@@ -9,7 +9,10 @@
 
 use crate::classes::{NoPlan, Planned};
 use crate::engine::{Answer, EngineHandle, Incoming, NotAnswered};
-use crate::frontend::{Backend, DeviceStatus, InferRequest, InferResponse, ModelInfo, TensorIn, TensorOut};
+use crate::events::Events;
+use crate::frontend::{
+    Backend, DeviceStatus, InferRequest, InferResponse, Listed, ModelInfo, TensorIn, TensorOut,
+};
 use crate::registry::{Found, Registry, Residence, Served};
 use crate::routing::{self, Charge};
 use crate::wire::Rejection;
@@ -42,6 +45,7 @@ impl Service {
     /// From now on not ready. Requests are still answered: they are those that came before the sockets closed.
     pub fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.registry.fleet().events().close();
     }
 
     fn find(&self, model: &str, version: Option<u64>) -> Result<Arc<Served>, Rejection> {
@@ -305,6 +309,14 @@ impl Backend for Service {
 
     fn devices(&self) -> Vec<DeviceStatus> {
         self.registry.fleet().status()
+    }
+
+    fn index(&self) -> Vec<Listed> {
+        self.registry.index()
+    }
+
+    fn events(&self) -> &Events {
+        self.registry.fleet().events()
     }
 
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Rejection> {

@@ -5,8 +5,8 @@
 
 use crate::backstage::Backstage;
 use crate::devices;
+use crate::events::Events;
 use crate::fleet::Station;
-use crate::metrics::Metrics;
 use crate::server::StartError;
 use crate::settings::Settings;
 use std::fmt;
@@ -33,12 +33,12 @@ impl fmt::Debug for Spare {
 
 impl Spare {
     /// For a server of these settings; none where they name a CPU already. Needs a tokio runtime, in which its engine will answer.
-    pub fn beside(settings: &Settings, metrics: Arc<Metrics>) -> Spare {
+    pub fn beside(settings: &Settings, events: Arc<Events>) -> Spare {
         let runtime = Handle::current();
         let opener = |settings: Settings| -> Open {
             Box::new(move || {
                 let _inside = runtime.enter();
-                Backstage::beside(&settings, metrics, |wake| devices::open(&settings, wake))
+                Backstage::beside(&settings, events, |wake| devices::open(&settings, wake))
             })
         };
         Spare { open: Mutex::new(devices::spare(settings).map(opener)), ..Spare::default() }

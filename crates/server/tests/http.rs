@@ -14,6 +14,7 @@ use fake::Served;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
+use tessera_server::events::News;
 
 const ADD: &str = "/v2/models/add/infer";
 
@@ -49,6 +50,55 @@ fn health_and_metadata_say_what_two_kinds_of_clients_read() {
     assert_eq!(described["platform"], "onnx_onnxv1");
     assert_eq!(described["versions"], json!(["1"]));
     assert_eq!(described["inputs"][0], json!({ "name": "x", "datatype": "FP32", "shape": [-1, 4] }));
+}
+
+#[test]
+fn the_repository_index_lists_states_and_reasons() {
+    let served = Served::start();
+    let index = "/v2/repository/index";
+    let all = served.post(index, "");
+    assert_eq!((all.status, all.json().as_array().unwrap().len()), (200, 6));
+    let loading = json!({ "name": "loading", "version": "1", "state": "UNAVAILABLE", "reason": "too large" });
+    assert_eq!(all.json()[4], loading);
+    let ready = served.post(index, r#"{"ready": true}"#).json();
+    assert!(
+        ready.as_array().unwrap().iter().all(|listed| listed["state"] == "READY" && listed["reason"] == "")
+    );
+    assert_eq!(ready.as_array().unwrap().len(), 5);
+    assert_eq!(served.post(index, r#"{"ready": false}"#).json(), all.json());
+    served.refused(&json_request(index, r#"{"ready": 1}"#), 400, "`ready`");
+    served.refused(&json_request(index, "what?"), 400, "`ready`");
+}
+
+#[test]
+fn events_are_read_from_where_the_reader_was_and_waited_for() {
+    let served = Served::start();
+    let news = |text: &str| {
+        let (text, numbers) = (text.to_owned(), Default::default());
+        served.fake.events.tell(News { kind: "loaded", device: None, who: None, text, numbers });
+    };
+    assert_eq!(served.get("/v2/events").json(), json!({ "events": [], "next": 0, "lost": 0 }));
+    ["a", "b", "c"].into_iter().for_each(news);
+    let page = served.get("/v2/events?after=1&limit=1").json();
+    assert_eq!((&page["events"][0]["seq"], &page["events"][0]["text"]), (&json!(2), &json!("b")));
+    assert_eq!((page["events"].as_array().unwrap().len(), &page["next"]), (1, &json!(2)));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| served.get("/v2/events?after=3&wait=60"));
+        std::thread::sleep(Duration::from_millis(20));
+        news("d");
+        assert_eq!(reader.join().unwrap().json()["events"][0]["text"], "d");
+    });
+}
+
+#[test]
+fn a_query_for_events_that_makes_no_sense_is_refused() {
+    let served = Served::start();
+    for (query, word) in
+        [("after=x", "'after'"), ("limit=0", "'limit'"), ("wait=999", "'wait'"), ("seq=1", "'seq'")]
+    {
+        let request = format!("GET /v2/events?{query} HTTP/1.1\r\nHost: t\r\n\r\n");
+        served.refused(request.as_bytes(), 400, word);
+    }
 }
 
 #[test]

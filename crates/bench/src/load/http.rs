@@ -9,7 +9,7 @@ use crate::client::Connection;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,7 +105,9 @@ impl Http {
         let models: Vec<Model> = serde_json::from_slice(&reply.body).context("the list of models")?;
         let ready =
             models.into_iter().filter(|model| model.state.as_deref().is_none_or(|state| state == "READY"));
-        let names: Vec<String> = ready.map(|model| model.name).collect();
+        // A model is listed once for each of its versions.
+        let names: BTreeSet<String> = ready.map(|model| model.name).collect();
+        let names = Vec::from_iter(names);
         ensure!(!names.is_empty(), "the server lists no model that is ready");
         Ok(names)
     }

@@ -1,5 +1,6 @@
 //! The way to the engine: what is asked of it, and what comes back.
 
+use crate::events::Who;
 use crate::mailbox::Mailbox;
 use crate::metrics::QueueGauge;
 use crate::routing::{Backlog, Pace};
@@ -77,6 +78,8 @@ pub struct Home {
     pub slot: Slot,
     /// Where its waiting requests are counted.
     pub queue: QueueGauge,
+    /// Its names, for events.
+    pub who: Arc<Who>,
 }
 
 #[derive(Debug)]

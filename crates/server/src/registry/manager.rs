@@ -8,8 +8,10 @@
 use super::{Event, Found, Job, Registry, Residence, Served, Version};
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::engine::Home;
+use crate::events::News;
 use crate::fleet::{Settled, Station};
 use crate::loader::{self, LoadError, Loaded};
+use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -126,7 +128,7 @@ impl Manager {
             versions.retain(|&number, version| {
                 let keep = wanted(name, number);
                 if !keep && let Version::Ready(served) = version {
-                    tracing::info!(tenant = name, version = number, "unloaded");
+                    registry.tell("unloaded", served.who.clone(), "unloaded".to_owned(), json!({}));
                     served.remove();
                 }
                 keep
@@ -182,13 +184,19 @@ impl Manager {
         for (index, station) in stations.iter().enumerate().filter(|(index, _)| !runs[*index]) {
             if self.lost.insert(index) {
                 let why = station.means.device.failure().unwrap_or_else(|| "its engine ended".to_owned());
-                tracing::error!(
-                    device = station.name,
-                    why,
-                    tenants_to_load_elsewhere = moving,
-                    devices_left = running,
-                    "a device was lost; its tenants are served by the others"
+                let text = format!(
+                    "the device was lost ({why}); {moving} of its tenants are loaded elsewhere, {running} devices are left"
                 );
+                let numbers = [("tenants_moving", json!(moving)), ("devices_left", json!(running))];
+                let numbers = numbers.map(|(name, number)| (name.to_owned(), number)).into_iter().collect();
+                let device = Some(station.name.clone());
+                registry.fleet.events().tell(News {
+                    kind: "tenants_moved",
+                    device,
+                    who: None,
+                    text,
+                    numbers,
+                });
             }
         }
     }
@@ -282,10 +290,11 @@ impl Manager {
         let registry = &self.registry;
         let tenant = TenantId(registry.tenants_ever.fetch_add(1, Ordering::Relaxed));
         let queue = registry.fleet.metrics().tenant_loaded(&job.name);
+        let who = registry.who(job);
         let residences =
             loaded.settled.into_iter().map(|Settled { station, class, slot, place, instead }| {
                 let engine = registry.fleet.station(station).means.engine.clone();
-                let home = Home { slot, queue: queue.clone() };
+                let home = Home { slot, queue: queue.clone(), who: who.clone() };
                 engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), home);
                 Arc::new(Residence { station, engine, class, instead, _place: place })
             });
@@ -296,6 +305,7 @@ impl Manager {
             info,
             class: loaded.model.class.clone(),
             residences,
+            who,
             replicas: registry.replicas_of(&job.terms),
             slo: job.terms.slo(),
             model: Arc::new(loaded.model),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tessera_core::{Bytes as Amount, DType, Precision};
 use tessera_server::serve::{Listeners, serve};
 use tessera_server::{
-    Backend, InferRequest, InferResponse, Metrics, ModelInfo, Placement, Rejection, Settings, TensorInfo,
-    TensorOut,
+    Backend, Events, InferRequest, InferResponse, Listed, Metrics, ModelInfo, Placement, Rejection, Settings,
+    TensorInfo, TensorOut,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -22,6 +22,7 @@ pub(crate) struct Fake {
     waiting: AtomicUsize,
     release: Notify,
     last: Mutex<Option<InferRequest>>,
+    pub(crate) events: Events,
 }
 
 struct Waits<'a>(&'a AtomicUsize);
@@ -60,6 +61,22 @@ impl Backend for Fake {
     fn devices(&self) -> Vec<tessera_server::DeviceStatus> {
         let (name, description) = ("fake:0".to_owned(), "some arithmetic".to_owned());
         vec![tessera_server::DeviceStatus { name, description, running: true, tenants: 6 }]
+    }
+
+    fn index(&self) -> Vec<Listed> {
+        let listed = |name: &&str| {
+            let (state, reason) = if *name == "loading" {
+                ("UNAVAILABLE", "too large".into())
+            } else {
+                ("READY", String::new())
+            };
+            Listed { name: (*name).into(), version: "1".into(), state, reason }
+        };
+        NAMES.iter().map(listed).collect()
+    }
+
+    fn events(&self) -> &Events {
+        &self.events
     }
 
     fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<ModelInfo>, Rejection> {

@@ -12,7 +12,7 @@ use tessera_planner::graph::ParamId;
 use tessera_planner::infer::DimValue;
 use tessera_planner::{Plan, SlotLayout, class, pack};
 use tessera_scheduler::{Config, PlanWork, Terms};
-use tessera_server::Metrics;
+use tessera_server::Events;
 use tessera_server::engine::{Answer, EngineHandle, Home, Inbox, NotAnswered};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -46,11 +46,15 @@ impl Running {
         let plan = Arc::new(tessera_planner::plan(key, class.folded(), &layout, &[DimValue::Items]).unwrap());
         let engine = inbox.handle();
         let config = Config::new(Policy::SpaceTime, vec![PartitionId(0)]);
-        let metrics = Arc::new(Metrics::default());
-        let queue = metrics.tenant_loaded("mlp-0");
+        let events = Arc::new(Events::default());
+        let queue = events.metrics().tenant_loaded("mlp-0");
         let runtime = Runtime::new().unwrap();
-        let thread = inbox.start(config, device.clone(), metrics, runtime.handle().clone()).unwrap();
-        engine.tenant_added(TENANT, Terms::best_effort(OwnerId(0)), Home { slot, queue });
+        let thread = inbox.start(config, device.clone(), events, runtime.handle().clone()).unwrap();
+        engine.tenant_added(
+            TENANT,
+            Terms::best_effort(OwnerId(0)),
+            Home { slot, queue, who: Arc::default() },
+        );
         Running { engine, thread, device, plan, layout, _runtime: runtime }
     }
 

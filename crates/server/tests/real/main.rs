@@ -18,6 +18,7 @@ mod answers;
 mod classes;
 mod devices;
 mod engine;
+mod events;
 mod minilm;
 mod repository;
 mod requests;

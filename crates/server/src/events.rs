@@ -1,0 +1,290 @@
+//! What happened, for whoever runs the server: decisions against somebody, and tenants and devices that come and go.
+//!
+//! ```text
+//!   engines ─ what their schedulers decided ─┐             ┌▶ ring of the last MOST ─▶ GET /v2/events?after=SEQ
+//!   registry ─ loaded, failed, unloaded ─────┼▶ Events ────┼▶ one line of the log
+//!   quotas ─ refused ────────────────────────┘  number     └▶ tessera_events_total{kind}
+//! ```
+//! One ring for the whole server, so that numbers give one order and a reader keeps one place. Whoever reads too slowly is told how many events went
+//! by unread; nobody who writes ever waits for a reader. How often something may be told is decided where it is decided: refusals are gathered by the
+//! scheduler (`tessera_scheduler::Happened`), so an overload cannot flush everything else out.
+
+mod asked;
+mod clock;
+mod words;
+
+pub use asked::Asked;
+
+use crate::metrics::Metrics;
+use serde_json::{Map, Value, json};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+use tessera_scheduler::Happened;
+use tokio::sync::Notify;
+use tracing::Level;
+
+/// Events that are kept: at some hundred bytes each, a few megabytes.
+const MOST: usize = 8192;
+
+/// A version of a tenant, and who pays for it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Who {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The version.
+    pub version: u64,
+    /// Its owner's name.
+    pub owner: String,
+}
+
+/// Something to be told.
+#[derive(Clone, PartialEq, Debug)]
+pub struct News {
+    /// What kind of event it is: a word of a small closed set.
+    pub kind: &'static str,
+    /// The device that it happened on; none where it concerns the whole server.
+    pub device: Option<String>,
+    /// Whom it happened to.
+    pub who: Option<Arc<Who>>,
+    /// What, and why.
+    pub text: String,
+    /// The numbers in the text, by name, with their units.
+    pub numbers: Map<String, Value>,
+}
+
+impl News {
+    /// What a device's scheduler decided.
+    pub fn decided(device: &str, what: &Happened, who: Option<Arc<Who>>) -> News {
+        let (kind, text, numbers) = (what.kind(), what.to_string(), words::numbers(what));
+        News { kind, device: Some(device.to_owned()), who, text, numbers }
+    }
+
+    fn level(&self) -> Level {
+        match self.kind {
+            "device_lost" => Level::ERROR,
+            "refused" | "expired" | "evicted" | "load_failed" | "untold" | "cannot_meet" => Level::WARN,
+            _ => Level::INFO,
+        }
+    }
+}
+
+/// One event, numbered.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Told {
+    /// Its number: from 1 on, without gaps, in the order in which the server heard of them.
+    pub seq: u64,
+    /// When it happened.
+    pub time: SystemTime,
+    /// What.
+    pub news: News,
+}
+
+impl Told {
+    /// As readers get it; `device`, `tenant`, `version` and `owner` are there where the event has them.
+    pub fn json(&self) -> Value {
+        let Told { seq, time, news } = self;
+        let mut json = json!({ "seq": seq, "time": clock::rfc3339(*time), "kind": news.kind });
+        if let Some(device) = &news.device {
+            json["device"] = json!(device);
+        }
+        if let Some(who) = &news.who {
+            (json["tenant"], json["version"]) = (json!(who.tenant), json!(who.version));
+            json["owner"] = json!(who.owner);
+        }
+        (json["text"], json["numbers"]) = (json!(news.text), json!(news.numbers));
+        json
+    }
+}
+
+/// An answer to a reader.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Page {
+    /// In order of their numbers.
+    pub events: Vec<Arc<Told>>,
+    /// What to ask for next: `after` this.
+    pub next: u64,
+    /// Events after the number asked for that are not kept any more.
+    pub lost: u64,
+}
+
+impl Page {
+    /// As readers get it.
+    pub fn json(&self) -> Value {
+        let events: Vec<Value> = self.events.iter().map(|told| told.json()).collect();
+        json!({ "events": events, "next": self.next, "lost": self.lost })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    kept: VecDeque<Arc<Told>>,
+    /// The number of the last event; 0 before any.
+    last: u64,
+    /// Nobody waits any more.
+    closed: bool,
+}
+
+/// All events of a server. Shared by `Arc`.
+#[derive(Debug, Default)]
+pub struct Events {
+    ring: Mutex<Ring>,
+    came: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl Events {
+    /// No events yet; they are counted in `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> Events {
+        Events { metrics, ..Events::default() }
+    }
+
+    /// Where they are counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Something happened just now.
+    pub fn tell(&self, news: News) {
+        self.tell_of(Duration::ZERO, news);
+    }
+
+    /// Something happened so long `ago`. Costs some microseconds, most of them for the line of the log.
+    pub fn tell_of(&self, ago: Duration, news: News) {
+        let now = SystemTime::now();
+        let time = now.checked_sub(ago).unwrap_or(now);
+        self.metrics.event(news.kind);
+        let mut ring = self.ring();
+        ring.last += 1;
+        let told = Arc::new(Told { seq: ring.last, time, news });
+        if ring.kept.len() == MOST {
+            ring.kept.pop_front();
+        }
+        ring.kept.push_back(told.clone());
+        drop(ring);
+        self.came.notify_waiters();
+        log(&told);
+    }
+
+    /// What a reader asks for; waits for the first event to come if there is none and the reader wants that.
+    pub async fn page(&self, asked: Asked) -> Page {
+        let until = tokio::time::Instant::now() + asked.wait;
+        loop {
+            // Made before the look, so that what comes in between wakes it.
+            let mut came = std::pin::pin!(self.came.notified());
+            came.as_mut().enable();
+            let (page, closed) = self.kept(asked);
+            if !page.events.is_empty() || closed || tokio::time::timeout_at(until, came).await.is_err() {
+                return page;
+            }
+        }
+    }
+
+    /// From now on readers get what there is, and none waits: the server is about to stop.
+    pub fn close(&self) {
+        self.ring().closed = true;
+        self.came.notify_waiters();
+    }
+
+    fn kept(&self, asked: Asked) -> (Page, bool) {
+        let ring = self.ring();
+        // A number that was not given out yet is of a server that ran here before: then all of it is new.
+        let after = if asked.after > ring.last { 0 } else { asked.after };
+        let first = ring.kept.front().map_or(ring.last + 1, |told| told.seq);
+        let lost = first.saturating_sub(after + 1);
+        let skip = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let events: Vec<Arc<Told>> = ring.kept.iter().skip(skip).take(asked.limit).cloned().collect();
+        let next = events.last().map_or(ring.last, |told| told.seq);
+        (Page { events, next, lost }, ring.closed)
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log(told: &Told) {
+    let Told { seq, news, .. } = told;
+    let News { kind, device, who, text, numbers } = news;
+    let (device, who) = (device.as_deref(), who.as_deref());
+    let (tenant, owner) = (who.map(|who| who.tenant.as_str()), who.map(|who| who.owner.as_str()));
+    let version = who.map(|who| who.version);
+    let numbers = (!numbers.is_empty()).then(|| Value::Object(numbers.clone()).to_string());
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(seq, kind, device, tenant, version, owner, numbers, "{text}")
+        };
+    }
+    match news.level() {
+        Level::ERROR => line!(error),
+        Level::WARN => line!(warn),
+        _ => line!(info),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn news(text: impl Into<String>) -> News {
+        News { kind: "loaded", device: None, who: None, text: text.into(), numbers: Map::new() }
+    }
+
+    fn ask(after: u64, limit: usize) -> Asked {
+        Asked { after, limit, wait: Duration::ZERO }
+    }
+
+    #[tokio::test]
+    async fn a_reader_goes_on_where_it_was() {
+        let events = Events::default();
+        (1..=5).for_each(|number| events.tell(news(number.to_string())));
+        let first = events.page(ask(0, 3)).await;
+        assert_eq!((first.events.len(), first.next, first.lost), (3, 3, 0));
+        let rest = events.page(ask(first.next, 3)).await;
+        assert_eq!(rest.events.iter().map(|told| told.news.text.as_str()).collect::<Vec<_>>(), ["4", "5"]);
+        assert_eq!(events.page(ask(rest.next, 3)).await, Page { events: Vec::new(), next: 5, lost: 0 });
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_hears_how_many_it_missed() {
+        let events = Events::default();
+        (0..MOST + 7).for_each(|number| events.tell(news(number.to_string())));
+        let page = events.page(ask(2, 1)).await;
+        assert_eq!((page.lost, page.next), (5, 8), "1 to 7 are gone, and 1 and 2 were read");
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_an_earlier_server_hears_everything() {
+        let events = Events::default();
+        events.tell(news("first"));
+        assert_eq!(events.page(ask(4711, 9)).await.events.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_reader_may_wait_for_news_until_it_comes_or_the_server_stops() {
+        let events = Arc::new(Events::default());
+        let patient = Asked { wait: Duration::from_secs(600), ..ask(0, 9) };
+        let reader = tokio::spawn({
+            let events = events.clone();
+            async move { events.page(patient).await }
+        });
+        tokio::task::yield_now().await;
+        events.tell(news("at last"));
+        assert_eq!(reader.await.unwrap().events.len(), 1);
+        events.close();
+        assert_eq!(events.page(Asked { after: 1, ..patient }).await.events.len(), 0, "it does not wait");
+    }
+
+    #[test]
+    fn an_event_in_json_has_its_number_time_tenant_and_numbers() {
+        let who = Who { tenant: "a".into(), version: 3, owner: "acme".into() };
+        let numbers = Map::from_iter([("requests".into(), json!(7))]);
+        let news = News { device: Some("cpu:0".into()), who: Some(Arc::new(who)), numbers, ..news("so") };
+        let told = Told { seq: 9, time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_500_000), news };
+        let expected = json!({
+            "seq": 9, "time": "1970-01-01T00:00:01.500000Z", "kind": "loaded", "device": "cpu:0",
+            "tenant": "a", "version": 3, "owner": "acme", "text": "so", "numbers": { "requests": 7 },
+        });
+        assert_eq!(told.json(), expected);
+    }
+}

@@ -1,0 +1,50 @@
+//! The numbers of what a scheduler decided, by name.
+
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+use tessera_scheduler::{Happened, Refusal};
+
+/// Every number that the text of an event has, and those that its text rounds. Lengths of time are in milliseconds.
+pub(super) fn numbers(what: &Happened) -> Map<String, Value> {
+    let numbers = match what {
+        Happened::Refused { requests, last, .. } => {
+            let mut numbers = of_refusal(last);
+            numbers["requests"] = json!(requests);
+            numbers["reason"] = json!(last.reason());
+            numbers
+        }
+        Happened::Expired { requests, .. } => json!({ "requests": requests }),
+        Happened::Evicted { ratio, bound, .. } | Happened::Returned { ratio, bound, .. } => {
+            json!({ "ratio": ratio, "bound": bound })
+        }
+        Happened::Probation { away, .. } => json!({ "away_ms": ms(*away) }),
+        Happened::Rearranged { from, to, before, predicted } => {
+            json!({ "from": from, "to": to, "in_time_before": before, "in_time_predicted": predicted })
+        }
+    };
+    match numbers {
+        Value::Object(numbers) => numbers,
+        _ => Map::new(),
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> Value {
+    match refusal {
+        Refusal::UnknownTenant(_) | Refusal::KnownRequest(_) => json!({}),
+        Refusal::TooManyItems { items, limit } => json!({ "items": items, "limit": limit }),
+        Refusal::QueueFull { queued, limit, .. } => json!({ "queued": queued, "limit": limit }),
+        Refusal::QueueBytesFull { queued, brings, limit, .. } => {
+            json!({ "queued_bytes": queued.0, "brings_bytes": brings.0, "limit_bytes": limit.0 })
+        }
+        Refusal::OverShare { ahead, predicted, allowed, .. } => {
+            json!({ "ahead_ms": ms(*ahead), "predicted_ms": ms(*predicted), "allowed_ms": ms(*allowed) })
+        }
+        Refusal::TooLate { predicted, allowed } => {
+            json!({ "predicted_ms": ms(*predicted), "allowed_ms": ms(*allowed) })
+        }
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
