@@ -27,7 +27,7 @@ use crate::queues::Waiting;
 use crate::scheduler::Scheduler;
 use crate::timeline::nanos;
 use std::time::Duration;
-use tessera_core::{Moment, OwnerId, Policy};
+use tessera_core::{Moment, Policy};
 
 /// What the door found.
 enum Entry {
@@ -114,7 +114,7 @@ impl Scheduler {
         let ahead = self.owners.ahead(whose.owner);
         let part = ahead.as_secs_f64() / self.config.burst.as_secs_f64().max(1e-9);
         let reserve = must.since(now).mul_f64(self.config.reserve.clamp(0.0, 1.0) * part.min(1.0));
-        let leave = reserve.max(self.claim(now, whose.owner));
+        let leave = reserve.max(self.claim(now, whose));
         let open = self.open(now, whose.plan);
         let limits = self.limits();
         let wish =
@@ -141,9 +141,13 @@ impl Scheduler {
     }
 
     /// Room that best effort may claim from an owner that asks for a promise: the time of its next launch, once it has waited beyond its patience and
-    /// its owner has not had more than the one that asks.
-    fn claim(&self, now: Moment, asks: OwnerId) -> Duration {
-        let next = self.queues.fair().next().and_then(|request| self.queues.get(request));
+    /// its owner has not had more than the one that asks. What belongs on other partitions claims nothing here.
+    fn claim(&self, now: Moment, Whose { owner: asks, plan, .. }: Whose) -> Duration {
+        let next = match self.space.home(plan) {
+            None => self.queues.fair().next(),
+            home => self.queues.fair().next_of(|plan| self.space.home(plan) == home),
+        };
+        let next = next.and_then(|request| self.queues.get(request));
         let claims = next.filter(|next| {
             next.urgency < now && self.owners.virtual_time(next.owner) <= self.owners.virtual_time(asks)
         });

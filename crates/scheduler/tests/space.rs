@@ -4,15 +4,18 @@
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tessera_core::{
     Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
 };
 use tessera_scheduler::sim::{Outcome, Simulation};
-use tessera_scheduler::{Config, CostTable, Happened, Layout, Offer, Partition, Refusal, Size, Terms};
+use tessera_scheduler::{
+    Config, CostTable, Happened, Layout, Offer, Partition, PlanWork, Refusal, Size, Terms,
+};
 
 /// Class c takes c milliseconds a launch on the whole device, a fifth of that for every lane beyond the first, a tenth for every item; and in proportion
 /// longer on a part of it.
@@ -302,4 +305,140 @@ fn the_whole_device_is_in_force_again_when_the_heavy_class_has_gone() {
     assert_eq!((whole, two), (again_whole, again_two));
     assert_eq!(whole, &[count(4)]);
     assert!(after > before, "with the reason: {cuts:?}");
+}
+
+/// Every launch of what only reads takes as long as one that only computes: 20 ms.
+#[derive(Clone, Debug)]
+struct Twenty;
+
+impl CostTable for Twenty {
+    fn cost(&self, _: &PlanKey, _: Size) -> Option<Duration> {
+        Some(Duration::from_millis(20))
+    }
+
+    fn on_share(&self, plan: &PlanKey, size: Size, _: f64) -> Option<Duration> {
+        self.cost(plan, size)
+    }
+}
+
+/// Two partitions; a promised launch that computes runs on one, for 20 of the 25 ms that it may take. When best effort of this work starts beside it.
+fn best_effort_beside_a_promised_launch(work: PlanWork) -> Option<Moment> {
+    let two = vec![
+        Partition { id: PartitionId(0), units: count(1) },
+        Partition { id: PartitionId(1), units: count(1) },
+    ];
+    let mut simulation =
+        with_tenants(Config { patience: Duration::from_millis(15), ..config(&Twenty, vec![two]) }, Twenty);
+    let computes = PlanWork { flops_per_item: 1_000_000_000, ..PlanWork::default() };
+    simulation.scheduler.plan_known(&offer(0, 0, 1).plan, computes);
+    simulation.scheduler.plan_known(&offer(0, 0, 2).plan, work);
+    simulation.offer(us(0), &Offer { deadline: Some(us(25_000)), ..offer(0, 0, 1) });
+    simulation.offer(us(1000), &offer(1, 1, 2));
+    simulation.run_out();
+    let started = simulation.history.iter().find(|(_, launch)| launch.plan == offer(0, 0, 2).plan);
+    started.map(|(at, _)| *at)
+}
+
+#[test]
+fn best_effort_goes_beside_a_promised_launch_of_the_opposite_profile_and_waits_for_one_of_the_same() {
+    let reads = PlanWork { bytes_per_item: Bytes(1_000_000_000), ..PlanWork::default() };
+    assert_eq!(best_effort_beside_a_promised_launch(reads), Some(us(1000)));
+    let computes = PlanWork { flops_per_item: 1_000_000_000, ..PlanWork::default() };
+    let started = best_effort_beside_a_promised_launch(computes).unwrap();
+    // Its patience of 15 ms ends before what runs beside it does.
+    assert!(started > us(16_000) && started < us(16_100), "{started:?}");
+}
+
+/// Two partitions, one for each of two classes: 4 ms that is wanted within 10, and 40 ms that is wanted in the end.
+fn parted() -> Simulation<Exact> {
+    let partition = |id, units| Partition { id: PartitionId(id), units: count(units) };
+    let layouts = vec![vec![partition(0, 2)], vec![partition(1, 1), partition(2, 1)]];
+    let mut simulation = with_tenants(config(&Exact, layouts), Exact);
+    for number in 0..400u64 {
+        let at = 5000 * number;
+        simulation.offer(us(at), &Offer { deadline: Some(us(at + 10_000)), ..offer(number, 0, 2) });
+        if number % 20 == 0 {
+            simulation.offer(us(at), &offer(10_000 + number, 1, 20));
+        }
+    }
+    assert_eq!(simulation.scheduler.layout().len(), 2);
+    simulation
+}
+
+#[test]
+fn a_long_launch_does_not_visit_the_partition_of_a_class_that_cannot_wait_for_it() {
+    let mut simulation = parted();
+    let mut at = 3_000_000;
+    // Ten of the long ones at once, and nobody else: half of the device stays free for who may come.
+    (0..10).for_each(|number| simulation.offer(us(at), &offer(20_000 + number, 2 + number, 20)));
+    let late_before =
+        simulation.outcomes.values().filter(|outcome| matches!(outcome, Outcome::Refused(_))).count();
+    for number in 0..20 {
+        at += 7000;
+        let due = Some(us(at + 10_000));
+        simulation.offer(us(at), &Offer { deadline: due, ..offer(30_000 + number, 0, 2) });
+    }
+    simulation.run_out();
+    let late = simulation.outcomes.values().filter(|outcome| matches!(outcome, Outcome::Refused(_))).count();
+    assert_eq!(late, late_before, "nobody of the urgent met a long launch");
+    let lines = |class: u8| -> BTreeSet<PartitionId> {
+        let of = simulation
+            .history
+            .iter()
+            .filter(|(at, launch)| *at >= us(3_000_000) && launch.plan == offer(0, 0, class).plan);
+        of.map(|(_, launch)| launch.partition).collect()
+    };
+    assert_eq!(lines(20).len(), 1, "the long ones keep to their own");
+}
+
+/// Costs that have to be learnt, and vary by a tenth.
+#[derive(Debug, Default)]
+struct Noisy(AtomicU64);
+
+impl CostTable for Noisy {
+    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        let n = self.0.fetch_add(1, Ordering::Relaxed);
+        let spread = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / (1u64 << 24) as f64;
+        Exact.cost(plan, size).map(|cost| cost.mul_f64(0.9 + 0.2 * spread))
+    }
+}
+
+/// Half a minute of a light class, and a heavy one that comes and goes; costs are learnt. Promises, those that were not kept, and in how many ways the device was
+/// cut.
+fn learning(layouts: Vec<Layout>) -> (u32, u32, usize) {
+    let mut simulation =
+        with_tenants(Config { given_costs: None, ..config(&Exact, layouts) }, Noisy::default());
+    let mut seen = BTreeSet::new();
+    let mut request = 0;
+    for step in 0..6000u64 {
+        let at = 5000 * step;
+        let mut ask = |allowed: u64, tenant, class| {
+            request += 1;
+            simulation
+                .offer(us(at), &Offer { deadline: Some(us(at + allowed)), ..offer(request, tenant, class) });
+        };
+        ask(15_000, step % 4, 1);
+        if step % 40 == 0 && (step / 1000) % 2 == 0 {
+            ask(500_000, 50 + step % 2, 60);
+        }
+        seen.insert(simulation.scheduler.layout().len());
+    }
+    simulation.run_out();
+    let promised = simulation.admitted.iter().filter(|(_, admitted)| admitted.promised);
+    let (mut all, mut late) = (0, 0);
+    for (request, admitted) in promised {
+        all += 1;
+        let kept = matches!(simulation.outcomes[request], Outcome::Answered { at, .. } if Some(at) <= admitted.deadline);
+        late += u32::from(!kept);
+    }
+    (all, late, seen.len())
+}
+
+#[test]
+fn with_learnt_costs_changes_of_layout_break_no_more_promises_than_learning_does() {
+    let (promised, late, ways) = learning(four_cores());
+    let (promised_whole, late_whole, one) = learning(vec![four_cores()[0].clone()]);
+    assert_eq!((ways, one), (2, 1), "it was parted and put together again");
+    assert!(promised > promised_whole, "{promised} {promised_whole}");
+    assert!(late <= late_whole + promised / 1000, "{late} of {promised}, {late_whole} of {promised_whole}");
 }

@@ -28,9 +28,10 @@
 //! **Homes.** In a layout of two partitions a plan is booked at home. A partition with nothing of its own to do takes what is elsewhere, but never
 //! a longer launch than its own classes can wait for (`beside`). Layouts of more partitions have no homes: everything may be everywhere.
 //!
-//! Costs: a look at at most [`MOST_CLASSES`] classes, by the load they are, takes tens of microseconds; a change O(n log n) for n planned launches.
+//! Costs: a look at at most [`choice::MOST_CLASSES`] classes, by the load they are, takes tens of microseconds; a change O(n log n) for n planned launches.
 
 mod beside;
+mod choice;
 mod demand;
 mod score;
 
@@ -41,18 +42,12 @@ use crate::plans::PlanIx;
 use crate::promises::Open;
 use crate::scheduler::Scheduler;
 use crate::timeline::Nanos;
-use demand::{Demand, Wanted};
-use score::Class;
+use choice::Choice;
+use demand::Demand;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, Policy};
-
-/// Most classes that a layout is judged by.
-const MOST_CLASSES: usize = 16;
-
-/// What part of the gain that a layout must promise is too little to keep it.
-const BACK: f64 = 0.25;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -78,18 +73,6 @@ struct Cut {
     patient: usize,
     /// How long the most urgent class of each line can wait: by line, less the layout's first.
     bears: [Option<Duration>; 2],
-}
-
-/// A layout, and who is where in it.
-#[derive(Debug)]
-struct Choice {
-    layout: usize,
-    cut: Option<Cut>,
-    homes: IdMap<PlanIx, usize>,
-    /// The part of all requests that it would answer in time.
-    score: f64,
-    /// And that the layout in force does.
-    before: f64,
 }
 
 impl Space {
@@ -214,7 +197,7 @@ impl Scheduler {
     }
 
     fn change(&mut self, now: Moment, choice: Choice) {
-        let Choice { layout, cut, homes, score, before } = choice;
+        let Choice { layout, cut, homes, score, before, .. } = choice;
         let first = self.space.lines.of(layout).start;
         let same = layout == self.space.in_force;
         let running = self.space.running();
@@ -237,93 +220,6 @@ impl Scheduler {
             (space.in_force, space.leaving) = (layout, Some(space.in_force));
             self.events.tell(now, Happened::Rearranged { from, to, before, predicted: score });
         }
-    }
-
-    /// A layout to change to, if one is worth it.
-    fn better(&self, wanted: &[Wanted]) -> Option<Choice> {
-        let classes = self.classes(wanted);
-        let asked: f64 = classes.iter().map(|(_, class, _)| class.per_second).sum();
-        let whole = self.whole(&classes, asked);
-        let now = if self.space.in_force == 0 { whole.score } else { self.score_now(&classes, asked) };
-        if self.space.in_force != 0 && whole.score >= now - self.config.gain * BACK {
-            return Some(Choice { before: now, ..whole });
-        }
-        let layouts = 1..self.space.lines.layouts();
-        let cut = layouts.flat_map(|layout| self.cuts(layout, &classes, asked));
-        let best = cut.reduce(|best, other| if other.score > best.score { other } else { best })?;
-        (best.score >= now + self.config.gain).then_some(Choice { before: now, ..best })
-    }
-
-    /// What is wanted most, in order of patience; with each the time that it can wait for others.
-    fn classes(&self, wanted: &[Wanted]) -> Vec<(PlanIx, Class, Option<Duration>)> {
-        let lines = &self.space.lines;
-        let most = self.limits();
-        let costs = |wanted: &Wanted, units| {
-            let octaves = 0..=most.max_lanes.ilog2();
-            let size = |octave: u32| {
-                let lanes = 1 << octave;
-                let items = (f64::from(lanes) * wanted.items).round() as u32;
-                Size { lanes, items: items.clamp(lanes, most.max_items.max(lanes)) }
-            };
-            let cost = |octave| self.plans.cost_on(units, wanted.plan, size(octave)).as_secs_f64();
-            octaves.map(cost).collect::<Vec<f64>>()
-        };
-        let class = |wanted: &Wanted| {
-            let costs: Vec<_> = (0..lines.count()).map(|line| costs(wanted, lines.units(line))).collect();
-            let allowed = wanted.allowed.map(|allowed| allowed.as_secs_f64());
-            let alone = Duration::from_secs_f64(costs[0][0]);
-            let patience = wanted.allowed.map(|allowed| allowed.saturating_sub(alone));
-            (wanted.plan, Class { per_second: wanted.per_second, allowed, costs }, patience)
-        };
-        let mut classes: Vec<_> = wanted.iter().map(class).collect();
-        let load = |class: &Class| class.per_second * class.costs[0][0];
-        classes.sort_by(|(_, one, _), (_, two, _)| load(two).total_cmp(&load(one)));
-        classes.truncate(MOST_CLASSES);
-        classes.sort_by_key(|(plan, _, patience)| (patience.unwrap_or(Duration::MAX), *plan));
-        classes
-    }
-
-    fn whole(&self, classes: &[(PlanIx, Class, Option<Duration>)], asked: f64) -> Choice {
-        let all: Vec<&Class> = classes.iter().map(|(_, class, _)| class).collect();
-        let score = score::in_time(&all, self.space.lines.of(0).start) / asked.max(1e-9);
-        Choice { layout: 0, cut: None, homes: IdMap::default(), score, before: score }
-    }
-
-    /// What the layout in force does with the homes there are.
-    fn score_now(&self, classes: &[(PlanIx, Class, Option<Duration>)], asked: f64) -> f64 {
-        let on = |line| {
-            let here = classes.iter().filter(|(plan, _, _)| self.space.home(*plan) == Some(line));
-            score::in_time(&here.map(|(_, class, _)| class).collect::<Vec<_>>(), line)
-        };
-        self.space.promising().map(on).sum::<f64>() / asked.max(1e-9)
-    }
-
-    /// Every way of parting the classes between the two partitions of a layout.
-    fn cuts(
-        &self,
-        layout: usize,
-        classes: &[(PlanIx, Class, Option<Duration>)],
-        asked: f64,
-    ) -> impl Iterator<Item = Choice> {
-        let first = self.space.lines.of(layout).start;
-        let two = self.space.lines.of(layout).len() == 2;
-        let ways = (1..classes.len()).flat_map(move |at| [(at, first, first + 1), (at, first + 1, first)]);
-        ways.filter(move |_| two).map(move |(at, urgent, patient)| {
-            let (before, behind) = classes.split_at(at);
-            let on = |side: &[(PlanIx, Class, Option<Duration>)], line| {
-                score::in_time(&side.iter().map(|(_, class, _)| class).collect::<Vec<_>>(), line)
-            };
-            let score = (on(before, urgent) + on(behind, patient)) / asked.max(1e-9);
-            let last = before.last().and_then(|(_, _, patience)| *patience).unwrap_or(Duration::MAX);
-            let next = behind[0].2.unwrap_or(Duration::MAX);
-            let mut bears = [None; 2];
-            bears[urgent - first] = before[0].2;
-            bears[patient - first] = behind[0].2;
-            let cut = Cut { patience: last.saturating_add(next) / 2, urgent, patient, bears };
-            let homes = before.iter().map(|(plan, ..)| (*plan, urgent));
-            let homes = homes.chain(behind.iter().map(|(plan, ..)| (*plan, patient))).collect();
-            Choice { layout, cut: Some(cut), homes, score, before: score }
-        })
     }
 }
 

@@ -47,10 +47,20 @@ impl Class {
     }
 }
 
-/// Requests in time per second on a partition of the size numbered `place` that these classes share.
-pub(super) fn in_time(classes: &[&Class], place: usize) -> f64 {
+/// What a partition would do.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Outlook {
+    /// Requests in time per second.
+    pub(super) in_time: f64,
+    /// The part of its time that it computes; above 1 where it cannot keep up.
+    pub(super) load: f64,
+}
+
+/// What a partition of the size numbered `place` would do for these classes.
+pub(super) fn outlook(classes: &[&Class], place: usize) -> Outlook {
     let launches = launches(classes, place);
-    let served = (FULL / load(&launches).max(1e-9)).min(1.0);
+    let load = load(&launches);
+    let served = (FULL / load.max(1e-9)).min(1.0);
     let of_class = |(number, class): (usize, &&Class)| {
         let Some(allowed) = class.allowed else { return class.per_second * served };
         let slack = allowed - launches[number].1;
@@ -61,7 +71,7 @@ pub(super) fn in_time(classes: &[&Class], place: usize) -> f64 {
         let blocked: f64 = others.map(|(_, (often, cost))| often * (cost - slack).max(0.0)).sum();
         class.per_second * served * (1.0 - blocked).max(0.0)
     };
-    classes.iter().enumerate().map(of_class).sum()
+    Outlook { in_time: classes.iter().enumerate().map(of_class).sum(), load }
 }
 
 /// Launches per second of each class, and seconds that each takes: every class in turn, in the shortest round that takes in all that comes during it, or
@@ -93,6 +103,10 @@ fn load(launches: &[(f64, f64)]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn in_time(classes: &[&Class], place: usize) -> f64 {
+        outlook(classes, place).in_time
+    }
 
     /// Takes `seconds` on the whole device, twice as long on half of it, and half as much again for each doubling of lanes.
     fn class(per_second: f64, allowed: Option<f64>, seconds: f64) -> Class {
