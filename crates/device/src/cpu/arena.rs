@@ -3,9 +3,12 @@
 //! ```text
 //!   [buffer a, item 0][item 1]… | [buffer b, item 0][item 1]… | …        buffer starts at capacity · offset
 //! ```
+//! Buffers begin with lines of the cache, so that no vector of 64 bytes lies in two of them.
+//!
 //! Buffers that live at different times share bytes (the planner placed them), so a step borrows the arena in two: the
 //! buffers that it writes, and everything else to read from. The borrow checker then keeps what a plan promises.
 
+use bytemuck::{Pod, Zeroable};
 use std::ops::Range;
 use tessera_planner::Plan;
 use tessera_planner::plan::BufferId;
@@ -13,10 +16,17 @@ use tessera_planner::plan::BufferId;
 /// Memory for the buffers of a plan, for some items at a time. Grows to the largest plan it has served.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    words: Vec<u64>,
+    lines: Vec<Line>,
 }
 
+/// A line of the cache.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u64; WORDS]);
+
 const WORD: usize = 8;
+/// Words of a line.
+const WORDS: usize = 8;
 
 /// Where the buffers of one plan lie for a number of items.
 #[derive(Clone, Copy, Debug)]
@@ -37,15 +47,15 @@ impl Placed<'_> {
 impl Arena {
     /// Makes room for `items` items of a plan.
     pub(crate) fn reserve(&mut self, placed: Placed<'_>) {
-        let words = (placed.items * placed.plan.arena_per_item.0 as usize).div_ceil(WORD);
-        if self.words.len() < words {
-            self.words.resize(words, 0);
+        let lines = (placed.items * placed.plan.arena_per_item.0 as usize).div_ceil(WORD * WORDS);
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line::zeroed());
         }
     }
 
     /// Bytes it holds.
     pub(crate) fn bytes(&self) -> usize {
-        self.words.len() * WORD
+        size_of_val(self.lines.as_slice())
     }
 
     /// Borrows the arena for a step that writes `outs` (distinct, not overlapping): what can be read, and one slice of words for each of `outs`,
@@ -59,7 +69,7 @@ impl Arena {
         order.sort_by_key(|&i| placed.words(outs[i]).start);
         let mut writable: [&mut [u64]; N] = std::array::from_fn(|_| Default::default());
         let mut pieces = Vec::with_capacity(N + 1);
-        let mut rest = self.words.as_mut_slice();
+        let mut rest: &mut [u64] = bytemuck::cast_slice_mut(&mut self.lines);
         let mut at = 0;
         for i in order {
             let words = placed.words(outs[i]);
@@ -75,7 +85,7 @@ impl Arena {
 
     /// The words of one buffer, to be filled or read as a whole.
     pub(crate) fn buffer(&mut self, placed: Placed<'_>, id: BufferId) -> &mut [u64] {
-        &mut self.words[placed.words(id)]
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[placed.words(id)]
     }
 }
 

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tessera_core::LaunchId;
 
@@ -339,7 +339,7 @@ impl Queue {
     /// What to do next, `None` when nothing ever will be. Who has just helped looks for a while before it sleeps: the next step of that run
     /// follows soon.
     fn take(&self, has_helped: bool) -> Option<Next> {
-        let mut looks = if has_helped { LOOKS } else { 0 };
+        let mut looks_until = has_helped.then(|| Instant::now() + LOOKS);
         let mut waiting = self.lock();
         loop {
             if let Some(next) = waiting.next() {
@@ -349,12 +349,14 @@ impl Queue {
                 return None;
             }
             self.idle.fetch_add(1, Ordering::Relaxed);
-            if looks > 0 {
+            if let Some(until) = looks_until {
                 let seen = self.news.load(Ordering::Acquire);
                 drop(waiting);
-                while looks > 0 && self.news.load(Ordering::Acquire) == seen {
+                while self.news.load(Ordering::Acquire) == seen && looks_until.is_some() {
                     (0..16).for_each(|_| spin_loop());
-                    looks -= 1;
+                    // The one that is helped, or whoever asks for answers, may be waiting for this very core.
+                    thread::yield_now();
+                    looks_until = looks_until.filter(|_| Instant::now() < until);
                 }
                 waiting = self.lock();
             } else {
@@ -367,8 +369,9 @@ impl Queue {
     }
 }
 
-/// Times that a worker looks for news before it sleeps, some tenths of a microsecond each: longer than most steps that nobody shares.
-const LOOKS: usize = 300;
+/// How long a worker that has helped looks for news before it sleeps: longer than the others take to end their part of a step, and than most
+/// steps that nobody shares. To be woken takes fifty microseconds.
+const LOOKS: Duration = Duration::from_micros(300);
 
 impl Hands for Queue {
     fn free_for(&self, multiply_adds: usize) -> usize {
@@ -402,7 +405,7 @@ pub(crate) fn start(
     queue: Arc<Queue>,
     outbox: Outbox,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name).spawn(move || {
+    thread::Builder::new().name(name).spawn(move || {
         if let Some(core) = core {
             // Not everywhere possible, and only a matter of speed.
             core_affinity::set_for_current(core);

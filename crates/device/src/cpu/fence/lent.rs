@@ -11,10 +11,11 @@ use std::fmt;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 /// Times that a lender looks whether all have left before it sleeps: parts of a step end within microseconds of each other, unless the system
 /// has taken a core away.
-const LOOKS: usize = 2000;
+const LOOKS: usize = 500;
 
 /// Work with an environment of the helper's own.
 type Work<C> = dyn Fn(&mut C) + Sync;
@@ -72,6 +73,8 @@ impl<C> Lent<C> {
                 return;
             }
             (0..16).for_each(|_| spin_loop());
+            // A helper may be waiting for this very core.
+            thread::yield_now();
         }
         let mut state = self.state();
         while state.inside > 0 {
@@ -118,7 +121,6 @@ pub(crate) fn lend<C: 'static>(
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread;
 
     #[test]
     fn all_that_is_lent_is_done_once_and_borrows_the_lenders_stack() {

@@ -5,9 +5,9 @@
 //!   some queries ─▶ q·kᵀ ─▶ scale, mask, softmax ─▶ ·v ─▶ out
 //! ```
 
-use super::gemm::{Finish, Product};
+use super::gemm::{Finish, Product, WIDTH};
 use super::norm::softmax_row;
-use super::panels::Matrix;
+use super::panels::{Matrix, aligned};
 use super::{Bench, Scratch};
 use crate::cpu::crew::Crew;
 use crate::cpu::fence::{Kernel, Rows, dispatch};
@@ -96,11 +96,12 @@ impl Head<'_> {
         let queries = out.count();
         let Scratch { a: query_rows, b: packed, c: scores } = scratch;
         let [along_keys, along_dim] = k.strides;
-        packed.clear();
+        let panels = |k: usize, n: usize| n.div_ceil(WIDTH) * WIDTH * k;
+        let start = aligned(packed, panels(head_dim, keys) + panels(keys, value_dim));
         Matrix { strides: [along_dim, along_keys], ..k }.pack(head_dim, keys, packed);
         let split = packed.len();
         v.pack(keys, value_dim, packed);
-        let (keys_packed, values_packed) = packed.split_at(split);
+        let (keys_packed, values_packed) = packed[start..].split_at(split - start);
         let some = (SCORES / keys.max(1)).max(QUERIES).min(queries.max(1));
         scores.clear();
         scores.resize(some * keys, 0.0);

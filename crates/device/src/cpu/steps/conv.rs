@@ -7,7 +7,8 @@
 //! ```
 //! Depthwise convolutions walk the same frame with a factor per channel and tap.
 
-use super::gemm::{Finish, Lines, Product, Taps, WIDTH};
+use super::gemm::{Finish, Lines, Product, Taps, WIDTH, lines_at_once};
+use super::panels::aligned;
 use super::{Bench, Scratch, activation};
 use crate::cpu::fence::{Ending, Factors, Piece, Rows, Strip};
 use std::ops::Range;
@@ -58,6 +59,10 @@ pub(super) fn conv(bench: &mut Bench<'_>, kind: &StepKind) {
     // A crew shares lines, each core with the frame around its own, while the weights fit beside them; else it shares channels.
     let by_channels = shape.groups * panels_of_group > 1
         && (k * channels > frame.size[0] * frame.size[1] * in_channels || height == 1);
+    // An image without a frame is cut into such lines later, if at all.
+    let x_line = shape.strides[0] * frame.size[1] * in_channels;
+    let at_once = if frame.is_padded { lines_at_once(x_line, width, height) } else { height };
+    let share = crew.share(height).min(at_once.max(1));
     for item in 0..items {
         let (x, out) = (source.at(item), &mut out[item * per_item..(item + 1) * per_item]);
         let finish = reads.finish(epilogue, item);
@@ -73,7 +78,6 @@ pub(super) fn conv(bench: &mut Bench<'_>, kind: &StepKind) {
             crew.each(&mut Scratch::default(), parts.into_iter(), |lines, _| lines.run());
             continue;
         }
-        let share = crew.share(height);
         crew.each(scratch, out.chunks_mut((share * line).max(1)).enumerate(), |(number, out), scratch| {
             let (first, lines) = (number * share, out.len() / line);
             let x = frame.around(shape, x, first..first + lines, &mut scratch.a);
@@ -177,16 +181,16 @@ impl Frame {
         let end = height.min(lines.end.saturating_sub(1) * shape.strides[0] + reach);
         let length = shape.input[1].min(width.saturating_sub(shape.before[1])) * channels;
         let left = shape.before[1].min(width) * channels;
-        frame.clear();
+        let start = aligned(frame, (end - first) * width * channels);
         for y in first..end {
-            let end = (y + 1 - first) * width * channels;
+            let end = start + (y + 1 - first) * width * channels;
             if let Some(y) = y.checked_sub(shape.before[0]).filter(|&y| y < shape.input[0]) {
                 frame.resize(frame.len() + left, 0.0);
                 frame.extend_from_slice(&x[y * shape.input[1] * channels..][..length]);
             }
             frame.resize(end, 0.0);
         }
-        frame
+        &frame[start..]
     }
 }
 
@@ -203,7 +207,8 @@ pub(super) fn depthwise(bench: &mut Bench<'_>, kind: &StepKind) {
     let frame = Frame::of(shape);
     let pieces: Vec<Piece> = frame.taps(shape, false).collect();
     let x_line = shape.strides[0] * frame.size[1] * channels;
-    let share = crew.share(height);
+    // Some lines at a time, so that their frame is still in the cache when it is read.
+    let share = crew.share(height).min(lines_at_once(x_line, width, height));
     for item in 0..items {
         let (x, finish) = (source.at(item), reads.finish(epilogue, item));
         let (clip, after) = finish.split();

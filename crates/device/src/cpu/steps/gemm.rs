@@ -24,6 +24,12 @@ const BLOCK: usize = 64 << 10;
 /// Rows that a block has at least: fewer would read the panels too often.
 const BLOCK_ROWS: usize = 56;
 
+/// How many of `lines` lines, `x_line` elements apart and of so many rows each, are a block: all blocks about as large. At least one.
+pub(crate) fn lines_at_once(x_line: usize, rows: usize, lines: usize) -> usize {
+    let most = (BLOCK / x_line.max(1)).max(BLOCK_ROWS.div_ceil(rows.max(1)));
+    lines.div_ceil(lines.div_ceil(most).max(1)).max(1)
+}
+
 /// What is done to finished sums: `activation(sum + bias[c] + residual[r, c])`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finish<'a> {
@@ -194,8 +200,7 @@ impl<'a> Lines<'a> {
             }
             return;
         }
-        let by_cache = BLOCK / self.x_line.max(1);
-        let block = by_cache.max(BLOCK_ROWS.div_ceil(rows.max(1))).min(self.lines.max(1));
+        let block = lines_at_once(self.x_line, rows, self.lines);
         for first in (0..self.lines).step_by(block) {
             let some = block.min(self.lines - first);
             let lines = Lines {

@@ -1,7 +1,7 @@
 //! Products between intermediate values: one side is packed as weights are, then it is a product like any other.
 
-use super::gemm::{Finish, Product};
-use super::panels::Matrix;
+use super::gemm::{Finish, Product, WIDTH};
+use super::panels::{Matrix, aligned};
 use super::walk::offsets;
 use super::{Bench, Scratch};
 use crate::cpu::crew::Crew;
@@ -21,10 +21,10 @@ pub(super) fn matmul(bench: &mut Bench<'_>, kind: &StepKind) {
     let some =
         |item: usize, batches: &[[isize; 2]], out: &mut [f32], scratch: &mut Scratch, crew: Crew<'_>| {
             let Scratch { a: rows, b: panels, .. } = scratch;
-            let mut packed = None;
+            let (mut packed, mut start) = (None, 0);
             for ([a_start, b_start], out) in batches.iter().zip(out.chunks_exact_mut(size)) {
                 if packed != Some(b_start) {
-                    panels.clear();
+                    start = aligned(panels, n.div_ceil(WIDTH) * WIDTH * k);
                     let strides = [b.strides[rank], b.strides[rank + 1]];
                     let first = b.offset as isize + b_start;
                     Matrix { x: b_source.at(item), first, strides }.pack(k, n, panels);
@@ -34,6 +34,7 @@ pub(super) fn matmul(bench: &mut Bench<'_>, kind: &StepKind) {
                 let first = a.offset as isize + a_start;
                 let (x, x_stride) = Matrix { x: a_source.at(item), first, strides }.rows(m, k, rows);
                 let rows = Rows::new(out, n, m, n);
+                let panels = &panels[start..];
                 Product { x, x_stride, k, panels, out: rows, finish: Finish::NONE }.run(crew);
                 if *alpha != 1.0 {
                     out.iter_mut().for_each(|out| *out *= alpha);

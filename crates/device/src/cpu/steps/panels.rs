@@ -2,6 +2,17 @@
 
 use super::gemm::WIDTH;
 
+/// Empties working memory for `len` numbers that are to follow a first one at the beginning of a line of the cache: where that is. A vector that
+/// lies in two lines costs two reads.
+pub(super) fn aligned(numbers: &mut Vec<f32>, len: usize) -> usize {
+    const LINE: usize = 64;
+    numbers.clear();
+    numbers.reserve(len + LINE / size_of::<f32>());
+    let start = numbers.as_ptr().addr().wrapping_neg() % LINE / size_of::<f32>();
+    numbers.resize(start, 0.0);
+    start
+}
+
 /// A matrix as its reader walks it: element `(k, n)` is at `first + k·strides[0] + n·strides[1]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Matrix<'a> {
@@ -56,6 +67,17 @@ impl<'a> Matrix<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_follows_the_start_lies_in_whole_lines() {
+        let mut numbers = vec![7.0; 3];
+        for len in [0, 1, 1000, 5] {
+            let start = aligned(&mut numbers, len);
+            assert_eq!(numbers.len(), start);
+            numbers.resize(start + len, 1.0);
+            assert_eq!(numbers.as_ptr().wrapping_add(start).addr() % 64, 0);
+        }
+    }
 
     #[test]
     fn a_transposed_matrix_is_packed_column_by_column_and_ends_in_zeros() {
