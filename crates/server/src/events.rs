@@ -63,7 +63,9 @@ impl News {
     fn level(&self) -> Level {
         match self.kind {
             "device_lost" => Level::ERROR,
-            "refused" | "expired" | "evicted" | "load_failed" | "untold" | "cannot_meet" => Level::WARN,
+            "refused" | "expired" | "evicted" | "load_failed" | "no_kernel" | "untold" | "cannot_meet" => {
+                Level::WARN
+            }
             _ => Level::INFO,
         }
     }

@@ -331,13 +331,7 @@ impl Registry {
         match &loaded {
             Ok(loaded) => {
                 let at = |settled: &Settled| self.fleet.station(settled.station).name.as_str();
-                for settled in &loaded.settled {
-                    if let Some(NoKernel { device: lacking, step, why }) = &settled.instead {
-                        let (device, precision) = (at(settled), settled.class.precision);
-                        tracing::warn!(tenant = job.name, version = job.version, lacking, step, why, device, %precision,
-                            "a device has no kernel for a step of this tenant, which another one serves instead");
-                    }
-                }
+                loaded.settled.iter().for_each(|settled| self.tell_instead(job, settled, at(settled)));
                 let devices = loaded.settled.iter().map(at).collect::<Vec<_>>();
                 let (text, class) = (format!("loaded on {}", devices.join(" ")), loaded.model.class.id);
                 let took_ms = started.elapsed().as_millis() as u64;
@@ -352,9 +346,23 @@ impl Registry {
         loaded
     }
 
+    /// Tells of a device that serves a tenant because another one lacks a kernel, if it does.
+    fn tell_instead(&self, job: &Job, settled: &Settled, device: &str) {
+        let Some(lacking) = &settled.instead else { return };
+        let precision = settled.class.precision;
+        let numbers = json!({ "step": lacking.step, "instead": device, "precision": precision.name() });
+        self.fleet.events().tell(News {
+            kind: "no_kernel",
+            device: Some(lacking.device.clone()),
+            who: Some(self.who(job)),
+            text: format!("{lacking}; {device} serves it instead, in {precision}"),
+            numbers: object(numbers),
+        });
+    }
+
     /// Tells of something that the registry did.
     fn tell(&self, kind: &'static str, who: Arc<Who>, text: String, numbers: Value) {
-        let numbers = if let Value::Object(numbers) = numbers { numbers } else { Map::new() };
+        let numbers = object(numbers);
         self.fleet.events().tell(News { kind, device: None, who: Some(who), text, numbers });
     }
 
@@ -374,6 +382,10 @@ impl Registry {
         let owner = *owners.entry(owner.to_owned()).or_insert(next);
         Terms { owner, share: file.share.unwrap_or(1.0), slo: file.slo() }
     }
+}
+
+fn object(numbers: Value) -> Map<String, Value> {
+    if let Value::Object(numbers) = numbers { numbers } else { Map::new() }
 }
 
 /// Who pays for a tenant.

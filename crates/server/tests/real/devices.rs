@@ -2,6 +2,7 @@
 //! for a step.
 
 use crate::client;
+use crate::events::of_kind;
 use crate::fixture;
 use crate::served::{Served, settings};
 use crate::tensors::assert_right;
@@ -242,6 +243,10 @@ fn a_class_with_a_step_that_has_no_kernel_is_served_by_the_cpu_which_says_so() {
         because.starts_with("card:0 has no kernel for step `") && because.ends_with(LACKING),
         "{because}"
     );
+    let told = of_kind(&served, "no_kernel").remove(0);
+    assert_eq!((&told["tenant"], &told["device"]), (&json!("lstm-0"), &json!(CARD)), "{told}");
+    assert_eq!((&told["numbers"]["instead"], &told["numbers"]["precision"]), (&json!("cpu"), &json!("fp32")));
+    assert!(told["text"].as_str().unwrap().starts_with(because), "{told}");
     let all = served.get("/v2").json()["devices"].clone();
     let tenants = |index: usize| (all[index]["name"].clone(), all[index]["tenants"].clone());
     assert_eq!((tenants(0), tenants(1)), ((json!(CARD), json!(1)), (json!("cpu"), json!(1))), "{all}");
