@@ -415,6 +415,9 @@ fn nodes_that_break_their_operator_are_refused() {
     let inputs = ["x", "s", "s", "s", "s"];
     let training = node("BatchNormalization", &inputs, &["y"], vec![int("training_mode", 1)]);
     assert!(said(one_node(x, norm, training)).contains("training mode is not served"));
+    let far = node("LayerNormalization", &["x", "s"], &["y", "mean"], vec![int("axis", i64::MIN)]);
+    let far = said(one_node(x, vec![floats("s", &[3], &[1.0; 3])], far));
+    assert!(far.contains("normalises from axis -9223372036854775808"), "{far}");
 }
 
 #[test]

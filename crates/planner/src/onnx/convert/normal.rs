@@ -1,6 +1,7 @@
 //! Normalisations.
 
 use super::{float, int, invalid, plain, rank, sizes, unsupported};
+use crate::onnx::data::MAX_RANK;
 use crate::onnx::table::{Made, Refusal, Site};
 use crate::op::{Binary, Op, Reduction, Unary};
 use crate::tensor::Tensor;
@@ -39,6 +40,9 @@ pub(crate) fn layer_norm(site: &mut Site<'_, '_>) -> Made {
 
 /// LayerNormalization's second and third output: the mean and the inverse of the deviation, as reductions.
 fn statistics(site: &mut Site<'_, '_>, axis: i64, epsilon: f32, stash: DType) -> Made {
+    if axis < -(MAX_RANK as i64) {
+        return Err(invalid(format!("normalises from axis {axis}, and tensors have at most {MAX_RANK}")));
+    }
     let axes: Vec<i64> = if axis < 0 { (axis..0).collect() } else { (axis..rank(site)? as i64).collect() };
     let axes = Some(site.integers("axes", &axes));
     let average = || Op::Reduce { kind: Reduction::Mean, keep_dims: true, noop_with_empty_axes: false };
