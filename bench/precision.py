@@ -267,7 +267,7 @@ OPERATORS = {
     "Transpose": lambda n, x: x.permute(n.attributes["perm"]),
     "Reshape": lambda n, x, shape: reshaped(x, shape),
     "Expand": lambda n, x, shape: x.expand(torch.broadcast_shapes(x.shape, shape.tolist())),
-    "Shape": lambda n, x: torch.tensor(x.shape),
+    "Shape": lambda n, x: torch.tensor(x.shape, device=x.device),
     "Squeeze": lambda n, x, axes: x.squeeze(tuple(axes.tolist())),
     "Unsqueeze": lambda n, x, axes: x.unsqueeze(axes.item()),
     "Gather": lambda n, table, ids: gathered(table, ids, n.attributes.get("axis", 0)),
