@@ -25,10 +25,11 @@
 constexpr int PANEL = 64, RUN = 256;
 constexpr int ALONG = PANEL / OUTPUTS, ACROSS = 32 / ALONG;  // threads of a warp along outputs and rows
 constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS), THREADS = 32 * WARPS_M * WARPS_N;
-constexpr int INPUT_PITCH = DEPTH % 32 == 0 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
+constexpr int INPUT_PITCH = DEPTH % 32 == 0 || OUTPUTS == 16 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, STAGE_BYTES = WEIGHT_BYTES + BN * INPUT_PITCH * 4;
 constexpr int AHEAD = STAGES - 1;
-constexpr int UNROLL = OUTPUTS == 8 && DEPTH > 16 ? 4 : DEPTH / 4;  // fours of k in one piece: a thousand products of a wide thread, 16 KB of code
+// Fours of k in one piece: 256 products or so, 5 KB of code. Warps that stand at different places of a longer loop take turns at the cache of instructions.
+constexpr int UNROLL = OUTPUTS * ROWS >= 64 ? 1 : 64 / (OUTPUTS * ROWS) < DEPTH / 4 ? 64 / (OUTPUTS * ROWS) : DEPTH / 4;
 constexpr int COUNT = OUTPUTS == 2 ? 2 : 4, PIECES = OUTPUTS / COUNT;  // outputs of a thread side by side, and how often
 constexpr int SUMS = ROWS * PIECES;                                    // such pieces of a thread
 static_assert(WARPS_N * ACROSS * ROWS == BN && ACROSS * ALONG == 32, "warps cover the tile");
@@ -61,26 +62,25 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
 #if LOADER < 2
 // Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
 struct __align__(16) Spot {
-    i32 offset;  // chunks from the inputs of the lane
+    u64 start;  // the address of the row's first tap; 0 where there is no row
     i32 y, x;
-    u32 there;
 };
 
 struct Feeder {
     static constexpr int ROW_CHUNKS = DEPTH / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
-    static constexpr int TOGETHER = LOADER == 1 ? 1 : LOADS;  // whether a tap is in the image takes registers that the sums want
+    static constexpr int TOGETHER = LOADER == 1 ? 1 : 2;  // each takes registers that the sums want
     static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
 
     const Spot* spots;
-    u64 inputs;
     u32 k;  // of this thread's chunk in the next stage
 
     // The first stage begins at `first_k`. A barrier of the block comes before the first `load`.
     __device__ __forceinline__ Feeder(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
-        : spots(table), inputs(inputs_of(p, tile, slot)), k(first_k + threadIdx.x % ROW_CHUNKS * 4) {
+        : spots(table), k(first_k + threadIdx.x % ROW_CHUNKS * 4) {
         for (u32 i = threadIdx.x; i < BN; i += THREADS) {
             const Source source = source_of(p, tile.first + i, group);
-            table[i] = {i32(source.element / 4), source.y, source.x, tile.first + i < tile.end};
+            const u64 start = inputs_of(p, tile, slot) + source.element * 4;
+            table[i] = {tile.first + i < tile.end ? start : 0, source.y, source.x};
         }
     }
 
@@ -100,12 +100,12 @@ struct Feeder {
             const u32 at = row + i * PASS;
             if (BN % PASS != 0 && at >= BN) continue;
             const Spot spot = spots[at];
-            bool inside = spot.there != 0 & k < p.k;
+            bool inside = spot.start != 0 & k < p.k;
 #if LOADER == 1
             inside &= (u32(spot.y + i32(dy)) < p.height) & (u32(spot.x + i32(dx)) < p.width);
 #endif
             // Where nothing is read the address may be anything.
-            copy_chunk(stage + at * (INPUT_PITCH * 4) + chunk * 16, inputs + i64(spot.offset + ahead) * 16, inside);
+            copy_chunk(stage + at * (INPUT_PITCH * 4) + chunk * 16, spot.start + i64(ahead) * 16, inside);
         }
         k += DEPTH;
     }
@@ -127,6 +127,7 @@ struct Kept {
     Rows rows;
     u64 slot;
     u32 group, m0;
+    u32 present;  // panels of this tile that there are
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
@@ -150,11 +151,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u32 first_k = PARTS == 1 ? 0 : blockIdx.x % PARTS * RUN, own_k = PARTS == 1 ? p.k : min(p.k - first_k, u32(RUN));
     const u32 steps = (own_k + DEPTH - 1) / DEPTH, whole = own_k / DEPTH;  // the last may be short
     const u64 slot = p.launch.weights[rows.lane];
-    const u32 present = min(u32(WARPS_M), p.blocks - m0 / PANEL);  // panels of this tile that there are
     const u64 weights = slot + p.weights + (u64(group * p.blocks + m0 / PANEL) * p.k + first_k) * (PANEL * 4);
     const u32 all_filled = shared_address(filled);
     auto load_weights = [&](u32 step, u32 stage) {
-        const u32 barrier = all_filled + stage * 8;
+        const u32 barrier = all_filled + stage * 8, present = kept.present;
         const u32 k = step * DEPTH, bytes = min(u32(DEPTH), own_k - k) * (PANEL * 4);
         barrier_expect(barrier, present * bytes);
 #pragma unroll
@@ -168,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
 #pragma unroll
         for (int stage = 0; stage < STAGES; stage++) barrier_init(&filled[stage], 1);
         barriers_are_ready();
-        kept = {rows, slot, group, m0};
+        kept = {rows, slot, group, m0, min(u32(WARPS_M), p.blocks - m0 / PANEL)};
 #pragma unroll 1
         for (u32 step = 0; step < min(u32(AHEAD), steps); step++) load_weights(step, step);
     }
@@ -198,15 +198,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     }
     // Where the thread's weights and inputs of a stage are.
     const u32 own_weights = panel * PANEL_BYTES + along * (COUNT * 4), own_inputs = WEIGHT_BYTES + row0 * (INPUT_PITCH * 4);
-    u32 stage = 0, parity = 0, next = AHEAD % STAGES;
-    auto wait = [&]() {
+    auto wait = [&](u32 step) {
         chunks_wait<AHEAD - 1>();
         __syncthreads();
-        barrier_wait(all_filled + stage * 8, parity);
+        barrier_wait(all_filled + step % STAGES * 8, step / STAGES % 2);
     };
 #pragma unroll 1
     for (u32 step = 0; step < whole; step++) {
-        wait();
+        wait(step);
+        const u32 stage = step % STAGES, next = (step + AHEAD) % STAGES;
         if (step + AHEAD < steps) {
             if (thread == 0) load_weights(step + AHEAD, next);
             feeder.load(p, shared + next * STAGE_BYTES + WEIGHT_BYTES);
@@ -242,14 +242,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
                 }
             }
         }
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-        if (++next == STAGES) next = 0;
     }
     if (whole < steps) {
-        wait();
+        wait(whole);
+        const u32 stage = whole % STAGES;
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
         const float* x = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_inputs);
         const u32 left = p.k % DEPTH;

@@ -83,7 +83,10 @@ impl FloatTile {
         // a thread; long stages, as each costs a hundred instructions.
         let (most, plans): (usize, &[(usize, usize)]) = match of_thread[0] * of_thread[1] {
             _ if rows <= 8 => (3, &[(32, 8)]),
-            32.. => ((512 / threads).min(16), &[(32, 3), (32, 2), (16, 3), (16, 2), (8, 3), (8, 2)]),
+            32.. => (
+                (512 / threads).min(16) - usize::from(parts > 1 && threads <= 64),
+                &[(32, 3), (32, 2), (16, 3), (16, 2), (8, 3), (8, 2)],
+            ),
             _ => (640 / threads, &[(32, 3), (16, 6), (16, 4), (16, 3), (16, 2)]),
         };
         let tile = FloatTile {
@@ -133,18 +136,14 @@ impl FloatTile {
     }
 
     /// Blocks begin before the kernel ahead has ended, wherever there is room: multiprocessors that are done early would take more than their share of a
-    /// launch that fits them all at once. (10 lanes of 8 blocks each, four to a multiprocessor, took longer than 16 lanes on an H100.) So no multiprocessor
-    /// has room for more; unless there is room for two launches, which come evenly when the first is even.
+    /// launch that fits them all at once. So none has room for more. (8 lanes in 640 blocks, ten to a multiprocessor, took as long as 10 lanes in 800, seven
+    /// to a multiprocessor: H200.)
     fn apart(self, sizes: &Sizes) -> FloatTile {
-        let all = sizes.multiprocessors.max(1) as usize;
-        let launched = self.launched(sizes);
-        let share = launched.div_ceil(all);
-        let even = launched * 10 >= share * all * 9;
-        let most = if even && share * 2 <= self.blocks { share * 2 } else { share };
-        if most >= self.blocks {
+        let share = self.launched(sizes).div_ceil(sizes.multiprocessors.max(1) as usize);
+        if share >= self.blocks {
             return self;
         }
-        FloatTile { shared_bytes: self.room(most).max(self.shared_bytes), ..self }
+        FloatTile { shared_bytes: self.room(share).max(self.shared_bytes), ..self }
     }
 
     /// What the busiest multiprocessor takes, in cycles. Beside launching, which all tiles do.
