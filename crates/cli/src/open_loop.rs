@@ -27,6 +27,14 @@ pub(crate) fn commands() -> [Command; 2] {
             "Architectures of `tessera zoo`; tenants have them in turn",
         ))
         .arg(arg("slo-ms", "MS").default_value("25").value_parser(value_parser!(f64)).help("What counts as in time"))
+        .args([
+            arg("versus", "DEVICES").action(ArgAction::Append).help(
+                "Other devices to do the same on in the same rounds, under the first policy alone; several that serve together are separated by spaces, as \"cpu:0 cpu:1\"",
+            ),
+            arg("rounds", "N").default_value("1").value_parser(value_parser!(u32).range(0..=1000)).help(
+                "How often all run at the rates that were found for each",
+            ),
+        ])
         .args(flags("100"));
     let mixed = Command::new("mixed")
         .about("Tenants of several architectures, each class with its SLO: the highest rate at which 99 % of every class are in time, under every policy")
@@ -52,7 +60,8 @@ fn flags(tenants: &'static str) -> Vec<Arg> {
         arg("distribution", "WORD").default_value("poisson").help("Of gaps: poisson, constant, or gamma:CV"),
         arg("device", "DEVICE")
             .default_value("auto")
-            .help("Where to run, as `tessera serve --device`, or simulated, with an H100's measured costs"),
+            .action(ArgAction::Append)
+            .help("Where to run, as `tessera serve --device`, or simulated, with an H100's measured costs; several serve together, each with every tenant"),
         arg("precision", "PRECISION")
             .default_value("auto")
             .help("fp32, tf32, bf16 or fp16, where the device has it"),
@@ -95,11 +104,22 @@ pub(crate) fn goodput(given: &ArgMatches) -> Result<ExitCode> {
     let slo_ms = given.get_one::<f64>("slo-ms").copied().unwrap_or_default();
     let served = words(given, "model").map(|name| Served::new(given, name, slo_ms)).collect::<Result<_>>()?;
     let heard = &mut |line: &str| eprintln!("{line}");
-    let (mut place, policies, about) = set(given, served, Vec::new(), heard)?;
-    let lowest = f64::from(count(given, "lowest-rate"));
-    let report =
-        goodput::run(about, slo_ms, &policies, lowest, &mut |policy, rate| place.row(policy, rate, heard))?;
-    place.close();
+    let (place, policies, about) = set(given, served, Vec::new(), heard)?;
+    let mut ways: Vec<(usize, Policy)> = policies.iter().map(|&policy| (0, policy)).collect();
+    let mut names: Vec<String> = policies.iter().map(Policy::to_string).collect();
+    let mut places = vec![place];
+    for devices in given.get_many::<String>("versus").into_iter().flatten() {
+        let place = Place::new(Setting { device: devices.clone(), ..places[0].setting().clone() })?;
+        ways.push((places.len(), policies[0]));
+        names.push(format!("{} on {}", policies[0], devices.replace(' ', " and ")));
+        places.push(place);
+    }
+    let from = (f64::from(count(given, "lowest-rate")), count(given, "rounds") as usize);
+    let report = goodput::run(about, slo_ms, names, from, &mut |way, rate| {
+        let (place, policy) = ways[way];
+        places[place].row(policy, rate, heard)
+    })?;
+    places.into_iter().for_each(Place::close);
     show(given, &report, serde_json::to_string_pretty(&report)?, &report.plot())
 }
 
@@ -145,15 +165,13 @@ fn set(
         popularity: parsed(given, "popularity")?,
         gaps: parsed(given, "distribution")?,
         length: Duration::from_secs(count(given, "seconds").into()),
-        device: word("device"),
+        device: words(given, "device").collect::<Vec<_>>().join(" "),
         precision: word("precision"),
         partitions: "auto".to_owned(),
         seed: seed(given),
         models: served.into_iter().map(|served| served.model).collect(),
     };
-    // `space` last: its device is divided as no other's, and weights are loaded anew for it.
-    let mut policies = policies(given.get_many::<String>("policy").into_iter().flatten())?;
-    policies.sort_by_key(|policy| *policy == Policy::Space);
+    let policies = policies(given.get_many::<String>("policy").into_iter().flatten())?;
     let mut place = Place::new(setting)?;
     let first = *policies.first().context("name at least one policy")?;
     let about = format!("{what}, {} popularity, {}", word("popularity"), place.about(first, heard)?);

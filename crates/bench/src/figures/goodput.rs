@@ -7,6 +7,9 @@
 //! device's time, side by side somewhat later, and shared launches last. `exclusive` batches each tenant alone: with many tenants it is little better than
 //! turns, as most have one request waiting.
 //!
+//! **How.** All that are compared run in turns, forwards and backwards, so that a drift of the machine meets all alike: first at doubled rates, the same for all, until
+//! each is too slow; then between its last good rate and its first bad one; then, some rounds long, everybody at the rates that were found for anybody.
+//!
 //! **What would refute it.** Another policy whose rate at 99 % is half of space-time's or more, on a device that one request leaves
 //! idle. On a CPU, which one request keeps busy, no large difference is expected, and the figure says so.
 
@@ -38,15 +41,17 @@ pub struct Report {
     pub about: String,
     /// What counts as in time, in milliseconds.
     pub slo_ms: f64,
-    /// A policy each.
+    /// All that were compared.
     pub policies: Vec<Found>,
+    /// All of them at the same rates, in rounds after the search.
+    pub compared: Vec<Compared>,
 }
 
-/// One policy.
+/// A policy, where it ran in more than one place with the place's name.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Found {
     /// Which.
-    pub policy: &'static str,
+    pub policy: String,
     /// The highest rate that kept [`WANTED`] in time, in requests per second; zero when even the lowest did not.
     pub rate: f64,
     /// Every rate that was tried, in the order of trying.
@@ -66,59 +71,145 @@ pub struct Tried {
     pub p99_ms: f64,
 }
 
+/// Everybody at one rate, means of all rounds.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Compared {
+    /// Requests per second, as asked.
+    pub rate: f64,
+    /// In the order of [`Report::policies`].
+    pub policies: Vec<Tried>,
+}
+
 impl Tried {
     fn of(rate: f64, row: &Row) -> Tried {
         Tried { rate, in_time: row.in_slo.unwrap_or(0.0), goodput: row.goodput, p99_ms: row.latency_ms.p99 }
     }
+
+    fn mean(tried: &[Tried]) -> Option<Tried> {
+        let mean = |of: fn(&Tried) -> f64| tried.iter().map(of).sum::<f64>() / tried.len() as f64;
+        Some(Tried {
+            rate: tried.first()?.rate,
+            in_time: mean(|tried| tried.in_time),
+            goodput: mean(|tried| tried.goodput),
+            p99_ms: mean(|tried| tried.p99_ms),
+        })
+    }
 }
 
-/// Finds every policy's rate, from `lowest` up. `measure` runs a policy at a rate; the tenants have an SLO.
+/// Runs one of those that are compared, by number, at a rate.
+pub type Measure<'a> = &'a mut dyn FnMut(usize, f64) -> Result<Row>;
+
+/// Finds everybody's rate, from `lowest` up, and runs all at the rates that were found so many rounds. The tenants have an SLO.
 pub fn run(
     about: String,
     slo_ms: f64,
-    policies: &[Policy],
-    lowest: f64,
-    measure: &mut dyn FnMut(Policy, f64) -> Result<Row>,
+    names: Vec<String>,
+    (lowest, rounds): (f64, usize),
+    measure: Measure<'_>,
 ) -> Result<Report> {
     ensure!(lowest > 0.0 && lowest.is_finite(), "the lowest rate is above zero");
-    let mut found = Vec::with_capacity(policies.len());
-    for &policy in policies {
-        let mut tried = Vec::new();
-        let rate = highest(lowest, &mut |rate| {
-            let one = Tried::of(rate, &measure(policy, rate)?);
-            let in_time = one.in_time;
-            tried.push(one);
-            Ok(in_time >= WANTED)
-        })?;
-        found.push(Found { policy: policy.name(), rate, tried });
-    }
-    Ok(Report { bench: "goodput", about, slo_ms, policies: found })
-}
-
-/// The highest rate that is good, to [`CLOSE`]: doubled from `lowest` until one is not, then halved between the two; zero when `lowest` is not.
-pub(super) fn highest(lowest: f64, is_good: &mut dyn FnMut(f64) -> Result<bool>) -> Result<f64> {
-    let (mut good, mut bad) = (0.0, lowest);
-    while is_good(bad)? {
-        good = bad;
-        bad *= GROWTH;
-        ensure!(
-            bad <= MOST,
-            "every rate up to {good:.0} a second is in time; the SLO is too loose to find a limit"
-        );
-    }
-    while good > 0.0 && bad > good * (1.0 + CLOSE) {
-        let between = (good + bad) / 2.0;
-        if is_good(between)? {
-            good = between;
-        } else {
-            bad = between;
+    let mut searches: Vec<Search> = names.iter().map(|_| Search::from(lowest)).collect();
+    let mut tried: Vec<Vec<Tried>> = vec![Vec::new(); names.len()];
+    let mut turns = Turns::of(names.len());
+    while searches.iter().any(Search::goes_on) {
+        for who in turns.next() {
+            let Some(rate) = searches[who].next()? else { continue };
+            let one = Tried::of(rate, &measure(who, rate)?);
+            searches[who].hear(rate, one.in_time >= WANTED);
+            tried[who].push(one);
         }
     }
-    Ok(good)
+    let mut rates: Vec<f64> = searches.iter().map(|search| search.good).filter(|rate| *rate > 0.0).collect();
+    rates.sort_by(f64::total_cmp);
+    rates.dedup();
+    let mut compared: Vec<Vec<Vec<Tried>>> = vec![vec![Vec::new(); names.len()]; rates.len()];
+    for _ in 0..rounds {
+        for (rate, at_rate) in rates.iter().zip(&mut compared) {
+            for who in turns.next() {
+                at_rate[who].push(Tried::of(*rate, &measure(who, *rate)?));
+            }
+        }
+    }
+    let compared = rates.iter().zip(&compared).map(|(rate, at_rate)| {
+        let policies = at_rate.iter().filter_map(|rounds| Tried::mean(rounds)).collect();
+        Compared { rate: *rate, policies }
+    });
+    let compared = compared.filter(|compared| !compared.policies.is_empty()).collect();
+    let found = names.into_iter().zip(searches).zip(tried);
+    let found = found.map(|((policy, search), tried)| Found { policy, rate: search.good, tried }).collect();
+    Ok(Report { bench: "goodput", about, slo_ms, policies: found, compared })
+}
+
+/// Whose turn it is: all, forwards and backwards.
+struct Turns {
+    order: Vec<usize>,
+}
+
+impl Turns {
+    fn of(many: usize) -> Turns {
+        Turns { order: (0..many).rev().collect() }
+    }
+
+    fn next(&mut self) -> Vec<usize> {
+        self.order.reverse();
+        self.order.clone()
+    }
+}
+
+/// The search for the highest rate that is good, to [`CLOSE`]: doubled until one is not, then halved between the two.
+struct Search {
+    lowest: f64,
+    /// Zero while none is known.
+    good: f64,
+    bad: Option<f64>,
+}
+
+impl Search {
+    fn from(lowest: f64) -> Search {
+        Search { lowest, good: 0.0, bad: None }
+    }
+
+    fn goes_on(&self) -> bool {
+        self.bad.is_none_or(|bad| self.good > 0.0 && bad > self.good * (1.0 + CLOSE))
+    }
+
+    /// The rate to try.
+    fn next(&self) -> Result<Option<f64>> {
+        let rate = match self.bad {
+            _ if !self.goes_on() => return Ok(None),
+            Some(bad) => (self.good + bad) / 2.0,
+            None if self.good == 0.0 => self.lowest,
+            None => self.good * GROWTH,
+        };
+        let good = self.good;
+        ensure!(
+            rate <= MOST,
+            "every rate up to {good:.0} a second is in time; the SLO is too loose to find a limit"
+        );
+        Ok(Some(rate))
+    }
+
+    fn hear(&mut self, rate: f64, is_good: bool) {
+        if is_good {
+            self.good = rate;
+        } else {
+            self.bad = Some(rate);
+        }
+    }
+}
+
+/// The highest rate that is good, from `lowest` up; zero when `lowest` is not.
+pub(super) fn highest(lowest: f64, is_good: &mut dyn FnMut(f64) -> Result<bool>) -> Result<f64> {
+    let mut search = Search::from(lowest);
+    while let Some(rate) = search.next()? {
+        let good = is_good(rate)?;
+        search.hear(rate, good);
+    }
+    Ok(search.good)
 }
 
 impl Report {
-    /// In time against rate, a line for each policy.
+    /// In time against rate, a line for each.
     pub fn plot(&self) -> Plot {
         let line = |found: &Found| {
             let points = found.tried.iter().map(|tried| (tried.rate, 100.0 * tried.in_time)).collect();
@@ -132,10 +223,15 @@ impl Report {
             lines: self.policies.iter().map(line).collect(),
         }
     }
+
+    fn widest(&self) -> usize {
+        self.policies.iter().map(|found| found.policy.chars().count()).max().unwrap_or_default().max(6)
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.widest();
         writeln!(
             f,
             "goodput: {}; the highest rate with {:.0} % in {} ms",
@@ -143,7 +239,7 @@ impl fmt::Display for Report {
             100.0 * WANTED,
             self.slo_ms
         )?;
-        writeln!(f, "{:<11} {:>12} {:>12} {:>10}", "policy", "requests/s", "ours/this", "p99 ms")?;
+        writeln!(f, "{:<width$} {:>12} {:>12} {:>10}", "policy", "requests/s", "ours/this", "p99 ms")?;
         let ours = self.policies.iter().find(|found| found.policy == Policy::SpaceTime.name());
         for Found { policy, rate, tried } in &self.policies {
             let over = ours
@@ -151,7 +247,23 @@ impl fmt::Display for Report {
                 .map_or("–".to_owned(), |ours| format!("{:.2}x", ours.rate / rate));
             let p99 = tried.iter().find(|tried| tried.rate == *rate);
             let p99 = p99.map_or("–".to_owned(), |tried| format!("{:.2}", tried.p99_ms));
-            writeln!(f, "{policy:<11} {rate:>12.0} {over:>12} {p99:>10}")?;
+            writeln!(f, "{policy:<width$} {rate:>12.0} {over:>12} {p99:>10}")?;
+        }
+        if self.compared.is_empty() {
+            return Ok(());
+        }
+        write!(f, "\nin time, % (p99 ms), all at the same rates\n{:<width$}", "policy")?;
+        self.compared
+            .iter()
+            .try_for_each(|compared| write!(f, " {:>16}", format!("{:.0}/s", compared.rate)))?;
+        writeln!(f)?;
+        for (number, found) in self.policies.iter().enumerate() {
+            write!(f, "{:<width$}", found.policy)?;
+            for tried in self.compared.iter().filter_map(|compared| compared.policies.get(number)) {
+                let cell = format!("{:.1} ({:.2})", 100.0 * tried.in_time, tried.p99_ms);
+                write!(f, " {cell:>16}")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -160,6 +272,42 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A place that answers so many requests a second in time, and no more.
+    fn row(rate: f64, most: f64) -> Row {
+        use crate::load::{Ended, Level, Sample, Tally, Tenant, Times};
+        use std::time::Duration;
+        let second = Duration::from_secs(1);
+        let tenant = Tenant { name: "t".into(), slo: Some(second) };
+        let times = Times { warmup: Duration::ZERO, length: second, grace: second };
+        let mut tally = Tally::new(vec![tenant], times, 1);
+        for number in 0..rate as u64 {
+            let ended = if (number as f64) < most { Ended::Answered } else { Ended::Refused };
+            let due = second / rate as u32 * number as u32;
+            tally.count(&Sample { tenant: 0, due, lag: Duration::ZERO, latency: Duration::ZERO, ended });
+        }
+        tally.row(Level::RequestRate(rate))
+    }
+
+    #[test]
+    fn everybody_is_tried_in_turns_at_doubled_rates_and_then_at_all_that_were_found() {
+        let mut asked = Vec::new();
+        let names = vec!["quick".to_owned(), "slow".to_owned()];
+        let report = run(String::new(), 1000.0, names, (100.0, 2), &mut |who, rate| {
+            asked.push((who, rate));
+            Ok(row(rate, [1000.0, 300.0][who]))
+        });
+        let report = report.unwrap();
+        assert_eq!(asked[..4], [(0, 100.0), (1, 100.0), (1, 200.0), (0, 200.0)]);
+        let rates: Vec<f64> = report.policies.iter().map(|found| found.rate).collect();
+        assert!((950.0..=1010.0).contains(&rates[0]) && (285.0..=303.0).contains(&rates[1]), "{rates:?}");
+        let [low, high] = report.compared.as_slice() else { panic!("{report}") };
+        assert_eq!((low.rate, high.rate), (rates[1], rates[0]));
+        assert!(low.policies.iter().all(|tried| tried.in_time >= WANTED), "{report}");
+        assert!(high.policies[1].in_time < 0.5, "{report}");
+        let found = |pair: &(usize, f64)| *pair == (0, rates[1]) || *pair == (1, rates[1]);
+        assert!(asked[asked.len() - 8..].iter().filter(|pair| found(pair)).count() == 4, "{asked:?}");
+    }
 
     #[test]
     fn the_limit_is_found_to_a_part_of_itself_wherever_the_search_begins() {

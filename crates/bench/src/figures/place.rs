@@ -29,7 +29,7 @@ pub struct Setting {
     pub gaps: Gaps,
     /// How long one rate is measured.
     pub length: Duration,
-    /// In the words of `tessera serve --device`, or `simulated`.
+    /// In the words of `tessera serve --device`, several separated by spaces; or `simulated`.
     pub device: String,
     /// In the words of `tessera serve --precision`.
     pub precision: String,
@@ -61,7 +61,7 @@ pub struct Place {
 #[derive(Debug)]
 enum Ground {
     Simulated(Costs, Vec<PlanKey>),
-    Real(Runtime, Option<Box<Opened>>),
+    Real(Runtime, Vec<Opened>),
 }
 
 /// A device that was opened for a policy. One that is opened for `space` may be divided as no other policy wants it.
@@ -83,9 +83,14 @@ impl Place {
             let plans = setting.models.iter().map(plan).collect::<Result<_>>()?;
             Ground::Simulated(costs, plans)
         } else {
-            Ground::Real(tokio::runtime::Builder::new_multi_thread().enable_all().build()?, None)
+            Ground::Real(tokio::runtime::Builder::new_multi_thread().enable_all().build()?, Vec::new())
         };
         Ok(Place { setting, ground })
+    }
+
+    /// What is loaded, and how it is asked.
+    pub fn setting(&self) -> &Setting {
+        &self.setting
     }
 
     /// Where, in words. Opens the device if it is not.
@@ -147,8 +152,8 @@ impl Place {
 
     /// Ends what was opened.
     pub fn close(self) {
-        if let Ground::Real(_, Some(opened)) = self.ground {
-            opened.house.close(opened.target);
+        if let Ground::Real(_, opened) = self.ground {
+            opened.into_iter().for_each(|opened| opened.house.close(opened.target));
         }
     }
 }
@@ -158,35 +163,48 @@ fn told(policy: Policy, row: &Row) -> String {
     format!("{policy}, {}: {in_slo:.1} % in time, p99 {:.2} ms", row.level, row.latency_ms.p99)
 }
 
+/// What the policy runs on, opened when it is first wanted. Kept until the place is closed, as policies may come in turns; but not when the device is
+/// to be divided otherwise.
 fn open<'a>(
     setting: &Setting,
     runtime: &Runtime,
-    opened: &'a mut Option<Box<Opened>>,
+    opened: &'a mut Vec<Opened>,
     policy: Policy,
     heard: &mut dyn FnMut(&str),
 ) -> Result<&'a Opened> {
     let for_space = policy == Policy::Space;
-    if let Some(other) =
-        opened.take_if(|opened| opened.for_space != for_space || opened.partitions != setting.partitions)
-    {
+    for other in opened.extract_if(.., |opened| opened.partitions != setting.partitions) {
         other.house.close(other.target);
     }
-    if opened.is_none() {
-        let settings = load::settings([
-            ("device", setting.device.clone()),
-            ("policy", policy.to_string()),
-            ("precision", setting.precision.clone()),
-            ("partitions", setting.partitions.clone()),
-        ])?;
-        let guest = |(number, tenant): (usize, &Tenant)| Guest {
-            model: setting.models[number % setting.models.len()].clone(),
-            slo: tenant.slo,
-        };
-        let guests: Vec<Guest> = setting.tenants.iter().enumerate().map(guest).collect();
-        let items = (NonZeroU32::MIN, setting.seed);
-        let (target, house) = InProcess::open(runtime, &settings, &guests, items, heard)?;
-        let partitions = setting.partitions.clone();
-        *opened = Some(Box::new(Opened { for_space, partitions, target, house }));
-    }
-    opened.as_deref().context("the device was opened just now")
+    let at = opened.iter().position(|opened| opened.for_space == for_space);
+    let at = match at {
+        Some(at) => at,
+        None => {
+            opened.push(open_for(setting, runtime, policy, heard)?);
+            opened.len() - 1
+        }
+    };
+    Ok(&opened[at])
+}
+
+fn open_for(
+    setting: &Setting,
+    runtime: &Runtime,
+    policy: Policy,
+    heard: &mut dyn FnMut(&str),
+) -> Result<Opened> {
+    let settings = load::settings([
+        ("device", setting.device.clone()),
+        ("policy", policy.to_string()),
+        ("precision", setting.precision.clone()),
+        ("partitions", setting.partitions.clone()),
+    ])?;
+    let guest = |(number, tenant): (usize, &Tenant)| Guest {
+        model: setting.models[number % setting.models.len()].clone(),
+        slo: tenant.slo,
+    };
+    let guests: Vec<Guest> = setting.tenants.iter().enumerate().map(guest).collect();
+    let items = (NonZeroU32::MIN, setting.seed);
+    let (target, house) = InProcess::open(runtime, &settings, &guests, items, heard)?;
+    Ok(Opened { for_space: policy == Policy::Space, partitions: setting.partitions.clone(), target, house })
 }

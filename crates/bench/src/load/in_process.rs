@@ -1,4 +1,6 @@
-//! The server's engine in this process, without HTTP: zoo models, tenants with weights and SLOs of their own.
+//! The server's engines in this process, without HTTP: zoo models, tenants with weights and SLOs of their own.
+//!
+//! One engine for each device that the settings name. Every tenant is on all of them, and a request goes where it is done first, as the server sends it.
 
 use super::{Ended, Target};
 use crate::zoo::{self, tenant_seed};
@@ -18,8 +20,9 @@ use tessera_server::Settings;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
 use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
+use tessera_server::metrics::Metrics;
 use tessera_server::settings::Sources;
-use tessera_server::{devices, engine};
+use tessera_server::{devices, engine, routing};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -35,33 +38,33 @@ pub struct Guest {
     pub slo: Option<Duration>,
 }
 
-/// An engine, and what each tenant is asked.
+/// Engines, and what each tenant is asked.
 #[derive(Debug)]
 pub struct InProcess {
-    engine: EngineHandle,
+    stations: Vec<Station>,
     items: NonZeroU32,
     requests: AtomicU64,
-    guests: Vec<Loaded>,
+    /// By tenant: some requests to choose from.
+    inputs: Vec<Vec<Vec<Bytes>>>,
 }
 
-/// One tenant, in its place.
+/// A device's engine, and the tenants there.
 #[derive(Debug)]
-struct Loaded {
-    tenant: TenantId,
-    plan: Arc<Planned>,
-    inputs: Vec<Vec<Bytes>>,
+struct Station {
+    engine: EngineHandle,
+    guests: Vec<(TenantId, Arc<Planned>)>,
 }
 
 /// What must live as long as tenants are asked.
 #[derive(Debug)]
 pub struct House {
-    backstage: Backstage,
+    backstages: Vec<Backstage>,
     /// Every tenant's weights and class.
     kept: Vec<(Slot, Arc<ClassEntry>)>,
 }
 
 impl InProcess {
-    /// Loads everybody on the device that the settings name. Blocks; `heard` is told what goes on.
+    /// Loads everybody on every device that the settings name. Blocks; `heard` is told what goes on.
     pub fn open(
         runtime: &Runtime,
         settings: &Settings,
@@ -70,47 +73,94 @@ impl InProcess {
         heard: &mut dyn FnMut(&str),
     ) -> Result<(Arc<InProcess>, House)> {
         let inside = runtime.enter();
-        let backstage = Backstage::start(settings, |wake| devices::open(settings, wake))?;
-        let info = backstage.means.device.info();
-        heard(&format!("loading {} tenants on {} ({})", guests.len(), info.name, info.description));
         let mut random = StdRng::seed_from_u64(seed);
-        let (mut loaded, mut kept) = (Vec::with_capacity(guests.len()), Vec::with_capacity(guests.len()));
-        for (number, Guest { model, slo }) in guests.iter().enumerate() {
-            let name = model.architecture.name;
-            let file = class::load_bytes(model.bytes(tenant_seed(seed, number)), None)?;
-            let (tenant, class, slot) = backstage
-                .add_tenant(&file, backstage.means.precision, *slo)
-                .with_context(|| format!("tenant {number}, {name}, cannot be loaded"))?;
-            let bound = class.class.bind_without_free_dims();
-            let bound = bound.with_context(|| format!("{name} has free dimensions beside the batch"))?;
-            let plan = runtime.block_on(class.planned(&bound))?;
-            let made = (0..VARIANTS).map(|_| inputs(model, &plan.plan.inputs, items, &mut random));
-            loaded.push(Loaded { tenant, inputs: made.collect::<Result<_>>()?, plan });
-            kept.push((slot, class));
+        let (mut stations, mut backstages, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let mut asked: Vec<Vec<Vec<Bytes>>> = Vec::with_capacity(guests.len());
+        let metrics: Arc<Metrics> = Arc::default();
+        for open in devices::all(settings)? {
+            let backstage = Backstage::beside(settings, metrics.clone(), open)?;
+            let info = backstage.means.device.info();
+            heard(&format!("loading {} tenants on {} ({})", guests.len(), info.name, info.description));
+            let mut here = Vec::with_capacity(guests.len());
+            for (number, Guest { model, slo }) in guests.iter().enumerate() {
+                let name = model.architecture.name;
+                let file = class::load_bytes(model.bytes(tenant_seed(seed, number)), None)?;
+                let (tenant, class, slot) = backstage
+                    .add_tenant(&file, backstage.means.precision, *slo)
+                    .with_context(|| format!("tenant {number}, {name}, cannot be loaded"))?;
+                let bound = class.class.bind_without_free_dims();
+                let bound = bound.with_context(|| format!("{name} has free dimensions beside the batch"))?;
+                let plan = runtime.block_on(class.planned(&bound))?;
+                if asked.len() == number {
+                    let made = (0..VARIANTS).map(|_| inputs(model, &plan.plan.inputs, items, &mut random));
+                    asked.push(made.collect::<Result<_>>()?);
+                }
+                here.push((tenant, plan));
+                kept.push((slot, class));
+            }
+            stations.push(Station { engine: backstage.means.engine.clone(), guests: here });
+            backstages.push(backstage);
         }
         drop(inside);
-        let engine = backstage.means.engine.clone();
-        let target = InProcess { engine, items, requests: AtomicU64::new(0), guests: loaded };
-        Ok((Arc::new(target), House { backstage, kept }))
+        let target = InProcess { stations, items, requests: AtomicU64::new(0), inputs: asked };
+        Ok((Arc::new(target), House { backstages, kept }))
     }
 
     /// From the next decision on, this policy.
     pub fn play(&self, policy: Policy) {
-        self.engine.set_policy(policy, true);
+        self.stations.iter().for_each(|station| station.engine.set_policy(policy, true));
+    }
+
+    /// The devices, in the order in which they would be done with a request of a tenant.
+    fn in_turn(&self, tenant: usize) -> Vec<&Station> {
+        let finish = |station: &Station| {
+            let (_, plan) = &station.guests[tenant];
+            plan.pace.finish(station.engine.backlog().length(), self.items.get().into())
+        };
+        let finishes: Vec<Duration> = self.stations.iter().map(finish).collect();
+        routing::order(&finishes).into_iter().map(|index| &self.stations[index]).collect()
+    }
+
+    /// Asks one device.
+    async fn ask_at(&self, station: &Station, tenant: usize, number: u64, arrived: Instant) -> Ended {
+        let (id, plan) = &station.guests[tenant];
+        let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+        let _charge = station.engine.backlog().charge(plan.pace.share(self.items.get().into()));
+        let (reply, answer) = oneshot::channel();
+        let inputs = &self.inputs[tenant];
+        let offered = station.engine.offer(Incoming {
+            request,
+            tenant: *id,
+            plan: plan.key.clone(),
+            items: self.items,
+            batchable: plan.plan.batched,
+            inputs: inputs[number as usize % inputs.len()].clone(),
+            arrived,
+            timeout: None,
+            reply,
+        });
+        let mut wait = Wait { engine: &station.engine, request, over: false };
+        offered.with_neighbours().await;
+        let answer = answer.await;
+        wait.over = true;
+        answer.map_or_else(|_| Ended::Failed("the engine has stopped".to_owned()), ended)
     }
 }
 
 impl House {
-    /// What the device is, in words.
+    /// What the devices are, in words.
     pub fn device(&self) -> String {
-        let info = self.backstage.means.device.info();
-        format!("{} ({})", info.name, info.description)
+        let word = |backstage: &Backstage| {
+            let info = backstage.means.device.info();
+            format!("{} ({})", info.name, info.description)
+        };
+        self.backstages.iter().map(word).collect::<Vec<_>>().join(" and ")
     }
 
-    /// Ends the engine: what it was given is answered first.
+    /// Ends the engines: what they were given is answered first.
     pub fn close(self, target: Arc<InProcess>) {
         drop((self.kept, target));
-        self.backstage.stop();
+        self.backstages.into_iter().for_each(Backstage::stop);
     }
 }
 
@@ -131,25 +181,15 @@ impl Drop for Wait<'_> {
 
 impl Target for InProcess {
     async fn ask(&self, tenant: usize, number: u64) -> Ended {
-        let guest = &self.guests[tenant];
-        let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
-        let (reply, answer) = oneshot::channel();
-        let offered = self.engine.offer(Incoming {
-            request,
-            tenant: guest.tenant,
-            plan: guest.plan.key.clone(),
-            items: self.items,
-            batchable: guest.plan.plan.batched,
-            inputs: guest.inputs[number as usize % guest.inputs.len()].clone(),
-            arrived: Instant::now(),
-            timeout: None,
-            reply,
-        });
-        let mut wait = Wait { engine: &self.engine, request, over: false };
-        offered.with_neighbours().await;
-        let answer = answer.await;
-        wait.over = true;
-        answer.map_or_else(|_| Ended::Failed("the engine has stopped".to_owned()), ended)
+        let arrived = Instant::now();
+        let mut ended = Ended::Refused;
+        for station in self.in_turn(tenant) {
+            ended = self.ask_at(station, tenant, number, arrived).await;
+            if ended != Ended::Refused {
+                break;
+            }
+        }
+        ended
     }
 }
 
@@ -162,13 +202,17 @@ fn ended(answer: engine::Answer) -> Ended {
     }
 }
 
-/// The server's settings for an engine without a repository: defaults but for these, and nothing cached.
+/// The server's settings for an engine without a repository: defaults but for these, and nothing cached. Several devices are separated by spaces.
 pub(crate) fn settings(values: impl IntoIterator<Item = (&'static str, String)>) -> Result<Settings> {
     // Nothing is read from the repository; the setting has no default.
     let always = [("model_repository", ".".to_owned()), ("pack_cache", "off".to_owned())];
     let mut sources = Sources::new();
     for (key, value) in always.into_iter().chain(values) {
-        sources.flag(key, [value]);
+        let words: Vec<String> = match key {
+            "device" => value.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![value],
+        };
+        sources.flag(key, words);
     }
     Ok(sources.resolve()?)
 }
