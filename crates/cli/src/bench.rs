@@ -1,7 +1,7 @@
 //! `tessera bench`: measurements in process, see `tessera_bench`. The paper's products are in `products`.
 
 use crate::zoo::{size_flags, sizes};
-use crate::{launches, open_loop, processes, products};
+use crate::{launches, open_loop, processes, products, reality};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::fmt::Display;
@@ -26,6 +26,7 @@ pub(crate) fn command() -> Command {
         )
         .subcommand(launches::command())
         .subcommands(open_loop::commands())
+        .subcommands(reality::commands())
         .subcommands(processes::commands())
         .subcommands(products::commands())
 }
@@ -37,6 +38,8 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         Some(("launches", given)) => launches::run(given),
         Some(("goodput", given)) => open_loop::goodput(given),
         Some(("mixed", given)) => open_loop::mixed(given),
+        Some(("costs", given)) => reality::costs(given),
+        Some(("reality", given)) => reality::reality(given),
         Some(("processes", given)) => processes::run(given),
         Some(("worker", given)) => processes::work(given),
         Some((name, given)) => products::run(name, given),

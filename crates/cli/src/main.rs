@@ -8,6 +8,7 @@ mod load_test;
 mod open_loop;
 mod processes;
 mod products;
+mod reality;
 mod serve;
 mod simulate;
 mod zoo;

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tessera_bench::figures::place::{Place, Setting};
 use tessera_bench::figures::plot::Plot;
-use tessera_bench::figures::{goodput, mixed};
+use tessera_bench::figures::{goodput, mixed, reality};
 use tessera_bench::load::Tenant;
+use tessera_bench::simulate;
 use tessera_bench::zoo;
 use tessera_core::Policy;
 
@@ -30,6 +31,9 @@ pub(crate) fn commands() -> [Command; 2] {
         .args([
             arg("versus", "DEVICES").action(ArgAction::Append).help(
                 "Other devices to do the same on in the same rounds, under the first policy alone; several that serve together are separated by spaces, as \"cpu:0 cpu:1\"",
+            ),
+            Arg::new("simulate").long("simulate").action(ArgAction::SetTrue).help(
+                "Measure what launches take, and put what the simulator says beside each policy but `space`",
             ),
             arg("rounds", "N").default_value("1").value_parser(value_parser!(u32).range(0..=1000)).help(
                 "How often all run at the rates that were found for each",
@@ -113,6 +117,14 @@ pub(crate) fn goodput(given: &ArgMatches) -> Result<ExitCode> {
         ways.push((places.len(), policies[0]));
         names.push(format!("{} on {}", policies[0], devices.replace(' ', " and ")));
         places.push(place);
+    }
+    if given.get_flag("simulate") {
+        let setting = places[0].setting().clone();
+        let costs = simulate::measure(&reality::measuring(&setting), heard)?;
+        let simulated = policies.iter().filter(|policy| **policy != Policy::Space);
+        ways.extend(simulated.clone().map(|&policy| (places.len(), policy)));
+        names.extend(simulated.map(|policy| format!("{policy}, simulated")));
+        places.push(Place::simulated(setting, costs)?);
     }
     let from = (f64::from(count(given, "lowest-rate")), count(given, "rounds") as usize);
     let report = goodput::run(about, slo_ms, names, from, &mut |way, rate| {

@@ -65,6 +65,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         groups: Vec::new(),
         policies: policies(given.get_many::<String>("policy").into_iter().flatten())?,
         load,
+        warmup: Duration::ZERO,
         max_lanes: nonzero(given, "max-lanes")?,
         max_items: nonzero(given, "max-items")?,
     };

@@ -31,6 +31,19 @@ pub enum Outcome {
     Cancelled(Moment),
 }
 
+/// What lies around launches, beside the device's time. Nothing, by default.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Around {
+    /// From a launch's hand-over to its begin on an idle device.
+    pub enter: Duration,
+    /// From its end to word of it.
+    pub leave: Duration,
+    /// Between two launches of a partition while more wait.
+    pub gap: Duration,
+    /// Times of launches over what their costs say, of which one is drawn for each. With none, launches take what their costs say.
+    pub ratios: Vec<f64>,
+}
+
 /// A scheduler, a device of exact speed, and the time between them.
 #[derive(Debug)]
 pub struct Simulation<C> {
@@ -42,6 +55,9 @@ pub struct Simulation<C> {
     /// When each partition is through with what it was given.
     busy: BTreeMap<PartitionId, Moment>,
     wake: Option<Moment>,
+    around: Around,
+    /// What is drawn with.
+    random: u64,
     side_by_side: bool,
     layouts: Vec<Layout>,
     /// What each launch takes, as a whole and by lane.
@@ -64,6 +80,8 @@ impl<C: CostTable> Simulation<C> {
             running: BTreeSet::new(),
             busy: BTreeMap::new(),
             wake: None,
+            around: Around::default(),
+            random: 1,
             side_by_side: config.policy == Policy::Space,
             layouts: config.layouts.clone(),
             scheduler: Scheduler::new(config),
@@ -73,6 +91,11 @@ impl<C: CostTable> Simulation<C> {
             admitted: BTreeMap::new(),
             history: Vec::new(),
         }
+    }
+
+    /// The same, with what lies around launches on a real device; `seed` decides what is drawn.
+    pub fn with(self, around: Around, seed: u64) -> Simulation<C> {
+        Simulation { around, random: seed, ..self }
     }
 
     /// Adds a tenant now.
@@ -143,7 +166,8 @@ impl<C: CostTable> Simulation<C> {
         for request in launch.requests() {
             self.outcomes.insert(request, Outcome::Answered { at, lanes: launch.lanes.len() as u32 });
         }
-        self.scheduler.finished_by_lane(self.now, id, took, took, &lanes);
+        let since = self.around.enter + took + self.around.leave;
+        self.scheduler.finished_by_lane(self.now, id, since, took, &lanes);
     }
 
     /// What an engine does whenever something happened.
@@ -175,6 +199,17 @@ impl<C: CostTable> Simulation<C> {
         units(partition) / f64::from(most.unwrap_or(1))
     }
 
+    /// How much longer than its cost the next launch takes.
+    fn ratio(&mut self) -> f64 {
+        // Marsaglia's xorshift, then the high bits of a product: enough to choose one of a few dozen.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let drawn = self.random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let ratios = &self.around.ratios;
+        ratios.get(drawn as usize % ratios.len().max(1)).copied().unwrap_or(1.0)
+    }
+
     fn start(&mut self, launch: LaunchPlan) {
         let size = Size { lanes: launch.lanes.len() as u32, items: launch.items() };
         let took = if self.side_by_side {
@@ -182,7 +217,7 @@ impl<C: CostTable> Simulation<C> {
         } else {
             self.costs.on_share(&launch.plan, size, self.share(launch.partition))
         };
-        let took = took.unwrap_or(Duration::from_millis(1));
+        let took = took.unwrap_or(Duration::from_millis(1)).mul_f64(self.ratio());
         let lane = |lane: &LanePlan| {
             let slow = self.slow.get(&lane.tenant).copied().unwrap_or(1.0);
             took.mul_f64(slow * f64::from(lane.items) / f64::from(size.items.max(1)))
@@ -190,10 +225,11 @@ impl<C: CostTable> Simulation<C> {
         let lanes: Vec<Duration> = launch.lanes.iter().map(lane).collect();
         let took = if self.slow.is_empty() { took } else { lanes.iter().sum() };
         // A partition computes one launch after the other; `space` runs side by side what it makes.
-        let free = self.busy.get(&launch.partition).copied().unwrap_or_default();
-        let begin = if self.side_by_side { self.now } else { free.max(self.now) };
+        let Around { enter, leave, gap, .. } = self.around;
+        let free = self.busy.get(&launch.partition).filter(|_| !self.side_by_side);
+        let begin = (self.now + enter).max(free.map_or(Moment::START, |free| *free + gap));
         self.busy.insert(launch.partition, begin + took);
-        self.running.insert((begin + took, launch.id));
+        self.running.insert((begin + took + leave, launch.id));
         self.history.push((self.now, launch.clone()));
         self.launches.insert(launch.id, (launch, took, lanes));
     }

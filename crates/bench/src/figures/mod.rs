@@ -5,6 +5,7 @@
 //!   table1      what merging gains over the next best scheduler
 //!   figure7     throughput against the number of tenants
 //!   goodput     the highest rate with 99 of 100 requests in time, by policy
+//!   reality     what the simulator says, beside what a device does
 //!   mixed       the same with tenants of several architectures, by class
 //! ```
 //! Loads run at a [`place`], an engine in this process or the simulator; pictures are drawn by [`plot`].
@@ -16,4 +17,5 @@ pub mod mixed;
 pub mod place;
 pub mod plot;
 pub mod products;
+pub mod reality;
 pub mod table1;

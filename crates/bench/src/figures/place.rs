@@ -14,6 +14,9 @@ use tokio::runtime::Runtime;
 /// How long the last answers of an overload are waited for.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Before the clock starts, a fifth of the time to settle: costs are learnt in it, and queues find their length.
+const SETTLING: u32 = 5;
+
 /// What is loaded, and how it is asked.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -77,15 +80,23 @@ impl Place {
     /// Checks what can be checked before anything is loaded.
     pub fn new(setting: Setting) -> Result<Place> {
         ensure!(!setting.tenants.is_empty() && !setting.models.is_empty(), "there is nobody to serve");
-        let ground = if setting.device == "simulated" {
-            let costs = Costs::read("h100")?;
-            let plan = |model: &Arc<Model>| costs.plan(model.architecture.name);
-            let plans = setting.models.iter().map(plan).collect::<Result<_>>()?;
-            Ground::Simulated(costs, plans)
-        } else {
-            Ground::Real(tokio::runtime::Builder::new_multi_thread().enable_all().build()?, Vec::new())
-        };
-        Ok(Place { setting, ground })
+        if setting.device == "simulated" {
+            return Place::simulated(setting, Costs::read("h100")?);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        Ok(Place { setting, ground: Ground::Real(runtime, Vec::new()) })
+    }
+
+    /// In the simulator, with these costs, whatever device the setting names.
+    pub fn simulated(setting: Setting, costs: Costs) -> Result<Place> {
+        let plan = |model: &Arc<Model>| costs.plan(model.architecture.name);
+        let plans = setting.models.iter().map(plan).collect::<Result<_>>()?;
+        Ok(Place { setting, ground: Ground::Simulated(costs, plans) })
+    }
+
+    /// From now on requests come like this.
+    pub fn ask(&mut self, gaps: Gaps, popularity: Popularity) {
+        (self.setting.gaps, self.setting.popularity) = (gaps, popularity);
     }
 
     /// What is loaded, and how it is asked.
@@ -122,6 +133,7 @@ impl Place {
                     groups: setting.groups.clone(),
                     policies: vec![policy],
                     load: Load::Drawn { pattern, rate, length: setting.length },
+                    warmup: setting.length / SETTLING,
                     max_lanes: NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN),
                     max_items: NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN),
                 };
@@ -133,8 +145,7 @@ impl Place {
             Ground::Real(runtime, opened) => {
                 let target = open(setting, runtime, opened, policy, heard)?.target.clone();
                 target.play(policy);
-                // A fifth of the time to settle: costs are learnt in it, and queues find their length.
-                let times = Times { warmup: setting.length / 5, length: setting.length, grace: GRACE };
+                let times = Times { warmup: setting.length / SETTLING, length: setting.length, grace: GRACE };
                 let tally = Tally::new(setting.tenants.clone(), times, 1);
                 let groups = &setting.groups;
                 let tally = if groups.is_empty() { tally } else { tally.by_group(groups) };

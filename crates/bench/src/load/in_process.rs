@@ -12,8 +12,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tessera_core::{DType, Policy, RequestId, TenantId};
-use tessera_device::Slot;
+use tessera_core::{DType, Policy, Precision, RequestId, TenantId};
+use tessera_device::{Device, PartitionInfo, Slot};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
 use tessera_server::Settings;
@@ -72,13 +72,25 @@ impl InProcess {
         (items, seed): (NonZeroU32, u64),
         heard: &mut dyn FnMut(&str),
     ) -> Result<(Arc<InProcess>, House)> {
+        InProcess::open_on(runtime, settings, guests, (items, seed), &|device| device, heard)
+    }
+
+    /// As [`InProcess::open`], on what `wrap` makes of the devices.
+    pub(crate) fn open_on(
+        runtime: &Runtime,
+        settings: &Settings,
+        guests: &[Guest],
+        (items, seed): (NonZeroU32, u64),
+        wrap: &dyn Fn(Arc<dyn Device>) -> Arc<dyn Device>,
+        heard: &mut dyn FnMut(&str),
+    ) -> Result<(Arc<InProcess>, House)> {
         let inside = runtime.enter();
         let mut random = StdRng::seed_from_u64(seed);
         let (mut stations, mut backstages, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let mut asked: Vec<Vec<Vec<Bytes>>> = Vec::with_capacity(guests.len());
         let metrics: Arc<Metrics> = Arc::default();
         for open in devices::all(settings)? {
-            let backstage = Backstage::beside(settings, metrics.clone(), open)?;
+            let backstage = Backstage::beside(settings, metrics.clone(), |wake| open(wake).map(wrap))?;
             let info = backstage.means.device.info();
             heard(&format!("loading {} tenants on {} ({})", guests.len(), info.name, info.description));
             let mut here = Vec::with_capacity(guests.len());
@@ -155,6 +167,14 @@ impl House {
             format!("{} ({})", info.name, info.description)
         };
         self.backstages.iter().map(word).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// The first device's name, its first partition, and how numbers are held there.
+    pub(crate) fn first(&self) -> Option<(String, PartitionInfo, Precision)> {
+        let means = &self.backstages.first()?.means;
+        let partition = means.device.partitions().into_iter().next()?;
+        let info = means.device.info();
+        Some((format!("{} ({})", info.name, info.description), partition, means.precision))
     }
 
     /// Ends the engines: what they were given is answered first.

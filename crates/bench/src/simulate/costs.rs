@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +18,50 @@ pub struct Costs(Arc<Sheet>);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sheet {
-    device: String,
-    source: String,
-    model: Vec<Costed>,
+pub(super) struct Sheet {
+    pub(super) device: String,
+    pub(super) source: String,
+    /// What lies around launches, where that was measured.
+    pub(super) engine: Option<Engine>,
+    pub(super) model: Vec<Costed>,
+}
+
+/// What lies around a launch, in milliseconds: the engine, the way to the device and back, and how launches of one size differ.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Engine {
+    /// From the moment when a request is due to its launch, on an idle device.
+    pub(super) way_in_ms: f64,
+    /// From a launch to word of its end, beside its time on the device.
+    pub(super) turnaround_ms: f64,
+    /// From word of a launch's end to its answers.
+    pub(super) way_out_ms: f64,
+    /// Between two launches on the device, while more wait.
+    pub(super) gap_ms: f64,
+    /// Launches that are handed over at once.
+    pub(super) ahead: u32,
+    /// How long before its turn the next one is.
+    pub(super) lead_ms: f64,
+    /// Times of launches over the typical time of their size: as many quantiles.
+    pub(super) ratios: Vec<f64>,
 }
 
 /// One model: curves of `[count, ms]`, or times as long.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Costed {
-    name: String,
-    precision: Named,
-    lanes: Curve,
-    items: Curve,
-    beside: Option<Curve>,
-    estimated: Option<String>,
+pub(super) struct Costed {
+    pub(super) name: String,
+    pub(super) precision: Named,
+    pub(super) lanes: Curve,
+    pub(super) items: Curve,
+    pub(super) beside: Option<Curve>,
+    pub(super) estimated: Option<String>,
 }
 
 /// A precision by its name.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
-struct Named(Precision);
+pub(super) struct Named(pub(super) Precision);
 
 impl TryFrom<String> for Named {
     type Error = String;
@@ -50,9 +73,36 @@ impl TryFrom<String> for Named {
 
 /// Points, in order of their first number.
 #[derive(Debug, Deserialize)]
-struct Curve(Vec<(f64, f64)>);
+pub(super) struct Curve(Vec<(f64, f64)>);
 
 impl Curve {
+    /// Measured points as a curve. Where one is below those before it, which noise does to times that hardly grow, it is raised to them; one point
+    /// alone is a level.
+    pub(super) fn rising(points: Vec<(f64, f64)>) -> Result<Curve> {
+        let mut most = 0.0f64;
+        let mut points: Vec<(f64, f64)> = points
+            .into_iter()
+            .map(|(count, ms)| {
+                most = most.max(ms);
+                (count, most)
+            })
+            .collect();
+        if let [(count, ms)] = points[..] {
+            points.push((count + 1.0, ms));
+        }
+        let curve = Curve(points);
+        curve.check()?;
+        Ok(curve)
+    }
+
+    pub(super) fn first(&self) -> f64 {
+        self.0[0].1
+    }
+
+    pub(super) fn last(&self) -> f64 {
+        self.0[self.0.len() - 1].1
+    }
+
     /// On the line between the points around it; beyond the last, on the line through the last two.
     fn at(&self, count: f64) -> f64 {
         let after = self.0.partition_point(|(at, _)| *at < count).clamp(1, self.0.len() - 1);
@@ -85,13 +135,32 @@ impl Costs {
 
     /// A file's text.
     pub fn parse(text: &str) -> Result<Costs> {
-        let sheet: Sheet = toml::from_str(text)?;
+        Costs::of(toml::from_str(text)?)
+    }
+
+    pub(super) fn of(sheet: Sheet) -> Result<Costs> {
         ensure!((1..=256).contains(&sheet.model.len()), "a table of costs has 1 to 256 models");
         for Costed { name, lanes, items, beside, .. } in &sheet.model {
             let mut curves = [lanes, items].into_iter().chain(beside);
             curves.try_for_each(Curve::check).with_context(|| name.clone())?;
         }
+        if let Some(Engine { way_in_ms, turnaround_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) =
+            &sheet.engine
+        {
+            let mut times = [way_in_ms, turnaround_ms, way_out_ms, gap_ms, lead_ms].into_iter().chain(ratios);
+            let sound =
+                times.all(|time| time.is_finite() && *time >= 0.0) && *ahead > 0 && !ratios.is_empty();
+            ensure!(
+                sound,
+                "what lies around launches is times from zero up, at least one launch ahead and one ratio"
+            );
+        }
         Ok(Costs(Arc::new(sheet)))
+    }
+
+    /// What lies around launches, where that was measured.
+    pub(super) fn engine(&self) -> Option<&Engine> {
+        self.0.engine.as_ref()
     }
 
     /// What is simulated, in words.
@@ -117,6 +186,41 @@ impl Costs {
 
     fn model(&self, plan: &PlanKey) -> Option<&Costed> {
         self.0.model.get(usize::from(plan.class.0[0]))
+    }
+}
+
+impl fmt::Display for Costs {
+    /// As a file that [`Costs::read`] takes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sheet { device, source, engine, model } = &*self.0;
+        writeln!(
+            f,
+            "# What launches take: what `tessera simulate --costs` reckons with. Lanes and items are [count, ms].\n"
+        )?;
+        writeln!(f, "device = {device:?}\nsource = {source:?}")?;
+        if let Some(Engine { way_in_ms, turnaround_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) = engine
+        {
+            writeln!(f, "\n[engine]\nway_in_ms = {way_in_ms:.4}\nturnaround_ms = {turnaround_ms:.4}")?;
+            writeln!(
+                f,
+                "way_out_ms = {way_out_ms:.4}\ngap_ms = {gap_ms:.4}\nahead = {ahead}\nlead_ms = {lead_ms:.4}"
+            )?;
+            writeln!(f, "ratios = {ratios:.3?}")?;
+        }
+        for Costed { name, precision, lanes, items, beside, estimated } in model {
+            writeln!(f, "\n[[model]]\nname = {name:?}\nprecision = {:?}", precision.0.name())?;
+            writeln!(f, "lanes = {lanes}\nitems = {items}")?;
+            beside.iter().try_for_each(|beside| writeln!(f, "beside = {beside}"))?;
+            estimated.iter().try_for_each(|estimated| writeln!(f, "estimated = {estimated:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Curve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let points: Vec<String> = self.0.iter().map(|(count, ms)| format!("[{count:?}, {ms:.4}]")).collect();
+        write!(f, "[{}]", points.join(", "))
     }
 }
 
@@ -180,6 +284,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_table_that_was_written_is_read_as_it_was() {
+        let engine = "[engine]\nway_in_ms = 0.1\nturnaround_ms = 0.2\nway_out_ms = 0.3\ngap_ms = 0.4\nahead = 2\nlead_ms = 0.5\nratios = [0.9, 1.1]\n";
+        let model = "[[model]]\nname = 'm'\nprecision = 'fp32'\nlanes = [[1, 0.5], [2, 0.75]]\nitems = [[1, 0.5], [4, 1.5]]\n";
+        let text = format!("device = 'd'\nsource = 's'\n{engine}{model}");
+        let written = Costs::parse(&text).unwrap().to_string();
+        let read = Costs::parse(&written).unwrap();
+        assert_eq!(read.to_string(), written);
+        assert_eq!(us(&read, &read.plan("m").unwrap(), 2, 2), 750);
+        assert_eq!(read.engine().map(|engine| (engine.ahead, engine.ratios.len())), Some((2, 2)));
+        let bad = Costs::parse(&text.replace("ahead = 2", "ahead = 0")).unwrap_err().to_string();
+        assert!(bad.contains("at least one launch ahead"), "{bad}");
     }
 
     #[test]

@@ -3,12 +3,16 @@
 //! ```text
 //!   arrivals or a trace ─▶ scheduler ◀─ virtual time ─▶ a table of costs        the rows are those of `tessera load-test`
 //! ```
-//! The scheduler is the server's own and learns costs as it does there, from what launches take. What is not simulated: the wire, copies
-//! to the device, the engine's own time, and how much one launch differs from the next of its size.
+//! The scheduler is the server's own and learns costs as it does there, from what launches take. What lies around launches, the engine
+//! and the way to the device, and how much one launch differs from the next of its size, is simulated where the table says so (`measure`); the
+//! wire is not. How far a simulation is from a real run is measured by `tessera bench reality`.
 
 mod costs;
+mod measure;
+mod recorder;
 
 pub use costs::Costs;
+pub use measure::{Options as Measuring, measure};
 
 use crate::arrivals::{Arrival, Pattern};
 use crate::load::{Ended, Header, Level, Row, Sample, Tally, Tenant, Times};
@@ -19,11 +23,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_core::{Bytes, IdMap, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
-use tessera_scheduler::sim::{Outcome, Simulation};
+use tessera_scheduler::sim::{Around, Outcome, Simulation};
 use tessera_scheduler::{Config, Offer, Terms};
 
 /// Launches side by side under `space`: the streams that the server gives a card.
 const SPACE_STREAMS: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
+
+/// Decides how launches differ; arrivals have a seed of their own.
+const SEED: u64 = 1;
 
 /// What to simulate.
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct Options {
     pub policies: Vec<Policy>,
     /// When requests come.
     pub load: Load,
+    /// How long they come before those that are counted.
+    pub warmup: Duration,
     /// Most tenants in one launch.
     pub max_lanes: NonZeroU32,
     /// Most items in one launch.
@@ -67,10 +76,10 @@ impl Load {
         }
     }
 
-    fn arrivals(&self) -> Box<dyn Iterator<Item = Arrival> + '_> {
+    fn arrivals(&self, end: Duration) -> Box<dyn Iterator<Item = Arrival> + '_> {
         match self {
-            Load::Drawn { pattern, length, .. } => {
-                Box::new(pattern.arrivals().take_while(|arrival| arrival.at < *length))
+            Load::Drawn { pattern, .. } => {
+                Box::new(pattern.arrivals().take_while(move |arrival| arrival.at < end))
             }
             Load::Trace(arrivals, _) => Box::new(arrivals.iter().copied()),
         }
@@ -140,13 +149,24 @@ pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Report> {
 /// One policy: every arrival offered, every outcome taken out as soon as it is known, so that memory holds what waits and no more.
 fn under(options: &Options, policy: Policy) -> PolicyRow {
     let started = Instant::now();
+    let engine = options.costs.engine();
+    let time = |of: fn(&costs::Engine) -> f64| engine.map_or(Duration::ZERO, |engine| ms(of(engine)));
+    let (way_in, way_out) = (time(|engine| engine.way_in_ms), time(|engine| engine.way_out_ms));
+    let around = Around {
+        enter: time(|engine| engine.turnaround_ms / 2.0),
+        leave: time(|engine| engine.turnaround_ms / 2.0),
+        gap: time(|engine| engine.gap_ms),
+        ratios: engine.map(|engine| engine.ratios.clone()).unwrap_or_default(),
+    };
     let config = Config {
+        ahead: engine.and_then(|engine| NonZeroU32::new(engine.ahead)).unwrap_or(NonZeroU32::MIN),
+        lead: time(|engine| engine.lead_ms),
         max_lanes: options.max_lanes,
         max_items: options.max_items,
         max_concurrent: SPACE_STREAMS,
         ..Config::new(policy, vec![PartitionId(0)])
     };
-    let mut simulation = Simulation::new(config, options.costs.clone());
+    let mut simulation = Simulation::new(config, options.costs.clone()).with(around, SEED);
     for (number, (tenant, _)) in options.tenants.iter().enumerate() {
         let number = number as u64;
         let terms = Terms { slo: tenant.slo, ..Terms::best_effort(OwnerId(number)) };
@@ -154,11 +174,11 @@ fn under(options: &Options, policy: Policy) -> PolicyRow {
     }
     let length = options.load.length();
     let tenants = options.tenants.iter().map(|(tenant, _)| tenant.clone()).collect();
-    let times = Times { warmup: Duration::ZERO, length, grace: Duration::ZERO };
+    let times = Times { warmup: options.warmup, length, grace: Duration::ZERO };
     let tally = Tally::new(tenants, times, 1);
     let tally = if options.groups.is_empty() { tally } else { tally.by_group(&options.groups) };
-    let mut heard = Heard { tally, waiting: IdMap::default(), launches: 0, lanes: 0 };
-    for (number, Arrival { at, tenant }) in options.load.arrivals().enumerate() {
+    let mut heard = Heard { tally, way_out, waiting: IdMap::default(), launches: 0, lanes: 0 };
+    for (number, Arrival { at, tenant }) in options.load.arrivals(times.end()).enumerate() {
         let request = RequestId(number as u64);
         heard.waiting.insert(request, (tenant, at));
         let offer = Offer {
@@ -170,7 +190,7 @@ fn under(options: &Options, policy: Policy) -> PolicyRow {
             deadline: None,
             batchable: true,
         };
-        simulation.offer(Moment::at(at), &offer);
+        simulation.offer(Moment::at(at + way_in), &offer);
         heard.take(&mut simulation);
     }
     simulation.run_out();
@@ -188,9 +208,15 @@ fn under(options: &Options, policy: Policy) -> PolicyRow {
     }
 }
 
+fn ms(ms: f64) -> Duration {
+    Duration::from_secs_f64(ms / 1e3)
+}
+
 /// What came out of a simulation so far.
 struct Heard {
     tally: Tally,
+    /// From word of a launch's end to its answers.
+    way_out: Duration,
     waiting: IdMap<RequestId, (usize, Duration)>,
     launches: u64,
     lanes: u64,
@@ -206,7 +232,7 @@ impl Heard {
         for (request, outcome) in std::mem::take(&mut simulation.outcomes) {
             let Some((tenant, due)) = self.waiting.remove(&request) else { continue };
             let (ended, at) = match outcome {
-                Outcome::Answered { at, .. } => (Ended::Answered, at),
+                Outcome::Answered { at, .. } => (Ended::Answered, at + self.way_out),
                 Outcome::Refused(_) => (Ended::Refused, Moment::at(due)),
                 Outcome::Expired(at) => (Ended::Expired, at),
                 Outcome::Cancelled(at) => (Ended::Unanswered, at),
@@ -256,6 +282,7 @@ mod tests {
             costs,
             policies,
             load: Load::Drawn { pattern, rate, length: Duration::from_secs(2) },
+            warmup: Duration::ZERO,
             max_lanes: NonZeroU32::new(32).unwrap(),
             max_items: NonZeroU32::new(128).unwrap(),
         }

@@ -1,0 +1,131 @@
+//! A device that writes down what its launches took, and passes everything on.
+//!
+//! ```text
+//!   engine ─ submit ─▶ [lanes, items, when] ─▶ device ─▶ [when it was heard of, how long it computed] ─ poll ─▶ engine
+//! ```
+//! So costs are measured where they are paid: under the server's engine, with everything beside it that takes cores from a CPU device.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tessera_core::{ClassId, IdMap, LaunchId, PartitionId, Precision, ProgramId};
+use tessera_device::{
+    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
+};
+use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+use tessera_scheduler::Size;
+
+/// A launch that was.
+#[derive(Clone, Debug)]
+pub(crate) struct Ran {
+    pub(crate) size: Size,
+    /// When it was handed over.
+    pub(crate) submitted: Instant,
+    /// When its end was heard of.
+    pub(crate) heard: Instant,
+    /// Time on the device.
+    pub(crate) took: Duration,
+}
+
+/// What was written down.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    running: Mutex<IdMap<LaunchId, (Size, Instant)>>,
+    ran: Mutex<Vec<Ran>>,
+}
+
+impl Log {
+    /// The launches that have ended since it was last asked, in the order in which they did.
+    pub(crate) fn take(&self) -> Vec<Ran> {
+        std::mem::take(&mut lock(&self.ran))
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    device: Arc<dyn Device>,
+    log: Arc<Log>,
+}
+
+impl Recorder {
+    pub(crate) fn of(device: Arc<dyn Device>, log: Arc<Log>) -> Recorder {
+        Recorder { device, log }
+    }
+}
+
+/// What another thread left half done when it panicked is only a measurement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Device for Recorder {
+    fn info(&self) -> DeviceInfo {
+        self.device.info()
+    }
+
+    fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {
+        self.device.pack_target(precision)
+    }
+
+    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
+        self.device.upload(class, layout, packed)
+    }
+
+    fn compile(
+        &self,
+        plan: &Arc<Plan>,
+        layout: &Arc<SlotLayout>,
+        room: Room,
+        partition: PartitionId,
+    ) -> Result<ProgramId, DeviceError> {
+        self.device.compile(plan, layout, room, partition)
+    }
+
+    fn discard(&self, program: ProgramId) {
+        self.device.discard(program);
+    }
+
+    fn partitions(&self) -> Vec<PartitionInfo> {
+        self.device.partitions()
+    }
+
+    fn layouts(&self) -> Vec<Vec<PartitionId>> {
+        self.device.layouts()
+    }
+
+    fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
+        let items =
+            |lane: &tessera_device::Lane| lane.requests.iter().map(|request| request.items).sum::<u32>();
+        let size = Size { lanes: launch.lanes.len() as u32, items: launch.lanes.iter().map(items).sum() };
+        lock(&self.log.running).insert(launch.id, (size, Instant::now()));
+        self.device.submit(launch)
+    }
+
+    fn poll(&self) -> Vec<Finished> {
+        let finished = self.device.poll();
+        let heard = Instant::now();
+        for Finished { id, took, .. } in &finished {
+            if let Some((size, submitted)) = lock(&self.log.running).remove(id) {
+                lock(&self.log.ran).push(Ran { size, submitted, heard, took: *took });
+            }
+        }
+        finished
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.device.memory()
+    }
+
+    fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
+        self.device.profile(launch, rounds)
+    }
+
+    fn rates(&self) -> Option<Rates> {
+        self.device.rates()
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.device.failure()
+    }
+}
