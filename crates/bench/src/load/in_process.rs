@@ -16,12 +16,11 @@ use tessera_core::{DType, Policy, Precision, RequestId, TenantId};
 use tessera_device::{Device, PartitionInfo, Slot};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
-use tessera_server::Settings;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
 use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
-use tessera_server::metrics::Metrics;
 use tessera_server::settings::Sources;
+use tessera_server::{Events, Settings};
 use tessera_server::{devices, engine, routing};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -88,9 +87,9 @@ impl InProcess {
         let mut random = StdRng::seed_from_u64(seed);
         let (mut stations, mut backstages, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let mut asked: Vec<Vec<Vec<Bytes>>> = Vec::with_capacity(guests.len());
-        let metrics: Arc<Metrics> = Arc::default();
+        let events: Arc<Events> = Arc::default();
         for open in devices::all(settings)? {
-            let backstage = Backstage::beside(settings, metrics.clone(), |wake| open(wake).map(wrap))?;
+            let backstage = Backstage::beside(settings, events.clone(), |wake| open(wake).map(wrap))?;
             let info = backstage.means.device.info();
             heard(&format!("loading {} tenants on {} ({})", guests.len(), info.name, info.description));
             let mut here = Vec::with_capacity(guests.len());
