@@ -15,7 +15,7 @@ use tessera_bench::figures::plot::Plot;
 use tessera_bench::figures::{goodput, mixed, reality};
 use tessera_bench::load::Tenant;
 use tessera_bench::simulate;
-use tessera_bench::zoo;
+use tessera_bench::zoo::{self, Sizes, Takes};
 use tessera_core::Policy;
 
 /// Classes with SLOs as a service might have them: a look at an image, an image on a phone, a text, a series.
@@ -93,10 +93,10 @@ struct Served {
 }
 
 impl Served {
-    fn new(given: &ArgMatches, name: &str, slo_ms: f64) -> Result<Served> {
+    fn new(name: &str, sizes: &Sizes, slo_ms: f64) -> Result<Served> {
         let slo = Duration::try_from_secs_f64(slo_ms / 1e3).ok().filter(|slo| !slo.is_zero());
         let slo = slo.with_context(|| format!("an SLO of {slo_ms} ms: give milliseconds above zero"))?;
-        Ok(Served { model: Arc::new(zoo::find(name)?.model(&sizes(given))?), slo })
+        Ok(Served { model: Arc::new(zoo::find(name)?.model(sizes)?), slo })
     }
 
     fn name(&self) -> &'static str {
@@ -104,9 +104,21 @@ impl Served {
     }
 }
 
+/// Of some sizes those that an architecture has: each class takes what it can.
+fn taken(sizes: Sizes, takes: Takes) -> Sizes {
+    let Sizes { width, image_size, tokens } = sizes;
+    match takes {
+        Takes::Image { .. } => Sizes { width, image_size, tokens: None },
+        Takes::Sequence { .. } => Sizes { width, image_size: None, tokens },
+        Takes::Fixed => Sizes { width, image_size: None, tokens: None },
+    }
+}
+
 pub(crate) fn goodput(given: &ArgMatches) -> Result<ExitCode> {
     let slo_ms = given.get_one::<f64>("slo-ms").copied().unwrap_or_default();
-    let served = words(given, "model").map(|name| Served::new(given, name, slo_ms)).collect::<Result<_>>()?;
+    let sizes = sizes(given);
+    let served =
+        words(given, "model").map(|name| Served::new(name, &sizes, slo_ms)).collect::<Result<_>>()?;
     let heard = &mut |line: &str| eprintln!("{line}");
     let (place, policies, about) = set(given, served, Vec::new(), heard)?;
     let mut ways: Vec<(usize, Policy)> = policies.iter().map(|&policy| (0, policy)).collect();
@@ -139,7 +151,7 @@ pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
     let class = |word: &str| {
         let (name, slo) = word.split_once(':').with_context(|| format!("`{word}` is not ARCH:MS"))?;
         let slo = slo.parse().with_context(|| format!("`{slo}` in `{word}` is no number of milliseconds"))?;
-        Served::new(given, name, slo)
+        Served::new(name, &taken(sizes(given), zoo::find(name)?.takes), slo)
     };
     let served: Vec<Served> = words(given, "class").map(class).collect::<Result<_>>()?;
     let group = |served: &Served| Tenant { name: served.name().to_owned(), slo: Some(served.slo) };

@@ -179,7 +179,7 @@ fn the_bench_of_mixed_classes_shows_each_under_every_policy() {
     assert!(std::fs::read_to_string(&svg).unwrap().starts_with("<svg "));
 
     let real = tessera(
-        "bench mixed --class mlp:2000,lstm:2000 --width 0.1 --tenants 4 --device cpu --seconds 1 --lowest-rate 100000 --policy space-time",
+        "bench mixed --class mlp:2000,lstm:2000 --width 0.1 --tokens 4 --tenants 4 --device cpu --seconds 1 --lowest-rate 100000 --policy space-time",
     );
     assert!(real.status.success(), "{}", text(&real.stderr));
     let said = text(&real.stdout);
