@@ -18,6 +18,7 @@ pub mod cpu;
 #[cfg(any(target_os = "linux", windows))]
 pub mod cuda;
 pub mod sgemm;
+pub mod slowed;
 
 use std::fmt;
 use std::num::NonZeroUsize;

@@ -103,6 +103,11 @@ impl<C: CostTable> Simulation<C> {
         self.scheduler.tenant_added(self.now, tenant, terms);
     }
 
+    /// What time it is.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
     /// From now on a tenant's lanes take so many times what costs say, and their launches as much longer.
     pub fn slow(&mut self, tenant: TenantId, factor: f64) {
         self.slow.insert(tenant, factor);

@@ -21,7 +21,7 @@ use tessera_core::{OwnerId, PartitionId, Precision, TenantId};
 use tessera_device::{Device, PartitionInfo, Room, Slot, Wake};
 use tessera_planner::class::Model;
 use tessera_planner::pack_cache::PackCache;
-use tessera_scheduler::{Config, Layout, Partition, Terms};
+use tessera_scheduler::{Config, Layout, Partition, StragglerSettings, Terms};
 use tokio::runtime::Handle;
 
 /// A device's layout in the scheduler's words.
@@ -77,6 +77,7 @@ impl Backstage {
             queue_requests: settings.queue_requests,
             queue_bytes: settings.queue_bytes,
             max_wait: settings.max_wait,
+            stragglers: StragglerSettings { bound: settings.straggler_bound, ..StragglerSettings::default() },
             ahead: shares
                 .iter()
                 .filter_map(|share| NonZeroU32::new(share.ahead))

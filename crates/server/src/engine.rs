@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PlanKey, Policy, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch};
-use tessera_scheduler::{Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size};
+use tessera_scheduler::{Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size, Standing};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -367,6 +367,10 @@ impl Engine {
             let error = self.scheduler.prediction_error();
             if error.launches > 0 {
                 self.metrics.prediction_error(&self.name, error.median, error.p99);
+            }
+            for (tenant, home) in &self.tenants {
+                let pace = self.scheduler.pace(*tenant);
+                home.queue.pace(pace.ratio, pace.standing == Standing::Apart);
             }
         }
     }

@@ -59,13 +59,25 @@ struct ByQuantile {
 
 /// How many requests of one tenant wait, kept by those who wait: no way out of a queue can forget to count.
 #[derive(Clone, Debug)]
-pub struct QueueGauge(Gauge);
+pub struct QueueGauge {
+    queued: Gauge,
+    lane_ratio: Gauge<f64, AtomicU64>,
+    apart: Gauge,
+}
 
 impl QueueGauge {
     /// Counts a request for as long as the answer lives.
     pub fn enter(&self) -> Queued {
-        self.0.inc();
-        Queued(self.0.clone())
+        self.queued.inc();
+        Queued(self.queued.clone())
+    }
+
+    /// Takes in how the tenant's lanes compare with its neighbours', and whether it runs by itself for that.
+    pub fn pace(&self, ratio: Option<f64>, apart: bool) {
+        if let Some(ratio) = ratio {
+            self.lane_ratio.set(ratio);
+        }
+        self.apart.set(apart.into());
     }
 }
 
@@ -94,6 +106,8 @@ pub struct Metrics {
     requests: Family<ByOutcome, Counter>,
     duration: Family<ByTenant, Histogram>,
     queued: Family<ByTenant, Gauge>,
+    lane_ratio: Family<ByTenant, Gauge<f64, AtomicU64>>,
+    apart: Family<ByTenant, Gauge>,
     launches: Family<ByPolicy, Counter>,
     lanes: Histogram,
     items: Histogram,
@@ -131,6 +145,8 @@ impl Default for Metrics {
             requests: Family::default(),
             duration: Family::new_with_constructor(durations),
             queued: Family::default(),
+            lane_ratio: Family::default(),
+            apart: Family::default(),
             launches: Family::default(),
             lanes: powers(8),
             items: powers(10),
@@ -159,6 +175,16 @@ impl Metrics {
             self.duration.clone(),
         );
         r.register("queued_requests", "Requests that wait for a launch", self.queued.clone());
+        r.register(
+            "tenant_lane_ratio",
+            "What a tenant's lanes take over what its neighbours' do: the median of the last few; 0 before it had neighbours",
+            self.lane_ratio.clone(),
+        );
+        r.register(
+            "tenant_apart",
+            "Whether a tenant runs by itself (1) because it was slow beside its neighbours, or shares launches (0)",
+            self.apart.clone(),
+        );
         r.register("launches", "Launches by policy and device", self.launches.clone());
         r.register("launch_lanes", "Lanes (places of tenants) in one launch", self.lanes.clone());
         r.register("launch_items", "Items in one launch, all lanes together", self.items.clone());
@@ -198,7 +224,11 @@ impl Metrics {
                     .get_or_create(&ByOutcome { tenant: tenant.into(), outcome: "answered" })
                     .clone(),
                 duration: self.duration.get_or_create(&by_tenant).clone(),
-                queued: QueueGauge(self.queued.get_or_create(&by_tenant).clone()),
+                queued: QueueGauge {
+                    queued: self.queued.get_or_create(&by_tenant).clone(),
+                    lane_ratio: self.lane_ratio.get_or_create(&by_tenant).clone(),
+                    apart: self.apart.get_or_create(&by_tenant).clone(),
+                },
             }
         });
         let queued = series.queued.clone();
@@ -213,6 +243,8 @@ impl Metrics {
             let by_tenant = ByTenant { tenant: tenant.into() };
             self.duration.remove(&by_tenant);
             self.queued.remove(&by_tenant);
+            self.lane_ratio.remove(&by_tenant);
+            self.apart.remove(&by_tenant);
             for outcome in Rejection::OUTCOMES.into_iter().chain(["answered", HUNG_UP]) {
                 self.requests.remove(&ByOutcome { tenant: tenant.into(), outcome });
             }

@@ -138,6 +138,14 @@ pub(super) fn switch(words: &[String]) -> Read<bool> {
     }
 }
 
+/// A ratio above one, or infinity for `off`.
+pub(super) fn ratio_or_off(words: &[String]) -> Read<f64> {
+    let word = one(words)?;
+    let read = if word == "off" { Some(f64::INFINITY) } else { word.parse().ok() };
+    read.filter(|ratio| *ratio > 1.0 && (ratio.is_finite() || word == "off"))
+        .ok_or_else(|| "a ratio above 1, such as 3, or off".into())
+}
+
 pub(super) fn address(words: &[String]) -> Read<IpAddr> {
     number(words, "an IP address, such as 127.0.0.1, 0.0.0.0 or ::")
 }

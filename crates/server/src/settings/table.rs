@@ -118,6 +118,8 @@ settings! {
         "Most bytes of one tenant's waiting requests; more are refused with 429.";
     max_wait: Duration = "max_wait_us", "US", read::micros, "0", false,
         "Longest time a request waits on an idle device for company to share its launch with.";
+    straggler_bound: f64 = "straggler_bound", "RATIO|off", read::ratio_or_off, "3", false,
+        "How many times what its neighbours in a launch take a tenant may take; who does for long runs by itself until it is well.";
     pack_cache: Option<PathBuf> = "pack_cache", "DIR|off", read::cache, "auto", false,
         "Folder of packed weights, for quick restarts; auto is tessera under the user's cache folder.";
     kernel_cache: Option<PathBuf> = "kernel_cache", "DIR|off", read::cache, "auto", false,

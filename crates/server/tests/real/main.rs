@@ -22,3 +22,4 @@ mod events;
 mod minilm;
 mod repository;
 mod requests;
+mod stragglers;

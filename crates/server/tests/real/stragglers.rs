@@ -1,0 +1,84 @@
+//! A tenant that is slow, on the real server: out of the launches it shared, and back when it is well.
+
+use crate::client;
+use crate::fixture;
+use crate::served::{Served, settings};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::slowed::Slowed;
+use tessera_device::{Device, Wake};
+use tessera_server::server::StartError;
+
+const TENANTS: [&str; 4] = ["mlp-0", "mlp-1", "mlp-2", "mlp-3"];
+const SLOW: &str = "mlp-3";
+
+#[test]
+fn a_slow_tenant_runs_by_itself_until_it_is_well_and_answers_as_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place(folder.path(), &TENANTS[..3]);
+    let slowed: Arc<OnceLock<Arc<Slowed>>> = Arc::default();
+    let opened = slowed.clone();
+    let served = Served::on(
+        settings(folder.path()),
+        vec![Box::new(move |wake| {
+            let device = Slowed::open(wake, |wake: Wake| -> Result<Arc<dyn Device>, StartError> {
+                let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
+                Ok(Arc::new(CpuDevice::open(&options, wake)?))
+            })?;
+            _ = opened.set(device.clone());
+            Ok(device)
+        })],
+    );
+    served.wait_ready();
+    // It comes last, so that its weights are the last to be uploaded.
+    fixture::place(folder.path(), &[SLOW]);
+    client::eventually("the slow one is loaded", || {
+        served.get(&format!("/v2/models/{SLOW}/ready")).status == 200
+    });
+    let slowed = slowed.get().unwrap();
+    let place = *slowed.uploaded().last().unwrap();
+    let apart = |tenant: &str| served.sample(&format!("tessera_tenant_apart{{tenant=\"{tenant}\"}}")) > 0.0;
+    let asked = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for tenant in TENANTS {
+            let (served, asked) = (&served, &asked);
+            scope.spawn(move || {
+                let question = fixture::case(tenant).sets.remove(0);
+                let first = served.answer(tenant, &question.inputs);
+                while asked.load(Ordering::SeqCst) {
+                    assert_eq!(
+                        served.answer(tenant, &question.inputs),
+                        first,
+                        "to the bit, alone and shared"
+                    );
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+        // Loading and the first launches aside, everybody shares.
+        std::thread::sleep(Duration::from_millis(500));
+        let before = TENANTS.map(apart);
+        slowed.slow(place, 20.0);
+        let since = Instant::now();
+        let until = |wanted: bool| {
+            let end = Instant::now() + Duration::from_secs(60);
+            while apart(SLOW) != wanted && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            apart(SLOW) == wanted
+        };
+        let (out, out_after) = (until(true), since.elapsed());
+        let others = TENANTS.map(apart);
+        slowed.slow(place, 1.0);
+        let (back, back_after) = (until(false), since.elapsed());
+        // Before anything is asserted, or nobody would end those who ask.
+        asked.store(false, Ordering::SeqCst);
+        println!("out after {out_after:?} as metrics tell by the second, back after {back_after:?}");
+        assert_eq!(before, [false; 4], "nobody was slow");
+        assert!(out, "it never left");
+        assert_eq!(others[..3], [false; 3], "and only it");
+        assert!(back, "it never came back");
+    });
+}
