@@ -71,6 +71,7 @@ async fn connect(address: SocketAddr, names: &[&str], inputs: &Inputs) -> anyhow
 async fn a_server_is_asked_what_its_metadata_says_and_every_request_is_accounted_for() {
     let folder = tempfile::tempdir().unwrap();
     let address = serve(folder.path()).await;
+    assert_eq!(Http::listed(address).await.unwrap(), ["encoder", "mlp"], "nobody need name them");
     let names = ["mlp", "encoder"];
     let target = connect(address, &names, &inputs()).await.unwrap();
     let report = load_test::run(&target, &options(&names, open(100.0, 2)), &mut |_| {}).await.unwrap();

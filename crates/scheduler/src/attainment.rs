@@ -24,6 +24,12 @@ impl Attainment {
         let all = self.in_time + self.late + self.expired;
         if all == 0 { 1.0 } else { self.in_time as f64 / all as f64 }
     }
+
+    /// Whether that is what was agreed, in percent.
+    pub fn keeps(&self, percentile: f64) -> bool {
+        let all = self.in_time + self.late + self.expired;
+        self.in_time as f64 * 100.0 >= percentile * all as f64
+    }
 }
 
 /// The counts of every tenant.

@@ -3,6 +3,7 @@
 //!   Terms ─▶ tenant_added          Offer ─▶ offer ─▶ Admitted (queued, to be answered exactly once)
 //!                                                 └▶ Refusal  (never queued; says why and the way out)
 
+use crate::quota::Rate;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{Bytes, Moment, OwnerId, PlanKey, RequestId, TenantId};
@@ -17,12 +18,14 @@ pub struct Terms {
     pub share: f64,
     /// Answer within this long of arrival. `None` is best effort: never late, never refused for lateness.
     pub slo: Option<Duration>,
+    /// The part of the requests, in percent, that is to be answered in time.
+    pub percentile: f64,
 }
 
 impl Terms {
     /// Best effort with a share of one.
     pub fn best_effort(owner: OwnerId) -> Terms {
-        Terms { owner, share: 1.0, slo: None }
+        Terms { owner, share: 1.0, slo: None, percentile: 99.0 }
     }
 }
 
@@ -118,6 +121,30 @@ pub enum Refusal {
         /// Time from now to its deadline.
         allowed: Duration,
     },
+    /// Its owner asked for more than was agreed with it.
+    #[error("its owner may send {rate}, and has used that up; {}", again(*retry, *asks))]
+    OverRate {
+        /// Whose rate.
+        owner: OwnerId,
+        /// What was agreed.
+        rate: Rate,
+        /// How many of what is counted this request is.
+        asks: NonZeroU32,
+        /// After how long it would be let in, if nobody comes before it; `None` is never, since it is more than a burst.
+        retry: Option<Duration>,
+    },
+    /// Its owner has as many requests inside as it may.
+    #[error(
+        "its owner has {inside} of {limit} requests in the server; try again when one is answered, or raise `owner_concurrency`"
+    )]
+    OverConcurrency {
+        /// Whose requests.
+        owner: OwnerId,
+        /// How many there are.
+        inside: u32,
+        /// Most that may be.
+        limit: NonZeroU32,
+    },
     /// It could not be answered in time.
     #[error(
         "the answer would take {predicted:?} and is due in {allowed:?}; try again later or allow more time"
@@ -130,6 +157,14 @@ pub enum Refusal {
     },
 }
 
+/// When to come again, and the way out.
+fn again(retry: Option<Duration>, asks: NonZeroU32) -> String {
+    match retry {
+        Some(retry) => format!("try again in {retry:?}, send slower, or raise `owner_rate`"),
+        None => format!("one of {asks} never fits: send it in parts, or raise `owner_burst`"),
+    }
+}
+
 impl Refusal {
     /// The rule that refused it, in a word of a small closed set; `None` where the caller made a mistake and no rule was applied.
     pub fn reason(&self) -> Option<&'static str> {
@@ -138,18 +173,24 @@ impl Refusal {
             Refusal::QueueFull { .. } => Some("queue_full"),
             Refusal::QueueBytesFull { .. } => Some("queue_bytes_full"),
             Refusal::OverShare { .. } => Some("over_share"),
+            Refusal::OverRate { .. } => Some("over_rate"),
+            Refusal::OverConcurrency { .. } => Some("over_concurrency"),
             Refusal::TooLate { .. } => Some("too_late"),
         }
     }
 }
 
 /// What can be said of a tenant's SLO once its plan was measured. Its text is for whoever deploys the tenant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Verdict {
     /// What one item takes alone on an idle device, by the high percentile that costs are learnt with.
     pub alone: Duration,
+    /// That percentile.
+    pub alone_percentile: f64,
     /// What was agreed.
     pub slo: Duration,
+    /// Of how many requests, in percent.
+    pub percentile: f64,
     /// What is kept free before a due.
     pub margin: Duration,
 }
@@ -163,17 +204,17 @@ impl Verdict {
 
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Verdict { alone, slo, .. } = self;
+        let Verdict { alone, alone_percentile: p, slo, percentile, .. } = self;
         if self.can_be_met() {
             write!(
                 f,
-                "alone {alone:?}: meets {slo:?} while at most {:?} is ahead of it",
+                "alone p{p} {alone:?}: meets {slo:?} for {percentile} % while at most {:?} is ahead of it",
                 *slo - *alone - self.margin
             )
         } else {
             write!(
                 f,
-                "alone {alone:?}: cannot meet {slo:?}; allow more time, or choose a smaller model or another precision"
+                "alone p{p} {alone:?}: cannot meet {slo:?} for {percentile} %; allow more time, or choose a smaller model or another precision"
             )
         }
     }

@@ -354,9 +354,10 @@ impl Scheduler {
     /// Whether a tenant's answers can be in time at all: what one item of a plan takes alone on an idle device, by the measured high percentile, against
     /// its SLO. `None` where the tenant has no SLO or nothing of the plan was measured.
     pub fn verdict(&self, tenant: TenantId, plan: &PlanKey) -> Option<Verdict> {
-        let slo = self.tenants.get(&tenant)?.slo?;
-        let alone = self.plans.alone(plan)?;
-        Some(Verdict { alone, slo, margin: self.config.margin })
+        let Terms { slo, percentile, .. } = *self.tenants.get(&tenant)?;
+        let (slo, alone) = (slo?, self.plans.alone(plan)?);
+        let alone_percentile = 100.0 * self.config.cost.percentile;
+        Some(Verdict { alone, alone_percentile, slo, percentile, margin: self.config.margin })
     }
 
     /// What a launch of this size would take on an idle device, measured or guessed. `None` for plans that were never announced.

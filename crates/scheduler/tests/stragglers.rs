@@ -44,7 +44,7 @@ impl Load {
         let mut simulation = Simulation::new(Config::new(Policy::SpaceTime, partitions), Affine);
         for tenant in 0..TENANTS {
             let owner = OwnerId(tenant);
-            simulation.tenant(TenantId(tenant), Terms { owner, share: 1.0, slo });
+            simulation.tenant(TenantId(tenant), Terms { slo, ..Terms::best_effort(owner) });
         }
         Load { simulation, now: Moment::START, random: seed | 1, asked: Vec::new(), told: Vec::new() }
     }

@@ -78,6 +78,7 @@ impl Backstage {
             queue_bytes: settings.queue_bytes,
             max_wait: settings.max_wait,
             stragglers: StragglerSettings { bound: settings.straggler_bound, ..StragglerSettings::default() },
+            margin: settings.slo_margin,
             ahead: shares
                 .iter()
                 .filter_map(|share| NonZeroU32::new(share.ahead))
@@ -121,7 +122,7 @@ impl Backstage {
         let name = tenant.to_string();
         let queue = self.means.metrics.tenant_loaded(&name);
         let who = Arc::new(Who { tenant: name.clone(), version: 1, owner: name });
-        let home = Home { slot: slot.clone(), queue, who };
+        let home = Home::new(slot.clone(), queue, who);
         let terms = Terms { slo, ..Terms::best_effort(OwnerId(number)) };
         self.means.engine.tenant_added(tenant, terms, home);
         Ok((tenant, class, slot))

@@ -10,10 +10,12 @@
 //! entry that makes no sense is a problem of that tenant alone.
 
 use crate::placement::Replicas;
+use crate::quotas::{Limit, Said, Speed};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -81,12 +83,24 @@ pub struct TenantFile {
     pub replicas: Option<Replicas>,
     /// Who pays; the tenant's own name when left out.
     pub owner: Option<String>,
+    /// What its owner may send a second, all its tenants together: a number, `"500 items"` or `"off"`. The least of what the owner's tenants say counts; the
+    /// setting of that name where none says anything.
+    pub owner_rate: Option<Limit<Speed>>,
+    /// How much of that may come at one moment, in the same way; what a second brings when left out.
+    pub owner_burst: Option<NonZeroU32>,
+    /// How many requests its owner may have in the server at once, a number or `"off"`, in the same way.
+    pub owner_concurrency: Option<Limit<NonZeroU32>>,
 }
 
 impl TenantFile {
     /// The SLO as a length of time.
     pub fn slo(&self) -> Option<Duration> {
         self.slo_ms.map(|ms| Duration::from_secs_f64(ms / 1e3))
+    }
+
+    /// What it says of its owner's quota.
+    pub fn quota(&self) -> Said {
+        Said { rate: self.owner_rate, burst: self.owner_burst, concurrency: self.owner_concurrency }
     }
 
     /// From the text of a `tenant.toml`. Errors say which key is wrong, and what it takes.

@@ -232,6 +232,12 @@ impl ClassEntry {
         self.workshop.runtime.block_on(self.planned(bound)).map(drop)
     }
 
+    /// The plan of every request, where the class has but one and it was made.
+    pub fn only_plan(&self) -> Option<PlanKey> {
+        let bound = self.class.bind_without_free_dims()?;
+        self.planned_before(&bound).map(|planned| planned.key.clone())
+    }
+
     /// The plan, if it was made and is kept: for those who only want to know what it costs.
     pub fn planned_before(&self, bound: &Bound) -> Option<Arc<Planned>> {
         let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,7 +27,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PlanKey, Policy, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch};
-use tessera_scheduler::{Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size, Standing};
+use tessera_scheduler::{
+    Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size, Standing,
+};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -103,7 +105,7 @@ struct Engine {
     started: Instant,
     policy: Policy,
     scheduler: Scheduler,
-    tenants: IdMap<TenantId, Home>,
+    tenants: IdMap<TenantId, Guest>,
     plans: BTreeMap<PlanKey, LoadedPlan>,
     /// Let in, not launched.
     waiting: IdMap<RequestId, Waiting>,
@@ -116,6 +118,15 @@ struct Engine {
 /// How often the metrics hear how wrong predictions were: sorting the last errors is not for every launch.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// A tenant, and what was last said of it.
+struct Guest {
+    home: Home,
+    /// How many deadlines were kept.
+    attained: Attainment,
+    /// When its SLO was last judged, and whether it could be met.
+    judged: Option<(Moment, bool)>,
+}
+
 struct LoadedPlan {
     programs: Programs,
     pace: Arc<Pace>,
@@ -125,6 +136,7 @@ struct LoadedPlan {
 }
 
 struct Waiting {
+    tenant: TenantId,
     plan: PlanKey,
     items: NonZeroU32,
     inputs: Vec<Bytes>,
@@ -137,6 +149,8 @@ struct InFlight {
     /// Of all lanes together.
     items: u32,
     submitted: Instant,
+    /// Per lane.
+    tenants: Vec<TenantId>,
     /// Per lane, per request, as launched.
     replies: Vec<Vec<(RequestId, oneshot::Sender<Answer>)>>,
 }
@@ -170,7 +184,9 @@ impl Engine {
         }
         let now = self.now();
         for request in self.scheduler.expire(now) {
+            let tenant = self.waiting.get(&request).map(|waiting| waiting.tenant);
             self.refuse(request, NotAnswered::Expired);
+            tenant.into_iter().for_each(|tenant| self.account(tenant));
         }
         let until = loop {
             match self.scheduler.decide(self.now()) {
@@ -189,16 +205,12 @@ impl Engine {
         let now = self.now();
         let (events, lost) = self.scheduler.take_events(now);
         for event in events {
-            let home = event.what.tenant().and_then(|tenant| self.tenants.get(&tenant));
-            let who = home.map(|home| home.who.clone());
-            self.events.tell_of(now.since(event.at), News::decided(&self.name, &event.what, who));
+            let guest = event.what.tenant().and_then(|tenant| self.tenants.get(&tenant));
+            let who = guest.map(|guest| guest.home.who.clone());
+            self.events.tell_of(now.since(event.at), News::decided(Some(&self.name), &event.what, who));
         }
         if lost > 0 {
-            self.tell(
-                "untold",
-                format!("{lost} events more, too many to tell each"),
-                json!({ "events": lost }),
-            );
+            self.events.tell(News::untold(Some(&self.name), lost));
         }
     }
 
@@ -221,8 +233,13 @@ impl Engine {
                 }
             }
             Command::TenantAdded { tenant, terms, home } => {
-                self.tenants.insert(tenant, home);
+                let plan = home.plan.clone();
+                let guest = Guest { home, attained: Attainment::default(), judged: None };
+                self.tenants.insert(tenant, guest);
                 self.scheduler.tenant_added(now, tenant, terms);
+                if let Some(plan) = plan {
+                    self.judge(now, tenant, &plan);
+                }
             }
             Command::TenantRemoved(tenant) => {
                 // While its name is known.
@@ -275,10 +292,13 @@ impl Engine {
         match self.scheduler.offer(now, &offer) {
             Ok(_) => {
                 loaded.users += 1;
-                let queued = self.tenants.get(&tenant).map(|home| home.queue.enter());
-                self.waiting.insert(request, Waiting { plan, items, inputs, reply, _queued: queued });
+                let queued = self.tenants.get(&tenant).map(|guest| guest.home.queue.enter());
+                self.waiting.insert(request, Waiting { tenant, plan, items, inputs, reply, _queued: queued });
             }
-            Err(refusal) => answer(reply, Err(refusal.into())),
+            Err(refusal) => {
+                self.account(tenant);
+                answer(reply, Err(refusal.into()));
+            }
         }
     }
 
@@ -297,8 +317,9 @@ impl Engine {
                 requests.push(LaneRequest { items: waiting.items.get(), inputs: waiting.inputs });
                 lane_replies.push((*request, waiting.reply));
             }
-            let home = self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant");
-            device_lanes.push(Lane { slot: home.slot.clone(), requests });
+            let guest = self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant");
+            guest.home.standing.launched();
+            device_lanes.push(Lane { slot: guest.home.slot.clone(), requests });
             replies.push(lane_replies);
         }
         let items = lanes.iter().map(|lane| lane.items).sum();
@@ -316,7 +337,9 @@ impl Engine {
             Ok(()) => {
                 loaded.users += 1;
                 self.metrics.launched(&self.name, self.policy, lanes.len() as u32, items);
-                self.in_flight.insert(id, InFlight { plan, items, submitted: Instant::now(), replies });
+                let tenants = lanes.iter().map(|lane| lane.tenant).collect();
+                let submitted = Instant::now();
+                self.in_flight.insert(id, InFlight { plan, items, submitted, tenants, replies });
             }
             Err(why) => {
                 tracing::error!(launch = %id, %plan, why, "a launch was refused by the device");
@@ -344,6 +367,11 @@ impl Engine {
             loaded.pace.measured(finished.took, launch.items);
             self.tell_pace(&launch.plan, &loaded.pace);
         }
+        let now = self.now();
+        for &tenant in &launch.tenants {
+            self.account(tenant);
+            self.judge(now, tenant, &launch.plan);
+        }
         self.metrics.launch_finished(finished.took);
         self.report();
         let answers =
@@ -360,6 +388,34 @@ impl Engine {
         }
     }
 
+    /// Says how many deadlines of a tenant were kept, if that changed.
+    fn account(&mut self, tenant: TenantId) {
+        let Some(guest) = self.tenants.get_mut(&tenant) else { return };
+        let attained = self.scheduler.attainment(tenant);
+        if attained != guest.attained {
+            let before = std::mem::replace(&mut guest.attained, attained);
+            self.metrics.deadlines(&guest.home.who.tenant, &before, &attained);
+            guest.home.standing.attained(attained);
+        }
+    }
+
+    /// Says whether a tenant's SLO can be met, as soon as that is known and then once in a while; a change is news.
+    fn judge(&mut self, now: Moment, tenant: TenantId, plan: &PlanKey) {
+        let Some(guest) = self.tenants.get_mut(&tenant) else { return };
+        if guest.judged.is_some_and(|(last, _)| now.since(last) < REPORT_EVERY) {
+            return;
+        }
+        let Some(verdict) = self.scheduler.verdict(tenant, plan) else { return };
+        let (can, before) = (verdict.can_be_met(), guest.judged.map(|(_, can)| can));
+        guest.judged = Some((now, can));
+        guest.home.standing.judged(verdict);
+        if before != Some(can) {
+            self.metrics.can_be_met(&guest.home.who.tenant, can);
+            let (device, who) = (Some(self.name.clone()), Some(guest.home.who.clone()));
+            self.events.tell(News::judged(device, who, &verdict));
+        }
+    }
+
     fn report(&mut self) {
         let now = self.now();
         if self.reported.is_none_or(|last| now.since(last) >= REPORT_EVERY) {
@@ -368,9 +424,9 @@ impl Engine {
             if error.launches > 0 {
                 self.metrics.prediction_error(&self.name, error.median, error.p99);
             }
-            for (tenant, home) in &self.tenants {
+            for (tenant, guest) in &self.tenants {
                 let pace = self.scheduler.pace(*tenant);
-                home.queue.pace(pace.ratio, pace.standing == Standing::Apart);
+                guest.home.queue.pace(pace.ratio, pace.standing == Standing::Apart);
             }
         }
     }

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-use tessera_scheduler::Happened;
+use tessera_scheduler::{Happened, Verdict};
 use tokio::sync::Notify;
 use tracing::Level;
 
@@ -54,10 +54,23 @@ pub struct News {
 }
 
 impl News {
-    /// What a device's scheduler decided.
-    pub fn decided(device: &str, what: &Happened, who: Option<Arc<Who>>) -> News {
+    /// What a device's scheduler decided, or, for all of them, the quotas.
+    pub fn decided(device: Option<&str>, what: &Happened, who: Option<Arc<Who>>) -> News {
         let (kind, text, numbers) = (what.kind(), what.to_string(), words::numbers(what));
-        News { kind, device: Some(device.to_owned()), who, text, numbers }
+        News { kind, device: device.map(str::to_owned), who, text, numbers }
+    }
+
+    /// So many refusals and expiries were not told one by one.
+    pub fn untold(device: Option<&str>, events: u64) -> News {
+        let text = format!("{events} more events of tenants that were refused, too many to tell each");
+        let numbers = Map::from_iter([("events".to_owned(), json!(events))]);
+        News { kind: "untold", device: device.map(str::to_owned), who: None, text, numbers }
+    }
+
+    /// Whether a tenant's SLO can be met, which has just become known or has just changed.
+    pub fn judged(device: Option<String>, who: Option<Arc<Who>>, verdict: &Verdict) -> News {
+        let kind = if verdict.can_be_met() { "can_meet" } else { "cannot_meet" };
+        News { kind, device, who, text: verdict.to_string(), numbers: words::of_verdict(verdict) }
     }
 
     fn level(&self) -> Level {

@@ -31,6 +31,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Where requests are answered.
     fn devices(&self) -> Vec<DeviceStatus>;
 
+    /// What became of a version's requests, in Triton's words and ours; of all versions that answer where none is named.
+    /// Errors as `model` does.
+    fn statistics(&self, name: &str, version: Option<u64>) -> Result<Vec<serde_json::Value>, Rejection>;
+
     /// Every version of every tenant that the repository has, by name and version.
     fn index(&self) -> Vec<Listed>;
 

@@ -6,6 +6,7 @@
 //! | GET /v2/health/live, /v2/health/ready | `{"live":…}`, `{"live":…,"ready":…}`; 503 when not |
 //! | GET /v2/models/M\[/versions/V\] | inputs and outputs |
 //! | GET /v2/models/M\[/versions/V\]/ready | `{"name":M,"ready":true}`; 503 when not, 404 for a stranger |
+//! | GET /v2/models/M\[/versions/V\]/stats | what became of its requests, and whether its SLO is kept and can be; see [`crate::standing`] |
 //! | POST /v2/repository/index | every version, its state and why it is unavailable; `{"ready":true}` lists what answers |
 //! | GET /v2/events?after=SEQ&limit=N&wait=S | what happened, see [`crate::events`]; all three may be left out |
 //! | POST /v2/models/M\[/versions/V\]/infer | see [`crate::protocol`] |
@@ -55,9 +56,11 @@ fn others<B: Backend>(front: Arc<Front<B>>) -> Router {
         .route("/v2/repository/index", post(index::<B>))
         .route("/v2/events", get(events::<B>))
         .route("/v2/models/{model}", get(model::<B>))
+        .route("/v2/models/{model}/stats", get(statistics::<B>))
         .route("/v2/models/{model}/ready", get(model_ready::<B>))
         .route("/v2/models/{model}/infer", post(infer_by_route::<B>))
         .route("/v2/models/{model}/versions/{version}", get(model::<B>))
+        .route("/v2/models/{model}/versions/{version}/stats", get(statistics::<B>))
         .route("/v2/models/{model}/versions/{version}/ready", get(model_ready::<B>))
         .route("/v2/models/{model}/versions/{version}/infer", post(infer_by_route::<B>))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found") })
@@ -80,7 +83,7 @@ async fn server<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
     ok(&json!({
         "name": "tessera",
         "version": env!("CARGO_PKG_VERSION"),
-        "extensions": ["binary_tensor_data", "schedule_policy"],
+        "extensions": ["binary_tensor_data", "schedule_policy", "statistics"],
         "devices": front.backend.devices(),
     }))
 }
@@ -180,6 +183,13 @@ fn metadata(info: &ModelInfo) -> serde_json::Value {
         "outputs": tensors(&info.outputs),
         "devices": placements.collect::<Vec<_>>(),
     })
+}
+
+async fn statistics<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
+    match named(path).and_then(|(model, version)| front.backend.statistics(&model, version)) {
+        Ok(statistics) => ok(&json!({ "model_stats": statistics })),
+        Err(why) => refusal(&why),
+    }
 }
 
 async fn model_ready<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {

@@ -24,6 +24,7 @@ mod mailbox;
 pub mod metrics;
 pub mod placement;
 pub mod protocol;
+pub mod quotas;
 pub mod registry;
 pub mod routing;
 pub mod serve;
@@ -31,6 +32,7 @@ pub mod server;
 pub mod service;
 pub mod settings;
 pub mod spare;
+pub mod standing;
 pub mod wire;
 
 pub use events::Events;

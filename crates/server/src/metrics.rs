@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 use tessera_core::{Bytes, Policy};
+use tessera_scheduler::Attainment;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ByTenant {
@@ -119,6 +120,8 @@ pub struct Metrics {
     prediction_error: Family<ByQuantile, Gauge<f64, AtomicU64>>,
     connections: Gauge,
     events: Family<ByKind, Counter>,
+    deadlines: Family<ByOutcome, Counter>,
+    can_be_met: Family<ByTenant, Gauge>,
 }
 
 impl fmt::Debug for Metrics {
@@ -158,6 +161,8 @@ impl Default for Metrics {
             prediction_error: Family::default(),
             connections: Gauge::default(),
             events: Family::default(),
+            deadlines: Family::default(),
+            can_be_met: Family::default(),
         };
         metrics.register();
         metrics
@@ -208,6 +213,16 @@ impl Metrics {
             "Error of predicted launch times, |measured / predicted - 1|, of recent launches",
             self.prediction_error.clone(),
         );
+        r.register(
+            "deadlines",
+            "Requests with deadlines by tenant and what became of them",
+            self.deadlines.clone(),
+        );
+        r.register(
+            "slo_can_be_met",
+            "Whether a request that meets nobody is answered within its tenant's SLO (1) or not (0), as last judged by any device",
+            self.can_be_met.clone(),
+        );
         r.register("events", "Events by kind, as listed by /v2/events", self.events.clone());
         r.register("http_connections", "Open connections of clients", self.connections.clone());
     }
@@ -245,6 +260,10 @@ impl Metrics {
             self.queued.remove(&by_tenant);
             self.lane_ratio.remove(&by_tenant);
             self.apart.remove(&by_tenant);
+            self.can_be_met.remove(&by_tenant);
+            for outcome in DEADLINES {
+                self.deadlines.remove(&ByOutcome { tenant: tenant.into(), outcome });
+            }
             for outcome in Rejection::OUTCOMES.into_iter().chain(["answered", HUNG_UP]) {
                 self.requests.remove(&ByOutcome { tenant: tenant.into(), outcome });
             }
@@ -276,6 +295,28 @@ impl Metrics {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         let known = if tenants.contains_key(tenant) { tenant } else { "" };
         self.requests.get_or_create(&ByOutcome { tenant: known.into(), outcome }).inc();
+    }
+
+    /// So many of a tenant's deadlines were kept, and before so many.
+    pub fn deadlines(&self, tenant: &str, before: &Attainment, now: &Attainment) {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        if !tenants.contains_key(tenant) {
+            return;
+        }
+        let counts = |of: &Attainment| [of.in_time, of.late, of.expired, of.refused];
+        let more =
+            counts(now).into_iter().zip(counts(before)).map(|(now, before)| now.saturating_sub(before));
+        for (outcome, more) in DEADLINES.into_iter().zip(more).filter(|(_, more)| *more > 0) {
+            self.deadlines.get_or_create(&ByOutcome { tenant: tenant.into(), outcome }).inc_by(more);
+        }
+    }
+
+    /// Whether a tenant's SLO can be met at all.
+    pub fn can_be_met(&self, tenant: &str, can: bool) {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        if tenants.contains_key(tenant) {
+            self.can_be_met.get_or_create(&ByTenant { tenant: tenant.into() }).set(i64::from(can));
+        }
     }
 
     /// A launch was submitted to a device with so many lanes and items in all.
@@ -336,6 +377,9 @@ impl Metrics {
         page
     }
 }
+
+/// What can become of a request with a deadline.
+const DEADLINES: [&str; 4] = ["in_time", "late", "expired", "refused"];
 
 const HUNG_UP: &str = "hung_up";
 

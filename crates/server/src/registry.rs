@@ -20,6 +20,9 @@ use crate::frontend::{Listed, ModelInfo, Placement};
 use crate::loader::{self, LoadError, Loaded};
 use crate::metrics::Metrics;
 use crate::placement::Replicas;
+use crate::quotas::{Door, Stake};
+use crate::settings::Settings;
+use crate::standing::{Standing, Tally};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -51,8 +54,14 @@ pub struct Served {
     replicas: Replicas,
     /// Its names, for events.
     pub who: Arc<Who>,
+    /// Its part in its owner's quota.
+    pub stake: Arc<Stake>,
     /// What its answers are due in, unless a request says otherwise.
     pub slo: Option<Duration>,
+    /// For how many of them, in percent.
+    pub percentile: f64,
+    /// What became of its requests.
+    pub tally: Arc<Tally>,
     /// The model, for tenants that bring weights only; holds no weights.
     model: Arc<Model>,
 }
@@ -66,18 +75,28 @@ pub struct Residence {
     pub engine: EngineHandle,
     /// The plans of its architecture there.
     pub class: Arc<ClassEntry>,
+    /// How it fares there.
+    pub standing: Arc<Standing>,
     /// The device that was to have it, where another one has no kernel for its class.
     instead: Option<NoKernel>,
     _place: Place,
 }
 
+impl Residence {
+    /// Where it is: an index into [`Fleet::stations`].
+    pub fn station(&self) -> usize {
+        self.station
+    }
+}
+
 impl Served {
     /// The same, on fewer devices.
     fn on(&self, residences: Vec<Arc<Residence>>) -> Served {
-        let Served { tenant, slo, replicas, .. } = *self;
+        let Served { tenant, slo, percentile, replicas, .. } = *self;
+        let tally = self.tally.clone();
         let (info, class, model) = (self.info.clone(), self.class.clone(), self.model.clone());
-        let who = self.who.clone();
-        Served { tenant, info, class, residences, replicas, who, slo, model }
+        let (who, stake) = (self.who.clone(), self.stake.clone());
+        Served { tenant, info, class, residences, replicas, who, stake, slo, percentile, tally, model }
     }
 
     /// Has every device forget it; what waits is told so.
@@ -148,6 +167,7 @@ pub struct Registry {
     settled: std::sync::atomic::AtomicBool,
     tenants_ever: AtomicU64,
     owners: Mutex<HashMap<String, OwnerId>>,
+    door: Arc<Door>,
 }
 
 /// Keeps the manager going; dropping it, or [`Watch::stop`], ends it.
@@ -194,8 +214,10 @@ struct Job {
 }
 
 impl Registry {
-    /// A registry of nobody yet.
-    pub fn new(folder: PathBuf, fleet: Arc<Fleet>, replicas: Replicas) -> Arc<Registry> {
+    /// A registry of nobody yet, of the folder, replicas and quotas that the settings name.
+    pub fn new(settings: &Settings, fleet: Arc<Fleet>) -> Arc<Registry> {
+        let (folder, replicas) = (settings.model_repository.clone(), settings.replicas);
+        let door = Door::new(settings.quota(), fleet.events().clone());
         Arc::new(Registry {
             table: RwLock::default(),
             fleet,
@@ -204,6 +226,7 @@ impl Registry {
             settled: false.into(),
             tenants_ever: AtomicU64::new(0),
             owners: Mutex::default(),
+            door,
         })
     }
 
@@ -231,6 +254,11 @@ impl Registry {
             Manager::new(registry, jobs, inbox, poll).run();
         })?;
         Ok(Watch { events, manager: Some(manager) })
+    }
+
+    /// The quotas.
+    pub fn door(&self) -> &Door {
+        &self.door
     }
 
     /// The devices.
@@ -380,7 +408,9 @@ impl Registry {
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         let next = OwnerId(owners.len() as u64);
         let owner = *owners.entry(owner.to_owned()).or_insert(next);
-        Terms { owner, share: file.share.unwrap_or(1.0), slo: file.slo() }
+        let agreed = Terms::best_effort(owner);
+        let percentile = file.slo_percentile.unwrap_or(agreed.percentile);
+        Terms { share: file.share.unwrap_or(agreed.share), slo: file.slo(), percentile, ..agreed }
     }
 }
 

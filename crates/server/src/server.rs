@@ -81,7 +81,7 @@ impl Server {
             engines.push(engine);
         }
         let fleet = Arc::new(Fleet::new(means, Spare::beside(&settings, events.clone())));
-        let registry = Registry::new(settings.model_repository.clone(), fleet.clone(), settings.replicas);
+        let registry = Registry::new(&settings, fleet.clone());
         let listeners = Listeners::bind(&settings).await?;
         let watch = registry.watch(settings.poll_interval, loaders(settings.loader_threads))?;
         let service = Arc::new(Service::new(registry.clone()));
@@ -111,7 +111,7 @@ impl Server {
     /// Answers until `stop` or until the last device is lost, then drains.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Ended {
         let Server { listeners, service, registry, metrics, fleet, settings, engines, watch } = self;
-        let gauges = tokio::spawn(keep_gauges(fleet.clone(), metrics.clone()));
+        let gauges = tokio::spawn(keep_gauges(registry.clone(), metrics.clone()));
         let stopping = service.clone();
         let running = fleet.clone();
         let told = async move {
@@ -166,12 +166,13 @@ fn loaders(threads: NonZeroU32) -> NonZeroUsize {
     NonZeroUsize::try_from(threads).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Figures that are read off rather than counted.
-async fn keep_gauges(fleet: Arc<Fleet>, metrics: Arc<Metrics>) {
+/// Figures that are read off rather than counted, and news that is told when nothing else happens.
+async fn keep_gauges(registry: Arc<Registry>, metrics: Arc<Metrics>) {
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     loop {
         tick.tick().await;
-        for station in fleet.open() {
+        registry.door().tell();
+        for station in registry.fleet().open() {
             let (name, memory) = (&station.name, station.means.device.memory());
             metrics.device_up(name, station.runs());
             metrics.device_memory(name, "weights", memory.weights);

@@ -13,8 +13,10 @@ use crate::events::Events;
 use crate::frontend::{
     Backend, DeviceStatus, InferRequest, InferResponse, Listed, ModelInfo, TensorIn, TensorOut,
 };
+use crate::quotas::Pass;
 use crate::registry::{Found, Registry, Residence, Served};
 use crate::routing::{self, Charge};
+use crate::standing::{self, Agreed};
 use crate::wire::Rejection;
 use bytes::{Bytes, BytesMut};
 use std::num::NonZeroU32;
@@ -70,7 +72,8 @@ impl Service {
         served: &Served,
         request: &InferRequest,
         arrived: Instant,
-    ) -> Result<InferResponse, Miss> {
+        pass: &mut Option<Pass>,
+    ) -> Result<(InferResponse, u64), Miss> {
         let wanted = wanted(served, request)?;
         let inputs = in_order(served, &request.inputs)?;
         let shapes: Vec<&[u64]> = inputs.iter().map(|input| input.shape.as_slice()).collect();
@@ -80,6 +83,10 @@ impl Service {
                     &served.info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(),
                 ))
             })?;
+        if pass.is_none() {
+            let items = u32::try_from(bound.items).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+            *pass = Some(served.stake.enter(items).map_err(|refusal| over_quota(served, &refusal))?);
+        }
         let allowed = request.timeout.or(served.slo).unwrap_or_default();
         let mut missed: Option<Miss> = None;
         let mut answered = None;
@@ -128,7 +135,9 @@ impl Service {
             None => (0..served.info.outputs.len()).map(output).collect(),
             Some(wanted) => wanted.into_iter().map(output).collect(),
         };
-        Ok(InferResponse { model: served.info.name.clone(), version: served.info.version, outputs })
+        let response =
+            InferResponse { model: served.info.name.clone(), version: served.info.version, outputs };
+        Ok((response, bound.items))
     }
 
     /// Offers a request in parts that fit a launch, and waits for all of them.
@@ -311,6 +320,28 @@ impl Backend for Service {
         self.registry.fleet().status()
     }
 
+    fn statistics(&self, name: &str, version: Option<u64>) -> Result<Vec<serde_json::Value>, Rejection> {
+        let versions = match version {
+            Some(version) => vec![self.find(name, Some(version))?],
+            None => {
+                // For its error, where there is none.
+                self.find(name, None)?;
+                let versions = self.registry.ready_versions(name);
+                versions.into_iter().filter_map(|version| self.find(name, Some(version)).ok()).collect()
+            }
+        };
+        let fleet = self.registry.fleet();
+        let shown = |served: Arc<Served>| {
+            let residences = served.residences.iter();
+            let standings: Vec<_> = residences
+                .map(|residence| (fleet.station(residence.station()).name.as_str(), &*residence.standing))
+                .collect();
+            let agreed = Agreed { slo: served.slo, percentile: served.percentile };
+            standing::statistics((name, served.info.version), &served.tally, agreed, &standings)
+        };
+        Ok(versions.into_iter().map(shown).collect())
+    }
+
     fn index(&self) -> Vec<Listed> {
         self.registry.index()
     }
@@ -322,9 +353,14 @@ impl Backend for Service {
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Rejection> {
         let arrived = Instant::now();
         let mut served = self.find(&request.model, request.version)?;
+        // Held until the answer is there, or its caller is gone; a request that is tried again has been let in before.
+        let mut pass = None;
         loop {
-            let Miss { rejection, next } = match self.run(&served, &request, arrived).await {
-                Ok(response) => return Ok(response),
+            let Miss { rejection, next } = match self.run(&served, &request, arrived, &mut pass).await {
+                Ok((response, items)) => {
+                    served.tally.answered(items, arrived.elapsed());
+                    return Ok(response);
+                }
                 Err(miss) => miss,
             };
             let again = match next {
@@ -336,7 +372,11 @@ impl Backend for Service {
                 }
                 Next::Moved => self.moved(&request, &served, arrived).await,
             };
-            served = again.ok_or(rejection)?;
+            let Some(again) = again else {
+                served.tally.failed(arrived.elapsed());
+                return Err(rejection);
+            };
+            served = again;
         }
     }
 }
@@ -461,6 +501,16 @@ fn no_plan(model: &str, error: &NoPlan) -> Rejection {
     }
 }
 
+/// What the caller hears when its owner's quota is used up.
+fn over_quota(served: &Served, refusal: &Refusal) -> Rejection {
+    let retry_after = match refusal {
+        Refusal::OverRate { retry, .. } => *retry,
+        _ => Some(Duration::from_secs(1)),
+    };
+    let (model, owner) = (served.who.tenant.clone(), served.who.owner.clone());
+    Rejection::OverQuota { model, owner, why: refusal.to_string(), retry_after }
+}
+
 /// What the caller hears of the engine's reasons.
 fn rejection(model: &str, allowed: Duration, why: NotAnswered) -> Rejection {
     let soon = Duration::from_secs(1);
@@ -481,7 +531,13 @@ fn rejection(model: &str, allowed: Duration, why: NotAnswered) -> Rejection {
         NotAnswered::Refused(Refusal::UnknownTenant(_)) | NotAnswered::Unloaded => {
             Rejection::Cancelled(format!("'{model}' was unloaded while the request waited"))
         }
-        NotAnswered::Refused(refusal @ (Refusal::KnownRequest(_) | Refusal::TooManyItems { .. })) => {
+        NotAnswered::Refused(
+            refusal @ (Refusal::KnownRequest(_)
+            | Refusal::TooManyItems { .. }
+            // Quotas are counted before, for all devices.
+            | Refusal::OverRate { .. }
+            | Refusal::OverConcurrency { .. }),
+        ) => {
             Rejection::Internal(refusal.to_string())
         }
         NotAnswered::Expired => Rejection::Expired { model, allowed },

@@ -74,6 +74,18 @@ pub enum Rejection {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// Its owner's quota is used up.
+    #[error("model '{model}' of '{owner}': {why}")]
+    OverQuota {
+        /// The tenant.
+        model: String,
+        /// Who pays for it.
+        owner: String,
+        /// Which quota, what is used of it, and the way out.
+        why: String,
+        /// When it is worth trying again; `None` is never.
+        retry_after: Option<Duration>,
+    },
     /// Predicted too late on arrival, and refused before any work.
     #[error(
         "model '{model}' would answer in about {predicted:?}, later than the {allowed:?} allowed; \
@@ -145,7 +157,7 @@ pub struct Wire {
 
 impl Rejection {
     /// Every outcome that the table can name.
-    pub const OUTCOMES: [&'static str; 12] = [
+    pub const OUTCOMES: [&'static str; 13] = [
         "not_found",
         "not_ready",
         "invalid",
@@ -153,6 +165,7 @@ impl Rejection {
         "unsupported",
         "queue_full",
         "overloaded",
+        "over_quota",
         "too_late",
         "expired",
         "cancelled",
@@ -177,6 +190,9 @@ impl Rejection {
             }
             Rejection::Overloaded { retry_after, .. } => {
                 (429, GrpcCode::ResourceExhausted, "overloaded", Some(*retry_after))
+            }
+            Rejection::OverQuota { retry_after, .. } => {
+                (429, GrpcCode::ResourceExhausted, "over_quota", *retry_after)
             }
             Rejection::TooLate { retry_after, .. } => {
                 (504, GrpcCode::DeadlineExceeded, "too_late", Some(*retry_after))
@@ -208,6 +224,7 @@ mod tests {
             Rejection::Unsupported(text()),
             Rejection::QueueFull { queue: text(), queued: 1, limit: 1, retry_after: time },
             Rejection::Overloaded { model: model(), why: text(), retry_after: time },
+            Rejection::OverQuota { model: model(), owner: text(), why: text(), retry_after: None },
             Rejection::TooLate { model: model(), predicted: time, allowed: time, retry_after: time },
             Rejection::Expired { model: model(), allowed: time },
             Rejection::Cancelled(text()),

@@ -4,6 +4,7 @@ use crate::events::Who;
 use crate::mailbox::Mailbox;
 use crate::metrics::QueueGauge;
 use crate::routing::{Backlog, Pace};
+use crate::standing::Standing;
 use bytes::Bytes;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -80,6 +81,17 @@ pub struct Home {
     pub queue: QueueGauge,
     /// Its names, for events.
     pub who: Arc<Who>,
+    /// The plan of all its requests, where there is but one: its SLO is judged by it before its first request.
+    pub plan: Option<PlanKey>,
+    /// Where it is said how it fares.
+    pub standing: Arc<Standing>,
+}
+
+impl Home {
+    /// Of a tenant of whose plans nothing is known and nothing was said.
+    pub fn new(slot: Slot, queue: QueueGauge, who: Arc<Who>) -> Home {
+        Home { slot, queue, who, plan: None, standing: Arc::default() }
+    }
 }
 
 #[derive(Debug)]

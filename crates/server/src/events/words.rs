@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use tessera_scheduler::{Happened, Refusal};
+use tessera_scheduler::{Happened, Refusal, Verdict};
 
 /// Every number that the text of an event has, and those that its text rounds. Lengths of time are in milliseconds.
 pub(super) fn numbers(what: &Happened) -> Map<String, Value> {
@@ -28,6 +28,19 @@ pub(super) fn numbers(what: &Happened) -> Map<String, Value> {
     }
 }
 
+/// What a verdict rests on.
+pub(super) fn of_verdict(verdict: &Verdict) -> Map<String, Value> {
+    let Verdict { alone, alone_percentile, slo, percentile, margin } = verdict;
+    let numbers = [
+        ("alone_ms", ms(*alone)),
+        ("alone_percentile", *alone_percentile),
+        ("slo_ms", ms(*slo)),
+        ("slo_percentile", *percentile),
+        ("margin_ms", ms(*margin)),
+    ];
+    numbers.into_iter().map(|(name, number)| (name.to_owned(), json!(number))).collect()
+}
+
 fn of_refusal(refusal: &Refusal) -> Value {
     match refusal {
         Refusal::UnknownTenant(_) | Refusal::KnownRequest(_) => json!({}),
@@ -39,6 +52,13 @@ fn of_refusal(refusal: &Refusal) -> Value {
         Refusal::OverShare { ahead, predicted, allowed, .. } => {
             json!({ "ahead_ms": ms(*ahead), "predicted_ms": ms(*predicted), "allowed_ms": ms(*allowed) })
         }
+        Refusal::OverRate { rate, asks, retry, .. } => {
+            json!({
+                "per_s": f64::from(rate.milli_per_s.get()) / 1e3, "counted": rate.counted.name(),
+                "burst": rate.burst, "asks": asks, "retry_ms": retry.map(ms),
+            })
+        }
+        Refusal::OverConcurrency { inside, limit, .. } => json!({ "inside": inside, "limit": limit }),
         Refusal::TooLate { predicted, allowed } => {
             json!({ "predicted_ms": ms(*predicted), "allowed_ms": ms(*allowed) })
         }

@@ -291,12 +291,15 @@ impl Manager {
         let tenant = TenantId(registry.tenants_ever.fetch_add(1, Ordering::Relaxed));
         let queue = registry.fleet.metrics().tenant_loaded(&job.name);
         let who = registry.who(job);
+        let terms = registry.terms(&job.name, &job.terms);
+        let stake = registry.door.stake(terms.owner, tenant, job.terms.quota(), who.clone());
         let residences =
             loaded.settled.into_iter().map(|Settled { station, class, slot, place, instead }| {
                 let engine = registry.fleet.station(station).means.engine.clone();
-                let home = Home { slot, queue: queue.clone(), who: who.clone() };
-                engine.tenant_added(tenant, registry.terms(&job.name, &job.terms), home);
-                Arc::new(Residence { station, engine, class, instead, _place: place })
+                let home = Home { plan: class.only_plan(), ..Home::new(slot, queue.clone(), who.clone()) };
+                let standing = home.standing.clone();
+                engine.tenant_added(tenant, terms, home);
+                Arc::new(Residence { station, engine, class, instead, standing, _place: place })
             });
         let residences = residences.collect();
         let info = Arc::new(loader::info(&job.name, job.version, &loaded.model));
@@ -306,8 +309,11 @@ impl Manager {
             class: loaded.model.class.clone(),
             residences,
             who,
+            stake,
             replicas: registry.replicas_of(&job.terms),
-            slo: job.terms.slo(),
+            slo: terms.slo,
+            percentile: terms.percentile,
+            tally: Arc::default(),
             model: Arc::new(loaded.model),
         });
         let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! From words to values. Each reader's error says what is allowed; the caller adds key, value and source.
 
 use crate::placement::Replicas;
+use crate::quotas::Limit;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -115,6 +116,14 @@ pub(super) fn count_or_auto(words: &[String]) -> Read<Option<NonZeroU32>> {
 }
 
 pub(super) fn replicas(words: &[String]) -> Read<Replicas> {
+    one(words)?.parse()
+}
+
+/// A quota: a number, or off.
+pub(super) fn limit<T>(words: &[String]) -> Read<Limit<T>>
+where
+    Limit<T>: FromStr<Err = String>,
+{
     one(words)?.parse()
 }
 

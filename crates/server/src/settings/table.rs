@@ -3,6 +3,7 @@
 use super::read::{self, DeviceWord, LogFormat};
 use super::source::{Given, SettingsError};
 use crate::placement::Replicas;
+use crate::quotas::{Limit, Said, Speed};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -116,6 +117,14 @@ settings! {
         "Most requests one tenant may have waiting; more are refused with 429.";
     queue_bytes: Bytes = "queue_bytes", "BYTES", read::bytes, "256MiB", false,
         "Most bytes of one tenant's waiting requests; more are refused with 429.";
+    slo_margin: Duration = "slo_margin_us", "US", read::micros, "0", false,
+        "How long before an answer is due it is planned to be there: for its way back, and for what launch times do not know.";
+    owner_rate: Limit<Speed> = "owner_rate", "N[ items]|off", read::limit, "off", false,
+        "How many requests, or items, a second an owner may send whose tenant.toml files do not say, to all its tenants and devices together; more are refused with 429.";
+    owner_burst: Option<NonZeroU32> = "owner_burst", "N", read::count_or_auto, "auto", false,
+        "How many of these may come at one moment; auto is what a second brings.";
+    owner_concurrency: Limit<NonZeroU32> = "owner_concurrency", "N|off", read::limit, "off", false,
+        "How many requests an owner may have in the server at once, in the same way.";
     max_wait: Duration = "max_wait_us", "US", read::micros, "0", false,
         "Longest time a request waits on an idle device for company to share its launch with.";
     straggler_bound: f64 = "straggler_bound", "RATIO|off", read::ratio_or_off, "3", false,
@@ -135,6 +144,15 @@ settings! {
 }
 
 impl Settings {
+    /// What they say of the quotas of owners.
+    pub fn quota(&self) -> Said {
+        Said {
+            rate: Some(self.owner_rate),
+            burst: self.owner_burst,
+            concurrency: Some(self.owner_concurrency),
+        }
+    }
+
     /// The defaults, for tests and for servers inside another program.
     pub fn for_repository(folder: impl Into<PathBuf>) -> Settings {
         let folder = folder.into();

@@ -63,6 +63,11 @@ impl Backend for Fake {
         vec![tessera_server::DeviceStatus { name, description, running: true, tenants: 6 }]
     }
 
+    fn statistics(&self, name: &str, version: Option<u64>) -> Result<Vec<serde_json::Value>, Rejection> {
+        let info = self.model(name, version)?;
+        Ok(vec![serde_json::json!({ "name": info.name, "version": info.version.to_string() })])
+    }
+
     fn index(&self) -> Vec<Listed> {
         let listed = |name: &&str| {
             let (state, reason) = if *name == "loading" {

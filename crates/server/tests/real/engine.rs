@@ -50,11 +50,7 @@ impl Running {
         let queue = events.metrics().tenant_loaded("mlp-0");
         let runtime = Runtime::new().unwrap();
         let thread = inbox.start(config, device.clone(), events, runtime.handle().clone()).unwrap();
-        engine.tenant_added(
-            TENANT,
-            Terms::best_effort(OwnerId(0)),
-            Home { slot, queue, who: Arc::default() },
-        );
+        engine.tenant_added(TENANT, Terms::best_effort(OwnerId(0)), Home::new(slot, queue, Arc::default()));
         Running { engine, thread, device, plan, layout, _runtime: runtime }
     }
 

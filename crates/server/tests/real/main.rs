@@ -20,6 +20,8 @@ mod devices;
 mod engine;
 mod events;
 mod minilm;
+mod quotas;
 mod repository;
 mod requests;
+mod standing;
 mod stragglers;

@@ -187,3 +187,10 @@ pub(crate) fn binary(tenant: &str, inputs: &Tensors) -> Vec<u8> {
 pub(crate) fn infer(tenant: &str) -> String {
     format!("/v2/models/{tenant}/infer")
 }
+
+/// The request with so many microseconds to be answered in.
+pub(crate) fn limited(request: &[u8], micros: u64) -> Vec<u8> {
+    let end = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let header = format!("\r\nInference-Timeout-Us: {micros}");
+    [&request[..end], header.as_bytes(), &request[end..]].concat()
+}

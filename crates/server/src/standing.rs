@@ -1,0 +1,178 @@
+//! How tenants fare: what became of their requests, and whether what was agreed is kept.
+//!
+//! ```text
+//!   engine of each device ─ launches, deadlines, verdict ─▶ Standing ─┐
+//!   service ─ answered, failed, time from arrival to answer ─▶ Tally ─┴▶ GET /v2/models/M/stats
+//! ```
+//! One [`Standing`] for each tenant version and device, which its engine alone writes; one [`Tally`] for each version, whatever device answers.
+
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tessera_scheduler::{Attainment, Verdict};
+
+/// A tenant on one device, as its engine last said.
+#[derive(Debug, Default)]
+pub struct Standing {
+    launches: AtomicU64,
+    kept: Mutex<(Attainment, Option<Verdict>)>,
+}
+
+impl Standing {
+    /// A launch has a lane of it.
+    pub fn launched(&self) {
+        self.launches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What became of its deadlines so far.
+    pub fn attained(&self, attained: Attainment) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).0 = attained;
+    }
+
+    /// Whether its SLO can be met.
+    pub fn judged(&self, verdict: Verdict) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(verdict);
+    }
+
+    /// Lanes it had, deadlines, verdict.
+    pub fn now(&self) -> (u64, Attainment, Option<Verdict>) {
+        let (attained, verdict) = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.launches.load(Ordering::Relaxed), attained, verdict)
+    }
+}
+
+/// What became of a version's requests.
+#[derive(Debug, Default)]
+pub struct Tally {
+    answered: Count,
+    failed: Count,
+    /// Items answered.
+    items: AtomicU64,
+    /// When the last was answered, in milliseconds since 1970.
+    last_ms: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    requests: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Count {
+    fn add(&self, took: Duration) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn json(&self) -> Value {
+        json!({ "count": self.requests.load(Ordering::Relaxed), "ns": self.nanos.load(Ordering::Relaxed) })
+    }
+}
+
+impl Tally {
+    /// A request of so many items was answered, so long after it came.
+    pub fn answered(&self, items: u64, took: Duration) {
+        self.answered.add(took);
+        self.items.fetch_add(items, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// One was refused or failed.
+    pub fn failed(&self, took: Duration) {
+        self.failed.add(took);
+    }
+}
+
+/// What was agreed with a tenant.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Agreed {
+    /// Answers are due in this.
+    pub slo: Option<Duration>,
+    /// For so many of them, in percent.
+    pub percentile: f64,
+}
+
+/// A version's statistics as Triton shows them, with our own under `slo`: what was agreed, what was kept, and on each device whether it can be.
+pub fn statistics(
+    (name, version): (&str, u64),
+    tally: &Tally,
+    agreed: Agreed,
+    standings: &[(&str, &Standing)],
+) -> Value {
+    let mut lanes = 0;
+    let mut sum = Attainment::default();
+    let mut verdicts = Vec::new();
+    for (device, standing) in standings {
+        let (launches, of, verdict) = standing.now();
+        lanes += launches;
+        sum.in_time += of.in_time;
+        sum.late += of.late;
+        sum.expired += of.expired;
+        sum.refused += of.refused;
+        verdicts.extend(verdict.map(|verdict| {
+            json!({ "device": device, "can_be_met": verdict.can_be_met(), "text": verdict.to_string(),
+                    "alone_ms": verdict.alone.as_secs_f64() * 1e3 })
+        }));
+    }
+    let kept = 100.0 * sum.kept();
+    json!({
+        "name": name,
+        "version": version.to_string(),
+        "last_inference": tally.last_ms.load(Ordering::Relaxed),
+        "inference_count": tally.items.load(Ordering::Relaxed),
+        "execution_count": lanes,
+        "inference_stats": { "success": tally.answered.json(), "fail": tally.failed.json() },
+        "slo": {
+            "ms": agreed.slo.map(|slo| slo.as_secs_f64() * 1e3),
+            "percentile": agreed.percentile,
+            "kept_percent": kept,
+            "kept": sum.keeps(agreed.percentile),
+            "text": format!("{} % asked, {kept:.4} % kept", agreed.percentile),
+            "in_time": sum.in_time,
+            "late": sum.late,
+            "expired": sum.expired,
+            "refused": sum.refused,
+            "verdicts": verdicts,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_add_devices_up_and_keep_their_verdicts_apart() {
+        let (first, second, tally) = (Standing::default(), Standing::default(), Tally::default());
+        first.launched();
+        first.attained(Attainment { in_time: 98, late: 1, expired: 0, refused: 5 });
+        second.launched();
+        second.attained(Attainment { in_time: 100, late: 0, expired: 1, refused: 0 });
+        let ms = Duration::from_millis;
+        second.judged(Verdict {
+            alone: ms(31),
+            alone_percentile: 99.0,
+            slo: ms(25),
+            percentile: 99.0,
+            margin: Duration::ZERO,
+        });
+        tally.answered(4, ms(3));
+        tally.failed(ms(1));
+        let agreed = Agreed { slo: Some(ms(25)), percentile: 99.0 };
+        let devices = [("cpu:0", &first), ("cpu:1", &second)];
+        let shown = statistics(("a", 2), &tally, agreed, &devices);
+        assert_eq!((&shown["inference_count"], &shown["execution_count"]), (&json!(4), &json!(2)));
+        assert_eq!(shown["inference_stats"]["success"], json!({ "count": 1, "ns": 3_000_000 }));
+        let slo = &shown["slo"];
+        assert_eq!(
+            (&slo["kept_percent"], &slo["kept"], &slo["refused"]),
+            (&json!(99.0), &json!(true), &json!(5))
+        );
+        assert_eq!(slo["text"], "99 % asked, 99.0000 % kept");
+        assert_eq!(slo["verdicts"].as_array().unwrap().len(), 1);
+        let text = slo["verdicts"][0]["text"].as_str().unwrap();
+        assert!(text.starts_with("alone p99 31ms: cannot meet 25ms"), "{text}");
+    }
+}
