@@ -50,14 +50,6 @@ enum Place {
     PassedOver,
 }
 
-/// What became of a rider.
-enum Boarded {
-    Yes,
-    PassedOver,
-    /// It did not find a place, and whoever is behind it need not be asked.
-    NoFurther,
-}
-
 impl Filling {
     fn new(mut launch: Forming, riding: Riding, limits: Limits) -> Filling {
         launch.reserve(limits);
@@ -129,47 +121,36 @@ impl Scheduler {
     }
 
     /// Seats requests of a plan in order while the launch fits into the room and keeps the tightest deadline of those it seats.
-    fn fill(&self, mut filling: Filling, mut candidates: impl Iterator<Item = Key>) -> Forming {
-        // Once all lanes are taken nearly everybody is looked at in vain, and every look costs as much as a lane may.
-        let mut in_vain = 2 * filling.limits.max_lanes;
+    fn fill(&self, mut filling: Filling, candidates: impl Iterator<Item = Key>) -> Forming {
+        let Limits { max_lanes, max_items, .. } = filling.limits;
+        // Whoever finds no place is looked at in vain: not much more often than there are places.
+        let mut candidates = candidates.take(2 * (max_lanes as usize + max_items as usize));
         let mut keys = Vec::with_capacity(AT_ONCE);
         let mut riders: Vec<(Rider, Option<Moment>)> = Vec::with_capacity(AT_ONCE);
         while !filling.is_full() {
             keys.clear();
-            while keys.len() < AT_ONCE && in_vain > 0 {
-                match candidates.next() {
-                    Some(key) if filling.may_seat(key.tenant) => keys.push(key),
-                    Some(_) => in_vain -= 1,
-                    None => break,
-                }
-            }
+            keys.extend(candidates.by_ref().filter(|key| filling.may_seat(key.tenant)).take(AT_ONCE));
             riders.clear();
             let read = |key: &Key| self.queues.get(key.ticket).map(|waiting| (waiting.rider, waiting.due));
             riders.extend(keys.iter().filter_map(read));
-            for &(rider, due) in &riders {
-                match self.board(&mut filling, rider, due) {
-                    Boarded::Yes => {}
-                    Boarded::PassedOver => in_vain = in_vain.saturating_sub(1),
-                    Boarded::NoFurther => return filling.launch,
-                }
-            }
-            if keys.is_empty() {
+            let goes_on = |(rider, due): &(Rider, Option<Moment>)| self.board(&mut filling, *rider, *due);
+            if riders.is_empty() || !riders.iter().all(goes_on) {
                 break;
             }
         }
         filling.launch
     }
 
-    /// Seats one rider, if it finds a place. Where nothing is promised the first one always goes: whatever it leads, it leads alone if it must.
-    fn board(&self, filling: &mut Filling, rider: Rider, due: Option<Moment>) -> Boarded {
+    /// Seats one rider, if it finds a place; says whether others may follow. Where nothing is promised the first one always goes: whatever it leads, it leads alone if it must.
+    fn board(&self, filling: &mut Filling, rider: Rider, due: Option<Moment>) -> bool {
         if filling.is_full() {
-            return Boarded::NoFurther;
+            return false;
         }
-        let Some((seat, size)) = filling.seat(rider) else { return Boarded::PassedOver };
+        let Some((seat, size)) = filling.seat(rider) else { return true };
         let (plan, Riding { line, begin, counted, room }) = (filling.launch.plan, filling.riding);
         let units = self.units(line);
         if room != Nanos::MAX && nanos(self.plans.cost_on(units, plan, size)) - counted > room.max(0) {
-            return Boarded::NoFurther;
+            return false;
         }
         let due = [filling.tightest, due].into_iter().flatten().min();
         // A deadline that is lost already binds nobody.
@@ -179,11 +160,11 @@ impl Scheduler {
                 || begin + self.alone(plan, line, NonZeroU32::MIN) > due
         };
         if !filling.launch.is_empty() && !due.is_none_or(kept) {
-            return Boarded::NoFurther;
+            return false;
         }
         filling.add(rider, seat);
         filling.tightest = due;
-        Boarded::Yes
+        true
     }
 
     /// What a launch of one lane takes on a line, as far as that is known.
