@@ -130,7 +130,10 @@ struct Kept {
     u32 present;  // panels of this tile that there are
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
+// Gathering takes registers of its own, which one block less on a multiprocessor leaves.
+constexpr int RESIDENT = LOADER >= 2 && MIN_BLOCKS > 4 ? MIN_BLOCKS - 1 : MIN_BLOCKS;
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __grid_constant__ Params p) {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ u64 filled[STAGES];
     __shared__ Kept kept;
