@@ -130,8 +130,8 @@ struct Kept {
     u32 present;  // panels of this tile that there are
 };
 
-// Gathering takes registers of its own, which one block less on a multiprocessor leaves.
-constexpr int RESIDENT = LOADER >= 2 && MIN_BLOCKS > 4 ? MIN_BLOCKS - 1 : MIN_BLOCKS;
+// Gathering takes registers of its own. Those of a multiprocessor are four schedulers', so it is a warp less for each that leaves some.
+constexpr int RESIDENT = LOADER >= 2 && MIN_BLOCKS >= 4 ? MIN_BLOCKS * 3 / 4 : MIN_BLOCKS;
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __grid_constant__ Params p) {
     extern __shared__ __align__(16) unsigned char dynamic[];
