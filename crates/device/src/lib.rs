@@ -99,6 +99,11 @@ pub trait Device: Send + Sync + fmt::Debug {
         None
     }
 
+    /// What all of the device can do, measured the first time; takes some tenths of a second then. `None` where the device does not measure it.
+    fn peak(&self) -> Option<Rates> {
+        None
+    }
+
     /// Why the device is lost, if it is: requests in flight have been answered with it, and nothing will run any more.
     fn failure(&self) -> Option<String> {
         None

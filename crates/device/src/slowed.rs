@@ -211,6 +211,10 @@ impl Device for Slowed {
         self.inner.rates()
     }
 
+    fn peak(&self) -> Option<Rates> {
+        self.inner.peak()
+    }
+
     fn failure(&self) -> Option<String> {
         self.inner.failure()
     }

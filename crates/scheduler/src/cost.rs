@@ -40,11 +40,13 @@ pub struct PlanWork {
 }
 
 impl PlanWork {
-    fn flops(&self, size: Size) -> f64 {
+    /// Floating point operations of a launch of this size.
+    pub fn flops(&self, size: Size) -> f64 {
         self.flops_per_item as f64 * f64::from(size.items)
     }
 
-    fn bytes(&self, size: Size) -> f64 {
+    /// Bytes that a launch of this size reads and writes at least.
+    pub fn bytes(&self, size: Size) -> f64 {
         self.weight_bytes.0 as f64 * f64::from(size.lanes)
             + self.bytes_per_item.0 as f64 * f64::from(size.items)
     }

@@ -35,6 +35,16 @@ fn layout(partitions: &[PartitionId], shares: &[PartitionInfo]) -> Layout {
     partitions.iter().map(partition).collect()
 }
 
+/// Measures what a device can do on a thread of its own: nobody waits for a metric.
+fn tell_peak(device: Arc<dyn Device>, metrics: Arc<crate::metrics::Metrics>) -> std::io::Result<()> {
+    let measure = move || {
+        if let Some(peak) = device.peak() {
+            metrics.device_peak(&device.info().name, peak.flops_per_s, peak.bytes_per_s);
+        }
+    };
+    std::thread::Builder::new().name("peak".to_owned()).spawn(measure).map(drop)
+}
+
 /// Device, engine and classes.
 #[derive(Debug)]
 pub struct Backstage {
@@ -103,6 +113,7 @@ impl Backstage {
             opened.inspect_err(|why| tracing::warn!(%why, "serving without a pack cache")).ok()
         });
         let metrics = events.metrics().clone();
+        tell_peak(device.clone(), metrics.clone())?;
         let classes = Classes::new(workshop);
         let means = Means { device, engine, classes, cache, precision, metrics, events };
         Ok(Backstage { means, engine: thread, tenants: AtomicU64::new(0) })

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PlanKey, Policy, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch};
 use tessera_scheduler::{
-    Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size, Standing,
+    Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, PlanWork, Scheduler, Size, Standing,
 };
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -129,6 +129,7 @@ struct Guest {
 
 struct LoadedPlan {
     programs: Programs,
+    work: PlanWork,
     pace: Arc<Pace>,
     /// Requests queued and launches in flight that need the programs.
     users: usize,
@@ -146,8 +147,7 @@ struct Waiting {
 
 struct InFlight {
     plan: PlanKey,
-    /// Of all lanes together.
-    items: u32,
+    size: Size,
     submitted: Instant,
     /// Per lane.
     tenants: Vec<TenantId>,
@@ -251,7 +251,7 @@ impl Engine {
             }
             Command::PlanReady { plan, work, programs, pace } => {
                 self.scheduler.plan_known(&plan, work);
-                let loaded = LoadedPlan { programs, pace, users: 0, dropped: false };
+                let loaded = LoadedPlan { programs, work, pace, users: 0, dropped: false };
                 self.tell_pace(&plan, &loaded.pace);
                 let earlier = self.plans.insert(plan.clone(), loaded);
                 if let Some(earlier) = earlier {
@@ -338,8 +338,8 @@ impl Engine {
                 loaded.users += 1;
                 self.metrics.launched(&self.name, self.policy, lanes.len() as u32, items);
                 let tenants = lanes.iter().map(|lane| lane.tenant).collect();
-                let submitted = Instant::now();
-                self.in_flight.insert(id, InFlight { plan, items, submitted, tenants, replies });
+                let (size, submitted) = (Size { lanes: lanes.len() as u32, items }, Instant::now());
+                self.in_flight.insert(id, InFlight { plan, size, submitted, tenants, replies });
             }
             Err(why) => {
                 tracing::error!(launch = %id, %plan, why, "a launch was refused by the device");
@@ -364,7 +364,9 @@ impl Engine {
         let (now, took) = (self.now(), launch.submitted.elapsed());
         self.scheduler.finished_by_lane(now, finished.id, took, finished.took, &finished.lanes);
         if let Some(loaded) = self.plans.get(&launch.plan) {
-            loaded.pace.measured(finished.took, launch.items);
+            loaded.pace.measured(finished.took, launch.size.items);
+            let (flops, bytes) = (loaded.work.flops(launch.size), loaded.work.bytes(launch.size));
+            self.metrics.worked(&self.name, flops, bytes);
             self.tell_pace(&launch.plan, &loaded.pace);
         }
         let now = self.now();

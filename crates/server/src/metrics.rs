@@ -114,6 +114,8 @@ pub struct Metrics {
     items: Histogram,
     launch_duration: Histogram,
     device_memory: Family<ByDevice, Gauge>,
+    device_work: Family<ByDevice, Counter>,
+    device_peak: Family<ByDevice, Gauge<f64, AtomicU64>>,
     device_up: Family<OfDevice, Gauge>,
     load_failures: Counter,
     loaded: Gauge,
@@ -155,6 +157,8 @@ impl Default for Metrics {
             items: powers(10),
             launch_duration: durations(),
             device_memory: Family::default(),
+            device_work: Family::default(),
+            device_peak: Family::default(),
             device_up: Family::default(),
             load_failures: Counter::default(),
             loaded: Gauge::default(),
@@ -204,6 +208,16 @@ impl Metrics {
             "Memory on a device by what holds it",
             Unit::Bytes,
             self.device_memory.clone(),
+        );
+        r.register(
+            "device_work",
+            "Floating-point operations done (flop), and bytes that had to be read and written for them (bytes), as plans count them; its rate over device_peak is how far a device is used",
+            self.device_work.clone(),
+        );
+        r.register(
+            "device_peak",
+            "What a device can do in a second, where it was measured: flop, and bytes from memory",
+            self.device_peak.clone(),
         );
         r.register("device_up", "Whether a device runs (1) or was lost (0)", self.device_up.clone());
         r.register("model_load_failures", "Models that could not be loaded", self.load_failures.clone());
@@ -329,6 +343,20 @@ impl Metrics {
     /// A launch was completed.
     pub fn launch_finished(&self, took: Duration) {
         self.launch_duration.observe(took.as_secs_f64());
+    }
+
+    /// A launch did so much on a device.
+    pub fn worked(&self, device: &str, flops: f64, bytes: f64) {
+        for (kind, done) in [("flop", flops), ("bytes", bytes)] {
+            self.device_work.get_or_create(&ByDevice { device: device.into(), kind }).inc_by(done as u64);
+        }
+    }
+
+    /// What a device can do in a second.
+    pub fn device_peak(&self, device: &str, flops: f64, bytes: f64) {
+        for (kind, peak) in [("flop", flops), ("bytes", bytes)] {
+            self.device_peak.get_or_create(&ByDevice { device: device.into(), kind }).set(peak);
+        }
     }
 
     /// Memory on a device now. `kind` is what holds it: `weights`, `arenas`, `free`, …

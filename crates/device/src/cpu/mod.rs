@@ -33,7 +33,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use steps::gemm::WIDTH;
@@ -267,6 +267,14 @@ impl Device for CpuDevice {
 
     fn rates(&self) -> Option<Rates> {
         Some(profile::rates())
+    }
+
+    /// Of one core, once for all of this process's devices, times the cores. Of memory that is more than there is, where cores share what few can use up.
+    fn peak(&self) -> Option<Rates> {
+        static ONE_CORE: OnceLock<Rates> = OnceLock::new();
+        let Rates { flops_per_s, bytes_per_s } = *ONE_CORE.get_or_init(profile::rates);
+        let cores = self.cores as f64;
+        Some(Rates { flops_per_s: cores * flops_per_s, bytes_per_s: cores * bytes_per_s })
     }
 
     fn poll(&self) -> Vec<Finished> {

@@ -76,6 +76,13 @@ fn a_slow_tenant_runs_by_itself_until_it_is_well_and_answers_as_ever() {
         // Before anything is asserted, or nobody would end those who ask.
         asked.store(false, Ordering::SeqCst);
         println!("out after {out_after:?} as metrics tell by the second, back after {back_after:?}");
+        // How far the device is used: what was done, over what could be.
+        for kind in ["flop", "bytes"] {
+            for series in ["tessera_device_work_total", "tessera_device_peak"] {
+                let labels = format!("{series}{{device=\"cpu\",kind=\"{kind}\"}}");
+                assert!(served.sample(&labels) > 0.0, "{labels}");
+            }
+        }
         assert_eq!(before, [false; 4], "nobody was slow");
         assert!(out, "it never left");
         assert_eq!(others[..3], [false; 3], "and only it");
