@@ -40,6 +40,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         Some(("mixed", given)) => open_loop::mixed(given),
         Some(("costs", given)) => reality::costs(given),
         Some(("reality", given)) => reality::reality(given),
+        Some(("isolation", given)) => open_loop::isolation(given),
         Some(("processes", given)) => processes::run(given),
         Some(("worker", given)) => processes::work(given),
         Some((name, given)) => products::run(name, given),

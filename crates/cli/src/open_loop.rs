@@ -1,4 +1,4 @@
-//! `tessera bench goodput` and `mixed`: open loops of many tenants under every policy, see `tessera_bench::figures`.
+//! `tessera bench goodput`, `isolation` and `mixed`: open loops of many tenants under every policy, see `tessera_bench::figures`.
 
 use crate::bench::{json_flag, policies, publish};
 use crate::load_test::{count, parsed, seed, words};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tessera_bench::figures::place::{Place, Setting};
 use tessera_bench::figures::plot::Plot;
-use tessera_bench::figures::{goodput, mixed, reality};
+use tessera_bench::figures::{goodput, isolation, mixed, reality};
 use tessera_bench::load::Tenant;
 use tessera_bench::simulate;
 use tessera_bench::zoo::{self, Sizes, Takes};
@@ -21,7 +21,7 @@ use tessera_core::Policy;
 /// Classes with SLOs as a service might have them: a look at an image, an image on a phone, a text, a series.
 const CLASSES: &str = "resnet-50:50,mobilenet-v2:25,bert-base:100,lstm:10";
 
-pub(crate) fn commands() -> [Command; 2] {
+pub(crate) fn commands() -> [Command; 3] {
     let goodput = Command::new("goodput")
         .about("The highest rate at which 99 % of an open loop's requests are in time, by bisection, under every policy")
         .arg(arg("model", "ARCH").required(true).action(ArgAction::Append).value_delimiter(',').help(
@@ -46,7 +46,14 @@ pub(crate) fn commands() -> [Command; 2] {
             "Architectures of `tessera zoo`, each with what counts as in time; tenants have them in turn",
         ))
         .args(flags("32"));
-    [goodput, mixed]
+    let isolation = Command::new("isolation")
+        .about("What one tenant that asks for ten times its part, and then becomes five times slower, does to the others, under every policy")
+        .arg(arg("model", "ARCH").required(true).help("An architecture of `tessera zoo`"))
+        .arg(arg("slo-ms", "MS").default_value("25").value_parser(value_parser!(f64)).help("What counts as in time"))
+        .arg(arg("rate", "N").default_value("500").value_parser(value_parser!(u32).range(1..)).help("Requests per second of all tenants, before one gets loud"))
+        .args(flags("24").into_iter().filter(|flag| flag.get_id() != "lowest-rate"))
+        .mut_arg("popularity", |popularity| popularity.default_value("uniform"));
+    [goodput, mixed, isolation]
 }
 
 fn arg(name: &'static str, value: &'static str) -> Arg {
@@ -120,7 +127,7 @@ pub(crate) fn goodput(given: &ArgMatches) -> Result<ExitCode> {
     let served =
         words(given, "model").map(|name| Served::new(name, &sizes, slo_ms)).collect::<Result<_>>()?;
     let heard = &mut |line: &str| eprintln!("{line}");
-    let (place, policies, about) = set(given, served, Vec::new(), heard)?;
+    let (place, policies, about) = set(given, served, Vec::new(), false, heard)?;
     let mut ways: Vec<(usize, Policy)> = policies.iter().map(|&policy| (0, policy)).collect();
     let mut names: Vec<String> = policies.iter().map(Policy::to_string).collect();
     let mut places = vec![place];
@@ -157,7 +164,7 @@ pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
     let group = |served: &Served| Tenant { name: served.name().to_owned(), slo: Some(served.slo) };
     let groups = served.iter().map(group).collect();
     let heard = &mut |line: &str| eprintln!("{line}");
-    let (mut place, policies, about) = set(given, served, groups, heard)?;
+    let (mut place, policies, about) = set(given, served, groups, false, heard)?;
     let lowest = f64::from(count(given, "lowest-rate"));
     let ways = mixed::Way::all(&policies);
     let report = mixed::run(about, &ways, lowest, &mut |way, rate| {
@@ -168,11 +175,29 @@ pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
     show(given, &report, serde_json::to_string_pretty(&report)?, &report.plot())
 }
 
+pub(crate) fn isolation(given: &ArgMatches) -> Result<ExitCode> {
+    let slo_ms = given.get_one::<f64>("slo-ms").copied().unwrap_or_default();
+    let sizes = sizes(given);
+    let served =
+        words(given, "model").map(|name| Served::new(name, &sizes, slo_ms)).collect::<Result<_>>()?;
+    let heard = &mut |line: &str| eprintln!("{line}");
+    let (mut place, policies, about) = set(given, served, Vec::new(), true, heard)?;
+    let (rate, length) =
+        (f64::from(count(given, "rate")), Duration::from_secs(count(given, "seconds").into()));
+    let about = format!("{about}, {rate:.0} requests/s, SLO {slo_ms} ms");
+    let report = isolation::run(about, &policies, &isolation::acts(length), &mut |policy, acts| {
+        place.acts(policy, rate, acts, heard)
+    })?;
+    place.close();
+    show(given, &report, serde_json::to_string_pretty(&report)?, &report.plot())
+}
+
 /// The place, the policies in the order in which they run, and all of it in words.
 fn set(
     given: &ArgMatches,
     served: Vec<Served>,
     groups: Vec<Tenant>,
+    slowable: bool,
     heard: &mut dyn FnMut(&str),
 ) -> Result<(Place, Vec<Policy>, String)> {
     let word = |name: &str| given.get_one::<String>(name).cloned().unwrap_or_default();
@@ -193,6 +218,7 @@ fn set(
         precision: word("precision"),
         partitions: "auto".to_owned(),
         seed: seed(given),
+        slowable,
         models: served.into_iter().map(|served| served.model).collect(),
     };
     let policies = policies(given.get_many::<String>("policy").into_iter().flatten())?;

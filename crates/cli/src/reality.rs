@@ -109,6 +109,7 @@ pub(crate) fn reality(given: &ArgMatches) -> Result<ExitCode> {
         device: word(given, "device"),
         precision: word(given, "precision"),
         partitions: "1".to_owned(),
+        slowable: false,
         seed: seed(given),
     };
     let policy: Policy = parsed(given, "policy")?;

@@ -158,6 +158,32 @@ fn the_bench_of_goodput_finds_every_policys_rate_and_draws_it() {
 }
 
 #[test]
+fn the_bench_of_isolation_shows_the_others_beside_one_that_is_loud_and_then_slow() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("isolation.svg");
+    let line = format!(
+        "bench isolation --model resnet-50 --device simulated --tenants 100 --rate 4000 --seconds 2 --json - --svg {}",
+        svg.display()
+    );
+    let ran = tessera(&line);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let policies = report["policies"].as_array().unwrap();
+    assert_eq!(policies.len(), 4);
+    let ours = policies.iter().find(|under| under["policy"] == "space-time").unwrap();
+    let seen = |act: &str| ours["acts"].as_array().unwrap().iter().find(|seen| seen["act"] == act).unwrap();
+    assert!(seen("loud")["others_in_time"].as_f64().unwrap() > 0.99, "{ours}");
+    assert!(seen("well again")["moved"].as_f64().unwrap() < 0.05, "{ours}");
+    assert!(std::fs::read_to_string(&svg).unwrap().starts_with("<svg "));
+
+    let real = tessera(
+        "bench isolation --model mlp --width 0.1 --tenants 4 --device cpu --slo-ms 2000 --seconds 1 --rate 200 --policy space-time",
+    );
+    assert!(real.status.success(), "{}", text(&real.stderr));
+    assert!(text(&real.stdout).contains("slow, from then on"), "{}", text(&real.stdout));
+}
+
+#[test]
 fn the_bench_of_mixed_classes_shows_each_under_every_policy() {
     let folder = tempfile::tempdir().unwrap();
     let svg = folder.path().join("mixed.svg");

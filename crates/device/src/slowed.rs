@@ -61,6 +61,11 @@ impl Slowed {
         open: impl FnOnce(Wake) -> Result<Arc<dyn Device>, E>,
     ) -> Result<Arc<Slowed>, E> {
         let inner = open(wake.clone())?;
+        Ok(Slowed::around(inner, wake)?)
+    }
+
+    /// Around a device that was opened with this wake. Errors when a thread cannot be started.
+    pub fn around(inner: Arc<dyn Device>, wake: Wake) -> Result<Arc<Slowed>, DeviceError> {
         let held = Arc::new(Held::default());
         let weak = Arc::downgrade(&held);
         let clock = std::thread::Builder::new().name("slowed".to_owned()).spawn(move || ring(&weak, &wake));

@@ -52,10 +52,16 @@ pub struct Pattern {
 impl Pattern {
     /// All arrivals, in order, without end while the rate has none.
     pub fn arrivals(&self) -> Merged {
+        self.arrivals_with_first(1.0)
+    }
+
+    /// The same, with the first tenant asking so many times as often.
+    pub fn arrivals_with_first(&self, times: f64) -> Merged {
         let weights = self.popularity.weights(self.tenants);
         let stream = |(tenant, weight): (usize, &f64)| {
             let seed = self.seed ^ (tenant as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            Stream::new(self.gaps, self.rate.times(*weight), seed)
+            let times = if tenant == 0 { times } else { 1.0 };
+            Stream::new(self.gaps, self.rate.times(*weight * times), seed)
         };
         weights.iter().enumerate().map(stream).collect()
     }

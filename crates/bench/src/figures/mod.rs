@@ -6,6 +6,7 @@
 //!   figure7     throughput against the number of tenants
 //!   goodput     the highest rate with 99 of 100 requests in time, by policy
 //!   reality     what the simulator says, beside what a device does
+//!   isolation   what one loud and one slow tenant do to the others, by policy
 //!   mixed       the same with tenants of several architectures, by class
 //! ```
 //! Loads run at a [`place`], an engine in this process or the simulator; pictures are drawn by [`plot`].
@@ -13,6 +14,7 @@
 mod card;
 pub mod figure7;
 pub mod goodput;
+pub mod isolation;
 pub mod mixed;
 pub mod place;
 pub mod plot;

@@ -1,14 +1,18 @@
 //! Where a figure's load runs: an engine in this process, or the simulator. The load is the same, and so is the row.
 
+use super::isolation::Act;
 use crate::arrivals::{Gaps, Pattern, Popularity, Rate};
 use crate::load::{self, Guest, House, InProcess, Level, Row, Tally, Tenant, Times};
 use crate::simulate::{self, Costs, Load};
 use crate::zoo::Model;
 use anyhow::{Context, Result, ensure};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tessera_core::{PlanKey, Policy};
+use tessera_device::slowed::Slowed;
+use tessera_device::{Device, Wake};
+use tessera_server::server::StartError;
 use tokio::runtime::Runtime;
 
 /// How long the last answers of an overload are waited for.
@@ -40,6 +44,8 @@ pub struct Setting {
     pub partitions: String,
     /// Decides weights, inputs and arrivals.
     pub seed: u64,
+    /// Whether the first tenant can be made slow, which takes a device around the device.
+    pub slowable: bool,
 }
 
 impl Setting {
@@ -74,6 +80,7 @@ struct Opened {
     partitions: String,
     target: Arc<InProcess>,
     house: House,
+    slowed: Option<Arc<Slowed>>,
 }
 
 impl Place {
@@ -120,23 +127,54 @@ impl Place {
         partitions.clone_into(&mut self.setting.partitions);
     }
 
+    /// Plays acts one after the other under a policy, at a rate that the first tenant may exceed. A row has two groups, the first tenant and the others.
+    pub fn acts(
+        &mut self,
+        policy: Policy,
+        rate: f64,
+        acts: &[Act],
+        heard: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Row>> {
+        let Place { setting, ground } = self;
+        let pattern = setting.pattern(rate);
+        match ground {
+            Ground::Simulated(costs, plans) => {
+                let rows = simulate::acts(&options(setting, costs, plans, policy, rate), policy, acts);
+                acts.iter().zip(&rows).for_each(|(act, row)| heard(&acted(policy, act, row)));
+                Ok(rows)
+            }
+            Ground::Real(runtime, opened) => {
+                let Opened { target, slowed, .. } = open(setting, runtime, opened, policy, heard)?;
+                let slowed = slowed.as_ref().context("the place was not set up for slow tenants")?;
+                let first = *slowed.uploaded().first().context("somebody was loaded")?;
+                target.play(policy);
+                let mut rows = Vec::with_capacity(acts.len());
+                for act in acts {
+                    slowed.slow(first, act.slower);
+                    let times = Times { warmup: act.warmup, length: act.length, grace: GRACE };
+                    let tally = Tally::new(setting.tenants.clone(), times, 1).first_beside_others();
+                    let arrivals = pattern.arrivals_with_first(act.louder);
+                    let progress = Arc::default();
+                    let played = load::open(target, arrivals, times, tally, &progress);
+                    let row = runtime.block_on(played)?.row(Level::RequestRate(rate));
+                    heard(&acted(policy, act, &row));
+                    if let Some(why) = &row.first_failure {
+                        anyhow::bail!("{} requests failed under {policy}; the first: {why}", row.failed);
+                    }
+                    rows.push(row);
+                }
+                Ok(rows)
+            }
+        }
+    }
+
     /// Runs one policy at a rate.
     pub fn row(&mut self, policy: Policy, rate: f64, heard: &mut dyn FnMut(&str)) -> Result<Row> {
         let Place { setting, ground } = self;
         let pattern = setting.pattern(rate);
         match ground {
             Ground::Simulated(costs, plans) => {
-                let plans = plans.iter().cloned().cycle();
-                let options = simulate::Options {
-                    costs: costs.clone(),
-                    tenants: setting.tenants.iter().cloned().zip(plans).collect(),
-                    groups: setting.groups.clone(),
-                    policies: vec![policy],
-                    load: Load::Drawn { pattern, rate, length: setting.length },
-                    warmup: setting.length / SETTLING,
-                    max_lanes: NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN),
-                    max_items: NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN),
-                };
+                let options = options(setting, costs, plans, policy, rate);
                 let done = simulate::run(&options, &mut |_| {})?;
                 let row = done.policies.into_iter().next().context("one policy was simulated")?.row;
                 heard(&told(policy, &row));
@@ -167,6 +205,31 @@ impl Place {
             opened.into_iter().for_each(|opened| opened.house.close(opened.target));
         }
     }
+}
+
+/// What is simulated at a rate.
+fn options(
+    setting: &Setting,
+    costs: &Costs,
+    plans: &[PlanKey],
+    policy: Policy,
+    rate: f64,
+) -> simulate::Options {
+    simulate::Options {
+        costs: costs.clone(),
+        tenants: setting.tenants.iter().cloned().zip(plans.iter().cloned().cycle()).collect(),
+        groups: setting.groups.clone(),
+        policies: vec![policy],
+        load: Load::Drawn { pattern: setting.pattern(rate), rate, length: setting.length },
+        warmup: setting.length / SETTLING,
+        max_lanes: NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN),
+        max_items: NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN),
+    }
+}
+
+fn acted(policy: Policy, act: &Act, row: &Row) -> String {
+    let others = row.tenants.last().map_or(0.0, |others| others.latency_ms.p99);
+    format!("{policy}, {}: p99 of the others {others:.2} ms", act.name)
 }
 
 fn told(policy: Policy, row: &Row) -> String {
@@ -216,6 +279,21 @@ fn open_for(
     };
     let guests: Vec<Guest> = setting.tenants.iter().enumerate().map(guest).collect();
     let items = (NonZeroU32::MIN, setting.seed);
-    let (target, house) = InProcess::open(runtime, &settings, &guests, items, heard)?;
-    Ok(Opened { for_space: policy == Policy::Space, partitions: setting.partitions.clone(), target, house })
+    let slowed = OnceLock::new();
+    let wrap = |device: Arc<dyn Device>, wake: Wake| -> Result<Arc<dyn Device>, StartError> {
+        if !setting.slowable {
+            return Ok(device);
+        }
+        let device = Slowed::around(device, wake)?;
+        Ok(slowed.get_or_init(|| device).clone())
+    };
+    let (target, house) = InProcess::open_on(runtime, &settings, &guests, items, &wrap, heard)?;
+    let for_space = policy == Policy::Space;
+    Ok(Opened {
+        for_space,
+        partitions: setting.partitions.clone(),
+        target,
+        house,
+        slowed: slowed.into_inner(),
+    })
 }

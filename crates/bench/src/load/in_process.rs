@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tessera_core::{DType, Policy, Precision, RequestId, TenantId};
-use tessera_device::{Device, PartitionInfo, Slot};
+use tessera_device::{Device, PartitionInfo, Slot, Wake};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
 use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
+use tessera_server::server::StartError;
 use tessera_server::settings::Sources;
 use tessera_server::{Events, Settings};
 use tessera_server::{devices, engine, routing};
@@ -62,6 +63,9 @@ pub struct House {
     kept: Vec<(Slot, Arc<ClassEntry>)>,
 }
 
+/// Makes another device of one that was opened with a wake.
+pub(crate) type Wrap<'a> = dyn Fn(Arc<dyn Device>, Wake) -> Result<Arc<dyn Device>, StartError> + 'a;
+
 impl InProcess {
     /// Loads everybody on every device that the settings name. Blocks; `heard` is told what goes on.
     pub fn open(
@@ -71,7 +75,7 @@ impl InProcess {
         (items, seed): (NonZeroU32, u64),
         heard: &mut dyn FnMut(&str),
     ) -> Result<(Arc<InProcess>, House)> {
-        InProcess::open_on(runtime, settings, guests, (items, seed), &|device| device, heard)
+        InProcess::open_on(runtime, settings, guests, (items, seed), &|device, _| Ok(device), heard)
     }
 
     /// As [`InProcess::open`], on what `wrap` makes of the devices.
@@ -80,7 +84,7 @@ impl InProcess {
         settings: &Settings,
         guests: &[Guest],
         (items, seed): (NonZeroU32, u64),
-        wrap: &dyn Fn(Arc<dyn Device>) -> Arc<dyn Device>,
+        wrap: &Wrap<'_>,
         heard: &mut dyn FnMut(&str),
     ) -> Result<(Arc<InProcess>, House)> {
         let inside = runtime.enter();
@@ -89,7 +93,8 @@ impl InProcess {
         let mut asked: Vec<Vec<Vec<Bytes>>> = Vec::with_capacity(guests.len());
         let events: Arc<Events> = Arc::default();
         for open in devices::all(settings)? {
-            let backstage = Backstage::beside(settings, events.clone(), |wake| open(wake).map(wrap))?;
+            let wrapped = |wake: Wake| open(wake.clone()).and_then(|device| wrap(device, wake));
+            let backstage = Backstage::beside(settings, events.clone(), wrapped)?;
             let info = backstage.means.device.info();
             heard(&format!("loading {} tenants on {} ({})", guests.len(), info.name, info.description));
             let mut here = Vec::with_capacity(guests.len());

@@ -49,6 +49,16 @@ impl Tally {
         Tally { tenants, of, ..self }
     }
 
+    /// The same, with two rows: one of the first tenant, and one of all others together.
+    pub fn first_beside_others(self) -> Tally {
+        let of = (0..self.of.len()).map(|tenant| tenant.min(1)).collect();
+        let named = |name: &str, number: usize| {
+            let slo = self.tenants.get(number).and_then(|(tenant, _)| tenant.slo);
+            (Tenant { name: name.to_owned(), slo }, Counts::default())
+        };
+        Tally { of, tenants: vec![named("the first", 0), named("the others", 1)], ..self }
+    }
+
     /// How many tenants there are.
     pub fn tenants(&self) -> usize {
         self.of.len()

@@ -17,8 +17,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_core::{Policy, Precision};
-use tessera_device::Device;
+use tessera_device::{Device, Wake};
 use tessera_scheduler::Size;
+use tessera_server::server::StartError;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -70,7 +71,9 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
         .map(|number| Guest { model: options.models[number % models].clone(), slo: None })
         .collect();
     let log = Arc::new(Log::default());
-    let record = |device: Arc<dyn Device>| -> Arc<dyn Device> { Arc::new(Recorder::of(device, log.clone())) };
+    let record = |device: Arc<dyn Device>, _: Wake| -> Result<Arc<dyn Device>, StartError> {
+        Ok(Arc::new(Recorder::of(device, log.clone())))
+    };
     let of = (NonZeroU32::MIN, options.seed);
     let (target, house) = InProcess::open_on(&runtime, &settings, &guests, of, &record, heard)?;
     let (name, partition, precision) = house.first().context("a device was opened")?;

@@ -15,6 +15,7 @@ pub use costs::Costs;
 pub use measure::{Options as Measuring, measure};
 
 use crate::arrivals::{Arrival, Pattern};
+use crate::figures::isolation::Act;
 use crate::load::{Ended, Header, Level, Row, Sample, Tally, Tenant, Times};
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -149,52 +150,13 @@ pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Report> {
 /// One policy: every arrival offered, every outcome taken out as soon as it is known, so that memory holds what waits and no more.
 fn under(options: &Options, policy: Policy) -> PolicyRow {
     let started = Instant::now();
-    let engine = options.costs.engine();
-    let time = |of: fn(&costs::Engine) -> f64| engine.map_or(Duration::ZERO, |engine| ms(of(engine)));
-    let (way_in, way_out) = (time(|engine| engine.way_in_ms), time(|engine| engine.way_out_ms));
-    let around = Around {
-        enter: time(|engine| engine.turnaround_ms / 2.0),
-        leave: time(|engine| engine.turnaround_ms / 2.0),
-        gap: time(|engine| engine.gap_ms),
-        ratios: engine.map(|engine| engine.ratios.clone()).unwrap_or_default(),
-    };
-    let config = Config {
-        ahead: engine.and_then(|engine| NonZeroU32::new(engine.ahead)).unwrap_or(NonZeroU32::MIN),
-        lead: time(|engine| engine.lead_ms),
-        max_lanes: options.max_lanes,
-        max_items: options.max_items,
-        max_concurrent: SPACE_STREAMS,
-        ..Config::new(policy, vec![PartitionId(0)])
-    };
-    let mut simulation = Simulation::new(config, options.costs.clone()).with(around, SEED);
-    for (number, (tenant, _)) in options.tenants.iter().enumerate() {
-        let number = number as u64;
-        let terms = Terms { slo: tenant.slo, ..Terms::best_effort(OwnerId(number)) };
-        simulation.tenant(TenantId(number), terms);
-    }
+    let mut simulation = set_up(options, policy);
     let length = options.load.length();
-    let tenants = options.tenants.iter().map(|(tenant, _)| tenant.clone()).collect();
     let times = Times { warmup: options.warmup, length, grace: Duration::ZERO };
-    let tally = Tally::new(tenants, times, 1);
+    let tally = Tally::new(tenants(options), times, 1);
     let tally = if options.groups.is_empty() { tally } else { tally.by_group(&options.groups) };
-    let mut heard = Heard { tally, way_out, waiting: IdMap::default(), launches: 0, lanes: 0 };
-    for (number, Arrival { at, tenant }) in options.load.arrivals(times.end()).enumerate() {
-        let request = RequestId(number as u64);
-        heard.waiting.insert(request, (tenant, at));
-        let offer = Offer {
-            request,
-            tenant: TenantId(tenant as u64),
-            plan: options.tenants[tenant].1.clone(),
-            items: NonZeroU32::MIN,
-            bytes: Bytes(0),
-            deadline: None,
-            batchable: true,
-        };
-        simulation.offer(Moment::at(at + way_in), &offer);
-        heard.take(&mut simulation);
-    }
-    simulation.run_out();
-    heard.take(&mut simulation);
+    let mut heard = Heard::new(tally, Duration::ZERO, options);
+    play(options, &mut simulation, &mut heard, 0, options.load.arrivals(times.end()));
     let level = match &options.load {
         Load::Drawn { rate, .. } => Level::RequestRate(*rate),
         Load::Trace(..) => Level::Trace,
@@ -212,17 +174,112 @@ fn ms(ms: f64) -> Duration {
     Duration::from_secs_f64(ms / 1e3)
 }
 
+/// What lies around launches, where the costs say it.
+fn time(options: &Options, of: fn(&costs::Engine) -> f64) -> Duration {
+    options.costs.engine().map_or(Duration::ZERO, |engine| ms(of(engine)))
+}
+
+/// Plays acts one after the other under a policy, each until all of its requests have ended. A row has two groups, the first tenant and the others. Recorded
+/// arrivals have no acts, and no rows.
+pub fn acts(options: &Options, policy: Policy, acts: &[Act]) -> Vec<Row> {
+    let Load::Drawn { pattern, rate, .. } = &options.load else { return Vec::new() };
+    let mut simulation = set_up(options, policy);
+    let (mut begin, mut asked) = (Duration::ZERO, 0);
+    let mut rows = Vec::with_capacity(acts.len());
+    for act in acts {
+        simulation.slow(TenantId(0), act.slower);
+        let times = Times { warmup: act.warmup, length: act.length, grace: Duration::ZERO };
+        let tally = Tally::new(tenants(options), times, 1).first_beside_others();
+        let mut heard = Heard::new(tally, begin, options);
+        let arrivals = pattern.arrivals_with_first(act.louder);
+        let arrivals = arrivals.take_while(|arrival| arrival.at < times.end());
+        let arrivals = arrivals.map(|arrival| Arrival { at: begin + arrival.at, ..arrival });
+        let (ended, count) = play(options, &mut simulation, &mut heard, asked, arrivals);
+        begin = ended.max(begin + times.end());
+        asked += count;
+        rows.push(heard.tally.row(Level::RequestRate(*rate)));
+    }
+    rows
+}
+
+fn tenants(options: &Options) -> Vec<Tenant> {
+    options.tenants.iter().map(|(tenant, _)| tenant.clone()).collect()
+}
+
+/// The tenants and the device, with nothing asked yet.
+fn set_up(options: &Options, policy: Policy) -> Simulation<Costs> {
+    let engine = options.costs.engine();
+    let around = Around {
+        enter: time(options, |engine| engine.turnaround_ms / 2.0),
+        leave: time(options, |engine| engine.turnaround_ms / 2.0),
+        gap: time(options, |engine| engine.gap_ms),
+        ratios: engine.map(|engine| engine.ratios.clone()).unwrap_or_default(),
+    };
+    let config = Config {
+        ahead: engine.and_then(|engine| NonZeroU32::new(engine.ahead)).unwrap_or(NonZeroU32::MIN),
+        lead: time(options, |engine| engine.lead_ms),
+        max_lanes: options.max_lanes,
+        max_items: options.max_items,
+        max_concurrent: SPACE_STREAMS,
+        ..Config::new(policy, vec![PartitionId(0)])
+    };
+    let mut simulation = Simulation::new(config, options.costs.clone()).with(around, SEED);
+    for (number, (tenant, _)) in options.tenants.iter().enumerate() {
+        let number = number as u64;
+        let terms = Terms { slo: tenant.slo, ..Terms::best_effort(OwnerId(number)) };
+        simulation.tenant(TenantId(number), terms);
+    }
+    simulation
+}
+
+/// Offers all arrivals, with requests numbered from `first` on, and lets all of them end. Returns when the last one did, and how many there were.
+fn play(
+    options: &Options,
+    simulation: &mut Simulation<Costs>,
+    heard: &mut Heard,
+    first: u64,
+    arrivals: impl Iterator<Item = Arrival>,
+) -> (Duration, u64) {
+    let way_in = time(options, |engine| engine.way_in_ms);
+    let mut request = RequestId(first);
+    for Arrival { at, tenant } in arrivals {
+        heard.waiting.insert(request, (tenant, at));
+        let offer = Offer {
+            request,
+            tenant: TenantId(tenant as u64),
+            plan: options.tenants[tenant].1.clone(),
+            items: NonZeroU32::MIN,
+            bytes: Bytes(0),
+            deadline: None,
+            batchable: true,
+        };
+        simulation.offer(Moment::at(at + way_in), &offer);
+        heard.take(simulation);
+        request = RequestId(request.0 + 1);
+    }
+    simulation.run_out();
+    heard.take(simulation);
+    (simulation.now().since(Moment::START), request.0 - first)
+}
+
 /// What came out of a simulation so far.
 struct Heard {
     tally: Tally,
     /// From word of a launch's end to its answers.
     way_out: Duration,
+    /// Where the tally's time begins.
+    begin: Duration,
     waiting: IdMap<RequestId, (usize, Duration)>,
     launches: u64,
     lanes: u64,
 }
 
 impl Heard {
+    fn new(tally: Tally, begin: Duration, options: &Options) -> Heard {
+        let way_out = time(options, |engine| engine.way_out_ms);
+        Heard { tally, way_out, begin, waiting: IdMap::default(), launches: 0, lanes: 0 }
+    }
+
     fn take(&mut self, simulation: &mut Simulation<Costs>) {
         simulation.admitted.clear();
         for (_, launch) in simulation.history.drain(..) {
@@ -238,6 +295,7 @@ impl Heard {
                 Outcome::Cancelled(at) => (Ended::Unanswered, at),
             };
             let latency = at.since(Moment::at(due));
+            let due = due.saturating_sub(self.begin);
             self.tally.count(&Sample { tenant, due, lag: Duration::ZERO, latency, ended });
         }
     }
