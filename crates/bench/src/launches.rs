@@ -11,7 +11,8 @@
 //! inputs is part of a launch, so a model of large images shows what that costs, and one of small rows what all the rest does.
 
 use crate::latency::Latencies;
-use crate::{load, thread_time, zoo};
+use crate::yard::Yard;
+use crate::{thread_time, zoo};
 use anyhow::{Context, Result, ensure};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -19,17 +20,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use tessera_core::{LaunchId, PlanKey, Precision, ProgramId};
-use tessera_device::conformance::bell;
-use tessera_device::{Device, Lane, LaneRequest, Launch, Room, Slot};
-use tessera_planner::class::{self, Model};
-use tessera_planner::graph::ParamId;
-use tessera_planner::infer::DimValue;
-use tessera_planner::{Plan, SlotLayout, pack};
-use tessera_server::devices;
+use tessera_core::{Precision, ProgramId};
+use tessera_device::{Lane, Room};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -50,8 +43,6 @@ pub struct Options {
 
 /// Launches that come before the clock starts.
 const WARM_UP: u64 = 50;
-/// No launch takes longer.
-const LONGEST: Duration = Duration::from_secs(60);
 
 /// What was measured.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -114,16 +105,17 @@ impl From<&Latencies> for Percentiles {
 /// Measures. `heard` is told what goes on, a line at a time.
 pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Report> {
     let most = options.tenants.iter().max().context("name at least one number of tenants")?.get();
-    let settings = load::settings([("device", options.device.clone())])?;
-    let (wake, woken) = bell();
-    let device = devices::open(&settings, wake)?;
-    let info = device.info();
-    heard(&format!("loading {most} slots of {} on {}", options.model.architecture.name, info.description));
-    let model = class::load_bytes(options.model.bytes(zoo::tenant_seed(options.seed, 0)), None)?;
-    let yard = Yard::open(options, &*device, &model, most)?;
+    heard(&format!("loading {most} slots of {} on {}", options.model.architecture.name, options.device));
+    let yard = Yard::open(&options.device, &options.model, options.precision, most as usize, options.seed)?;
+    let info = yard.device.info();
+    let program = yard.compile(Room { lanes: most, items: most })?;
+    let mut random = StdRng::seed_from_u64(options.seed);
+    let lane = |tenant| Ok(yard.lane(tenant as usize, &[yard.item(&mut random)?]));
+    let lanes = (0..most).map(lane).collect::<Result<_>>()?;
+    let bench = Bench { yard, program, lanes };
     let mut rows = Vec::new();
     for &tenants in &options.tenants {
-        let row = yard.row(tenants.get(), options.launches.get(), &woken)?;
+        let row = bench.row(tenants.get(), options.launches.get())?;
         heard(&format!(
             "{tenants} tenants: submit {:.1} µs, poll {:.1} µs",
             row.submit_us.p50, row.poll_us.p50
@@ -137,63 +129,28 @@ pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Report> {
         precision: options.precision.name(),
         device: info.name,
         device_description: info.description,
-        input_bytes: bytes(&yard.plan.inputs),
-        output_bytes: bytes(&yard.plan.outputs),
-        segments: yard.plan.segments.len(),
+        input_bytes: bytes(&bench.yard.plan.inputs),
+        output_bytes: bytes(&bench.yard.plan.outputs),
+        segments: bench.yard.plan.segments.len(),
         rows,
     };
-    device.discard(yard.program);
+    bench.yard.device.discard(bench.program);
     Ok(report)
 }
 
-/// A program on a device, and lanes for it.
-struct Yard<'a> {
-    device: &'a dyn Device,
-    plan: Arc<Plan>,
+/// A program, and lanes for it.
+struct Bench {
+    yard: Yard,
     program: ProgramId,
     lanes: Vec<Lane>,
-    /// Launches under way at a time.
-    ahead: u64,
 }
 
-impl<'a> Yard<'a> {
-    fn open(options: &Options, device: &'a dyn Device, model: &Model, most: u32) -> Result<Yard<'a>> {
-        let class = &model.class;
-        let bound = class
-            .bind_without_free_dims()
-            .context("the zoo's models have no free dimension but the batch")?;
-        let target = device.pack_target(options.precision)?;
-        let layout = Arc::new(SlotLayout::of(class.folded(), target)?);
-        let value = |(index, &size): (usize, &u64)| match bound.item_dim {
-            Some(item) if item == index => DimValue::Items,
-            _ => DimValue::Fixed(size),
-        };
-        let values: Vec<DimValue> = bound.dims.iter().enumerate().map(value).collect();
-        let dims = bound.batched_dims().into();
-        let key = PlanKey { class: class.id, dims, precision: options.precision };
-        let plan = Arc::new(tessera_planner::plan(key, class.folded(), &layout, &values)?);
-        let partition = device.partitions().into_iter().next().context("a device has a partition")?;
-        let room = Room { lanes: most, items: most };
-        let program = device.compile(&plan, &layout, room, partition.id)?;
-        let slot = || -> Result<Slot> {
-            let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
-            let packed = pack::pack(&class.graph, class.folded(), &layout, &mut source)?;
-            Ok(device.upload(class.id, &layout, packed)?)
-        };
-        let mut random = StdRng::seed_from_u64(options.seed);
-        let mut lane = || -> Result<Lane> {
-            let inputs = load::inputs(&options.model, &plan.inputs, NonZeroU32::MIN, &mut random)?;
-            Ok(Lane { slot: slot()?, requests: vec![LaneRequest { items: 1, inputs }] })
-        };
-        let lanes = (0..most).map(|_| lane()).collect::<Result<_>>()?;
-        Ok(Yard { device, plan, program, lanes, ahead: partition.ahead.into() })
-    }
-
-    fn row(&self, tenants: u32, launches: u64, woken: &Receiver<()>) -> Result<Row> {
-        self.launch(tenants, WARM_UP.min(launches), woken)?;
+impl Bench {
+    fn row(&self, tenants: u32, launches: u64) -> Result<Row> {
+        self.launch(tenants, WARM_UP.min(launches))?;
         let before = thread_time::all();
         let start = Instant::now();
-        let calls = self.launch(tenants, launches, woken)?;
+        let calls = self.launch(tenants, launches)?;
         let wall = start.elapsed();
         let threads =
             before.zip(thread_time::all()).map(|(before, after)| by_kind(&before, &after, launches));
@@ -208,21 +165,21 @@ impl<'a> Yard<'a> {
         })
     }
 
-    fn launch(&self, tenants: u32, launches: u64, woken: &Receiver<()>) -> Result<Calls> {
+    fn launch(&self, tenants: u32, launches: u64) -> Result<Calls> {
         let mut calls = Calls::default();
         let (mut submitted, mut finished) = (0, 0);
+        let ahead = u64::from(self.yard.partition.ahead);
         while finished < launches {
-            while submitted < launches && submitted - finished < self.ahead {
+            while submitted < launches && submitted - finished < ahead {
                 let lanes = self.lanes[..tenants as usize].to_vec();
-                let launch = Launch { id: LaunchId(submitted), program: self.program, lanes };
                 let start = Instant::now();
-                self.device.submit(launch)?;
+                self.yard.submit(submitted, self.program, lanes)?;
                 calls.submit.record(start.elapsed());
                 submitted += 1;
             }
-            woken.recv_timeout(LONGEST).context("a launch does not end")?;
+            self.yard.wait()?;
             let start = Instant::now();
-            let done = self.device.poll();
+            let done = self.yard.device.poll();
             let took = start.elapsed();
             for launch in &done {
                 calls.poll.record(took / done.len() as u32);

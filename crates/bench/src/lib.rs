@@ -17,4 +17,5 @@ pub mod simulate;
 pub mod spread;
 pub mod tenants;
 mod thread_time;
+mod yard;
 pub mod zoo;

@@ -217,7 +217,8 @@ impl Target for InProcess {
     }
 }
 
-fn ended(answer: engine::Answer) -> Ended {
+/// How a request ended that the engine answered like this.
+pub(crate) fn ended(answer: engine::Answer) -> Ended {
     match answer {
         Ok(_) => Ended::Answered,
         Err(NotAnswered::Refused(_)) => Ended::Refused,

@@ -23,7 +23,7 @@ pub use inputs::{Inputs, Source, TensorSpec};
 pub use report::{Level, Milliseconds, Report, Row, TenantRow};
 pub use tally::Tally;
 
-pub(crate) use in_process::{inputs, settings};
+pub(crate) use in_process::{ended, inputs, settings};
 pub(crate) use report::Header;
 
 use std::future::Future;

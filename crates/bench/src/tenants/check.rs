@@ -1,5 +1,6 @@
 //! No figure without the right answers: every tenant alone, then among all others, to the bit.
 
+use super::Stages;
 use super::counted::Counted;
 use super::stage::{Request, Stage};
 use anyhow::{Context, Result, bail, ensure};
@@ -9,11 +10,19 @@ use tessera_core::Policy;
 use tokio::task::JoinSet;
 
 /// The answers to every request when nothing else runs, by the tenant's place and request.
-pub(super) type Expected = Vec<Vec<Vec<Bytes>>>;
+type Expected = Vec<Vec<Vec<Bytes>>>;
+
+/// Both of what follows, for every policy.
+pub(super) fn all(stages: &Stages, policies: &[Policy]) -> Result<()> {
+    let expected = alone(stages.all())?;
+    policies.iter().try_for_each(|&policy| {
+        together(stages.of(policy), policy, &expected).with_context(|| format!("policy {policy}"))
+    })
+}
 
 /// Asks one request at a time, on every stage. Errors when one fails, when an answer holds a number that is none, when two stages answer
 /// differently, and when two tenants answer alike what both were asked: then somebody's weights are somebody else's.
-pub(super) fn alone<'a>(mut stages: impl Iterator<Item = &'a Stage>) -> Result<Expected> {
+fn alone<'a>(mut stages: impl Iterator<Item = &'a Stage>) -> Result<Expected> {
     let expected = on_stage(stages.next().context("there is at least one policy")?)?;
     for other in stages {
         ensure!(
@@ -50,7 +59,7 @@ fn on_stage(stage: &Stage) -> Result<Expected> {
 
 /// Asks everything that a policy will be asked at once, twice, and again until requests have shared a launch where they may: a
 /// device that is quick enough answers the first before the second comes. Errors unless every answer is what it was alone.
-pub(super) fn together(stage: &Stage, policy: Policy, expected: &Expected) -> Result<()> {
+fn together(stage: &Stage, policy: Policy, expected: &Expected) -> Result<()> {
     const MOST: usize = 1000;
     stage.play(policy);
     let cast = stage.cast(policy);

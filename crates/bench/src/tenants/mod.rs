@@ -13,17 +13,19 @@
 mod check;
 mod closed_loop;
 mod counted;
+mod crowd;
 pub mod processes;
 mod report;
 pub mod residency;
 mod stage;
 mod steps;
 
+pub use crowd::{Closed, Crowd};
 pub use report::{PolicyReport, Report};
 pub use steps::{Peak, StepReport};
 
 use crate::{load, zoo};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use report::Round;
 use stage::Stage;
 use std::sync::Arc;
@@ -74,12 +76,9 @@ pub fn run_on(options: &Options, open: Open<'_>, heard: &mut dyn FnMut(&str)) ->
     let counts = [options.tenants, options.rounds, options.in_flight, options.items as usize];
     ensure!(!counts.contains(&0), "tenants, items, requests in flight and rounds are at least 1 each");
     ensure!(!options.policies.is_empty(), "name at least one policy");
-    let stages = Stages::set(options, open, heard)?;
+    let stages = Stages::set(options, Limits::of_all(options), open, heard)?;
     heard("checking that every tenant answers alone as among all others, to the bit");
-    let expected = check::alone(stages.all())?;
-    for &policy in &options.policies {
-        check::together(stages.of(policy), policy, &expected).with_context(|| format!("policy {policy}"))?;
-    }
+    check::all(&stages, &options.policies)?;
     let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); options.policies.len()];
     for number in 0..options.rounds {
         let mut order: Vec<usize> = (0..options.policies.len()).collect();
@@ -115,10 +114,12 @@ struct Stages {
 }
 
 impl Stages {
-    fn set(options: &Options, open: Open<'_>, heard: &mut dyn FnMut(&str)) -> Result<Stages> {
+    fn set(options: &Options, limits: Limits, open: Open<'_>, heard: &mut dyn FnMut(&str)) -> Result<Stages> {
         let is_space = |policy: &Policy| *policy == Policy::Space;
         let mut set = |policy: Option<&Policy>| {
-            policy.map(|policy| Stage::set(options, &settings(options, *policy)?, open, heard)).transpose()
+            policy
+                .map(|policy| Stage::set(options, &settings(options, *policy, limits)?, open, heard))
+                .transpose()
         };
         Ok(Stages {
             others: set(options.policies.iter().find(|policy| !is_space(policy)))?,
@@ -140,16 +141,32 @@ impl Stages {
     }
 }
 
-/// The server's settings for a bench: room for all tenants in one launch, queues that refuse nobody, nothing cached.
-fn settings(options: &Options, policy: Policy) -> Result<Settings> {
-    let items = options.tenants as u64 * u64::from(options.items);
+/// How much there is room for.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// In one launch.
+    lanes: usize,
+    /// Requests that wait.
+    queued: usize,
+}
+
+impl Limits {
+    /// All tenants in one launch, and queues that refuse nobody in a closed loop.
+    fn of_all(options: &Options) -> Limits {
+        Limits { lanes: options.tenants, queued: options.tenants * options.in_flight }
+    }
+}
+
+/// The server's settings for a bench. Nothing is cached.
+fn settings(options: &Options, policy: Policy, limits: Limits) -> Result<Settings> {
+    let items = limits.lanes as u64 * u64::from(options.items);
     load::settings([
         ("device", options.device.clone()),
         ("policy", policy.to_string()),
         ("precision", options.precision.to_string()),
-        ("max_lanes", options.tenants.to_string()),
+        ("max_lanes", limits.lanes.to_string()),
         ("max_items", items.to_string()),
-        ("queue_requests", (options.tenants * options.in_flight).to_string()),
+        ("queue_requests", limits.queued.to_string()),
         ("queue_bytes", format!("{}GiB", 1 << 20)),
     ])
 }

@@ -8,7 +8,7 @@
 //! side; the service is started here, for these processes alone, and stopped again. On a CPU the system divides the cores, and only
 //! `time-slicing` means something.
 
-use super::{Options, closed_loop, settings, stage::Stage};
+use super::{Limits, Options, closed_loop, settings, stage::Stage};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::ffi::OsString;
@@ -86,7 +86,12 @@ const WARM_UP: Duration = Duration::from_millis(300);
 
 /// One worker: loads one tenant, and asks for as long as it is told once it is told to. For a process that [`run`] started.
 pub fn work(options: &Options, told: &mut dyn BufRead, say: &mut dyn Write) -> Result<()> {
-    let stage = Stage::set(options, &settings(options, Policy::Time)?, &devices::open, &mut |_| {})?;
+    let stage = Stage::set(
+        options,
+        &settings(options, Policy::Time, Limits::of_all(options))?,
+        &devices::open,
+        &mut |_| {},
+    )?;
     closed_loop::round(&stage, Policy::Time, WARM_UP)?;
     writeln!(say, "{READY}").and_then(|()| say.flush())?;
     let mut line = String::new();

@@ -8,7 +8,7 @@
 //! requests on their way, so launches are always full and a pause of the device shows in every latency.
 
 use super::stage::{Request, Stage};
-use super::{Options, settings};
+use super::{Limits, Options, settings};
 use crate::latency::Latencies;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -67,8 +67,8 @@ pub struct Phase {
 
 /// Serves under `space-time` for the options' length three times, loading tenants one after the other during the second.
 pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Residency> {
-    let mut settings = settings(options, Policy::SpaceTime)?;
-    settings.max_lanes = settings.max_lanes.min(u32::try_from(LANES)?.try_into()?);
+    let limits = Limits { lanes: LANES.min(options.tenants), ..Limits::of_all(options) };
+    let settings = settings(options, Policy::SpaceTime, limits)?;
     let stage = Stage::set(options, &settings, &devices::open, heard)?;
     let held = stage.memory();
     stage.play(Policy::SpaceTime);

@@ -184,9 +184,14 @@ impl Stage {
 
     /// The requests that are always on their way under a policy: each tenant's, or as many of one tenant.
     pub(super) fn cast(&self, policy: Policy) -> Vec<Request> {
-        let tenants = self.requests.len();
+        self.cast_of(policy, self.requests.len(), usize::MAX)
+    }
+
+    /// The same of the first `tenants`, with at most `in_flight` requests each.
+    pub(super) fn cast_of(&self, policy: Policy, tenants: usize, in_flight: usize) -> Vec<Request> {
         let who = |tenant: usize| if policy == Policy::Exclusive { 0 } else { tenant };
-        (0..tenants).flat_map(|tenant| self.requests[who(tenant)].iter().cloned()).collect()
+        let of = |tenant: usize| self.requests[who(tenant)].iter().take(in_flight).cloned();
+        (0..tenants.min(self.requests.len())).flat_map(of).collect()
     }
 
     /// What each step of a launch of all tenants takes, alone on the device. The inner error is the device's that does not measure steps.
