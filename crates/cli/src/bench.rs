@@ -1,7 +1,7 @@
 //! `tessera bench`: measurements in process, see `tessera_bench`. The paper's products are in `products`.
 
 use crate::zoo::{size_flags, sizes};
-use crate::{launches, open_loop, processes, products, reality};
+use crate::{figures, launches, open_loop, processes, products, reality};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::fmt::Display;
@@ -29,6 +29,7 @@ pub(crate) fn command() -> Command {
         .subcommands(reality::commands())
         .subcommands(processes::commands())
         .subcommands(products::commands())
+        .subcommands(figures::commands())
 }
 
 pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
@@ -43,7 +44,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         Some(("isolation", given)) => open_loop::isolation(given),
         Some(("processes", given)) => processes::run(given),
         Some(("worker", given)) => processes::work(given),
-        Some((name, given)) => products::run(name, given),
+        Some((name, given)) => figures::run(name, given).unwrap_or_else(|| products::run(name, given)),
         None => unreachable!("clap requires one of the subcommands above"),
     }
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod figures;
 mod inspect;
 mod launches;
 mod load_test;
