@@ -35,6 +35,13 @@ impl KernelSpec {
     }
 }
 
+impl fmt::Display for KernelSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.source)?;
+        self.defines.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
 /// One launch of one kernel.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct KernelCall {

@@ -185,8 +185,8 @@ impl Program {
             cluster: call.cluster,
         };
         let function = &self.functions[&call.spec];
-        function.allow(&shape)?;
-        function.launch(stream, &shape, &call.params)
+        let launched = function.allow(&shape).and_then(|()| function.launch(stream, &shape, &call.params));
+        launched.map_err(|error| error.to(format_args!("{}, {shape:?}", call.spec)))
     }
 
     /// The smallest capacity that holds so many items.

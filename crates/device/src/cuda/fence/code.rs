@@ -68,7 +68,7 @@ pub(crate) struct Shape {
 
 /// Clusters larger than this work only where the card's layout allows, and must be asked for.
 const PORTABLE_CLUSTER: u32 = 8;
-/// Dynamic shared memory beyond this must be asked for.
+/// Shared memory of a block beyond this must be asked for: what the kernel has of its own, and what its launch adds.
 const DEFAULT_SHARED_BYTES: u32 = 48 << 10;
 
 impl Function {
@@ -78,7 +78,12 @@ impl Function {
         let name = CString::new("kernel").expect("no NUL in it");
         // SAFETY: the module lives, in the function itself.
         let raw = unsafe { result::module::get_function(module.raw, name) }.doing("find a kernel")?;
-        Ok(Function { module, raw, allowed: Mutex::new(DEFAULT_SHARED_BYTES) })
+        let own = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        // SAFETY: the function lives, in its module.
+        let own = unsafe { result::function::get_function_attribute(raw, own) }
+            .doing("ask for a kernel's shared memory")?;
+        let allowed = DEFAULT_SHARED_BYTES.saturating_sub(own.unsigned_abs());
+        Ok(Function { module, raw, allowed: Mutex::new(allowed) })
     }
 
     /// Allows what a launch of this shape needs beyond the defaults.

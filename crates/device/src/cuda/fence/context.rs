@@ -19,6 +19,11 @@ impl CudaError {
     pub(super) fn new(doing: &'static str, why: String) -> CudaError {
         CudaError { doing, why }
     }
+
+    /// The same, with what it was done to.
+    pub(crate) fn to(self, what: impl fmt::Display) -> CudaError {
+        CudaError { why: format!("{} ({what})", self.why), ..self }
+    }
 }
 
 /// Gives a driver's answer the words of who asked.
