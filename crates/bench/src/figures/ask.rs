@@ -2,7 +2,7 @@
 
 use crate::load;
 use crate::zoo::{self, Architecture, Sizes, Takes};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tessera_core::Precision;
@@ -98,12 +98,15 @@ impl Ask {
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     until: Instant,
+    /// Of everything that this is a part of.
+    end: Instant,
 }
 
 impl Budget {
     /// From now on, for so long.
     pub fn of(length: Duration) -> Budget {
-        Budget { until: Instant::now() + length }
+        let end = Instant::now() + length;
+        Budget { until: end, end }
     }
 
     /// What is left.
@@ -118,7 +121,13 @@ impl Budget {
 
     /// A part of what is left.
     pub fn part(&self, part: f64) -> Budget {
-        Budget::of(self.left().mul_f64(part.clamp(0.0, 1.0)))
+        Budget { until: Instant::now() + self.left().mul_f64(part.clamp(0.0, 1.0)), end: self.end }
+    }
+
+    /// Errors when not only this part but everything is over: for benches that cannot end early, but may take of what comes after them.
+    pub fn go_on(&self) -> Result<()> {
+        ensure!(Instant::now() < self.end, "the time was over before it was done; give more minutes");
+        Ok(())
     }
 }
 
@@ -160,6 +169,8 @@ mod tests {
         let length = ask.run_length(0.5, 50);
         assert!((Duration::from_millis(900)..=Duration::from_secs(1)).contains(&length), "{length:?}");
         assert!(Budget::of(Duration::ZERO).is_over() && !ask.budget.is_over());
+        let no_part = ask.budget.part(0.0);
+        assert!(no_part.is_over() && no_part.go_on().is_ok() && Budget::of(Duration::ZERO).go_on().is_err());
         assert_eq!(ask.devices(), ["cuda:0", "cpu"]);
     }
 }

@@ -10,7 +10,7 @@
 //! card also a largest batch within the objective that reaches more than half of the peak.
 //!
 //! One launch at a time on a device that does nothing else, from handing it over to its answer, copies included; items of a batch answer to the bit as they do alone,
-//! or nothing is reported. The share is of what the device can do in this precision: for a card a data sheet's or measured figure, for cores what one shows, times their number.
+//! or nothing is reported. The share is of what the device can do in this precision: for a card a data sheet's or measured figure, for cores what one shows at that moment, times their number.
 
 use super::ask::Ask;
 use super::made::{Claim, Figure, Verdict, drawn};
@@ -119,9 +119,7 @@ struct Bench<'a> {
 fn curve(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Curve> {
     let yard = Yard::open(&ask.device, &ask.model("resnet-50")?, ask.precision, 1, ask.seed)?;
     let info = yard.device.info();
-    let units = yard.partition.units as f64;
-    let all_units = |one: Peak| Peak { tflops: one.tflops * units, ..one };
-    let measured = yard.device.rates().map(Peak::measured).map(all_units);
+    let measured = yard.device.peak().map(Peak::measured);
     let peak = measured.or_else(|| Peak::of(&info.description, ask.precision));
     let mut bench = Bench { ask, yard, peak, random: StdRng::seed_from_u64(ask.seed) };
     let mut points: Vec<Point> = Vec::new();

@@ -45,7 +45,10 @@ impl Display for Plot {
             r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="sans-serif" font-size="12">"#
         )?;
         writeln!(f, r#"<rect width="{width}" height="{height}" fill="white"/>"#)?;
-        writeln!(f, r#"<text x="{left}" y="22" font-size="15">{}</text>"#, Escaped(&self.title))?;
+        // A long title is written smaller: letters are about half as wide as high.
+        let most = 2.0 * (width - left) / self.title.chars().count().max(1) as f64;
+        let size = most.clamp(7.0, 15.0);
+        writeln!(f, r#"<text x="{left}" y="22" font-size="{size:.1}">{}</text>"#, Escaped(&self.title))?;
         for value in x.ticks() {
             let at = across(value);
             writeln!(f, r##"<line x1="{at:.1}" y1="{top}" x2="{at:.1}" y2="{bottom}" stroke="#ddd"/>"##)?;

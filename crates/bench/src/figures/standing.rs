@@ -60,7 +60,7 @@ pub(super) const RESIDENCY: Claim = Claim {
     title: "Residency: tenants that come while others are served",
     source: "none of the paper's; ours",
     says: "loading tenants does not disturb those that are served, and memory comes back when all are gone",
-    refuted: "a p99 more than half above what it was while tenants load, or a byte left",
+    refuted: "a p99 more than half above what it was while tenants load, or a byte of weights left",
 };
 
 impl Figure for table1::Report {
@@ -289,14 +289,14 @@ impl Figure for Residency {
             return Verdict::Undecided("a phase is missing".to_owned());
         };
         let because = format!(
-            "p99 of {} tenants {:.2} ms before and {:.2} ms while {} more were loaded; {} bytes left at the end.",
+            "p99 of {} tenants {:.2} ms before and {:.2} ms while {} more were loaded; {} bytes of weights left at the end.",
             self.tenants,
             before.p99_ms,
             during.p99_ms,
             self.loads_ms.len(),
-            self.left_bytes
+            self.left_weights_bytes
         );
-        Verdict::of(during.p99_ms <= 1.5 * before.p99_ms && self.left_bytes == 0, because)
+        Verdict::of(during.p99_ms <= 1.5 * before.p99_ms && self.left_weights_bytes == 0, because)
     }
 
     fn pictures(&self) -> Vec<String> {

@@ -149,7 +149,8 @@ fn policies(ask: &Ask) -> Vec<Policy> {
 fn run_goodput(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Made> {
     let (classes, tenants): ([(&str, f64); 1], usize) = match (ask.quick, ask.is_card()) {
         (true, _) => ([("mobilenet-v2", 100.0)], 3),
-        (false, true) => ([("resnet-50", 25.0)], 100),
+        // Loading, twice, is to leave most of the time.
+        (false, true) => ([("resnet-50", 25.0)], (ask.budget.left().as_secs() as usize / 2).clamp(16, 100)),
         (false, false) => ([("mobilenet-v2", 250.0)], 24),
     };
     let policies = policies(ask);
@@ -159,6 +160,7 @@ fn run_goodput(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Made> {
     let names = policies.iter().map(Policy::to_string).collect();
     let from = (lowest(ask), ask.or_quick(1, 0));
     let report = goodput::run(about, classes[0].1, names, from, &mut |who, rate| {
+        ask.budget.go_on()?;
         place.row(policies[who], rate, heard)
     })?;
     place.close();
@@ -169,7 +171,8 @@ fn run_mixed(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Made> {
     let (classes, tenants) = match (ask.quick, ask.is_card()) {
         (true, _) => (vec![("mobilenet-v2", 200.0), ("lstm", 100.0)], 4),
         (false, true) => {
-            (vec![("resnet-50", 50.0), ("mobilenet-v2", 25.0), ("bert-base", 100.0), ("lstm", 10.0)], 32)
+            let many = (ask.budget.left().as_secs() as usize / 24 * 4).clamp(8, 32);
+            (vec![("resnet-50", 50.0), ("mobilenet-v2", 25.0), ("bert-base", 100.0), ("lstm", 10.0)], many)
         }
         (false, false) => (vec![("resnet-18", 500.0), ("mobilenet-v2", 250.0), ("lstm", 100.0)], 24),
     };
@@ -179,6 +182,7 @@ fn run_mixed(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Made> {
     let mut place = Place::new(open_loop(ask, &classes, tenants, ways.len())?)?;
     let about = about(&mut place, &policies, &classes, tenants, heard)?;
     let report = mixed::run(about, &ways, lowest(ask), &mut |way, rate| {
+        ask.budget.go_on()?;
         place.divide(if way.whole { "1" } else { "auto" });
         place.row(way.policy, rate, heard)
     })?;

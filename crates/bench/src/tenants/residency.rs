@@ -46,7 +46,9 @@ pub struct Residency {
     pub phases: Vec<Phase>,
     /// Time to make, import, pack and upload each tenant that came.
     pub loads_ms: Vec<f64>,
-    /// Bytes that the device still holds when all are gone.
+    /// Bytes of weights that the device still holds when all are gone.
+    pub left_weights_bytes: u64,
+    /// Bytes of everything; what cores of a CPU work in stays theirs.
     pub left_bytes: u64,
 }
 
@@ -88,10 +90,15 @@ pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Residency> 
         arenas_bytes: held.arenas.0,
         phases: vec![before, during.phase("while tenants load"), after],
         loads_ms: loads.iter().map(|load| load.as_secs_f64() * 1e3).collect(),
+        left_weights_bytes: 0,
         left_bytes: 0,
     };
     let MemoryUse { weights, weights_free, arenas } = stage.unload_all()?;
-    Ok(Residency { left_bytes: weights.0 + weights_free.0 + arenas.0, ..report })
+    Ok(Residency {
+        left_weights_bytes: weights.0 + weights_free.0,
+        left_bytes: weights.0 + weights_free.0 + arenas.0,
+        ..report
+    })
 }
 
 /// Serves, and loads one tenant after the other meanwhile. Each is gone again at once: its memory must be used anew.
@@ -169,6 +176,7 @@ impl fmt::Display for Residency {
         }
         let loads: Vec<String> = self.loads_ms.iter().map(|ms| format!("{ms:.0}")).collect();
         writeln!(f, "\nloaded meanwhile: {} tenants, in ms: {}", loads.len(), loads.join(", "))?;
-        writeln!(f, "left on the device when all are gone: {:.1} MiB", self.left_bytes as f64 / MIB)
+        let (weights, all) = (self.left_weights_bytes as f64 / MIB, self.left_bytes as f64 / MIB);
+        writeln!(f, "left on the device when all are gone: {all:.1} MiB, {weights:.1} of it weights")
     }
 }
