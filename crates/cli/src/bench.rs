@@ -1,11 +1,10 @@
 //! `tessera bench`: measurements in process, see `tessera_bench`. The paper's products are in `products`.
 
+use crate::flags::{arg, count, json_flag, number, policies, policy_flag, publish, seed, seed_flag, text};
 use crate::zoo::{size_flags, sizes};
 use crate::{figures, launches, open_loop, processes, products, reality};
-use anyhow::{Context, Result};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use std::fmt::Display;
-use std::path::PathBuf;
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::process::ExitCode;
 use std::time::Duration;
 use tessera_bench::tenants::{self, Options, residency};
@@ -53,12 +52,9 @@ fn tenants_command() -> Command {
     Command::new("tenants")
         .about("Whole models: many tenants with weights of their own, one request after another from each, under every policy")
         .arg(
-            text("policy", "POLICY", "all")
-                .action(ArgAction::Append)
-                .value_delimiter(',')
-                .help("space-time, space, time, exclusive (all requests for one tenant, in batches), or all; may be given several times"),
+            policy_flag().help("space-time, space, time, exclusive (all requests for one tenant, in batches), or all; may be given several times"),
         )
-        .arg(count("rounds", "3").help("How often each policy runs; the order of policies turns round every time"))
+        .arg(number("rounds", "3").help("How often each policy runs; the order of policies turns round every time"))
         .arg(
             Arg::new("steps")
                 .long("steps")
@@ -69,26 +65,18 @@ fn tenants_command() -> Command {
         .arg(json_flag())
 }
 
-pub(crate) fn text(name: &'static str, value: &'static str, default: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).default_value(default)
-}
-
-pub(crate) fn count(name: &'static str, default: &'static str) -> Arg {
-    text(name, "N", default).value_parser(value_parser!(u32).range(1..=1_000_000))
-}
-
 /// What is loaded and how it is asked: the same for every bench of whole models.
 pub(crate) fn load_flags() -> Vec<Arg> {
-    let model = Arg::new("model").long("model").value_name("ARCH").required(true);
+    let model = arg("model", "ARCH").required(true);
     let flags = [
         model.help("An architecture of `tessera zoo`"),
-        count("tenants", "32").help("How many tenants"),
+        number("tenants", "32").help("How many tenants"),
         text("device", "DEVICE", "auto").help("Where to run, as `tessera serve --device`"),
         text("precision", "PRECISION", "fp32").help("fp32, tf32, bf16 or fp16, where the device has it"),
-        count("items", "1").help("Items that a request brings"),
-        count("seconds", "3").help("How long each run is"),
-        count("in-flight", "3").help("Requests that each tenant has on their way at a time"),
-        text("seed", "N", "1").value_parser(value_parser!(u64)).help("Decides weights and inputs"),
+        number("items", "1").help("Items that a request brings"),
+        number("seconds", "3").help("How long each run is"),
+        number("in-flight", "3").help("Requests that each tenant has on their way at a time"),
+        seed_flag("Decides weights and inputs"),
     ];
     flags.into_iter().chain(size_flags()).collect()
 }
@@ -96,35 +84,25 @@ pub(crate) fn load_flags() -> Vec<Arg> {
 /// What [`load_flags`] say, to be measured under these policies.
 pub(crate) fn options(given: &ArgMatches, policies: Vec<Policy>) -> Result<Options> {
     let word = |name: &str| given.get_one::<String>(name).map(String::as_str).unwrap_or_default();
-    let number = |name: &str| given.get_one::<u32>(name).copied().unwrap_or(1);
     Ok(Options {
         model: zoo::find(word("model"))?.model(&sizes(given))?,
-        tenants: number("tenants") as usize,
+        tenants: count(given, "tenants") as usize,
         policies,
         device: word("device").to_owned(),
         precision: word("precision").parse::<Precision>().map_err(anyhow::Error::msg)?,
-        items: number("items"),
-        length: Duration::from_secs(number("seconds").into()),
+        items: count(given, "items"),
+        length: Duration::from_secs(count(given, "seconds").into()),
         rounds: 1,
-        in_flight: number("in-flight") as usize,
+        in_flight: count(given, "in-flight") as usize,
         steps: false,
-        seed: given.get_one::<u64>("seed").copied().unwrap_or_default(),
+        seed: seed(given),
     })
 }
 
-/// Where figures go for machines.
-pub(crate) fn json_flag() -> Arg {
-    Arg::new("json")
-        .long("json")
-        .value_name("FILE")
-        .value_parser(value_parser!(PathBuf))
-        .help("Write the figures there too; - writes them to standard output, in place of the table")
-}
-
 fn run_tenants(given: &ArgMatches) -> Result<ExitCode> {
-    let policies = policies(given.get_many::<String>("policy").into_iter().flatten())?;
+    let policies = policies(given)?;
     let options = Options {
-        rounds: given.get_one::<u32>("rounds").copied().unwrap_or(1) as usize,
+        rounds: count(given, "rounds") as usize,
         steps: given.get_flag("steps"),
         ..options(given, policies)?
     };
@@ -138,31 +116,4 @@ fn run_residency(given: &ArgMatches) -> Result<ExitCode> {
     let report = residency::run(&options, &mut |line| eprintln!("{line}"))?;
     publish(given, &report, serde_json::to_string_pretty(&report)?)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes a report where [`json_flag`] says: the table for people, the figures for machines.
-pub(crate) fn publish(given: &ArgMatches, table: &dyn Display, mut figures: String) -> Result<()> {
-    figures.push('\n');
-    match given.get_one::<PathBuf>("json") {
-        Some(path) if path.as_os_str() == "-" => print!("{figures}"),
-        Some(path) => {
-            std::fs::write(path, figures).with_context(|| format!("cannot write {}", path.display()))?;
-            print!("{table}");
-        }
-        None => print!("{table}"),
-    }
-    Ok(())
-}
-
-/// Each once, in the order in which they were named.
-pub(crate) fn policies<'a>(words: impl Iterator<Item = &'a String>) -> Result<Vec<Policy>> {
-    let mut policies = Vec::new();
-    for word in words {
-        let named = match word.as_str() {
-            "all" => Policy::ALL.to_vec(),
-            word => vec![word.parse().map_err(anyhow::Error::msg)?],
-        };
-        policies.extend(named.into_iter().filter(|policy| !policies.contains(policy)).collect::<Vec<_>>());
-    }
-    Ok(policies)
 }

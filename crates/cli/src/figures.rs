@@ -1,6 +1,6 @@
 //! `tessera bench all`, and the figures that take the same flags: see `tessera_bench::figures`.
 
-use crate::bench::{count, text};
+use crate::flags::{count, list, number, seed, seed_flag, text, words};
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -14,10 +14,7 @@ use tessera_bench::figures::table::{BENCHES, Bench};
 /// `all`, then the figures.
 pub(crate) fn commands() -> Vec<Command> {
     let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
-    let only = text("only", "NAME", "all")
-        .action(ArgAction::Append)
-        .value_delimiter(',')
-        .help(format!("Those of {}", names.join(", ")));
+    let only = list(text("only", "NAME", "all")).help(format!("Those of {}", names.join(", ")));
     let all = Command::new("all")
         .about("The paper's evaluation and ours: every bench within a time, and one page of HTML about them")
         .arg(only)
@@ -42,10 +39,10 @@ fn flags(minutes: &'static str, out_required: bool) -> Vec<Arg> {
         Arg::new("quick").long("quick").action(ArgAction::SetTrue).help(
             "Tiny networks, few tenants, short runs: shows that all of it works; no number means anything",
         ),
-        count("rounds", "3").help("How often what is compared runs; the order turns round every time"),
-        count("tenants", "500").help("Most tenants that are loaded at once"),
-        count("processes", "48").help("Most processes that are started at once"),
-        text("seed", "N", "1").value_parser(value_parser!(u64)).help("Decides weights, inputs and arrivals"),
+        number("rounds", "3").help("How often what is compared runs; the order turns round every time"),
+        number("tenants", "500").help("Most tenants that are loaded at once"),
+        number("processes", "48").help("Most processes that are started at once"),
+        seed_flag("Decides weights, inputs and arrivals"),
     ];
     flags.into_iter().chain(size_flags()).collect()
 }
@@ -62,12 +59,12 @@ pub(crate) fn run(name: &str, given: &ArgMatches) -> Option<Result<ExitCode>> {
 
 fn run_all(given: &ArgMatches) -> Result<ExitCode> {
     let out = given.get_one::<PathBuf>("out").context("clap requires a folder")?;
-    let only: Vec<&String> = given.get_many::<String>("only").into_iter().flatten().collect();
+    let only: Vec<&str> = words(given, "only").collect();
     for name in &only {
-        let known = *name == "all" || BENCHES.iter().any(|bench| bench.name == name.as_str());
+        let known = *name == "all" || BENCHES.iter().any(|bench| bench.name == *name);
         ensure!(known, "there is no bench `{name}` in the report");
     }
-    let wanted = |bench: &Bench| only.iter().any(|name| *name == "all" || name.as_str() == bench.name);
+    let wanted = |bench: &Bench| only.iter().any(|name| *name == "all" || *name == bench.name);
     let typed: Vec<String> = std::env::args().skip(1).collect();
     let command = format!("tessera {}", typed.join(" "));
     let report = all::run(&ask(given)?, &command, out, &wanted, &mut |line| eprintln!("{line}"))?;
@@ -92,7 +89,7 @@ fn run_one(figure: &Bench, given: &ArgMatches) -> Result<ExitCode> {
 
 fn ask(given: &ArgMatches) -> Result<Ask> {
     let word = |name: &str| given.get_one::<String>(name).map(String::as_str).unwrap_or_default();
-    let number = |name: &str| given.get_one::<u32>(name).copied().unwrap_or(1) as usize;
+    let number = |name: &str| count(given, name) as usize;
     let minutes = given.get_one::<f64>("minutes").copied().unwrap_or_default();
     let length = Duration::try_from_secs_f64(60.0 * minutes).ok().filter(|length| !length.is_zero());
     let length = length.with_context(|| format!("{minutes} minutes: give more than none"))?;
@@ -105,7 +102,7 @@ fn ask(given: &ArgMatches) -> Result<Ask> {
         processes: number("processes"),
         tenants: number("tenants"),
         rounds: if quick { 1 } else { number("rounds") },
-        seed: given.get_one::<u64>("seed").copied().unwrap_or_default(),
+        seed: seed(given),
         program: std::env::current_exe().context("cannot find this program to start it again")?,
         budget: Budget::of(length),
     })

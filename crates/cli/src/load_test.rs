@@ -1,11 +1,13 @@
 //! `tessera load-test`: see `tessera_bench::load`.
 
-use crate::bench::{json_flag, publish};
+use crate::flags::{
+    arg, count, json_flag, list, nonzero, number, parsed, publish, seed, seed_flag, text, words,
+};
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::{BTreeMap, HashMap};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,22 +19,18 @@ use tessera_bench::zoo;
 use tokio::runtime::Runtime;
 
 pub(crate) fn command() -> Command {
-    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
-    let number = |name: &'static str, default: &'static str| {
-        arg(name, "N").default_value(default).value_parser(value_parser!(u32).range(1..=10_000_000))
-    };
     let target = [
         arg("url", "URL").help("A server of the Open Inference Protocol, as http://HOST:PORT [default: http://127.0.0.1:8000]"),
-        arg("model", "NAME").action(ArgAction::Append).value_delimiter(',').help(
+        list(arg("model", "NAME")).help(
             "Models of the server, each a tenant, the most popular first; may be given several times [default: those that it lists]",
         ),
-        arg("in-process", "ARCH").action(ArgAction::Append).value_delimiter(',').conflicts_with_all(["url", "model"]).help(
+        list(arg("in-process", "ARCH")).conflicts_with_all(["url", "model"]).help(
             "No server: an engine in this process, with tenants of these architectures of `tessera zoo` in turn",
         ),
         number("tenants", "8").help("With --in-process: how many tenants, each with weights of its own"),
-        arg("device", "DEVICE").default_value("auto").help("With --in-process: where to run, as `tessera serve --device`"),
-        arg("policy", "POLICY").default_value("space-time").help("With --in-process: who runs when"),
-        arg("precision", "PRECISION").default_value("auto").help("With --in-process: how numbers are held"),
+        text("device", "DEVICE", "auto").help("With --in-process: where to run, as `tessera serve --device`"),
+        text("policy", "POLICY", "space-time").help("With --in-process: who runs when"),
+        text("precision", "PRECISION", "auto").help("With --in-process: how numbers are held"),
     ];
     Command::new("load-test")
         .about("A load of many tenants, open or closed loop, over HTTP or in process: throughput, latency, and goodput by tenant")
@@ -44,7 +42,7 @@ pub(crate) fn command() -> Command {
             Arg::new("send-timeout").long("send-timeout").action(ArgAction::SetTrue).help(
                 "Send each tenant's SLO with its requests (`timeout`), for a server that refuses and drops by deadline",
             ),
-            arg("input-data", "random|zero|FILE").default_value("random").help(
+            text("input-data", "random|zero|FILE", "random").help(
                 r#"What requests bring: made from the models' metadata, or a file {"data": [{"INPUT": [1, 2]}]}"#,
             ),
             arg("shape", "NAME:D,D").action(ArgAction::Append).help(
@@ -54,7 +52,7 @@ pub(crate) fn command() -> Command {
             number("ids-below", "100").help("Random integers are below this"),
             number("connections", "512").help("Most connections at once; a request that finds all busy waits, and that counts"),
             number("seconds", "10").help("How long each level is measured"),
-            arg("warmup-seconds", "N").default_value("1").value_parser(value_parser!(u32).range(0..=86_400)).help(
+            text("warmup-seconds", "N", "1").value_parser(value_parser!(u32).range(0..=86_400)).help(
                 "How long each level runs before that",
             ),
             number("grace-seconds", "10").help("How long the last answers are waited for; what has none then is unanswered"),
@@ -64,7 +62,6 @@ pub(crate) fn command() -> Command {
 
 /// Flags of a closed loop and of a trace.
 fn pace_flags() -> [Arg; 2] {
-    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     [
         arg("concurrency", "N[:END:STEP]").help("Closed loop: requests on their way, always [default: 1]"),
         arg("trace", "FILE").value_parser(value_parser!(PathBuf)).help(
@@ -75,24 +72,23 @@ fn pace_flags() -> [Arg; 2] {
 
 /// Flags of requests that are drawn, and of what counts as in time.
 pub(crate) fn pattern_flags() -> [Arg; 6] {
-    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     [
         arg("request-rate", "RATE[:END:STEP]").help(
             "Open loop: requests per second of all tenants together, whether or not earlier ones are answered",
         ),
-        arg("distribution", "WORD").default_value("poisson").help(
+        text("distribution", "WORD", "poisson").help(
             "Of gaps between a tenant's requests: poisson, constant, or gamma:CV, bursts with that coefficient of variation",
         ),
-        arg("popularity", "WORD").default_value("uniform").help(
+        text("popularity", "WORD", "uniform").help(
             "Of tenants: uniform, zipf, or zipf:S, the n-th tenant in proportion to 1/n^S",
         ),
         arg("diurnal", "SWING[:SECONDS]").help(
             "The rate is a wave around what --request-rate says, of this swing from 0 to 1 and period [period: the whole run]",
         ),
-        arg("slo-ms", "MS|NAME=MS").action(ArgAction::Append).value_delimiter(',').help(
+        list(arg("slo-ms", "MS|NAME=MS")).help(
             "What counts as in time, for all tenants or one; may be given several times. In process and simulated it is the tenants' SLO",
         ),
-        arg("seed", "N").default_value("1").value_parser(value_parser!(u64)).help("Decides arrivals, tenants and inputs"),
+        seed_flag("Decides arrivals, tenants and inputs"),
     ]
 }
 
@@ -297,24 +293,4 @@ fn inputs(given: &ArgMatches) -> Result<Inputs> {
         ids_below: count(given, "ids-below").into(),
         seed: seed(given),
     })
-}
-
-pub(crate) fn words<'a>(given: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> {
-    given.get_many::<String>(name).into_iter().flatten().map(String::as_str)
-}
-
-pub(crate) fn parsed<T: std::str::FromStr<Err = String>>(given: &ArgMatches, name: &str) -> Result<T> {
-    given.get_one::<String>(name).map_or("", String::as_str).parse().map_err(anyhow::Error::msg)
-}
-
-pub(crate) fn count(given: &ArgMatches, name: &str) -> u32 {
-    given.get_one::<u32>(name).copied().unwrap_or(1)
-}
-
-pub(crate) fn nonzero(given: &ArgMatches, name: &str) -> Result<NonZeroU32> {
-    NonZeroU32::new(count(given, name)).with_context(|| format!("--{name} is at least 1"))
-}
-
-pub(crate) fn seed(given: &ArgMatches) -> u64 {
-    given.get_one::<u64>("seed").copied().unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod figures;
+mod flags;
 mod inspect;
 mod launches;
 mod load_test;

@@ -1,7 +1,8 @@
 //! `tessera bench goodput`, `isolation` and `mixed`: open loops of many tenants under every policy, see `tessera_bench::figures`.
 
-use crate::bench::{json_flag, policies, publish};
-use crate::load_test::{count, parsed, seed, words};
+use crate::flags::{
+    arg, count, json_flag, list, number, parsed, policies, policy_flag, publish, seed, seed_flag, text, words,
+};
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -24,10 +25,10 @@ const CLASSES: &str = "resnet-50:50,mobilenet-v2:25,bert-base:100,lstm:10";
 pub(crate) fn commands() -> [Command; 3] {
     let goodput = Command::new("goodput")
         .about("The highest rate at which 99 % of an open loop's requests are in time, by bisection, under every policy")
-        .arg(arg("model", "ARCH").required(true).action(ArgAction::Append).value_delimiter(',').help(
+        .arg(list(arg("model", "ARCH").required(true)).help(
             "Architectures of `tessera zoo`; tenants have them in turn",
         ))
-        .arg(arg("slo-ms", "MS").default_value("25").value_parser(value_parser!(f64)).help("What counts as in time"))
+        .arg(text("slo-ms", "MS", "25").value_parser(value_parser!(f64)).help("What counts as in time"))
         .args([
             arg("versus", "DEVICES").action(ArgAction::Append).help(
                 "Other devices to do the same on in the same rounds, under the first policy alone; several that serve together are separated by spaces, as \"cpu:0 cpu:1\"",
@@ -35,40 +36,33 @@ pub(crate) fn commands() -> [Command; 3] {
             Arg::new("simulate").long("simulate").action(ArgAction::SetTrue).help(
                 "Measure what launches take, and put what the simulator says beside each policy but `space`",
             ),
-            arg("rounds", "N").default_value("1").value_parser(value_parser!(u32).range(0..=1000)).help(
+            text("rounds", "N", "1").value_parser(value_parser!(u32).range(0..=1000)).help(
                 "How often all run at the rates that were found for each",
             ),
         ])
         .args(flags("100"));
     let mixed = Command::new("mixed")
         .about("Tenants of several architectures, each class with its SLO: the highest rate at which 99 % of every class are in time, under every policy")
-        .arg(arg("class", "ARCH:MS").default_value(CLASSES).action(ArgAction::Append).value_delimiter(',').help(
+        .arg(list(text("class", "ARCH:MS", CLASSES)).help(
             "Architectures of `tessera zoo`, each with what counts as in time; tenants have them in turn",
         ))
         .args(flags("32"));
     let isolation = Command::new("isolation")
         .about("What one tenant that asks for ten times its part, and then becomes five times slower, does to the others, under every policy")
         .arg(arg("model", "ARCH").required(true).help("An architecture of `tessera zoo`"))
-        .arg(arg("slo-ms", "MS").default_value("25").value_parser(value_parser!(f64)).help("What counts as in time"))
-        .arg(arg("rate", "N").default_value("500").value_parser(value_parser!(u32).range(1..)).help("Requests per second of all tenants, before one gets loud"))
+        .arg(text("slo-ms", "MS", "25").value_parser(value_parser!(f64)).help("What counts as in time"))
+        .arg(text("rate", "N", "500").value_parser(value_parser!(u32).range(1..)).help("Requests per second of all tenants, before one gets loud"))
         .args(flags("24").into_iter().filter(|flag| flag.get_id() != "lowest-rate"))
         .mut_arg("popularity", |popularity| popularity.default_value("uniform"));
     [goodput, mixed, isolation]
 }
 
-fn arg(name: &'static str, value: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value)
-}
-
 /// What both ask for, but for who is served.
 fn flags(tenants: &'static str) -> Vec<Arg> {
-    let number = |name: &'static str, default: &'static str| {
-        arg(name, "N").default_value(default).value_parser(value_parser!(u32).range(1..=10_000_000))
-    };
     let flags = [
         number("tenants", tenants).help("How many tenants"),
-        arg("popularity", "WORD").default_value("zipf").help("Of tenants: uniform, zipf, or zipf:S"),
-        arg("distribution", "WORD").default_value("poisson").help("Of gaps: poisson, constant, or gamma:CV"),
+        text("popularity", "WORD", "zipf").help("Of tenants: uniform, zipf, or zipf:S"),
+        text("distribution", "WORD", "poisson").help("Of gaps: poisson, constant, or gamma:CV"),
         arg("device", "DEVICE")
             .default_value("auto")
             .action(ArgAction::Append)
@@ -76,17 +70,10 @@ fn flags(tenants: &'static str) -> Vec<Arg> {
         arg("precision", "PRECISION")
             .default_value("auto")
             .help("fp32, tf32, bf16 or fp16, where the device has it"),
-        arg("policy", "POLICY")
-            .default_value("all")
-            .action(ArgAction::Append)
-            .value_delimiter(',')
-            .help("space-time, space, time, exclusive, or all; may be given several times"),
+        policy_flag(),
         number("seconds", "5").help("How long each rate is measured"),
         number("lowest-rate", "50").help("Requests per second to begin with"),
-        arg("seed", "N")
-            .default_value("1")
-            .value_parser(value_parser!(u64))
-            .help("Decides weights, inputs and arrivals"),
+        seed_flag("Decides weights, inputs and arrivals"),
         arg("svg", "FILE").value_parser(value_parser!(PathBuf)).help("Draw the figure there"),
         json_flag(),
     ];
@@ -221,7 +208,7 @@ fn set(
         slowable,
         models: served.into_iter().map(|served| served.model).collect(),
     };
-    let policies = policies(given.get_many::<String>("policy").into_iter().flatten())?;
+    let policies = policies(given)?;
     let mut place = Place::new(setting)?;
     let first = *policies.first().context("name at least one policy")?;
     let about = format!("{what}, {} popularity, {}", word("popularity"), place.about(first, heard)?);

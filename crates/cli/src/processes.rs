@@ -1,8 +1,9 @@
 //! `tessera bench processes`, and the worker that it starts: see `tessera_bench::tenants::processes`.
 
-use crate::bench::{json_flag, load_flags, options, publish};
+use crate::bench::{load_flags, options};
+use crate::flags::{json_flag, list, publish, text, words};
 use anyhow::{Context, Result};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitCode;
@@ -19,12 +20,7 @@ pub(crate) fn commands() -> [Command; 2] {
         Command::new("processes")
             .about("A process per tenant, without a server: the card in turns, or side by side through the driver's MPS")
             .arg(
-                Arg::new("how")
-                    .long("how")
-                    .value_name("HOW")
-                    .default_value("time-slicing,mps")
-                    .action(ArgAction::Append)
-                    .value_delimiter(',')
+                list(text("how", "HOW", "time-slicing,mps"))
                     .help("time-slicing, mps (its service is started and stopped), or both"),
             )
             .args(load_flags())
@@ -47,7 +43,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         arguments.extend([OsString::from("--seed"), OsString::from(seed.to_string())]);
         arguments
     };
-    let ways = given.get_many::<String>("how").into_iter().flatten();
+    let ways = words(given, "how");
     let ways: Vec<Sharing> =
         ways.map(|how| how.parse()).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
     let mut all = All(Vec::new());

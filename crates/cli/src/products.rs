@@ -1,8 +1,8 @@
 //! `tessera bench table1` and `figure7`: the paper's matrix products on a card, see `tessera_bench::figures`.
 
-use crate::bench::{json_flag, publish};
+use crate::flags::{arg, json_flag, list, publish, text, words};
 use anyhow::{Context, Result, anyhow, ensure};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command, value_parser};
 use std::process::ExitCode;
 use tessera_bench::figures::products::{MOST_TENANTS, Options, PRECISIONS, SHAPES, Shape, TENANTS, shape};
 use tessera_bench::figures::{figure7, table1};
@@ -40,13 +40,7 @@ pub(crate) fn run(name: &str, given: &ArgMatches) -> Result<ExitCode> {
 
 fn command(name: &'static str, shapes: &str) -> Command {
     let list = |name: &'static str, value: &'static str, default: String| {
-        let default = clap::builder::OsStr::from(default);
-        Arg::new(name)
-            .long(name)
-            .value_name(value)
-            .default_value(default)
-            .action(ArgAction::Append)
-            .value_delimiter(',')
+        list(arg(name, value).default_value(clap::builder::OsStr::from(default)))
     };
     let tenants = TENANTS.map(|tenants| tenants.to_string()).join(",");
     let precisions = PRECISIONS.map(|precision| precision.name()).join(",");
@@ -59,21 +53,15 @@ fn command(name: &'static str, shapes: &str) -> Command {
                 .help("How many tenants"),
         )
         .arg(
-            Arg::new("rounds")
-                .long("rounds")
-                .value_name("N")
-                .default_value("9")
+            text("rounds", "N", "9")
                 .value_parser(value_parser!(u64).range(1..=1000))
                 .help("How often the best ways are timed; their order turns round every time"),
         )
-        .arg(
-            Arg::new("device").long("device").value_name("DEVICE").default_value("cuda:0").help("Which card"),
-        )
+        .arg(text("device", "DEVICE", "cuda:0").help("Which card"))
         .arg(json_flag())
 }
 
 fn options(given: &ArgMatches) -> Result<Options> {
-    let words = |name: &str| given.get_many::<String>(name).into_iter().flatten();
     let device = given.get_one::<String>("device").map(String::as_str).unwrap_or_default();
     let ordinal = match device.strip_prefix("cuda") {
         Some("") => Some(0),
@@ -82,8 +70,8 @@ fn options(given: &ArgMatches) -> Result<Options> {
     };
     let count = |count: &u64| usize::try_from(*count).context("a count is too large");
     let options = Options {
-        shapes: words("shape").map(|word| shape(word)).collect::<Result<Vec<Shape>>>()?,
-        precisions: words("precision")
+        shapes: words(given, "shape").map(shape).collect::<Result<Vec<Shape>>>()?,
+        precisions: words(given, "precision")
             .map(|word| word.parse().map_err(|error: String| anyhow!(error)))
             .collect::<Result<_>>()?,
         tenants: given.get_many("tenants").into_iter().flatten().map(count).collect::<Result<_>>()?,

@@ -1,10 +1,9 @@
 //! `tessera bench costs` and `reality`: what launches take here, and whether the simulator knows, see `tessera_bench::simulate`.
 
-use crate::bench::{json_flag, publish};
-use crate::load_test::{count, nonzero, parsed, seed, words};
+use crate::flags::{arg, count, json_flag, list, nonzero, number, parsed, publish, seed, text, words};
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,31 +30,23 @@ pub(crate) fn commands() -> [Command; 2] {
         .args(served_flags())
         .args([
             number("tenants", "24").help("How many tenants, of the models in turn"),
-            arg("slo-ms", "MS").default_value("50").value_parser(value_parser!(f64)).help("What counts as in time"),
+            text("slo-ms", "MS", "50").value_parser(value_parser!(f64)).help("What counts as in time"),
             arg("request-rate", "RATE").value_parser(value_parser!(f64)).help(
                 "Requests per second [default: what takes 60 % of the device's time one by one]",
             ),
-            arg("policy", "POLICY").default_value("space-time").help("space-time, time or exclusive"),
+            text("policy", "POLICY", "space-time").help("space-time, time or exclusive"),
             number("seconds", "10").help("How long each kind of arrivals is measured"),
             json_flag(),
         ]);
     [costs, reality]
 }
 
-fn arg(name: &'static str, value: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value)
-}
-
-fn number(name: &'static str, default: &'static str) -> Arg {
-    arg(name, "N").default_value(default).value_parser(value_parser!(u32).range(1..=1_000_000))
-}
-
 /// Whose launches, and where.
 fn served_flags() -> Vec<Arg> {
-    let model = arg("model", "ARCH").required(true).action(ArgAction::Append).value_delimiter(',');
+    let model = list(arg("model", "ARCH").required(true));
     let flags = [
         model.help("Architectures of `tessera zoo`"),
-        arg("device", "DEVICE").default_value("auto").help("Where to run, as `tessera serve --device`"),
+        text("device", "DEVICE", "auto").help("Where to run, as `tessera serve --device`"),
         arg("precision", "PRECISION")
             .default_value("auto")
             .help("fp32, tf32, bf16 or fp16, where the device has it"),

@@ -1,9 +1,9 @@
 //! `tessera simulate`: see `tessera_bench::simulate`.
 
-use crate::bench::{json_flag, policies, publish};
-use crate::load_test::{count, nonzero, pattern_flags, patterns, tenants, words};
+use crate::flags::{count, json_flag, list, nonzero, number, policies, policy_flag, publish, text, words};
+use crate::load_test::{pattern_flags, patterns, tenants};
 use anyhow::{Context, Result, ensure};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,10 +12,6 @@ use tessera_bench::simulate::{self, Costs, Load, Options};
 use tessera_core::PlanKey;
 
 pub(crate) fn command() -> Command {
-    let arg = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
-    let number = |name: &'static str, default: &'static str| {
-        arg(name, "N").default_value(default).value_parser(value_parser!(u32).range(1..=10_000_000))
-    };
     Command::new("simulate")
         .about("The scheduler in virtual time, on a device that takes as long as was measured: the columns of load-test, by policy")
         .arg(Arg::new("trace").value_name("TRACE").value_parser(value_parser!(PathBuf)).help(
@@ -25,13 +21,11 @@ pub(crate) fn command() -> Command {
         .args([
             number("tenants", "100").help("How many tenants, where there is no trace"),
             number("seconds", "60").help("How long requests come, where there is no trace; a day is 86400"),
-            arg("model", "NAME").default_value("resnet-50").action(ArgAction::Append).value_delimiter(',').help(
+            list(text("model", "NAME", "resnet-50")).help(
                 "Models of the table of costs; tenants have them in turn",
             ),
-            arg("costs", "h100|FILE").default_value("h100").help("What launches take: the table that is shipped, or a file like it"),
-            arg("policy", "POLICY").default_value("all").action(ArgAction::Append).value_delimiter(',').help(
-                "space-time, space, time, exclusive, or all; may be given several times",
-            ),
+            text("costs", "h100|FILE", "h100").help("What launches take: the table that is shipped, or a file like it"),
+            policy_flag(),
             number("max-lanes", "32").help("Most tenants in one launch"),
             number("max-items", "128").help("Most items in one launch"),
             json_flag(),
@@ -63,7 +57,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         costs,
         tenants: tenants.into_iter().zip(plans.into_iter().cycle()).collect(),
         groups: Vec::new(),
-        policies: policies(given.get_many::<String>("policy").into_iter().flatten())?,
+        policies: policies(given)?,
         load,
         warmup: Duration::ZERO,
         max_lanes: nonzero(given, "max-lanes")?,
