@@ -121,6 +121,11 @@ impl Plans {
         }
     }
 
+    /// Whether the number still stands for a plan: those that were dropped, and tenants' own that were retired, do not.
+    pub(crate) fn is_known(&self, plan: PlanIx) -> bool {
+        self.plans.contains_key(&plan)
+    }
+
     pub(crate) fn key(&self, plan: PlanIx) -> &PlanKey {
         &self.plan(plan).key
     }

@@ -391,6 +391,51 @@ fn a_long_launch_does_not_visit_the_partition_of_a_class_that_cannot_wait_for_it
     assert_eq!(lines(20).len(), 1, "the long ones keep to their own");
 }
 
+/// Light and heavy requests in turn, as in [`light_and_heavy`], through a change of layouts; `drop` says at which request both plans are dropped.
+fn with_plans_dropped(costs: Option<Arc<dyn CostTable>>, drop: impl Fn(u64) -> bool) -> Simulation<Exact> {
+    let limits = Config { given_costs: costs, ..config(&Exact, four_cores()) };
+    let mut simulation = with_tenants(limits, Exact);
+    for number in 0..1200 {
+        let at = 5000 * number;
+        let due = Some(us(at + 15_000));
+        simulation.offer(us(at), &Offer { deadline: due, ..offer(number, number % 4, 1) });
+        if number % 40 == 0 {
+            let due = Some(us(at + 400_000));
+            simulation.offer(us(at), &Offer { deadline: due, ..offer(100_000 + number, 50, 60) });
+        }
+        if drop(number) {
+            simulation.run_out();
+            simulation.scheduler.plan_dropped(&offer(0, 0, 1).plan);
+            simulation.scheduler.plan_dropped(&offer(0, 0, 60).plan);
+        }
+    }
+    simulation.run_out();
+    simulation
+}
+
+#[test]
+fn plans_that_were_asked_for_and_dropped_are_not_judged_any_more() {
+    // Once in a dwell, on either side of it, and after the device was parted.
+    for every in [37, 150, 390] {
+        for costs in [None, Some(Arc::new(Exact) as Arc<dyn CostTable>)] {
+            let simulation = with_plans_dropped(costs, |number| number % every == every - 1);
+            assert_eq!(simulation.outcomes.len(), 1230);
+        }
+    }
+}
+
+#[test]
+fn a_plan_that_is_dropped_and_not_asked_for_again_leaves_the_device_whole() {
+    let mut simulation = parted();
+    simulation.run_out();
+    simulation.scheduler.plan_dropped(&offer(0, 0, 20).plan);
+    for number in 0..400 {
+        let at = 4_000_000 + 5000 * number;
+        simulation.offer(us(at), &Offer { deadline: Some(us(at + 10_000)), ..offer(50_000 + number, 0, 2) });
+    }
+    assert_eq!(simulation.scheduler.layout().len(), 1);
+}
+
 /// Costs that have to be learnt, and vary by a tenth.
 #[derive(Debug, Default)]
 struct Noisy(AtomicU64);

@@ -52,6 +52,11 @@ impl Demand {
         }
     }
 
+    /// Plans that are not known any more are not wanted.
+    pub(crate) fn keep(&mut self, is_known: impl Fn(PlanIx) -> bool) {
+        self.plans.retain(|plan, _| is_known(*plan));
+    }
+
     /// Ends a window and begins the next. In order of plans.
     pub(crate) fn close(&mut self, now: Moment) -> Vec<Wanted> {
         let seconds = now.since(self.since).as_secs_f64().max(1e-9);

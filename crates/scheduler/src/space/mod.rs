@@ -176,6 +176,10 @@ impl Scheduler {
 
     fn look(&mut self, now: Moment) {
         self.space.next_look = now + self.config.dwell;
+        // Plans go in several ways: dropped, or a tenant's own once it shares again. What is judged here is what is left of them.
+        let plans = &self.plans;
+        self.space.demand.keep(|plan| plans.is_known(plan));
+        self.space.homes.retain(|plan, _| plans.is_known(*plan));
         let wanted = self.space.demand.close(now);
         if !self.space.is_leaving()
             && let Some(choice) = self.better(&wanted)
