@@ -318,34 +318,137 @@ proptest! {
             prop_assert!(answered.since(us(at)) <= bound, "{:?} of {bound:?}", answered.since(us(at)));
         }
     }
+}
 
-    /// With costs that have to be learnt, and vary by a tenth, at most one promise in a thousand is broken.
-    #[test]
-    fn with_learnt_costs_hardly_a_promise_is_broken(seed in 0u64..1000, rate in 300u64..2500) {
-        let limits = Config {
-            given_costs: None,
-            ..config(&Shape {
-                policy: Policy::SpaceTime, tenant_batching: true, max_lanes: 4, partitions: 1, ahead: 1, lead: 0, max_wait: 0,
-            })
-        };
-        let mut simulation = Simulation::new(limits, Noisy(AtomicU64::new(seed)));
-        for tenant in 0..8 {
-            let slo = Some(Duration::from_millis(15 + 10 * (tenant % 3)));
-            simulation.tenant(TenantId(tenant), Terms { slo, ..Terms::best_effort(OwnerId(tenant)) });
-        }
-        for number in 0..6000u64 {
-            let mixed = (number ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            simulation.offer(us(number * rate), &offer(number, (mixed >> 33) % 8, 1 + ((mixed >> 45) % 2) as u8));
-        }
-        simulation.run_out();
-        let promised = simulation.admitted.iter().filter(|(_, admitted)| admitted.promised);
-        let (mut all, mut late) = (0, 0);
-        for (request, admitted) in promised {
-            all += 1;
-            let kept = matches!(simulation.outcomes[request], Outcome::Answered { at, .. } if Some(at) <= admitted.deadline);
-            late += u32::from(!kept);
-        }
-        prop_assert!(all > 1000, "{all} promises");
-        prop_assert!(late * 1000 <= all, "{late} of {all} late");
+/// What came of loads with learnt costs: promises and how many were broken, by load.
+#[derive(Default)]
+struct Kept(Vec<(f64, f64)>);
+
+impl Kept {
+    /// By how many standard errors the part broken lies below `bound`; less than zero where it lies above. Requests of one launch are late together, so it is loads
+    /// that are independent of each other, not requests.
+    fn standard_errors_below(&self, bound: f64) -> f64 {
+        let loads = self.0.len() as f64;
+        let spare: Vec<f64> = self.0.iter().map(|(promised, late)| promised * bound - late).collect();
+        let mean = spare.iter().sum::<f64>() / loads;
+        let variance = spare.iter().map(|spare| (spare - mean).powi(2)).sum::<f64>() / (loads - 1.0);
+        mean / (variance / loads).sqrt()
     }
+
+    fn promised(&self) -> f64 {
+        self.0.iter().map(|(promised, _)| promised).sum()
+    }
+
+    fn late(&self) -> f64 {
+        self.0.iter().map(|(_, late)| late).sum()
+    }
+}
+
+/// Eight tenants that ask for two classes, 6000 times, `every` so many microseconds, of a device whose launches take a tenth more or less than they should.
+/// `given` is what the scheduler is told of costs; else it learns them. Promises, and those that were broken.
+fn noisy_load(seed: u64, every: u64, given: Option<Arc<dyn CostTable>>) -> (f64, f64) {
+    let limits = Config {
+        given_costs: given,
+        ..config(&Shape {
+            policy: Policy::SpaceTime,
+            tenant_batching: true,
+            max_lanes: 4,
+            partitions: 1,
+            ahead: 1,
+            lead: 0,
+            max_wait: 0,
+        })
+    };
+    let mut simulation = Simulation::new(limits, Noisy(AtomicU64::new(seed)));
+    for tenant in 0..8 {
+        let slo = Some(Duration::from_millis(15 + 10 * (tenant % 3)));
+        simulation.tenant(TenantId(tenant), Terms { slo, ..Terms::best_effort(OwnerId(tenant)) });
+    }
+    for number in 0..6000u64 {
+        let mixed = mix(number ^ mix(seed));
+        simulation
+            .offer(us(number * every), &offer(number, (mixed >> 33) % 8, 1 + ((mixed >> 45) % 2) as u8));
+    }
+    simulation.run_out();
+    let promised = simulation.admitted.iter().filter(|(_, admitted)| admitted.promised);
+    let is_late = |(request, admitted): (&RequestId, &tessera_scheduler::Admitted)| !matches!(simulation.outcomes[request], Outcome::Answered { at, .. } if Some(at) <= admitted.deadline);
+    let late = promised.clone().filter(|promise| is_late(*promise)).count();
+    (promised.count() as f64, late as f64)
+}
+
+/// splitmix64 (Steele et al., 2014).
+fn mix(number: u64) -> u64 {
+    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Loads of one heaviness, requests so many microseconds apart: forty that are the same in every run. `TESSERA_RANDOM_LOADS=n` tries n others instead, which are new
+/// in every run, and prints the seed that `TESSERA_SEED` repeats them with.
+fn noisy_loads(apart: std::ops::Range<u64>, given: Option<&Arc<dyn CostTable>>) -> Kept {
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
+    let (loads, first) = match number("TESSERA_RANDOM_LOADS") {
+        None => (40, 0),
+        Some(loads) => {
+            let now = || std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
+            let seed = number("TESSERA_SEED").unwrap_or_else(now);
+            println!("TESSERA_SEED={seed}");
+            (loads.max(2), mix(seed))
+        }
+    };
+    let load = |load: u64| {
+        let seed = mix(first.wrapping_add(load));
+        noisy_load(seed, apart.start + seed % (apart.end - apart.start), given.cloned())
+    };
+    Kept((0..loads).map(load).collect())
+}
+
+/// Requests 300 to 500 µs apart are up to twice what the device can do: nothing is idle that could make up for a launch that took long.
+const TOO_MUCH: std::ops::Range<u64> = 300..500;
+
+/// What it can do, nearly or easily.
+const ENOUGH: std::ops::Range<u64> = 500..2500;
+
+/// Most promises that may be broken while costs are learnt and vary by a tenth.
+const BROKEN: f64 = 0.001;
+
+/// With costs that have to be learnt, and vary by a tenth, less than one promise in a thousand is broken: beyond 2.33 standard errors, which chance alone exceeds once in
+/// a hundred times. One load's few thousand promises cannot tell: one in a thousand are three, and one launch that is late carries up to six.
+#[test]
+fn with_learnt_costs_hardly_a_promise_is_broken() {
+    for apart in [TOO_MUCH, ENOUGH] {
+        let kept = noisy_loads(apart.clone(), None);
+        let (late, promised, below) = (kept.late(), kept.promised(), kept.standard_errors_below(BROKEN));
+        println!("{apart:?} µs apart: {late} of {promised} late, {below:.1} standard errors below");
+        assert!(promised > 1000.0 * kept.0.len() as f64, "{promised} promises");
+        assert!(
+            below > 2.33,
+            "{apart:?} µs apart: {late} of {promised} late, {below:.1} standard errors below"
+        );
+    }
+}
+
+/// Costs as they are, told so many times too low or too high.
+#[derive(Debug)]
+struct Told(f64);
+
+impl CostTable for Told {
+    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        Exact.cost(plan, size).map(|cost| cost.mul_f64(self.0))
+    }
+}
+
+/// The bound above can be missed: a scheduler that takes launches for a fifth shorter than the longest are breaks it, clearly, and so does one that counts on the
+/// average; one that counts on the longest breaks no promise at all.
+#[test]
+fn predictions_that_are_too_low_break_more_promises_than_learnt_ones_may() {
+    let told = |times| noisy_loads(TOO_MUCH, Some(&(Arc::new(Told(times)) as Arc<dyn CostTable>)));
+    for too_low in [0.8 * 1.1, 1.0] {
+        let kept = told(too_low);
+        let (late, promised, below) = (kept.late(), kept.promised(), kept.standard_errors_below(BROKEN));
+        println!("told {too_low}: {late} of {promised} late, {below:.1} standard errors below");
+        assert!(below < -2.33, "told {too_low}: {late} of {promised} late, {below:.1} standard errors below");
+    }
+    assert_eq!(told(1.1).late(), 0.0);
 }
