@@ -75,10 +75,10 @@ impl Ask {
         self.device.starts_with("cuda")
     }
 
-    /// The device, and after a card the machine's own cores.
-    pub fn devices(&self) -> Vec<String> {
-        let cores = self.is_card().then(|| "cpu".to_owned());
-        std::iter::once(self.device.clone()).chain(cores).collect()
+    /// The device, and after a card the machine's own cores, each with how it holds numbers: cores have fp32 alone.
+    pub fn devices(&self) -> Vec<(String, Precision)> {
+        let cores = self.is_card().then(|| ("cpu".to_owned(), Precision::Fp32));
+        std::iter::once((self.device.clone(), self.precision)).chain(cores).collect()
     }
 
     /// What fits: the first of two, or the second in a quick run.
@@ -171,6 +171,7 @@ mod tests {
         assert!(Budget::of(Duration::ZERO).is_over() && !ask.budget.is_over());
         let no_part = ask.budget.part(0.0);
         assert!(no_part.is_over() && no_part.go_on().is_ok() && Budget::of(Duration::ZERO).go_on().is_err());
-        assert_eq!(ask.devices(), ["cuda:0", "cpu"]);
+        let cores = ("cpu".to_owned(), Precision::Fp32);
+        assert_eq!(ask.devices(), [("cuda:0".to_owned(), ask.precision), cores]);
     }
 }

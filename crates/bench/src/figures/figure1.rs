@@ -91,10 +91,10 @@ fn network(ask: &Ask, name: &str, year: u32, described: &mut Vec<String>) -> Res
     let model = ask.model(name)?;
     let devices = ask.devices();
     let (mut latency_ms, mut gflop, mut first) = (Vec::new(), 0.0, None::<Vec<f32>>);
-    for device in &devices {
-        let yard = Yard::open(device, &model, ask.precision, 1, ask.seed).with_context(|| device.clone())?;
+    for (device, precision) in &devices {
+        let yard = Yard::open(device, &model, *precision, 1, ask.seed).with_context(|| device.clone())?;
         let info = yard.device.info();
-        let what = format!("{} ({})", info.name, info.description);
+        let what = format!("{} ({}, {precision})", info.name, info.description);
         if !described.contains(&what) {
             described.push(what);
         }
@@ -105,7 +105,7 @@ fn network(ask: &Ask, name: &str, year: u32, described: &mut Vec<String>) -> Res
         let lane = yard.lane(0, &[item]);
         let answer = numbers(&yard.launch(program, vec![lane.clone()])?.answers[0][0]);
         match &first {
-            Some(first) => agree(first, &answer).with_context(|| format!("{} and {device}", devices[0]))?,
+            Some(first) => agree(first, &answer).with_context(|| format!("{} and {device}", devices[0].0))?,
             None => agree(&answer, &answer)?,
         }
         first.get_or_insert(answer);
@@ -191,7 +191,7 @@ impl Figure for Report {
                 (device.to_string(), self.networks.iter().filter_map(of).collect())
             };
             Plot {
-                title: format!("One inference in {}, by {axis}", self.precision),
+                title: format!("One inference, by {axis}"),
                 x: axis.to_owned(),
                 y: "ms".to_owned(),
                 mark: Some((SLO_MS, "300 ms".to_owned())),
@@ -219,12 +219,7 @@ impl fmt::Display for NetworkRow {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "figure 1: one image at a time in {}, on {}",
-            self.precision,
-            self.devices.join(" and ")
-        )?;
+        writeln!(f, "figure 1: one image at a time, on {}", self.devices.join(" and "))?;
         writeln!(f, "{:<14} {:>5} {:>10} {:>8}", "network", "year", "parameters", "GFLOP")?;
         writeln!(f, "{:<14} {:>5} {:>10} {:>8}", "", "", "millions", "")?;
         self.networks.iter().try_for_each(|row| writeln!(f, "{row}"))?;

@@ -101,8 +101,9 @@ pub fn run(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Report> {
     let devices = ask.devices();
     let parts = devices.len();
     let mut curves = Vec::with_capacity(parts);
-    for (number, device) in devices.into_iter().enumerate() {
-        let ask = Ask { device, budget: ask.budget.part(1.0 / (parts - number) as f64), ..ask.clone() };
+    for (number, (device, precision)) in devices.into_iter().enumerate() {
+        let ask =
+            Ask { device, precision, budget: ask.budget.part(1.0 / (parts - number) as f64), ..ask.clone() };
         curves.push(curve(&ask, heard).with_context(|| ask.device.clone())?);
     }
     Ok(Report { model: model.architecture.name, precision: ask.precision.name(), devices: curves })
@@ -154,7 +155,7 @@ fn curve(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Curve> {
     let within = SLOS.map(|slo| Within::of(slo, &points)).to_vec();
     Ok(Curve {
         device: info.name,
-        description: info.description,
+        description: format!("{}, {}", info.description, ask.precision),
         peak_tflops: bench.peak.map(|peak| peak.tflops),
         points,
         within,
@@ -281,7 +282,7 @@ impl Figure for Report {
             };
             self.devices.iter().map(of).collect()
         };
-        let about = format!("{} in {}", self.model, self.precision);
+        let about = self.model;
         let latency = Plot {
             title: format!("Latency by batch size, {about}"),
             x: "items of a batch".to_owned(),
@@ -302,7 +303,7 @@ impl Figure for Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "figure 2: {} in {}, one launch at a time", self.model, self.precision)?;
+        writeln!(f, "figure 2: {}, one launch at a time", self.model)?;
         for Curve { device, description, peak_tflops, points, within, ended } in &self.devices {
             let peak = peak_tflops.map_or("not known".to_owned(), |peak| format!("{peak:.3} TFLOP/s"));
             writeln!(

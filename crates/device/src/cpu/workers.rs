@@ -30,8 +30,8 @@ use tessera_core::LaunchId;
 /// enough that activations stay there too. It changes no bit of any answer.
 const RUN_ITEMS: usize = 8;
 
-/// One launch in so many has its steps timed. A look at the clock takes some 30 ns, a step of the smallest model that we serve some 200 ns, so that
-/// timing every launch could cost a tenth, and timing these costs less than a thousandth (`cargo bench -p tessera-hot-paths --bench lanes`).
+/// One launch in so many has its steps timed. A look at the clock takes some 30 ns, a step of the smallest model that we serve some 200 ns: an
+/// estimate, by which timing every launch could cost a tenth, and timing these costs less than a thousandth.
 pub(crate) const SAMPLED: u64 = 128;
 
 /// A launch that was submitted.
