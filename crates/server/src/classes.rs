@@ -207,7 +207,7 @@ impl ClassEntry {
         Err(NoPlan::Interrupted)
     }
 
-    /// Whether the device has a kernel for every step of the class, found out once. Free dimensions get [`LIKELY`] lengths; of a class that cannot be
+    /// Whether the device has a kernel for every step of the class, found out once. Free dimensions get likely lengths; of a class that cannot be
     /// planned with any of them its first request will tell.
     pub fn check(&self) -> Result<(), DeviceError> {
         let check = || {

@@ -188,7 +188,7 @@ impl Fleet {
     }
 
     /// Puts a model's weights on as many devices as it is to be on, or on those of them that take it. A class that none of them has all kernels
-    /// for goes to another one, see [`Fleet::settle_instead`]. Errors when no device takes it, with the reason of the one that suited best.
+    /// for goes to another one. Errors when no device takes it, with the reason of the one that suited best.
     pub fn settle(
         &self,
         model: &Model,
