@@ -124,9 +124,11 @@ impl Yard<'_> {
     fn model(&self, name: &str, precision: Precision, tenants: &[usize], seen: &mut Seen) -> Result<Costed> {
         self.runtime.block_on(self.groups(&tenants[..1], self.length / 2))?;
         self.log.take();
-        self.alone(tenants[0], seen)?;
-        let (mut lanes, mut items) = (Vec::new(), Vec::new());
-        for count in counts(tenants.len()) {
+        let alone = self.alone(tenants[0], seen)?;
+        // One lane of one item begins both curves. On a busy machine the engine may never launch two that come together one by one: then as it was alone.
+        let first = self.point(&tenants[..1], Size { lanes: 1, items: 1 }, seen)?.unwrap_or((1.0, alone));
+        let (mut lanes, mut items) = (vec![first], vec![first]);
+        for count in counts(tenants.len()).into_iter().filter(|count| *count > 1) {
             lanes.extend(self.point(
                 &tenants[..count],
                 Size { lanes: count as u32, items: count as u32 },
@@ -145,8 +147,8 @@ impl Yard<'_> {
         })
     }
 
-    /// One request after another: what its way takes beside the device's time.
-    fn alone(&self, tenant: usize, seen: &mut Seen) -> Result<()> {
+    /// One request after another: what its way takes beside the device's time. Answers that time, in milliseconds.
+    fn alone(&self, tenant: usize, seen: &mut Seen) -> Result<f64> {
         let mut asked = Vec::with_capacity(ALONE);
         for number in 0..ALONE {
             let start = Instant::now();
@@ -156,12 +158,13 @@ impl Yard<'_> {
         }
         let ran = self.log.take();
         ensure!(ran.len() == asked.len(), "{} launches of {} requests alone", ran.len(), asked.len());
+        let typical = median(ran.iter().map(|ran| ran.took.as_secs_f64() * 1e3).collect());
         for ((start, end), Ran { submitted, heard, took, .. }) in asked.into_iter().zip(ran) {
             seen.way_in.push(submitted - start);
             seen.turnaround.push((heard - submitted).saturating_sub(took));
             seen.way_out.push(end - heard);
         }
-        Ok(())
+        Ok(typical)
     }
 
     /// The point of a size, in milliseconds; none where the engine did not make such launches.
