@@ -13,6 +13,7 @@
 //! weights alone, to the last bit, whatever else is in the launch; a request that fails (an id out of range) fails
 //! alone; memory is accounted to the byte.
 
+pub mod around;
 pub mod conformance;
 pub mod cpu;
 #[cfg(any(target_os = "linux", windows))]

@@ -7,17 +7,14 @@
 //! The server sees what it would see of a device whose partition is busy for longer: launches end later, one after the other, and tell longer lanes. What is
 //! computed is the inner device's. No device has a switch for this, so none pays for it.
 
-use crate::{
-    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
-    Wake,
-};
+use crate::around::Around;
+use crate::{Device, DeviceError, Finished, Launch, Room, Slot, Wake};
 use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tessera_core::{ClassId, LaunchId, PartitionId, Precision, ProgramId, SlotId};
-use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+use tessera_core::{ClassId, LaunchId, PartitionId, ProgramId, SlotId};
+use tessera_planner::{Packed, Plan, SlotLayout};
 
 /// Where a tenant's weights are: its class, its slot, and which use of it.
 pub type Place = (ClassId, SlotId, u64);
@@ -137,13 +134,9 @@ impl fmt::Debug for Slowed {
     }
 }
 
-impl Device for Slowed {
-    fn info(&self) -> DeviceInfo {
-        self.inner.info()
-    }
-
-    fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {
-        self.inner.pack_target(precision)
+impl Around for Slowed {
+    fn inner(&self) -> &dyn Device {
+        &*self.inner
     }
 
     fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
@@ -167,14 +160,6 @@ impl Device for Slowed {
     fn discard(&self, program: ProgramId) {
         self.held.lock().programs.remove(&program);
         self.inner.discard(program);
-    }
-
-    fn partitions(&self) -> Vec<PartitionInfo> {
-        self.inner.partitions()
-    }
-
-    fn layouts(&self) -> Vec<Vec<PartitionId>> {
-        self.inner.layouts()
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
@@ -202,25 +187,5 @@ impl Device for Slowed {
         self.held.changed.notify_one();
         over.sort_by_key(|(due, _)| *due);
         over.into_iter().map(|(_, finished)| finished).collect()
-    }
-
-    fn memory(&self) -> MemoryUse {
-        self.inner.memory()
-    }
-
-    fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
-        self.inner.profile(launch, rounds)
-    }
-
-    fn rates(&self) -> Option<Rates> {
-        self.inner.rates()
-    }
-
-    fn peak(&self) -> Option<Rates> {
-        self.inner.peak()
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.inner.failure()
     }
 }

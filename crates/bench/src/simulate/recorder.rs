@@ -5,14 +5,11 @@
 //! ```
 //! So costs are measured where they are paid: under the server's engine, with everything beside it that takes cores from a CPU device.
 
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tessera_core::{ClassId, IdMap, LaunchId, PartitionId, Precision, ProgramId};
-use tessera_device::{
-    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
-};
-use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+use tessera_core::{IdMap, LaunchId};
+use tessera_device::around::Around;
+use tessera_device::{Device, DeviceError, Finished, Launch};
 use tessera_scheduler::Size;
 
 /// A launch that was.
@@ -59,39 +56,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Device for Recorder {
-    fn info(&self) -> DeviceInfo {
-        self.device.info()
-    }
-
-    fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {
-        self.device.pack_target(precision)
-    }
-
-    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
-        self.device.upload(class, layout, packed)
-    }
-
-    fn compile(
-        &self,
-        plan: &Arc<Plan>,
-        layout: &Arc<SlotLayout>,
-        room: Room,
-        partition: PartitionId,
-    ) -> Result<ProgramId, DeviceError> {
-        self.device.compile(plan, layout, room, partition)
-    }
-
-    fn discard(&self, program: ProgramId) {
-        self.device.discard(program);
-    }
-
-    fn partitions(&self) -> Vec<PartitionInfo> {
-        self.device.partitions()
-    }
-
-    fn layouts(&self) -> Vec<Vec<PartitionId>> {
-        self.device.layouts()
+impl Around for Recorder {
+    fn inner(&self) -> &dyn Device {
+        &*self.device
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
@@ -111,21 +78,5 @@ impl Device for Recorder {
             }
         }
         finished
-    }
-
-    fn memory(&self) -> MemoryUse {
-        self.device.memory()
-    }
-
-    fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
-        self.device.profile(launch, rounds)
-    }
-
-    fn rates(&self) -> Option<Rates> {
-        self.device.rates()
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.device.failure()
     }
 }

@@ -9,13 +9,12 @@ use crate::tensors::assert_right;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use tessera_core::{ClassId, PartitionId, Precision, ProgramId};
+use tessera_core::Precision;
+use tessera_device::around::Around;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
-use tessera_device::{
-    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Room, Slot, Wake,
-};
+use tessera_device::{Device, DeviceError, DeviceInfo, Finished, PartitionInfo, Room, Wake};
 use tessera_planner::pack::Matrices;
-use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+use tessera_planner::{PackTarget, Plan, SlotLayout};
 use tessera_server::Settings;
 use tessera_server::devices::Open;
 use tessera_server::placement::Replicas;
@@ -73,7 +72,11 @@ impl std::fmt::Debug for Breakable {
     }
 }
 
-impl Device for Breakable {
+impl Around for Breakable {
+    fn inner(&self) -> &dyn Device {
+        &self.inner
+    }
+
     fn info(&self) -> DeviceInfo {
         let name = if self.switch.lacks.is_some() { CARD.to_owned() } else { self.inner.info().name };
         DeviceInfo { name, ..self.inner.info() }
@@ -99,43 +102,13 @@ impl Device for Breakable {
         )
     }
 
-    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
-        self.inner.upload(class, layout, packed)
-    }
-
-    fn compile(
-        &self,
-        plan: &Arc<Plan>,
-        layout: &Arc<SlotLayout>,
-        room: Room,
-        partition: PartitionId,
-    ) -> Result<ProgramId, DeviceError> {
-        self.inner.compile(plan, layout, room, partition)
-    }
-
-    fn discard(&self, program: ProgramId) {
-        self.inner.discard(program);
-    }
-
     /// One launch at a time, so that a second request waits while the first is held.
     fn partitions(&self) -> Vec<PartitionInfo> {
         self.inner.partitions().into_iter().map(|partition| PartitionInfo { ahead: 1, ..partition }).collect()
     }
 
-    fn layouts(&self) -> Vec<Vec<PartitionId>> {
-        self.inner.layouts()
-    }
-
-    fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
-        self.inner.submit(launch)
-    }
-
     fn poll(&self) -> Vec<Finished> {
         if self.switch.held.load(Ordering::SeqCst) { Vec::new() } else { self.inner.poll() }
-    }
-
-    fn memory(&self) -> MemoryUse {
-        self.inner.memory()
     }
 
     fn failure(&self) -> Option<String> {

@@ -1,0 +1,55 @@
+//! Devices around other devices: they change some of what the inner one does, and pass all else on.
+//!
+//! ```text
+//!   caller ─▶ outer: what it says itself ─▶ inner: everything else
+//! ```
+//! For tests and benches, that hold launches back, lose devices, or write down what happens. One home for passing on, since a method that
+//! an outer device forgets would fall back to the trait's default: a device that lacks kernels would seem to have them all.
+
+use crate::{
+    Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
+};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use tessera_core::{ClassId, PartitionId, Precision, ProgramId};
+use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+
+macro_rules! around {
+    ($($name:ident($($argument:ident: $type:ty),*) $(-> $answer:ty)?;)*) => {
+        /// A device around [`Around::inner`]; every method is [`Device`]'s, and is the inner device's where it is not said anew.
+        #[allow(missing_docs)] // each is documented where it is defined
+        pub trait Around: Send + Sync + fmt::Debug {
+            /// What it is around.
+            fn inner(&self) -> &dyn Device;
+            $(fn $name(&self, $($argument: $type),*) $(-> $answer)? {
+                self.inner().$name($($argument),*)
+            })*
+        }
+
+        #[deny(clippy::missing_trait_methods)] // a new one is to be passed on, too
+        impl<T: Around> Device for T {
+            $(fn $name(&self, $($argument: $type),*) $(-> $answer)? {
+                Around::$name(self, $($argument),*)
+            })*
+        }
+    };
+}
+
+around! {
+    info() -> DeviceInfo;
+    pack_target(precision: Precision) -> Result<PackTarget, DeviceError>;
+    upload(class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError>;
+    check(plan: &Plan, layout: &SlotLayout, room: Room) -> Result<(), DeviceError>;
+    compile(plan: &Arc<Plan>, layout: &Arc<SlotLayout>, room: Room, partition: PartitionId) -> Result<ProgramId, DeviceError>;
+    discard(program: ProgramId);
+    partitions() -> Vec<PartitionInfo>;
+    layouts() -> Vec<Vec<PartitionId>>;
+    submit(launch: Launch) -> Result<(), DeviceError>;
+    poll() -> Vec<Finished>;
+    memory() -> MemoryUse;
+    profile(launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError>;
+    rates() -> Option<Rates>;
+    peak() -> Option<Rates>;
+    failure() -> Option<String>;
+}
