@@ -59,10 +59,11 @@ impl Scheduler {
         if shared == launch.plan { judged.ordinary } else { 1.0 }
     }
 
-    /// What waits of a tenant that was evicted shares with nobody any more. Its promises counted on what its neighbours take, and end.
+    /// What waits of a tenant that was evicted shares with nobody any more. Its promises counted on what its neighbours take, and end; but for what is left of
+    /// an earlier time apart, which counted on what it takes by itself.
     fn set_apart(&mut self, tenant: TenantId) {
         let Some(factor) = self.stragglers.slower_by(tenant) else { return };
-        for (ticket, plan) in self.waiting_of(tenant) {
+        for (ticket, plan) in self.waiting_of(tenant).into_iter().filter(|(_, plan)| !plan.is_own()) {
             self.break_promise(ticket);
             let own = self.plans.own(plan, tenant, factor);
             self.run_as(ticket, own);
@@ -89,5 +90,108 @@ impl Scheduler {
             self.plans.used(plan);
             self.plans.released(before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Decision, LaunchPlan, Offer, Standing, StragglerSettings, Terms};
+    use std::num::NonZeroU32;
+    use tessera_core::{Bytes, ClassId, OwnerId, PartitionId, Precision, RequestId};
+
+    const SLOW: TenantId = TenantId(0);
+    const TENANTS: u64 = 4;
+
+    /// Four tenants on two partitions; who is evicted is tried again after a millisecond.
+    struct Bench {
+        scheduler: Scheduler,
+        now: Moment,
+        requests: u64,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let ms = Duration::from_millis(1);
+            let stragglers =
+                StragglerSettings { after: Duration::ZERO, away: ms, most_away: ms, ..Default::default() };
+            let partitions = vec![PartitionId(0), PartitionId(1)];
+            let mut scheduler =
+                Scheduler::new(Config { stragglers, ..Config::new(Policy::SpaceTime, partitions) });
+            for tenant in 0..TENANTS {
+                let terms = Terms::best_effort(OwnerId(tenant));
+                scheduler.tenant_added(Moment::START, TenantId(tenant), terms);
+            }
+            Bench { scheduler, now: Moment::START, requests: 0 }
+        }
+
+        fn ask(&mut self, tenant: TenantId, allowed: Option<Duration>) -> Ticket {
+            let request = RequestId(self.requests);
+            self.requests += 1;
+            let offer = Offer {
+                request,
+                tenant,
+                plan: PlanKey { class: ClassId([1; 16]), dims: [].into(), precision: Precision::Fp32 },
+                items: NonZeroU32::MIN,
+                bytes: Bytes(1),
+                deadline: allowed.map(|allowed| self.now + allowed),
+                batchable: true,
+            };
+            let admitted = self.scheduler.offer(self.now, &offer).unwrap();
+            assert_eq!(admitted.promised, allowed.is_some());
+            self.scheduler.queues.ticket(request).unwrap()
+        }
+
+        fn launch(&mut self) -> LaunchPlan {
+            let decision = self.scheduler.decide(self.now);
+            let Decision::Launch(launch) = decision else { panic!("{decision:?} where requests wait") };
+            launch
+        }
+
+        fn finish(&mut self, launch: &LaunchPlan) {
+            let micros = |tenant| if tenant == SLOW { 500 } else { 100 };
+            let lane = |tenant| Duration::from_micros(micros(tenant));
+            let lanes: Vec<Duration> = launch.lanes.iter().map(|of| lane(of.tenant)).collect();
+            let took = lanes.iter().sum();
+            self.now = self.now + took;
+            self.scheduler.finished_by_lane(self.now, launch.id, took, took, &lanes);
+        }
+
+        /// All tenants share launches until the slow one is evicted.
+        fn until_evicted(&mut self) {
+            for _ in 0..8 {
+                (0..TENANTS).for_each(|tenant| _ = self.ask(TenantId(tenant), None));
+                let launch = self.launch();
+                assert_eq!(launch.lanes.len() as u64, TENANTS);
+                self.finish(&launch);
+                if self.scheduler.pace(SLOW).standing == Standing::Apart {
+                    return;
+                }
+            }
+            panic!("a tenant five times slower still shares");
+        }
+    }
+
+    #[test]
+    fn what_was_promised_by_itself_is_kept_when_the_tenant_is_evicted_again() {
+        let mut bench = Bench::new();
+        bench.until_evicted();
+        // The last partition, where the slow one belongs while it is apart, is busy for long.
+        let [first, long] = [1, 2].map(|tenant| {
+            bench.ask(TenantId(tenant), None);
+            bench.launch()
+        });
+        let alone = bench.ask(SLOW, Some(Duration::from_secs(1)));
+        bench.finish(&first);
+        bench.now = bench.now + Duration::from_millis(2);
+        bench.until_evicted();
+        let waiting = *bench.scheduler.queues.get(alone).unwrap();
+        assert!(waiting.booked.is_some() && waiting.plan.is_own());
+        assert!(!bench.scheduler.plans.shared(waiting.plan).is_own());
+        bench.finish(&long);
+        let launch = bench.launch();
+        assert!(launch.lanes.len() == 1 && launch.lanes[0].tenant == SLOW);
+        bench.finish(&launch);
+        assert!(!bench.scheduler.plans.is_known(waiting.plan), "nothing of the earlier time apart is left");
     }
 }
