@@ -3,14 +3,12 @@
 //! A tenant that shares with nobody (`stragglers`) has a number of its own for each plan that it runs. Launches carry one number and costs belong to numbers, so it
 //! neither shares nor is predicted by what others take.
 
-use crate::cost::Size;
+use crate::cost::{CostTable, Costs, Size};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, PlanKey, TenantId};
-
-use crate::cost::{CostTable, Costs};
-use std::sync::Arc;
 
 /// What a launch is taken for that was never measured and whose work nobody told.
 const UNKNOWN: Duration = Duration::from_millis(10);
@@ -47,7 +45,7 @@ pub(crate) struct Plans {
 #[derive(Debug)]
 struct Plan {
     key: PlanKey,
-    /// Requests queued or in flight: a plan in use is not forgotten.
+    /// Requests queued or in flight, and tenants' own numbers for it: a plan in use is not forgotten.
     uses: u64,
     probed_at: Option<Moment>,
     /// The number that others share, and whose this one is, if it is one tenant's own.
@@ -106,6 +104,10 @@ impl Plans {
     pub(crate) fn retire_own(&mut self, tenant: TenantId) {
         let of = (tenant, PlanIx(0))..=(tenant, PlanIx(u32::MAX));
         let own: Vec<_> = self.own.range(of).map(|(key, own)| (*key, *own)).collect();
+        self.retire(own);
+    }
+
+    fn retire(&mut self, own: Vec<((TenantId, PlanIx), PlanIx)>) {
         for (key, own) in own {
             self.own.remove(&key);
             self.drop_if_retired(own);
@@ -141,7 +143,16 @@ impl Plans {
 
     /// Drops what is known of a plan and says which number it had, unless a request of it is queued or in flight.
     pub(crate) fn forget(&mut self, key: &PlanKey) -> Option<PlanIx> {
-        let plan = self.numbers.get(key).copied().filter(|plan| self.plan(*plan).uses == 0)?;
+        let plan = *self.numbers.get(key)?;
+        // Who is apart has its own number for a plan whether it asks for it or not.
+        let idle = |((_, shared), own): &(&(TenantId, PlanIx), &PlanIx)| {
+            *shared == plan && self.plan(**own).uses == 0
+        };
+        let idle: Vec<_> = self.own.iter().filter(idle).map(|(key, own)| (*key, *own)).collect();
+        self.retire(idle);
+        if self.plan(plan).uses > 0 {
+            return None;
+        }
         self.numbers.remove(key);
         self.plans.remove(&plan);
         self.costs.forget(plan);

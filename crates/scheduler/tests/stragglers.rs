@@ -194,6 +194,23 @@ fn nobody_else_is_predicted_by_what_it_takes() {
 }
 
 #[test]
+fn a_plan_that_is_dropped_is_forgotten_though_a_tenant_is_apart() {
+    let mut load = Load::new(None, 3);
+    load.simulation.slow(SLOW, 5.0);
+    load.for_seconds(1);
+    load.simulation.run_out();
+    assert_eq!(load.simulation.scheduler.pace(SLOW).standing, Standing::Apart);
+    let (plan, one) = (offer(RequestId(0), SLOW, NonZeroU32::MIN).plan, Size { lanes: 1, items: 1 });
+    assert!(load.simulation.scheduler.predicted(&plan, one).is_some());
+    load.simulation.scheduler.plan_dropped(&plan);
+    assert_eq!(load.simulation.scheduler.predicted(&plan, one), None);
+    // It comes back, and the tenant with it.
+    load.for_seconds(1);
+    load.simulation.run_out();
+    assert!(load.simulation.outcomes.values().all(|outcome| matches!(outcome, Outcome::Answered { .. })));
+}
+
+#[test]
 fn its_owner_pays_for_what_its_lanes_take() {
     let mut load = Load::new(None, 11);
     load.simulation.slow(SLOW, 5.0);
