@@ -211,6 +211,22 @@ fn a_plan_that_is_dropped_is_forgotten_though_a_tenant_is_apart() {
 }
 
 #[test]
+fn of_a_tenant_that_went_while_its_launch_ran_nothing_is_kept() {
+    let mut load = Load::new(None, 3);
+    // The first runs, so that the others wait together.
+    let all = (0..4).map(|tenant| offer(RequestId(tenant), TenantId(tenant), NonZeroU32::MIN));
+    all.for_each(|offer| load.simulation.offer(Moment::START, &offer));
+    load.simulation.advance(Moment::at(Duration::from_micros(500)));
+    let gone = TenantId(1);
+    let (_, together) = load.simulation.history.last().unwrap();
+    assert!(together.lanes.len() == 3 && together.lanes[0].tenant == gone);
+    load.simulation.scheduler.tenant_removed(load.simulation.now(), gone);
+    load.simulation.run_out();
+    assert_eq!(load.simulation.scheduler.pace(gone).ratio, None);
+    assert!(load.simulation.scheduler.pace(TenantId(2)).ratio.is_some());
+}
+
+#[test]
 fn its_owner_pays_for_what_its_lanes_take() {
     let mut load = Load::new(None, 11);
     load.simulation.slow(SLOW, 5.0);

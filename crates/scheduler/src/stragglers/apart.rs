@@ -55,6 +55,10 @@ impl Scheduler {
             }
             self.events.tell(now, change);
         }
+        // Of a tenant that went meanwhile nothing is kept.
+        for lane in lanes.iter().filter(|lane| !self.tenants.contains_key(&lane.tenant)) {
+            self.stragglers.forget(lane.tenant);
+        }
         // What its own launches take is what it is to be predicted by.
         if shared == launch.plan { judged.ordinary } else { 1.0 }
     }
