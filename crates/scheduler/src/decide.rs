@@ -37,7 +37,7 @@ use crate::plans::PlanIx;
 use crate::promises::BookingId;
 use crate::queues::{Ticket, Waiting};
 use crate::scheduler::{InFlight, LaneAboard, Scheduler};
-use crate::timeline::{Nanos, nanos};
+use crate::timeline::{Nanos, length, nanos};
 use std::time::Duration;
 use tessera_core::{LaunchId, Moment, Policy};
 
@@ -302,9 +302,4 @@ impl Scheduler {
         let partition = self.space.lines().id(line);
         LaunchPlan { id, plan: self.plans.key(plan).clone(), partition, lanes, predicted }
     }
-}
-
-/// Room as a length of time; none where it is negative.
-fn length(room: Nanos) -> Duration {
-    Duration::from_nanos(u64::try_from(room.max(0)).unwrap_or(u64::MAX))
 }

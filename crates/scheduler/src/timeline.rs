@@ -212,6 +212,11 @@ pub(crate) fn nanos(length: Duration) -> Nanos {
     Nanos::try_from(length.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
+/// What a line counts as a length; nothing where it is negative.
+pub(crate) fn length(nanos: Nanos) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
+}
+
 /// As good as random, and the same in every run: splitmix64 (Steele et al., 2014).
 fn priority(number: u64) -> u64 {
     let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);

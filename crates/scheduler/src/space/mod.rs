@@ -41,7 +41,7 @@ use crate::layout::{Lines, Partition};
 use crate::plans::PlanIx;
 use crate::promises::Open;
 use crate::scheduler::Scheduler;
-use crate::timeline::Nanos;
+use crate::timeline::length;
 use choice::Choice;
 use demand::Demand;
 use std::num::NonZeroU32;
@@ -225,9 +225,4 @@ impl Scheduler {
             self.events.tell(now, Happened::Rearranged { from, to, before, predicted: score });
         }
     }
-}
-
-/// Planned time as a length.
-fn length(planned: Nanos) -> Duration {
-    Duration::from_nanos(u64::try_from(planned.max(0)).unwrap_or(u64::MAX))
 }
