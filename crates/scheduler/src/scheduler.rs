@@ -295,12 +295,7 @@ impl Scheduler {
     /// Takes a waiting request out for good.
     fn leave(&mut self, ticket: Ticket) -> bool {
         let Some(waiting) = self.queues.remove(ticket, &self.owners) else { return false };
-        if let Some(booking) = waiting.booked {
-            let (limits, plan) = (self.limits(), waiting.plan);
-            self.promises.leave(booking, waiting.rider, limits, |size, line| {
-                self.plans.cost_on(self.space.lines().units(line), plan, size)
-            });
-        }
+        self.unbook(&waiting);
         self.owners.settle(waiting.owner, waiting.committed);
         self.owners.work_left(waiting.owner);
         self.plans.released(waiting.plan);
@@ -309,14 +304,17 @@ impl Scheduler {
 
     /// Takes a request out of its planned launch; it waits on without a promise.
     pub(crate) fn break_promise(&mut self, ticket: Ticket) {
-        let Some(waiting) = self.queues.get(ticket) else { return };
-        let (plan, rider, limits) = (waiting.plan, waiting.rider, self.limits());
-        if let Some(booking) = waiting.booked {
-            self.promises.leave(booking, rider, limits, |size, line| {
-                self.plans.cost_on(self.space.lines().units(line), plan, size)
-            });
-        }
+        let Some(waiting) = self.queues.get(ticket).copied() else { return };
+        self.unbook(&waiting);
         self.loosen(ticket);
+    }
+
+    /// The planned launch that a request has a place in goes without it.
+    fn unbook(&mut self, waiting: &Waiting) {
+        let Some(booking) = waiting.booked else { return };
+        let (limits, lines) = (self.limits(), self.space.lines());
+        let cost = |size, line| self.plans.cost_on(lines.units(line), waiting.plan, size);
+        self.promises.leave(booking, waiting.rider, limits, cost);
     }
 
     /// A request whose promise is gone waits on as one without. It stays as urgent as its due makes it.
