@@ -7,7 +7,8 @@
 //! `space-time` keeps promises first (`promises`): the front of the line runs, and loose requests of its plan fill its lanes as far as the line's room bears. A
 //! loose request leads a launch where nothing is promised, or when it has waited beyond its patience and its owner has had less device time for its
 //! share than the front's; but never a longer launch than the room bears. A partition without promises takes over the front of another's line, where it
-//! is done with it earlier. Which partitions there are, and which classes belong on which, is decided in `space`.
+//! is done with it earlier. Which partitions there are, and which classes belong on which, is decided in `space`; who is too slow to ride along with others has plans of
+//! its own (`stragglers`).
 //!
 //! Of those that wait loose the most urgent leads: slack is a deadline less the cost of one lane, and best effort becomes as urgent as if it
 //! were due to start when its patience ends. When the most urgent is past that moment the backlog cannot be met, and slack would serve whoever
@@ -19,11 +20,12 @@
 //! - No starvation: a loose request whose patience is over and whose owner is next by fairness starts within the longest time that was allowed to
 //!   anything promised before, plus the longest launch. Promises given later leave room for it (`admission`), those given before are kept or over by then.
 //! - A tenant's requests of one plan are launched in the order in which they came, the promised ones among themselves and the loose among themselves. A
-//!   promise goes before the same tenant's best effort.
+//!   promise goes before the same tenant's best effort. What a tenant was promised while it was apart counts as of another plan once it shares again.
 //!
 //! Cost: O(log n) of what waits and a few looks for every lane of the launch (`benches/decide.rs`). A request is named by a place in memory (`queues`), and what decides
 //! whether it rides along lies with its neighbours in the order (`shelf`): what costs time is not the arithmetic but memory that no cache holds. What follows from a launch for the orders of those that wait is done
-//! after it was handed over, in the next call of any kind (`Queues::tidy`); O(plans of one owner with loose requests) when a launch is charged.
+//! after it was handed over, in the next call of any kind (`Queues::tidy`); O(plans of one owner with loose requests) when a launch is charged. Where plans have homes
+//! (`space`), who leads costs a look at every plan with loose requests.
 //!
 //! Not there: launches that yield between segments. No device can stop between them yet, so what is handed over is counted to its end.
 //!

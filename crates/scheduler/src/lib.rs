@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   offer ─▶ admission ─▶ queues ─┐            ┌▶ Launch     the caller runs it and says `finished`
-//!   cancel, tenant_removed ───────┴▶ decide ──┼▶ SleepUntil
-//!   finished ─▶ costs, fairness                └▶ Idle
+//!   cancel, tenant_removed ───────┴▶ decide ───┼▶ SleepUntil
+//!   finished ─▶ costs, fairness, stragglers    └▶ Idle
 //! ```
 //! No clock, no threads, no payloads, no device: ids and sizes come in with the time they came, decisions go out. The same calls give
 //! the same decisions, so a day of traffic replays in seconds and every rule below is tested in virtual time.
 //!
 //! Every request that is let in ends in exactly one of four ways: in a [`LaunchPlan`], cancelled, expired, or returned by
-//! [`Scheduler::tenant_removed`].
+//! [`Scheduler::tenant_removed`]. How much an owner may offer at all is a rule beside it, for all schedulers of a server together: [`Quotas`].
 
 mod admission;
 mod attainment;

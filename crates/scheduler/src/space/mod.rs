@@ -26,7 +26,8 @@
 //! **Partitions that overlap never run at once**: until the old lines are drained nothing is launched on the new ones.
 //!
 //! **Homes.** In a layout of two partitions a plan is booked at home. A partition with nothing of its own to do takes what is elsewhere, but never
-//! a longer launch than its own classes can wait for (`beside`). Layouts of more partitions have no homes: everything may be everywhere.
+//! a longer launch than its own classes can wait for (`beside`). Layouts that no cut was chosen for have no homes: everything may be everywhere, but who is
+//! apart (`stragglers`) only on the last.
 //!
 //! Costs: a look at at most [`choice::MOST_CLASSES`] classes, by the load they are, takes tens of microseconds; a change O(n log n) for n planned launches.
 
