@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+mod common;
+
+use common::{ms, offer};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-use tessera_core::{
-    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
-};
-use tessera_scheduler::{Config, CostTable, Decision, LaunchPlan, Offer, Scheduler, Size, Terms};
+use tessera_core::{OwnerId, PartitionId, PlanKey, Policy, TenantId};
+use tessera_scheduler::{Config, CostTable, Decision, LaunchPlan, Scheduler, Size, Terms};
 
 /// Every launch takes ten milliseconds.
 #[derive(Debug)]
@@ -18,10 +19,6 @@ impl CostTable for Ten {
     fn cost(&self, _: &PlanKey, _: Size) -> Option<Duration> {
         Some(Duration::from_millis(10))
     }
-}
-
-fn ms(ms: u64) -> Moment {
-    Moment::at(Duration::from_millis(ms))
 }
 
 /// Room for two launches of up to two lanes, to be handed over a millisecond before their turn.
@@ -45,15 +42,7 @@ fn under(policy: Policy) -> Scheduler {
 }
 
 fn ask(scheduler: &mut Scheduler, now: u64, tenant: u64) {
-    let offer = Offer {
-        request: RequestId(now * 100 + tenant),
-        tenant: TenantId(tenant),
-        plan: PlanKey { class: ClassId([1; 16]), dims: [].into(), precision: Precision::Fp32 },
-        items: NonZeroU32::MIN,
-        bytes: Bytes(1),
-        deadline: None,
-        batchable: true,
-    };
+    let offer = offer(now * 100 + tenant, tenant, 1);
     scheduler.offer(ms(now), &offer).unwrap();
 }
 

@@ -2,64 +2,17 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+mod common;
+
+use common::{Exact, Noisy, count, offer, plan, us};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use tessera_core::{
-    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
-};
+use tessera_core::{OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_scheduler::sim::{Outcome, Simulation};
 use tessera_scheduler::{Config, CostTable, Offer, Refusal, Size, Terms};
-
-/// Class c takes c milliseconds a launch, a fifth of that for every lane beyond the first, a tenth for every item.
-#[derive(Clone, Debug)]
-struct Exact;
-
-impl CostTable for Exact {
-    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
-        let tenths = 10 + 2 * (size.lanes - 1) + size.items;
-        Some(Duration::from_micros(u64::from(tenths) * 100 * u64::from(plan.class.0[0])))
-    }
-}
-
-/// The same, give or take: every launch takes up to a tenth less or more, and the scheduler has to learn it.
-#[derive(Debug, Default)]
-struct Noisy(AtomicU64);
-
-impl CostTable for Noisy {
-    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
-        let n = self.0.fetch_add(1, Ordering::Relaxed);
-        let spread = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / (1u64 << 24) as f64;
-        Exact.cost(plan, size).map(|cost| cost.mul_f64(0.9 + 0.2 * spread))
-    }
-}
-
-fn us(us: u64) -> Moment {
-    Moment::at(Duration::from_micros(us))
-}
-
-fn count(n: u32) -> NonZeroU32 {
-    NonZeroU32::new(n).unwrap()
-}
-
-fn plan(class: u8) -> PlanKey {
-    PlanKey { class: ClassId([class; 16]), dims: [].into(), precision: Precision::Fp32 }
-}
-
-fn offer(request: u64, tenant: u64, class: u8) -> Offer {
-    Offer {
-        request: RequestId(request),
-        tenant: TenantId(tenant),
-        plan: plan(class),
-        items: NonZeroU32::MIN,
-        bytes: Bytes(100),
-        deadline: None,
-        batchable: true,
-    }
-}
 
 /// One request of a random load.
 #[derive(Clone, Copy, Debug)]

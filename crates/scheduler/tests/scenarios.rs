@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+mod common;
+
+use common::{ms, offer, plan};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-use tessera_core::{
-    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
-};
+use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_scheduler::sim::{Outcome, Simulation};
 use tessera_scheduler::{Config, CostTable, Decision, Offer, Refusal, Scheduler, Size, Terms};
 
@@ -18,26 +19,6 @@ struct Affine;
 impl CostTable for Affine {
     fn cost(&self, _: &PlanKey, size: Size) -> Option<Duration> {
         Some(Duration::from_micros(1000 + 100 * u64::from(size.items)))
-    }
-}
-
-fn ms(ms: u64) -> Moment {
-    Moment::at(Duration::from_millis(ms))
-}
-
-fn plan(class: u8) -> PlanKey {
-    PlanKey { class: ClassId([class; 16]), dims: [].into(), precision: Precision::Fp32 }
-}
-
-fn offer(request: u64, tenant: u64, class: u8) -> Offer {
-    Offer {
-        request: RequestId(request),
-        tenant: TenantId(tenant),
-        plan: plan(class),
-        items: NonZeroU32::MIN,
-        bytes: Bytes(100),
-        deadline: None,
-        batchable: true,
     }
 }
 

@@ -3,31 +3,18 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+mod common;
+
+use common::{Exact, Noisy, count, offer, us};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tessera_core::{
-    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
-};
+use tessera_core::{Bytes, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_scheduler::sim::{Outcome, Simulation};
 use tessera_scheduler::{
     Config, CostTable, Happened, Layout, Offer, Partition, PlanWork, Refusal, Size, Terms,
 };
-
-/// Class c takes c milliseconds a launch on the whole device, a fifth of that for every lane beyond the first, a tenth for every item; and in proportion
-/// longer on a part of it.
-#[derive(Clone, Debug)]
-struct Exact;
-
-impl CostTable for Exact {
-    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
-        let tenths = 10 + 2 * (size.lanes - 1) + size.items;
-        Some(Duration::from_micros(u64::from(tenths) * 100 * u64::from(plan.class.0[0])))
-    }
-}
 
 /// As [`Exact`], but what uses one core is as fast on one as on four: one lane a core.
 #[derive(Clone, Debug)]
@@ -41,26 +28,6 @@ impl CostTable for LaneACore {
     fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
         let rounds = (f64::from(size.lanes) / (4.0 * share)).ceil();
         Some(Duration::from_millis(u64::from(plan.class.0[0])).mul_f64(rounds))
-    }
-}
-
-fn us(us: u64) -> Moment {
-    Moment::at(Duration::from_micros(us))
-}
-
-fn count(n: u32) -> NonZeroU32 {
-    NonZeroU32::new(n).unwrap()
-}
-
-fn offer(request: u64, tenant: u64, class: u8) -> Offer {
-    Offer {
-        request: RequestId(request),
-        tenant: TenantId(tenant),
-        plan: PlanKey { class: ClassId([class; 16]), dims: [].into(), precision: Precision::Fp32 },
-        items: NonZeroU32::MIN,
-        bytes: Bytes(100),
-        deadline: None,
-        batchable: true,
     }
 }
 
@@ -434,18 +401,6 @@ fn a_plan_that_is_dropped_and_not_asked_for_again_leaves_the_device_whole() {
         simulation.offer(us(at), &Offer { deadline: Some(us(at + 10_000)), ..offer(50_000 + number, 0, 2) });
     }
     assert_eq!(simulation.scheduler.layout().len(), 1);
-}
-
-/// Costs that have to be learnt, and vary by a tenth.
-#[derive(Debug, Default)]
-struct Noisy(AtomicU64);
-
-impl CostTable for Noisy {
-    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
-        let n = self.0.fetch_add(1, Ordering::Relaxed);
-        let spread = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / (1u64 << 24) as f64;
-        Exact.cost(plan, size).map(|cost| cost.mul_f64(0.9 + 0.2 * spread))
-    }
 }
 
 /// Half a minute of a light class, and a heavy one that comes and goes; costs are learnt. Promises, those that were not kept, and in how many ways the device was

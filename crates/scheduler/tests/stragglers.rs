@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+mod common;
+
 use proptest::prelude::*;
 use std::num::NonZeroU32;
 use std::time::Duration;
-use tessera_core::{
-    Bytes, ClassId, Moment, OwnerId, PartitionId, PlanKey, Policy, Precision, RequestId, TenantId,
-};
+use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_scheduler::sim::{Outcome, Simulation};
 use tessera_scheduler::{Config, CostTable, Happened, Offer, Refusal, Size, Standing, Terms};
 
@@ -97,8 +97,7 @@ impl Load {
 }
 
 fn offer(request: RequestId, tenant: TenantId, items: NonZeroU32) -> Offer {
-    let plan = PlanKey { class: ClassId([1; 16]), dims: [].into(), precision: Precision::Fp32 };
-    Offer { request, tenant, plan, items, bytes: Bytes(100), deadline: None, batchable: true }
+    Offer { items, ..common::offer(request.0, tenant.0, 1) }
 }
 
 fn seconds(seconds: u64) -> Moment {
