@@ -5,6 +5,7 @@ use crate::fixture;
 use crate::tensors::{Form, Tensors, outputs, repeated, request};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 use tessera_server::Settings;
@@ -21,10 +22,12 @@ pub(crate) struct Served {
     thread: Option<std::thread::JoinHandle<Ended>>,
 }
 
-/// Settings for tests: the CPU also where there is a card, free ports, a quick eye on the repository, no packs of earlier runs.
+/// Settings for tests: the CPU also where there is a card, in one partition, so that a launch can keep all of it busy; free ports, a quick eye
+/// on the repository, no packs of earlier runs.
 pub(crate) fn settings(repository: &Path) -> Settings {
     let mut settings = Settings::for_repository(repository);
     settings.devices = vec![DeviceWord::Cpu(Vec::new())];
+    settings.partitions = Some(NonZeroU32::MIN);
     (settings.http_port, settings.metrics_port) = (0, 0);
     (settings.poll_interval, settings.pack_cache) = (Duration::from_millis(20), None);
     settings
