@@ -14,12 +14,12 @@ mod handle;
 pub use self::handle::{Answer, EngineHandle, Home, Incoming, NotAnswered, Offered, Programs};
 
 use self::handle::{Command, answer};
-use crate::events::{Events, News};
+use crate::events::{Events, News, by_name};
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, Queued};
 use crate::routing::{Backlog, Pace};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -216,7 +216,7 @@ impl Engine {
 
     /// Tells of something that happened to the device.
     fn tell(&self, kind: &'static str, text: String, numbers: Value) {
-        let numbers = if let Value::Object(numbers) = numbers { numbers } else { Map::new() };
+        let numbers = by_name(numbers);
         self.events.tell(News { kind, device: Some(self.name.clone()), who: None, text, numbers });
     }
 

@@ -63,7 +63,7 @@ impl News {
     /// So many refusals and expiries were not told one by one.
     pub fn untold(device: Option<&str>, events: u64) -> News {
         let text = format!("{events} more events of tenants that were refused, too many to tell each");
-        let numbers = Map::from_iter([("events".to_owned(), json!(events))]);
+        let numbers = by_name(json!({ "events": events }));
         News { kind: "untold", device: device.map(str::to_owned), who: None, text, numbers }
     }
 
@@ -82,6 +82,11 @@ impl News {
             _ => Level::INFO,
         }
     }
+}
+
+/// Numbers of an event as `json!({ … })` writes them.
+pub(crate) fn by_name(numbers: Value) -> Map<String, Value> {
+    if let Value::Object(numbers) = numbers { numbers } else { Map::new() }
 }
 
 /// One event, numbered.

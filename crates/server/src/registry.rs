@@ -14,7 +14,7 @@ use self::manager::Manager;
 use crate::catalog::{Source, TenantFile};
 use crate::classes::{ClassEntry, Classes};
 use crate::engine::EngineHandle;
-use crate::events::{Events, News, Who};
+use crate::events::{Events, News, Who, by_name};
 use crate::fleet::{Fleet, NoKernel, Place, Settled};
 use crate::frontend::{Listed, ModelInfo, Placement};
 use crate::loader::{self, LoadError, Loaded};
@@ -23,7 +23,7 @@ use crate::placement::Replicas;
 use crate::quotas::{Door, Stake};
 use crate::settings::Settings;
 use crate::standing::{Standing, Tally};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -384,13 +384,13 @@ impl Registry {
             device: Some(lacking.device.clone()),
             who: Some(self.who(job)),
             text: format!("{lacking}; {device} serves it instead, in {precision}"),
-            numbers: object(numbers),
+            numbers: by_name(numbers),
         });
     }
 
     /// Tells of something that the registry did.
     fn tell(&self, kind: &'static str, who: Arc<Who>, text: String, numbers: Value) {
-        let numbers = object(numbers);
+        let numbers = by_name(numbers);
         self.fleet.events().tell(News { kind, device: None, who: Some(who), text, numbers });
     }
 
@@ -412,10 +412,6 @@ impl Registry {
         let percentile = file.slo_percentile.unwrap_or(agreed.percentile);
         Terms { share: file.share.unwrap_or(agreed.share), slo: file.slo(), percentile, ..agreed }
     }
-}
-
-fn object(numbers: Value) -> Map<String, Value> {
-    if let Value::Object(numbers) = numbers { numbers } else { Map::new() }
 }
 
 /// Who pays for a tenant.

@@ -1,5 +1,6 @@
 //! The numbers of what a scheduler decided, by name.
 
+use super::by_name;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use tessera_scheduler::{Happened, Refusal, Verdict};
@@ -22,23 +23,19 @@ pub(super) fn numbers(what: &Happened) -> Map<String, Value> {
             json!({ "from": from, "to": to, "in_time_before": before, "in_time_predicted": predicted })
         }
     };
-    match numbers {
-        Value::Object(numbers) => numbers,
-        _ => Map::new(),
-    }
+    by_name(numbers)
 }
 
 /// What a verdict rests on.
 pub(super) fn of_verdict(verdict: &Verdict) -> Map<String, Value> {
     let Verdict { alone, alone_percentile, slo, percentile, margin } = verdict;
-    let numbers = [
-        ("alone_ms", ms(*alone)),
-        ("alone_percentile", *alone_percentile),
-        ("slo_ms", ms(*slo)),
-        ("slo_percentile", *percentile),
-        ("margin_ms", ms(*margin)),
-    ];
-    numbers.into_iter().map(|(name, number)| (name.to_owned(), json!(number))).collect()
+    by_name(json!({
+        "alone_ms": ms(*alone),
+        "alone_percentile": alone_percentile,
+        "slo_ms": ms(*slo),
+        "slo_percentile": percentile,
+        "margin_ms": ms(*margin),
+    }))
 }
 
 fn of_refusal(refusal: &Refusal) -> Value {

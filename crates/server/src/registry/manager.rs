@@ -8,7 +8,7 @@
 use super::{Event, Found, Job, Registry, Residence, Served, Version};
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::engine::Home;
-use crate::events::News;
+use crate::events::{News, by_name};
 use crate::fleet::{Settled, Station};
 use crate::loader::{self, LoadError, Loaded};
 use serde_json::json;
@@ -187,8 +187,7 @@ impl Manager {
                 let text = format!(
                     "the device was lost ({why}); {moving} of its tenants are loaded elsewhere, {running} devices are left"
                 );
-                let numbers = [("tenants_moving", json!(moving)), ("devices_left", json!(running))];
-                let numbers = numbers.map(|(name, number)| (name.to_owned(), number)).into_iter().collect();
+                let numbers = by_name(json!({ "tenants_moving": moving, "devices_left": running }));
                 let device = Some(station.name.clone());
                 registry.fleet.events().tell(News {
                     kind: "tenants_moved",
