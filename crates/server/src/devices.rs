@@ -32,11 +32,12 @@ pub fn open(settings: &Settings, wake: Wake) -> Result<Arc<dyn Device>, StartErr
     }
 }
 
-/// The settings of the device for what the named ones have no kernel for: all cores, in their own precision. `None` where a CPU is named, which
-/// then serves that too.
+/// The settings of the device for what the named ones have no kernel for: all cores, in partitions and a precision of its own: what was said of
+/// these was said of the named ones. `None` where a CPU is named, which then serves that too.
 pub fn spare(settings: &Settings) -> Option<Settings> {
     let is_cpu = |word: &DeviceWord| matches!(word, DeviceWord::Cpu(_));
-    let spare = Settings { devices: vec![DeviceWord::Cpu(Vec::new())], precision: None, ..settings.clone() };
+    let devices = vec![DeviceWord::Cpu(Vec::new())];
+    let spare = Settings { devices, precision: None, partitions: None, ..settings.clone() };
     (!settings.devices.iter().any(is_cpu)).then_some(spare)
 }
 
@@ -149,9 +150,19 @@ mod cuda {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
 
     fn cpu(cores: &[u32]) -> DeviceWord {
         DeviceWord::Cpu(cores.to_vec())
+    }
+
+    #[test]
+    fn a_card_in_more_partitions_than_there_are_cores_has_a_spare_cpu_all_the_same() {
+        let partitions = NonZeroU32::new(100_000);
+        let card = |devices| Settings { devices, partitions, ..Settings::for_repository("models") };
+        let found = spare(&card(vec![DeviceWord::Cuda(0)])).expect("no CPU is named");
+        assert!(open(&found, Arc::new(|| {})).is_ok());
+        assert!(spare(&card(vec![DeviceWord::Cuda(0), cpu(&[1])])).is_none(), "one is named");
     }
 
     #[test]
