@@ -6,6 +6,7 @@ use crate::frontend::{ModelInfo, TensorInfo};
 use crate::registry::Means;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tessera_core::Precision;
 use tessera_device::{DeviceError, Slot};
 use tessera_planner::class::{self, Model, ModelError, WeightsError};
@@ -21,6 +22,8 @@ pub struct Loaded {
     pub model: Model,
     /// Its weights, on each device that has them; never empty.
     pub settled: Vec<Settled>,
+    /// How long that took.
+    pub took: Duration,
 }
 
 /// Why a version cannot be loaded.

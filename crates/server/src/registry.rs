@@ -15,7 +15,7 @@ use crate::catalog::{Source, TenantFile};
 use crate::classes::{ClassEntry, Classes};
 use crate::engine::EngineHandle;
 use crate::events::{Events, News, Who, by_name};
-use crate::fleet::{Fleet, NoKernel, Place, Settled};
+use crate::fleet::{Fleet, NoKernel, Place};
 use crate::frontend::{Listed, ModelInfo, Placement};
 use crate::loader::{self, LoadError, Loaded};
 use crate::metrics::Metrics;
@@ -352,40 +352,30 @@ impl Registry {
     fn load(&self, job: &Job) -> Result<Loaded, LoadError> {
         let started = Instant::now();
         let precision = job.terms.precision.as_deref().and_then(|word| word.parse().ok());
-        let loaded = loader::import(&job.source.path, job.base.as_deref()).and_then(|model| {
-            let settled = self.fleet.settle(&model, precision, self.replicas_of(&job.terms))?;
-            Ok(Loaded { model: model.without_weights(), settled })
-        });
-        match &loaded {
-            Ok(loaded) => {
-                let at = |settled: &Settled| self.fleet.station(settled.station).name.as_str();
-                loaded.settled.iter().for_each(|settled| self.tell_instead(job, settled, at(settled)));
-                let devices = loaded.settled.iter().map(at).collect::<Vec<_>>();
-                let (text, class) = (format!("loaded on {}", devices.join(" ")), loaded.model.class.id);
-                let took_ms = started.elapsed().as_millis() as u64;
-                let numbers = json!({ "devices": devices, "class": class.to_string(), "took_ms": took_ms });
-                self.tell("loaded", self.who(job), text, numbers);
-            }
-            Err(error) => {
-                self.tell("load_failed", self.who(job), format!("cannot be loaded: {error}"), json!({}));
-                self.fleet.metrics().load_failed();
-            }
-        }
-        loaded
+        let model = loader::import(&job.source.path, job.base.as_deref())?;
+        let settled = self.fleet.settle(&model, precision, self.replicas_of(&job.terms))?;
+        Ok(Loaded { model: model.without_weights(), settled, took: started.elapsed() })
     }
 
-    /// Tells of a device that serves a tenant because another one lacks a kernel, if it does.
-    fn tell_instead(&self, job: &Job, settled: &Settled, device: &str) {
-        let Some(lacking) = &settled.instead else { return };
-        let precision = settled.class.precision;
-        let numbers = json!({ "step": lacking.step, "instead": device, "precision": precision.name() });
-        self.fleet.events().tell(News {
-            kind: "no_kernel",
-            device: Some(lacking.device.clone()),
-            who: Some(self.who(job)),
-            text: format!("{lacking}; {device} serves it instead, in {precision}"),
-            numbers: by_name(numbers),
-        });
+    /// Tells of a version that answers from now on, and of devices that serve it because another one lacks a kernel.
+    fn tell_loaded(&self, served: &Served, took: Duration) {
+        let device = |residence: &Residence| self.fleet.station(residence.station).name.as_str();
+        for residence in &served.residences {
+            let Some(lacking) = &residence.instead else { continue };
+            let (instead, precision) = (device(residence), residence.class.precision);
+            let numbers = json!({ "step": lacking.step, "instead": instead, "precision": precision.name() });
+            self.fleet.events().tell(News {
+                kind: "no_kernel",
+                device: Some(lacking.device.clone()),
+                who: Some(served.who.clone()),
+                text: format!("{lacking}; {instead} serves it instead, in {precision}"),
+                numbers: by_name(numbers),
+            });
+        }
+        let devices: Vec<&str> = served.residences.iter().map(|residence| device(residence)).collect();
+        let (text, class) = (format!("loaded on {}", devices.join(" ")), served.class.id.to_string());
+        let numbers = json!({ "devices": devices, "class": class, "took_ms": took.as_millis() as u64 });
+        self.tell("loaded", served.who.clone(), text, numbers);
     }
 
     /// Tells of something that the registry did.

@@ -276,6 +276,9 @@ impl Manager {
             Err(error) => {
                 let wait = self.again.get(&key).map_or(AGAIN.0, |(_, wait)| (*wait * 2).min(AGAIN.1));
                 self.again.insert(key.clone(), (Instant::now() + wait, wait));
+                let (who, text) = (self.registry.who(job), format!("cannot be loaded: {error}"));
+                self.registry.tell("load_failed", who, text, json!({}));
+                self.registry.fleet.metrics().load_failed();
                 self.show(&key, Some(error.to_string()));
             }
             Ok(loaded) => {
@@ -316,12 +319,13 @@ impl Manager {
             model: Arc::new(loaded.model),
         });
         let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
-        let earlier = table.tenants.entry(key.0).or_default().insert(key.1, Version::Ready(served));
+        let earlier = table.tenants.entry(key.0).or_default().insert(key.1, Version::Ready(served.clone()));
         drop(table);
         // Removed after the new one is found, so that no request falls between the two.
         if let Some(Version::Ready(earlier)) = earlier {
             earlier.remove();
         }
+        registry.tell_loaded(&served, loaded.took);
     }
 }
 
