@@ -4,6 +4,7 @@
 //!   open ─▶ plan, a slot each for so many tenants ─▶ compile(room) ─▶ launch(lanes) ─▶ answers, and what it took
 //! ```
 
+use crate::spread::Spread;
 use crate::{load, zoo};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -132,7 +133,7 @@ impl Yard {
     }
 
     /// Launches one after the other for as long as is asked, and three times at least; what each took.
-    pub(crate) fn time(&self, program: ProgramId, lane: &Lane, length: Duration) -> Result<Vec<Duration>> {
+    fn time(&self, program: ProgramId, lane: &Lane, length: Duration) -> Result<Vec<Duration>> {
         const LEAST: usize = 3;
         let start = Instant::now();
         let mut took = Vec::new();
@@ -142,7 +143,23 @@ impl Yard {
         Ok(took)
     }
 
-    /// One answer for each item, which must be finite and as long as the others.
+    /// The median launch of each round, one launch after the other, in milliseconds.
+    pub(crate) fn latency_ms(
+        &self,
+        program: ProgramId,
+        lane: &Lane,
+        length: Duration,
+        rounds: usize,
+    ) -> Result<Spread> {
+        let median = |_| {
+            let mut took = self.time(program, lane, length)?;
+            took.sort_unstable();
+            Ok(took[took.len() / 2].as_secs_f64() * 1e3)
+        };
+        Spread::of((0..rounds).map(median).collect::<Result<_>>()?).context("there is a round")
+    }
+
+    /// One answer for each item, each as long as the others.
     pub(crate) fn items_of(&self, answer: &[Bytes], items: usize) -> Result<Vec<Vec<Bytes>>> {
         for output in answer {
             ensure!(

@@ -104,20 +104,11 @@ fn network(ask: &Ask, name: &str, year: u32, described: &mut Vec<String>) -> Res
         let item = yard.item(&mut StdRng::seed_from_u64(ask.seed))?;
         let lane = yard.lane(0, &[item]);
         let answer = numbers(&yard.launch(program, vec![lane.clone()])?.answers[0][0]);
-        match &first {
-            Some(first) => agree(first, &answer).with_context(|| format!("{} and {device}", devices[0].0))?,
-            None => agree(&answer, &answer)?,
-        }
-        first.get_or_insert(answer);
+        let first = first.get_or_insert_with(|| answer.clone());
+        agree(first, &answer).with_context(|| format!("{} and {device}", devices[0].0))?;
         let length = ask.run_length(0.5, devices.len() * ask.rounds);
-        let median = |_| {
-            let mut took = yard.time(program, &lane, length)?;
-            took.sort_unstable();
-            Ok(took[took.len() / 2].as_secs_f64() * 1e3)
-        };
-        let rounds = (0..ask.rounds).map(median).collect::<Result<_>>()?;
+        latency_ms.push((info.name, yard.latency_ms(program, &lane, length, ask.rounds)?));
         yard.device.discard(program);
-        latency_ms.push((info.name, Spread::of(rounds).context("there is a round")?));
     }
     Ok(NetworkRow { model: model.architecture.name, year, parameters: model.parameters(), gflop, latency_ms })
 }

@@ -180,14 +180,8 @@ impl Bench<'_> {
             );
         }
         let length = ask.run_length(0.3, 16 * ask.rounds);
-        let median = |_| {
-            let mut took = yard.time(program, &lane, length)?;
-            took.sort_unstable();
-            Ok(took[took.len() / 2].as_secs_f64() * 1e3)
-        };
-        let rounds = (0..ask.rounds).map(median).collect::<Result<_>>()?;
+        let latency_ms = yard.latency_ms(program, &lane, length, ask.rounds)?;
         yard.device.discard(program);
-        let latency_ms = Spread::of(rounds).context("there is a round")?;
         let flops = (yard.plan.flops_per_item() * u64::from(batch)) as f64;
         let tflops = flops / latency_ms.median / 1e9;
         let share = self.peak.map(|peak| tflops / peak.tflops);
