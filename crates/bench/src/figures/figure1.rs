@@ -13,7 +13,7 @@
 
 use super::ask::Ask;
 use super::made::{Claim, Figure, Verdict, drawn};
-use super::plot::Plot;
+use super::plot::{Plot, lines};
 use crate::spread::Spread;
 use crate::yard::Yard;
 use anyhow::{Context, Result, ensure};
@@ -167,26 +167,16 @@ impl Figure for Report {
     }
 
     fn pictures(&self) -> Vec<String> {
-        let devices: Vec<&String> = self
-            .networks
-            .first()
-            .into_iter()
-            .flat_map(|row| row.latency_ms.iter().map(|(name, _)| name))
-            .collect();
         let plot = |axis: &str, x: &dyn Fn(&NetworkRow) -> f64| {
-            let line = |device: &&String| {
-                let of = |row: &NetworkRow| {
-                    let found = row.latency_ms.iter().find(|(name, _)| name == *device);
-                    found.map(|(_, ms)| (x(row), ms.median))
-                };
-                (device.to_string(), self.networks.iter().filter_map(of).collect())
-            };
+            let points = self.networks.iter().flat_map(|row| {
+                row.latency_ms.iter().map(move |(device, ms)| (&**device, (x(row), ms.median)))
+            });
             Plot {
                 title: format!("One inference, by {axis}"),
                 x: axis.to_owned(),
                 y: "ms".to_owned(),
                 mark: Some((SLO_MS, "300 ms".to_owned())),
-                lines: devices.iter().map(line).collect(),
+                lines: lines(points),
             }
         };
         drawn([

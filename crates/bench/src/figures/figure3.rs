@@ -14,7 +14,7 @@
 
 use super::ask::Ask;
 use super::made::{Claim, Figure, Verdict, drawn};
-use super::plot::Plot;
+use super::plot::{Plot, lines};
 use super::ways::{self, PROCESSES};
 use crate::spread::{Spread, geomean};
 use crate::tenants::processes::{Processes, Sharing};
@@ -181,8 +181,7 @@ fn processes(
                     report.left_out.push(format!("{name}: the time was over"));
                     continue;
                 }
-                let ran = zoo::find(model).map_err(Into::into);
-                let ran = ran.and_then(|architecture| ways::workers(ask, architecture, precision, how, many));
+                let ran = ways::workers(ask, model, precision, how, many);
                 match ran.and_then(|ran| beside(report, precision, model, many, &ran)) {
                     Ok(row) => {
                         heard(&row.to_string());
@@ -207,8 +206,7 @@ fn beside(
         (row.precision, row.model, row.replicas, &*row.way)
             == (precision.name(), model, many, Policy::Exclusive.name())
     });
-    // Each has one request on its way: a latency is the inverse of a rate.
-    let latency = 1e3 * many as f64 / ran.inferences_per_s;
+    let latency = ran.mean_ms();
     Ok(LatencyRow {
         precision: precision.name(),
         model: zoo::find(model)?.name,
@@ -276,20 +274,12 @@ impl Figure for Report {
         }
         drawn(groups.into_iter().map(|(precision, model)| {
             let rows = self.rows.iter().filter(|row| (row.precision, row.model) == (precision, model));
-            let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
-            for row in rows {
-                let point = (row.replicas as f64, row.latency_ms.median);
-                match lines.iter_mut().find(|(way, _)| *way == row.way) {
-                    Some((_, points)) => points.push(point),
-                    None => lines.push((row.way.clone(), vec![point])),
-                }
-            }
             Plot {
                 title: format!("Latency of {model} in {precision}"),
                 x: "replicas".to_owned(),
                 y: "ms".to_owned(),
                 mark: None,
-                lines,
+                lines: lines(rows.map(|row| (&*row.way, (row.replicas as f64, row.latency_ms.median)))),
             }
         }))
     }

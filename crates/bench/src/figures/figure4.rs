@@ -14,13 +14,12 @@
 
 use super::ask::Ask;
 use super::made::{Claim, Figure, Verdict, drawn};
-use super::plot::Plot;
+use super::plot::{Plot, lines};
 use super::ways::{self, PROCESSES};
 use crate::load::Row;
 use crate::spread::Spread;
 use crate::tenants::Crowd;
 use crate::tenants::processes::Processes;
-use crate::zoo;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt;
@@ -162,7 +161,6 @@ fn processes(ask: &Ask, replicas: &[usize], report: &mut Report, heard: &mut dyn
             continue;
         }
         let until = ask.budget.part(if how == PROCESSES[0] { 0.5 } else { 1.0 });
-        let architecture = zoo::find(MODEL);
         // Odd numbers first: the claim is about them.
         let (odd, even): (Vec<usize>, Vec<usize>) = replicas.iter().rev().partition(|many| **many % 2 == 1);
         for many in odd.into_iter().chain(even) {
@@ -170,10 +168,7 @@ fn processes(ask: &Ask, replicas: &[usize], report: &mut Report, heard: &mut dyn
                 report.left_out.push(format!("{how}, {many} replicas and others: the time was over"));
                 break;
             }
-            let ran = architecture
-                .clone()
-                .map_err(Into::into)
-                .and_then(|architecture| ways::workers(ask, architecture, ask.precision, how, many));
+            let ran = ways::workers(ask, MODEL, ask.precision, how, many);
             let row = ran.and_then(|ran| GapRow::of(many, how.to_string(), &[ran.into()], None));
             match row {
                 Ok(row) => {
@@ -253,30 +248,20 @@ impl Figure for Report {
     }
 
     fn pictures(&self) -> Vec<String> {
-        let mut ways: Vec<&str> = Vec::new();
-        for row in &self.rows {
-            if !ways.contains(&row.way.as_str()) {
-                ways.push(&row.way);
-            }
-        }
-        let lines = |gap: &dyn Fn(&GapRow) -> Option<f64>| {
-            let line = |way: &&str| {
-                let rows = self.rows.iter().filter(|row| row.way == **way);
-                let points = rows.filter_map(|row| Some((row.replicas as f64, 100.0 * gap(row)?)));
-                (way.to_string(), points.collect::<Vec<_>>())
-            };
-            ways.iter().map(line).filter(|(_, points)| !points.is_empty()).collect()
-        };
-        let plot = |how: &str, lines| Plot {
+        let plot = |how: &str, gap: &dyn Fn(&GapRow) -> Option<f64>| Plot {
             title: format!("Slowest tenant over fastest, {how}: {} in {}", self.model, self.precision),
             x: "replicas".to_owned(),
             y: "longer, %".to_owned(),
             mark: Some((25.0, "the paper's 25 %".to_owned())),
-            lines,
+            lines: lines(
+                self.rows
+                    .iter()
+                    .filter_map(|row| Some((&*row.way, (row.replicas as f64, 100.0 * gap(row)?)))),
+            ),
         };
         drawn([
-            plot("closed loop", lines(&|row| Some(row.gap.median))),
-            plot("80 % load", lines(&|row| Some(row.open?.gap))),
+            plot("closed loop", &|row| Some(row.gap.median)),
+            plot("80 % load", &|row| Some(row.open?.gap)),
         ])
     }
 }

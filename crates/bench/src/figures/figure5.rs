@@ -15,7 +15,7 @@
 use super::ask::Ask;
 use super::machine::said;
 use super::made::{Claim, Figure, Verdict, drawn};
-use super::plot::Plot;
+use super::plot::{Plot, lines};
 use super::ways::{self, PROCESSES};
 use crate::tenants::Crowd;
 use crate::tenants::processes::Sharing;
@@ -178,7 +178,6 @@ fn in_process(ask: &Ask, policy: Policy, models: usize) -> Result<ModelsRow> {
 }
 
 fn by_processes(ask: &Ask, how: Sharing, models: usize) -> Result<ModelsRow> {
-    let architecture = zoo::find(MODEL)?;
     let before = driver_mib(ask);
     let over = AtomicBool::new(false);
     let (ran, most) = std::thread::scope(|scope| {
@@ -190,7 +189,7 @@ fn by_processes(ask: &Ask, how: Sharing, models: usize) -> Result<ModelsRow> {
             }
             most
         });
-        let ran = ways::workers(ask, architecture, ask.precision, how, models);
+        let ran = ways::workers(ask, MODEL, ask.precision, how, models);
         over.store(true, Ordering::Relaxed);
         (ran, looking.join().expect("looking does not panic"))
     });
@@ -198,8 +197,7 @@ fn by_processes(ask: &Ask, how: Sharing, models: usize) -> Result<ModelsRow> {
     Ok(ModelsRow {
         way: how.to_string(),
         models,
-        // Each has one request on its way: a latency is the inverse of a rate.
-        latency_ms: 1e3 * models as f64 / ran.inferences_per_s,
+        latency_ms: ran.mean_ms(),
         inferences_per_s: ran.inferences_per_s,
         accounted_mib: None,
         driver_mib: most.zip(before).map(|(most, before)| most - before),
@@ -255,19 +253,14 @@ impl Figure for Report {
     }
 
     fn pictures(&self) -> Vec<String> {
-        let plot = |title: &str, y: &str, what: &dyn Fn(&ModelsRow) -> Option<f64>| {
-            let line = |ended: &Ended| {
-                let rows = self.rows.iter().filter(|row| row.way == ended.way);
-                let points = rows.filter_map(|row| Some((row.models as f64, what(row)?)));
-                (ended.way.clone(), points.collect::<Vec<_>>())
-            };
-            Plot {
-                title: format!("{title}: {} in {}", self.model, self.precision),
-                x: "models".to_owned(),
-                y: y.to_owned(),
-                mark: None,
-                lines: self.ended.iter().map(line).filter(|(_, points)| !points.is_empty()).collect(),
-            }
+        let plot = |title: &str, y: &str, what: &dyn Fn(&ModelsRow) -> Option<f64>| Plot {
+            title: format!("{title}: {} in {}", self.model, self.precision),
+            x: "models".to_owned(),
+            y: y.to_owned(),
+            mark: None,
+            lines: lines(
+                self.rows.iter().filter_map(|row| Some((&*row.way, (row.models as f64, what(row)?)))),
+            ),
         };
         drawn([
             plot("Latency", "ms", &|row| Some(row.latency_ms)),

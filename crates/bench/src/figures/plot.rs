@@ -31,6 +31,20 @@ pub struct Plot {
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
 }
 
+/// Points by the name of their line, in the order in which lines are first named.
+pub(super) fn lines<'a>(
+    points: impl IntoIterator<Item = (&'a str, (f64, f64))>,
+) -> Vec<(String, Vec<(f64, f64)>)> {
+    let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    for (name, point) in points {
+        match lines.iter_mut().find(|(of, _)| of == name) {
+            Some((_, points)) => points.push(point),
+            None => lines.push((name.to_owned(), vec![point])),
+        }
+    }
+    lines
+}
+
 impl Display for Plot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let points = || self.lines.iter().flat_map(|(_, points)| points);

@@ -6,7 +6,7 @@
 use super::ask::Ask;
 use crate::tenants::Options;
 use crate::tenants::processes::{self, Processes, Sharing};
-use crate::zoo::{Architecture, Sizes};
+use crate::zoo::{self, Architecture, Sizes};
 use anyhow::{Result, ensure};
 use std::ffi::OsString;
 use std::time::Duration;
@@ -71,10 +71,10 @@ pub(super) fn in_rounds<T>(
     Ok(all)
 }
 
-/// Runs a process per tenant for a second, each with one request on its way.
+/// Runs a process per tenant of an architecture for a second, each with one request on its way.
 pub(super) fn workers(
     ask: &Ask,
-    architecture: &Architecture,
+    name: &str,
     precision: Precision,
     how: Sharing,
     tenants: usize,
@@ -84,6 +84,7 @@ pub(super) fn workers(
         "{tenants} processes are more than the {} allowed by --processes",
         ask.processes
     );
+    let architecture = zoo::find(name)?;
     processes::run(how, tenants, &ask.program, |number| arguments(ask, architecture, precision, number))
 }
 
@@ -110,7 +111,6 @@ fn arguments(ask: &Ask, architecture: &Architecture, precision: Precision, numbe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zoo;
 
     #[test]
     fn a_worker_is_told_the_sizes_that_its_network_takes() {

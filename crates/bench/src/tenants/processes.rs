@@ -67,6 +67,13 @@ pub struct Processes {
     pub most_per_s: f64,
 }
 
+impl Processes {
+    /// The mean latency of all, in milliseconds, where each has one request on its way: the inverse of a rate.
+    pub fn mean_ms(&self) -> f64 {
+        1e3 * self.processes as f64 / self.inferences_per_s
+    }
+}
+
 impl fmt::Display for Processes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Processes { how, processes, inferences_per_s, least_per_s, most_per_s } = self;
