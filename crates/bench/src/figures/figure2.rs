@@ -25,15 +25,6 @@ use serde::Serialize;
 use std::fmt;
 use tessera_device::Room;
 
-/// What the paper measured.
-pub const CLAIM: Claim = Claim {
-    title: "Figure 2: latency and share of the peak by batch size, ResNet-50",
-    source: "paper, Figure 2 and §1; V100, fp32",
-    says: "to keep a latency objective batches must be small, and small batches leave the card idle: the largest within it is 26, at 28 % of the peak on average; small \
-           batches are under 15 %",
-    refuted: "one item reaching half the share of the peak that the largest batch reaches; on a card, a largest batch in time at more than half of the peak",
-};
-
 /// Latency objectives, in milliseconds.
 const SLOS: [f64; 3] = [25.0, 50.0, 100.0];
 /// No batch is larger.
@@ -238,9 +229,13 @@ impl Curve {
 }
 
 impl Figure for Report {
-    fn claim(&self) -> Claim {
-        CLAIM
-    }
+    const CLAIM: Claim = Claim {
+        title: "Figure 2: latency and share of the peak by batch size, ResNet-50",
+        source: "paper, Figure 2 and §1; V100, fp32",
+        says: "to keep a latency objective batches must be small, and small batches leave the card idle: the largest within it is 26, at 28 % of the peak on average; small \
+               batches are under 15 %",
+        refuted: "one item reaching half the share of the peak that the largest batch reaches; on a card, a largest batch in time at more than half of the peak",
+    };
 
     fn verdict(&self) -> Verdict {
         // The claim is about cards; without one the cores stand for the device.

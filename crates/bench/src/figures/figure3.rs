@@ -25,15 +25,6 @@ use serde::Serialize;
 use std::fmt;
 use tessera_core::{Policy, Precision};
 
-/// What the paper measured.
-pub const CLAIM: Claim = Claim {
-    title: "Figure 3: latency by number of replicas",
-    source: "paper, Figure 3 and §3.2; V100, fp32",
-    says: "beside exclusive access (one model, batched) time-only multiplexing is 4.6x slower by geometric mean over MobileNetV2 and ResNet-50, space-only 2.2x; merging across tenants is to close \
-           the gap",
-    refuted: "space-only as slow as time-only; time-only within 10 % of exclusive; ours slower than space-only",
-};
-
 /// The architectures.
 const MODELS: [&str; 2] = ["mobilenet-v2", "resnet-50"];
 /// The paper's slowdowns, by the policy that stands for each.
@@ -241,9 +232,13 @@ fn slowdowns(rows: &[LatencyRow]) -> Vec<Slowdown> {
 }
 
 impl Figure for Report {
-    fn claim(&self) -> Claim {
-        CLAIM
-    }
+    const CLAIM: Claim = Claim {
+        title: "Figure 3: latency by number of replicas",
+        source: "paper, Figure 3 and §3.2; V100, fp32",
+        says: "beside exclusive access (one model, batched) time-only multiplexing is 4.6x slower by geometric mean over MobileNetV2 and ResNet-50, space-only 2.2x; merging across tenants is to close \
+               the gap",
+        refuted: "space-only as slow as time-only; time-only within 10 % of exclusive; ours slower than space-only",
+    };
 
     fn verdict(&self) -> Verdict {
         let first = self.slowdowns.first().map(|slowdown| slowdown.precision);

@@ -25,15 +25,6 @@ use serde::Serialize;
 use std::fmt;
 use tessera_core::Policy;
 
-/// What the paper measured.
-pub const CLAIM: Claim = Claim {
-    title: "Figure 4: fastest and slowest tenant by number of replicas",
-    source: "paper, Figure 4 and §3.2; V100",
-    says: "space-only sharing is unpredictable: through MPS the slowest model's latency is up to 25 % above the fastest's, and odd numbers of processes make it worse; a \
-           scheduler of space and time is to be predictable",
-    refuted: "a gap below 10 % through MPS or streams at every odd number; of ours, a gap above 10 % in a closed loop, or above that of streams",
-};
-
 /// A gap above this is one that somebody would notice.
 const NOTICED: f64 = 0.10;
 /// Of what a policy can do, in the open loop.
@@ -220,9 +211,13 @@ impl Report {
 }
 
 impl Figure for Report {
-    fn claim(&self) -> Claim {
-        CLAIM
-    }
+    const CLAIM: Claim = Claim {
+        title: "Figure 4: fastest and slowest tenant by number of replicas",
+        source: "paper, Figure 4 and §3.2; V100",
+        says: "space-only sharing is unpredictable: through MPS the slowest model's latency is up to 25 % above the fastest's, and odd numbers of processes make it worse; a \
+               scheduler of space and time is to be predictable",
+        refuted: "a gap below 10 % through MPS or streams at every odd number; of ours, a gap above 10 % in a closed loop, or above that of streams",
+    };
 
     fn verdict(&self) -> Verdict {
         let (odd, any) = (|many: usize| many % 2 == 1, |_| true);

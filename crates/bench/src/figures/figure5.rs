@@ -27,14 +27,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tessera_core::Policy;
 
-/// What the paper measured.
-pub const CLAIM: Claim = Claim {
-    title: "Figure 5: from 1 to 500 models on a device",
-    source: "paper, Figure 5 and §4; V100",
-    says: "a process per model gives up at tens of models, with MPS or without; the only way to schedule hundreds is one process with a stream per model",
-    refuted: "processes reaching as many models as one process, one process giving up below a hundred, or ours slower than streams with the most models",
-};
-
 /// The architecture: small, since hundreds are to fit.
 const MODEL: &str = "mobilenet-v2";
 /// Models of a launch at most.
@@ -223,9 +215,12 @@ impl Report {
 }
 
 impl Figure for Report {
-    fn claim(&self) -> Claim {
-        CLAIM
-    }
+    const CLAIM: Claim = Claim {
+        title: "Figure 5: from 1 to 500 models on a device",
+        source: "paper, Figure 5 and §4; V100",
+        says: "a process per model gives up at tens of models, with MPS or without; the only way to schedule hundreds is one process with a stream per model",
+        refuted: "processes reaching as many models as one process, one process giving up below a hundred, or ours slower than streams with the most models",
+    };
 
     fn verdict(&self) -> Verdict {
         let (ours, streams) = (Policy::SpaceTime.name(), Policy::Space.name());

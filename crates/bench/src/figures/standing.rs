@@ -6,67 +6,14 @@ use super::{figure7, goodput, isolation, mixed, table1};
 use crate::tenants::{self, residency::Residency};
 use tessera_core::Policy;
 
-/// Of Table 1.
-pub(super) const TABLE1: Claim = Claim {
-    title: "Table 1: merging the same product of many tenants",
-    source: "paper, §4.1; V100, fp32",
-    says: "merged, R products have more throughput than under the next best scheduler: geometric mean over 2 ≤ R ≤ 120 2.48x for an RNN's matrix-vector product, 3.23x for a convolution of \
-           ResNet-18, 4.93x for a square matrix",
-    refuted: "a gain of about 1 in any of the three",
-};
-
-/// Of Figure 7.
-pub(super) const FIGURE7: Claim = Claim {
-    title: "Figure 7: throughput of a merged convolution by number of tenants",
-    source: "paper, §4.1; V100, fp32",
-    says: "throughput by merging grows up to what the card can do; side by side on streams it stays far below (3.23x by geometric mean), one after the other it does not grow (7.71x)",
-    refuted: "streams reaching the merged product at 10 tenants or more, or a merged product below 70 % of the floor at 32 and more",
-};
-
-/// Of goodput.
-pub(super) const GOODPUT: Claim = Claim {
-    title: "Goodput: the highest rate with 99 % in time",
-    source: "paper, §4; measured as Clockwork (OSDI '20) and AlpaServe (OSDI '23) do",
-    says: "merging tenants meets objectives at loads where the others cannot; here: at least twice the best other policy's rate, many tenants, Zipf popularity, open loop",
-    refuted: "another policy with more than half of our rate",
-};
-
-/// Of mixed.
-pub(super) const MIXED: Claim = Claim {
-    title: "Mixed: tenants of several architectures, each class with its objective",
-    source: "none of the paper's: its future work (§2); ours",
-    says: "classes that cannot share launches are all kept in time at rates where the baselines lose the one with the tightest objective",
-    refuted: "a baseline with a higher rate, or layouts below one partition by more than 5 %",
-};
-
-/// Of isolation.
-pub(super) const ISOLATION: Claim = Claim {
-    title: "Isolation: the others beside one that is loud, then slow",
-    source: "paper, §2 and §4",
-    says: "space-only sharing leaves tenants to each other; latencies monitored per kernel and the eviction of degraded workers keep the others as they were",
-    refuted: "under space-time, the others' p99 more than 5 % above that before while one is loud, from the second second of its being slow on, or after",
-};
-
-/// Of whole models.
-pub(super) const TENANTS: Claim = Claim {
-    title: "Whole models: many tenants under every policy",
-    source: "paper, abstract: 3.23x over space-only, 7.73x over time-only (for convolutions)",
-    says: "merged, whole models of many tenants have more throughput than one after the other or side by side",
-    refuted: "time or space within 5 % of space-time, or above it",
-};
-
-/// Of residency.
-pub(super) const RESIDENCY: Claim = Claim {
-    title: "Residency: tenants that come while others are served",
-    source: "none of the paper's; ours",
-    says: "loading tenants does not disturb those that are served, and memory comes back when all are gone",
-    refuted: "a p99 more than half above what it was while tenants load, or a byte of weights left",
-};
-
 impl Figure for table1::Report {
-    fn claim(&self) -> Claim {
-        TABLE1
-    }
+    const CLAIM: Claim = Claim {
+        title: "Table 1: merging the same product of many tenants",
+        source: "paper, §4.1; V100, fp32",
+        says: "merged, R products have more throughput than under the next best scheduler: geometric mean over 2 ≤ R ≤ 120 2.48x for an RNN's matrix-vector product, 3.23x for a convolution of \
+               ResNet-18, 4.93x for a square matrix",
+        refuted: "a gain of about 1 in any of the three",
+    };
 
     fn verdict(&self) -> Verdict {
         let strict = self.gains.iter().filter(|gain| gain.precision == "fp32");
@@ -101,9 +48,12 @@ impl Figure for table1::Report {
 }
 
 impl Figure for figure7::Report {
-    fn claim(&self) -> Claim {
-        FIGURE7
-    }
+    const CLAIM: Claim = Claim {
+        title: "Figure 7: throughput of a merged convolution by number of tenants",
+        source: "paper, §4.1; V100, fp32",
+        says: "throughput by merging grows up to what the card can do; side by side on streams it stays far below (3.23x by geometric mean), one after the other it does not grow (7.71x)",
+        refuted: "streams reaching the merged product at 10 tenants or more, or a merged product below 70 % of the floor at 32 and more",
+    };
 
     fn verdict(&self) -> Verdict {
         let Some(strict) = self.curves.iter().find(|curves| curves.precision == "fp32") else {
@@ -173,9 +123,12 @@ fn best_other<'a>(rates: impl Iterator<Item = (&'a str, f64)>) -> Option<(f64, &
 }
 
 impl Figure for goodput::Report {
-    fn claim(&self) -> Claim {
-        GOODPUT
-    }
+    const CLAIM: Claim = Claim {
+        title: "Goodput: the highest rate with 99 % in time",
+        source: "paper, §4; measured as Clockwork (OSDI '20) and AlpaServe (OSDI '23) do",
+        says: "merging tenants meets objectives at loads where the others cannot; here: at least twice the best other policy's rate, many tenants, Zipf popularity, open loop",
+        refuted: "another policy with more than half of our rate",
+    };
 
     fn verdict(&self) -> Verdict {
         let rates = self.policies.iter().map(|found| (&*found.policy, found.rate));
@@ -195,9 +148,12 @@ impl Figure for goodput::Report {
 }
 
 impl Figure for isolation::Report {
-    fn claim(&self) -> Claim {
-        ISOLATION
-    }
+    const CLAIM: Claim = Claim {
+        title: "Isolation: the others beside one that is loud, then slow",
+        source: "paper, §2 and §4",
+        says: "space-only sharing leaves tenants to each other; latencies monitored per kernel and the eviction of degraded workers keep the others as they were",
+        refuted: "under space-time, the others' p99 more than 5 % above that before while one is loud, from the second second of its being slow on, or after",
+    };
 
     fn verdict(&self) -> Verdict {
         let ours = self.policies.iter().find(|under| under.policy == Policy::SpaceTime.name());
@@ -215,9 +171,12 @@ impl Figure for isolation::Report {
 }
 
 impl Figure for mixed::Report {
-    fn claim(&self) -> Claim {
-        MIXED
-    }
+    const CLAIM: Claim = Claim {
+        title: "Mixed: tenants of several architectures, each class with its objective",
+        source: "none of the paper's: its future work (§2); ours",
+        says: "classes that cannot share launches are all kept in time at rates where the baselines lose the one with the tightest objective",
+        refuted: "a baseline with a higher rate, or layouts below one partition by more than 5 %",
+    };
 
     fn verdict(&self) -> Verdict {
         let whole = |way: &str| way.ends_with("whole");
@@ -244,9 +203,12 @@ impl Figure for mixed::Report {
 }
 
 impl Figure for tenants::Report {
-    fn claim(&self) -> Claim {
-        TENANTS
-    }
+    const CLAIM: Claim = Claim {
+        title: "Whole models: many tenants under every policy",
+        source: "paper, abstract: 3.23x over space-only, 7.73x over time-only (for convolutions)",
+        says: "merged, whole models of many tenants have more throughput than one after the other or side by side",
+        refuted: "time or space within 5 % of space-time, or above it",
+    };
 
     fn verdict(&self) -> Verdict {
         let sharing = self.policies.iter().filter(|row| row.policy != Policy::Exclusive.name());
@@ -280,9 +242,12 @@ impl Figure for tenants::Report {
 }
 
 impl Figure for Residency {
-    fn claim(&self) -> Claim {
-        RESIDENCY
-    }
+    const CLAIM: Claim = Claim {
+        title: "Residency: tenants that come while others are served",
+        source: "none of the paper's; ours",
+        says: "loading tenants does not disturb those that are served, and memory comes back when all are gone",
+        refuted: "a p99 more than half above what it was while tenants load, or a byte of weights left",
+    };
 
     fn verdict(&self) -> Verdict {
         let [before, during, _] = self.phases.as_slice() else {

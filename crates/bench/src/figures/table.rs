@@ -5,8 +5,7 @@ use super::made::{Claim, Figure, Made};
 use super::place::{Place, Setting};
 use super::products::{self, Options as Products};
 use super::{
-    figure1, figure2, figure3, figure4, figure5, figure7, goodput, isolation, mixed, standing, table1,
-    warmup, ways,
+    figure1, figure2, figure3, figure4, figure5, figure7, goodput, isolation, mixed, table1, warmup, ways,
 };
 use crate::arrivals::{Gaps, Popularity};
 use crate::load::Tenant;
@@ -47,19 +46,19 @@ const fn figure(name: &'static str, claim: Claim, weight: u32, run: Run) -> Benc
 /// The table, in the order of the report.
 #[rustfmt::skip] // a bench a line
 pub static BENCHES: &[Bench] = &[
-    Bench { cannot: without_card, ..row("table1", standing::TABLE1, 3, |ask, heard| table1::run(&products(ask, &products::SHAPES), heard)?.made("table1")) },
-    figure("figure1", figure1::CLAIM, 2, |ask, heard| figure1::run(ask, heard)?.made("figure1")),
-    figure("figure2", figure2::CLAIM, 2, |ask, heard| figure2::run(ask, heard)?.made("figure2")),
-    figure("figure3", figure3::CLAIM, 4, |ask, heard| figure3::run(ask, heard)?.made("figure3")),
-    figure("figure4", figure4::CLAIM, 3, |ask, heard| figure4::run(ask, heard)?.made("figure4")),
-    figure("figure5", figure5::CLAIM, 4, |ask, heard| figure5::run(ask, heard)?.made("figure5")),
-    Bench { cannot: without_card, ..row("figure7", standing::FIGURE7, 1, run_figure7) },
-    figure("warmup", warmup::CLAIM, 1, |ask, heard| warmup::run(ask, heard)?.made("warmup")),
-    row("tenants", standing::TENANTS, 1, run_tenants),
-    row("goodput", standing::GOODPUT, 3, run_goodput),
-    row("isolation", standing::ISOLATION, 3, run_isolation),
-    row("mixed", standing::MIXED, 3, run_mixed),
-    row("residency", standing::RESIDENCY, 1, run_residency),
+    Bench { cannot: without_card, ..row("table1", table1::Report::CLAIM, 3, |ask, heard| table1::run(&products(ask, &products::SHAPES), heard)?.made("table1")) },
+    figure("figure1", figure1::Report::CLAIM, 2, |ask, heard| figure1::run(ask, heard)?.made("figure1")),
+    figure("figure2", figure2::Report::CLAIM, 2, |ask, heard| figure2::run(ask, heard)?.made("figure2")),
+    figure("figure3", figure3::Report::CLAIM, 4, |ask, heard| figure3::run(ask, heard)?.made("figure3")),
+    figure("figure4", figure4::Report::CLAIM, 3, |ask, heard| figure4::run(ask, heard)?.made("figure4")),
+    figure("figure5", figure5::Report::CLAIM, 4, |ask, heard| figure5::run(ask, heard)?.made("figure5")),
+    Bench { cannot: without_card, ..row("figure7", figure7::Report::CLAIM, 1, run_figure7) },
+    figure("warmup", warmup::Report::CLAIM, 1, |ask, heard| warmup::run(ask, heard)?.made("warmup")),
+    row("tenants", tenants::Report::CLAIM, 1, run_tenants),
+    row("goodput", goodput::Report::CLAIM, 3, run_goodput),
+    row("isolation", isolation::Report::CLAIM, 3, run_isolation),
+    row("mixed", mixed::Report::CLAIM, 3, run_mixed),
+    row("residency", residency::Residency::CLAIM, 1, run_residency),
 ];
 
 fn without_card(ask: &Ask) -> Option<String> {

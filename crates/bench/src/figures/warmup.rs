@@ -40,14 +40,6 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// What the paper says.
-pub const CLAIM: Claim = Claim {
-    title: "Warm-up: the program cache from a cold start",
-    source: "paper, §4",
-    says: "super-kernels cannot be made ahead of time; overheads gradually decrease if they are cached as workloads stabilise",
-    refuted: "a miss after the first answer of a length; others' p99 more than doubled (and by over 1 ms) while a new length is made; on a card, kernels on disk being of no help",
-};
-
 /// Lengths that are there from the start.
 const LENGTHS: [u64; 2] = [16, 32];
 /// The one that comes later.
@@ -374,9 +366,12 @@ fn later(asked: &[Vec<Asked>], newcomer: &[Asked], firsts: &HashMap<u64, Instant
 }
 
 impl Figure for Report {
-    fn claim(&self) -> Claim {
-        CLAIM
-    }
+    const CLAIM: Claim = Claim {
+        title: "Warm-up: the program cache from a cold start",
+        source: "paper, §4",
+        says: "super-kernels cannot be made ahead of time; overheads gradually decrease if they are cached as workloads stabilise",
+        refuted: "a miss after the first answer of a length; others' p99 more than doubled (and by over 1 ms) while a new length is made; on a card, kernels on disk being of no help",
+    };
 
     fn verdict(&self) -> Verdict {
         let [nowhere, on_disk, growing] = self.starts.as_slice() else {
