@@ -5,6 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use std::fmt::Display;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 use tessera_core::Policy;
 
 /// A flag with a value.
@@ -97,4 +98,10 @@ pub(crate) fn nonzero(given: &ArgMatches, name: &str) -> Result<NonZeroU32> {
 /// What [`seed_flag`] says.
 pub(crate) fn seed(given: &ArgMatches) -> u64 {
     given.get_one::<u64>("seed").copied().unwrap_or_default()
+}
+
+/// What counts as in time, from milliseconds.
+pub(crate) fn slo(ms: f64) -> Result<Duration> {
+    let slo = Duration::try_from_secs_f64(ms / 1e3).ok().filter(|slo| !slo.is_zero());
+    slo.with_context(|| format!("an SLO of {ms} ms: give milliseconds above zero"))
 }

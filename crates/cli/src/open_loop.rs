@@ -1,7 +1,8 @@
 //! `tessera bench goodput`, `isolation` and `mixed`: open loops of many tenants under every policy, see `tessera_bench::figures`.
 
 use crate::flags::{
-    arg, count, json_flag, list, number, parsed, policies, policy_flag, publish, seed, seed_flag, text, words,
+    arg, count, json_flag, list, number, parsed, policies, policy_flag, publish, seed, seed_flag, slo, text,
+    words,
 };
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result};
@@ -16,7 +17,7 @@ use tessera_bench::figures::plot::Plot;
 use tessera_bench::figures::{goodput, isolation, mixed, reality};
 use tessera_bench::load::Tenant;
 use tessera_bench::simulate;
-use tessera_bench::zoo::{self, Sizes, Takes};
+use tessera_bench::zoo::{self, Sizes};
 use tessera_core::Policy;
 
 /// Classes with SLOs as a service might have them: a look at an image, an image on a phone, a text, a series.
@@ -63,13 +64,10 @@ fn flags(tenants: &'static str) -> Vec<Arg> {
         number("tenants", tenants).help("How many tenants"),
         text("popularity", "WORD", "zipf").help("Of tenants: uniform, zipf, or zipf:S"),
         text("distribution", "WORD", "poisson").help("Of gaps: poisson, constant, or gamma:CV"),
-        arg("device", "DEVICE")
-            .default_value("auto")
+        text("device", "DEVICE", "auto")
             .action(ArgAction::Append)
             .help("Where to run, as `tessera serve --device`, or simulated, with an H100's measured costs; several serve together, each with every tenant"),
-        arg("precision", "PRECISION")
-            .default_value("auto")
-            .help("fp32, tf32, bf16 or fp16, where the device has it"),
+        text("precision", "PRECISION", "auto").help("fp32, tf32, bf16 or fp16, where the device has it"),
         policy_flag(),
         number("seconds", "5").help("How long each rate is measured"),
         number("lowest-rate", "50").help("Requests per second to begin with"),
@@ -88,23 +86,11 @@ struct Served {
 
 impl Served {
     fn new(name: &str, sizes: &Sizes, slo_ms: f64) -> Result<Served> {
-        let slo = Duration::try_from_secs_f64(slo_ms / 1e3).ok().filter(|slo| !slo.is_zero());
-        let slo = slo.with_context(|| format!("an SLO of {slo_ms} ms: give milliseconds above zero"))?;
-        Ok(Served { model: Arc::new(zoo::find(name)?.model(sizes)?), slo })
+        Ok(Served { model: Arc::new(zoo::find(name)?.model(sizes)?), slo: slo(slo_ms)? })
     }
 
     fn name(&self) -> &'static str {
         self.model.architecture.name
-    }
-}
-
-/// Of some sizes those that an architecture has: each class takes what it can.
-fn taken(sizes: Sizes, takes: Takes) -> Sizes {
-    let Sizes { width, image_size, tokens } = sizes;
-    match takes {
-        Takes::Image { .. } => Sizes { width, image_size, tokens: None },
-        Takes::Sequence { .. } => Sizes { width, image_size: None, tokens },
-        Takes::Fixed => Sizes { width, image_size: None, tokens: None },
     }
 }
 
@@ -145,7 +131,7 @@ pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
     let class = |word: &str| {
         let (name, slo) = word.split_once(':').with_context(|| format!("`{word}` is not ARCH:MS"))?;
         let slo = slo.parse().with_context(|| format!("`{slo}` in `{word}` is no number of milliseconds"))?;
-        Served::new(name, &taken(sizes(given), zoo::find(name)?.takes), slo)
+        Served::new(name, &sizes(given).taken_by(zoo::find(name)?.takes), slo)
     };
     let served: Vec<Served> = words(given, "class").map(class).collect::<Result<_>>()?;
     let group = |served: &Served| Tenant { name: served.name().to_owned(), slo: Some(served.slo) };

@@ -1,6 +1,8 @@
 //! `tessera bench costs` and `reality`: what launches take here, and whether the simulator knows, see `tessera_bench::simulate`.
 
-use crate::flags::{arg, count, json_flag, list, nonzero, number, parsed, publish, seed, text, words};
+use crate::flags::{
+    arg, count, json_flag, list, nonzero, number, parsed, publish, seed, seed_flag, slo, text, words,
+};
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -47,13 +49,8 @@ fn served_flags() -> Vec<Arg> {
     let flags = [
         model.help("Architectures of `tessera zoo`"),
         text("device", "DEVICE", "auto").help("Where to run, as `tessera serve --device`"),
-        arg("precision", "PRECISION")
-            .default_value("auto")
-            .help("fp32, tf32, bf16 or fp16, where the device has it"),
-        arg("seed", "N")
-            .default_value("1")
-            .value_parser(value_parser!(u64))
-            .help("Decides weights, inputs and arrivals"),
+        text("precision", "PRECISION", "auto").help("fp32, tf32, bf16 or fp16, where the device has it"),
+        seed_flag("Decides weights, inputs and arrivals"),
     ];
     flags.into_iter().chain(size_flags()).collect()
 }
@@ -87,8 +84,7 @@ pub(crate) fn costs(given: &ArgMatches) -> Result<ExitCode> {
 
 pub(crate) fn reality(given: &ArgMatches) -> Result<ExitCode> {
     let slo_ms = given.get_one::<f64>("slo-ms").copied().unwrap_or_default();
-    let slo = Duration::try_from_secs_f64(slo_ms / 1e3).ok().filter(|slo| !slo.is_zero());
-    let slo = slo.with_context(|| format!("--slo-ms {slo_ms}: give milliseconds above zero"))?;
+    let slo = slo(slo_ms)?;
     let tenant = |number| Tenant { name: format!("tenant-{number}"), slo: Some(slo) };
     let setting = Setting {
         models: models(given)?,

@@ -1,5 +1,6 @@
 //! `tessera zoo`: real architectures as a model repository, see `tessera_bench::zoo`.
 
+use crate::flags::{seed, seed_flag};
 use anyhow::Result;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
@@ -30,14 +31,7 @@ pub(crate) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Folder for them, made if need be; `tessera serve --model-repository DIR` serves it"),
         )
-        .arg(
-            Arg::new("seed")
-                .long("seed")
-                .value_name("N")
-                .default_value("1")
-                .value_parser(value_parser!(u64))
-                .help("Decides every weight; equal seeds give equal files"),
-        )
+        .arg(seed_flag("Decides every weight; equal seeds give equal files"))
         .args(size_flags())
         .after_help(format!("Architectures:\n{}", names.join("\n")))
 }
@@ -46,7 +40,6 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     let name = given.get_one::<String>("arch").expect("clap requires it");
     let folder = given.get_one::<PathBuf>("out").expect("clap requires it");
     let tenants = given.get_one::<u32>("tenants").copied().unwrap_or(1) as usize;
-    let seed = given.get_one::<u64>("seed").copied().unwrap_or_default();
     let model = find(name)?.model(&sizes(given))?;
     println!(
         "{}: {} parameters, {:.1} MB a file",
@@ -54,7 +47,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         model.parameters(),
         model.file_bytes() as f64 / 1e6
     );
-    write_tenants(&model, tenants, seed, folder, &mut |path| println!("{}", path.display()))?;
+    write_tenants(&model, tenants, seed(given), folder, &mut |path| println!("{}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

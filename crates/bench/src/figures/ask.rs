@@ -48,17 +48,18 @@ impl Ask {
 
     /// The sizes of an architecture: each takes only some of them.
     pub fn sizes_of(&self, architecture: &Architecture) -> Sizes {
-        let Sizes { width, image_size, tokens } = self.sizes;
-        let width = if self.quick && width == 1.0 { NARROW } else { width };
-        match architecture.takes {
-            Takes::Image { least, .. } => {
-                Sizes { width, image_size: image_size.or(self.quick.then_some(least)), tokens: None }
+        let mut sizes = self.sizes.taken_by(architecture.takes);
+        if self.quick {
+            if sizes.width == 1.0 {
+                sizes.width = NARROW;
             }
-            Takes::Sequence { .. } => {
-                Sizes { width, image_size: None, tokens: tokens.or(self.quick.then_some(FEW_TOKENS)) }
+            match architecture.takes {
+                Takes::Image { least, .. } => _ = sizes.image_size.get_or_insert(least),
+                Takes::Sequence { .. } => _ = sizes.tokens.get_or_insert(FEW_TOKENS),
+                Takes::Fixed => {}
             }
-            Takes::Fixed => Sizes { width, image_size: None, tokens: None },
         }
+        sizes
     }
 
     /// The device that a word stands for: `auto` is a card where one can be used, else the cores.

@@ -78,6 +78,18 @@ pub struct Sizes {
     pub tokens: Option<usize>,
 }
 
+impl Sizes {
+    /// Of these, those that can be chosen of what a request brings: an image has no tokens.
+    pub fn taken_by(self, takes: Takes) -> Sizes {
+        let Sizes { width, image_size, tokens } = self;
+        match takes {
+            Takes::Image { .. } => Sizes { width, image_size, tokens: None },
+            Takes::Sequence { .. } => Sizes { width, image_size: None, tokens },
+            Takes::Fixed => Sizes { width, image_size: None, tokens: None },
+        }
+    }
+}
+
 impl Default for Sizes {
     fn default() -> Sizes {
         Sizes { width: 1.0, image_size: None, tokens: None }
