@@ -109,7 +109,10 @@ fn entry(bench: &Bench, ask: &Ask, heard: &mut dyn FnMut(&str)) -> Entry {
     Entry {
         name: bench.name,
         claim: bench.claim,
-        command: format!("tessera bench all --only {} --device {}{quick} --out DIR", bench.name, ask.device),
+        command: format!(
+            "tessera bench all --only {} --device {} --precision {}{quick} --out DIR",
+            bench.name, ask.device, ask.precision
+        ),
         took_s: started.elapsed().as_secs_f64(),
         outcome,
     }
