@@ -24,8 +24,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
-pub(crate) use surface::half_octave;
 use surface::{Step, Surface};
+pub(crate) use surface::{between, half_octave};
 use tessera_core::{Bytes, IdMap, Moment, PlanKey};
 
 /// What one launch of a plan has to do, as the planner counts it.

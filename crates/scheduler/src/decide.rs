@@ -20,7 +20,8 @@
 //! - No starvation: a loose request whose patience is over and whose owner is next by fairness starts within the longest time that was allowed to
 //!   anything promised before, plus the longest launch. Promises given later leave room for it (`admission`), those given before are kept or over by then.
 //! - A tenant's requests of one plan are launched in the order in which they came, the promised ones among themselves and the loose among themselves. A
-//!   promise goes before the same tenant's best effort. What a tenant was promised while it was apart counts as of another plan once it shares again.
+//!   promise goes before the same tenant's best effort. What a tenant was promised while it was apart, or with others before it was heard alone
+//!   (`stragglers`), counts as of another plan.
 //!
 //! Cost: O(log n) of what waits and a few looks for every lane of the launch (`benches/decide.rs`). A request is named by a place in memory (`queues`), and what decides
 //! whether it rides along lies with its neighbours in the order (`shelf`): what costs time is not the arithmetic but memory that no cache holds. What follows from a launch for the orders of those that wait is done

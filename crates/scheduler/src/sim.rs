@@ -63,6 +63,7 @@ pub struct Simulation<C> {
     /// What each launch takes, as a whole and by lane.
     launches: BTreeMap<LaunchId, (LaunchPlan, Duration, Vec<Duration>)>,
     slow: BTreeMap<TenantId, f64>,
+    tells_lanes: bool,
     /// What became of every request so far.
     pub outcomes: BTreeMap<RequestId, Outcome>,
     /// What was said to those that were let in.
@@ -87,6 +88,7 @@ impl<C: CostTable> Simulation<C> {
             scheduler: Scheduler::new(config),
             launches: BTreeMap::new(),
             slow: BTreeMap::new(),
+            tells_lanes: true,
             outcomes: BTreeMap::new(),
             admitted: BTreeMap::new(),
             history: Vec::new(),
@@ -96,6 +98,11 @@ impl<C: CostTable> Simulation<C> {
     /// The same, with what lies around launches on a real device; `seed` decides what is drawn.
     pub fn with(self, around: Around, seed: u64) -> Simulation<C> {
         Simulation { around, random: seed, ..self }
+    }
+
+    /// The same on a device that tells what launches take, but not their lanes: a card, which computes all lanes at once.
+    pub fn without_lanes(self) -> Simulation<C> {
+        Simulation { tells_lanes: false, ..self }
     }
 
     /// Adds a tenant now.
@@ -172,7 +179,8 @@ impl<C: CostTable> Simulation<C> {
             self.outcomes.insert(request, Outcome::Answered { at, lanes: launch.lanes.len() as u32 });
         }
         let since = self.around.enter + took + self.around.leave;
-        self.scheduler.finished_by_lane(self.now, id, since, took, &lanes);
+        let told = if self.tells_lanes { lanes.as_slice() } else { &[] };
+        self.scheduler.finished_by_lane(self.now, id, since, took, told);
     }
 
     /// What an engine does whenever something happened.

@@ -117,7 +117,7 @@ fn agree(cells: &[(Step, f64, u64)], at: &impl Fn(Step) -> f64) -> Vec<(Step, f6
 }
 
 /// The corner at or before a count, and how far it is to the next. Beyond the last corner the line goes on.
-fn between(n: u32, corners: usize) -> (usize, f64) {
+pub(crate) fn between(n: u32, corners: usize) -> (usize, f64) {
     let step = half_octave(n).min(corners - 2);
     let (from, to) = (f64::from(corner(step)), f64::from(corner(step + 1)));
     (step, (f64::from(n.max(1)) - from) / (to - from))

@@ -24,7 +24,8 @@ impl Scheduler {
         }
     }
 
-    /// Judges the lanes of a launch that is over by what each took, and acts on it. Returns the part of the launch's time that costs are to learn.
+    /// Judges the lanes of a launch that is over by what each took, or where the device does not tell by what all did, and acts on it. Returns the part of the launch's
+    /// time that costs are to learn.
     pub(crate) fn judge(
         &mut self,
         now: Moment,
@@ -32,13 +33,24 @@ impl Scheduler {
         computed: Duration,
         lanes: &[Duration],
     ) -> f64 {
+        if self.config.policy != Policy::SpaceTime || computed.is_zero() {
+            return 1.0;
+        }
         // A launch of one lane is told by its own time where lanes are not measured.
         let whole = [computed];
         let times = if lanes.is_empty() && launch.lanes.len() == 1 { &whole } else { lanes };
-        if self.config.policy != Policy::SpaceTime || times.len() != launch.lanes.len() || computed.is_zero()
-        {
-            return 1.0;
+        let lane_by_lane =
+            if times.len() == launch.lanes.len() { self.judge_lanes(now, launch, times) } else { 1.0 };
+        let together = if lanes.is_empty() { self.blame(now, launch, computed) } else { 1.0 };
+        // Of a tenant that went meanwhile nothing is kept.
+        for lane in launch.lanes.iter().filter(|lane| !self.tenants.contains_key(&lane.tenant)) {
+            self.stragglers.forget(lane.tenant);
         }
+        // What a tenant's own launches take is what it is to be predicted by.
+        if launch.plan.is_own() { 1.0 } else { lane_by_lane.min(together) }
+    }
+
+    fn judge_lanes(&mut self, now: Moment, launch: &InFlight, times: &[Duration]) -> f64 {
         let lane = |(lane, took): (&LaneAboard, &Duration)| LaneTime {
             tenant: lane.tenant,
             items: lane.items,
@@ -49,18 +61,46 @@ impl Scheduler {
         let place = (shared, self.units(launch.line));
         let settings = self.config.stragglers;
         let judged = self.stragglers.judge(settings, now, place, &lanes, shared == launch.plan);
-        for change in judged.changes {
+        judged.acquitted.into_iter().for_each(|tenant| self.rejoin(tenant));
+        self.changed(now, judged.changes);
+        judged.ordinary
+    }
+
+    /// Blames those aboard of a launch that told one time.
+    fn blame(&mut self, now: Moment, launch: &InFlight, computed: Duration) -> f64 {
+        if launch.plan.is_own() {
+            return 1.0;
+        }
+        let mut aboard: Vec<TenantId> = launch.lanes.iter().map(|lane| lane.tenant).collect();
+        aboard.sort_unstable();
+        aboard.dedup();
+        let place = (launch.plan, self.units(launch.line));
+        let settings = self.config.stragglers;
+        let blamed = self.stragglers.blame(settings, now, place, (launch.size, computed), &aboard);
+        blamed.dismissed.into_iter().for_each(|tenant| self.rejoin(tenant));
+        blamed.heard.into_iter().for_each(|tenant| self.set_alone(tenant));
+        self.changed(now, blamed.changes);
+        blamed.ordinary
+    }
+
+    fn changed(&mut self, now: Moment, changes: Vec<Happened>) {
+        for change in changes {
             if let Happened::Evicted { tenant, .. } = change {
                 self.set_apart(tenant);
             }
             self.events.tell(now, change);
         }
-        // Of a tenant that went meanwhile nothing is kept.
-        for lane in lanes.iter().filter(|lane| !self.tenants.contains_key(&lane.tenant)) {
-            self.stragglers.forget(lane.tenant);
+    }
+
+    /// What waits of a tenant that is to be heard runs alone, but for what was promised with others: that promise is kept.
+    fn set_alone(&mut self, tenant: TenantId) {
+        let Some(factor) = self.stragglers.slower_by(tenant) else { return };
+        for (ticket, plan) in self.waiting_of(tenant).into_iter().filter(|(_, plan)| !plan.is_own()) {
+            if self.queues.get(ticket).is_some_and(|waiting| waiting.booked.is_none()) {
+                let own = self.plans.own(plan, tenant, factor);
+                self.run_as(ticket, own);
+            }
         }
-        // What its own launches take is what it is to be predicted by.
-        if shared == launch.plan { judged.ordinary } else { 1.0 }
     }
 
     /// What waits of a tenant that was evicted shares with nobody any more. Its promises counted on what its neighbours take, and end; but for what is left of

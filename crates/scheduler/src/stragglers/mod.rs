@@ -20,11 +20,14 @@
 //!   [`TRIAL`] samples decide. They must lie below [`HEALTHY`] of the bound: who is evicted at the bound and let in just below it would come and go.
 //! - **Back-off**: every eviction that follows soon after the one before doubles the time apart, up to [`StragglerSettings::most_away`].
 //!
+//! **Where lanes have no times of their own**, as on a card, tenants are accused by the launches that they were in, and run alone for a few launches to be heard (`presence`).
+//! The bound is the same, and so is what follows.
+//!
 //! A tenant that shares with nobody has no neighbours and is never judged: what it costs is its plan's own cost, and harms nobody's prediction.
 //! Under policies other than `space-time` no launch is shared, and nobody is evicted.
 //!
 //! **Costs are not poisoned** before the eviction either: of a launch with a lane of somebody who has been slow lately, costs learn what it would have taken with that
-//! lane as quick as its neighbours. At most two launches are learnt from as they were, since one slow lane is no straggler.
+//! lane as quick as its neighbours, or, where lanes are not told, what its size usually takes. At most two launches are learnt from as they were, since one slow lane is no straggler.
 //!
 //! **What is large is no straggler.** A request may bring no more items than a launch carries (`Refusal::TooManyItems`), its lane is compared with lanes of as many
 //! items, and what it adds to a launch is predicted, so that it rides only where everything promised bears it.
@@ -34,6 +37,8 @@
 
 mod apart;
 mod compare;
+mod presence;
+mod usual;
 mod window;
 
 pub(crate) use compare::LaneTime;
@@ -41,9 +46,11 @@ pub(crate) use compare::LaneTime;
 use crate::event::Happened;
 use crate::plans::PlanIx;
 use compare::Recent;
+use presence::Accusation;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, TenantId};
+use usual::Usual;
 use window::Window;
 
 /// Fewest samples that a tenant is judged by.
@@ -96,6 +103,8 @@ pub enum Standing {
     Apart,
     /// It shares launches on trial.
     OnProbation,
+    /// It runs alone for a few launches, to tell whether it is what slows those that it shares.
+    Heard,
 }
 
 /// How a tenant's lanes compare with those of its neighbours.
@@ -111,13 +120,15 @@ pub struct Pace {
 enum State {
     Sharing { since: Moment, high_since: Option<Moment> },
     Apart { since: Moment, until: Moment },
-    Trial,
+    Trial { launches: u32 },
+    Heard { since: Moment, last: Moment, shared_since: Moment, on_trial: bool },
 }
 
 #[derive(Debug)]
 struct Watched {
     ratios: Window,
     state: State,
+    accusation: Accusation,
     /// How long it was apart last, zero if it never was.
     away: Duration,
     /// What it was evicted for.
@@ -129,6 +140,7 @@ struct Watched {
 enum Change {
     Evicted { ratio: f64 },
     Returned { ratio: f64 },
+    Acquitted,
 }
 
 /// The tenants that are watched. See the module's text.
@@ -136,6 +148,9 @@ enum Change {
 pub(crate) struct Stragglers {
     tenants: IdMap<TenantId, Watched>,
     recent: Recent,
+    usual: Usual,
+    /// Who runs alone to be heard.
+    heard: Vec<TenantId>,
 }
 
 /// What a launch's lanes say.
@@ -143,6 +158,8 @@ pub(crate) struct Stragglers {
 pub(crate) struct Judged {
     /// Whose standing changed, and why.
     pub(crate) changes: Vec<Happened>,
+    /// Who was heard and shares again.
+    pub(crate) acquitted: Vec<TenantId>,
     /// The part of the launch's work that its neighbours' pace explains: less than one where somebody known to be slow took part.
     pub(crate) ordinary: f64,
 }
@@ -157,25 +174,41 @@ impl Stragglers {
         lanes: &[LaneTime],
         shared: bool,
     ) -> Judged {
-        let ratios = self.recent.ratios((plan, units), lanes, shared);
-        let (mut work, mut excess, mut changes) = (0.0, 0.0, Vec::new());
+        // Those who are heard are each other's measure.
+        let is_heard = |lane: &LaneTime| self.heard.contains(&lane.tenant);
+        let representative = shared || lanes.iter().all(is_heard);
+        let ratios = self.recent.ratios((plan, units), lanes, representative);
+        let (mut work, mut excess) = (0.0, 0.0);
+        let (mut changes, mut acquitted) = (Vec::new(), Vec::new());
         for (lane, ratio) in lanes.iter().zip(ratios) {
             let took = lane.took.as_secs_f64();
             work += took;
-            let Some(ratio) = ratio else { continue };
             let tenant = lane.tenant;
             let watched = self.tenants.entry(tenant).or_insert_with(|| Watched::new(now));
+            if let State::Heard { last, .. } = &mut watched.state {
+                *last = now;
+            }
+            let Some(ratio) = ratio else { continue };
+            let was_heard = matches!(watched.state, State::Heard { .. });
             let change = watched.sample(settings, now, ratio);
             if ratio > settings.bound && watched.is_suspect(settings) {
                 excess += took * (1.0 - 1.0 / ratio);
             }
             let bound = settings.bound;
-            changes.extend(change.map(|change| match change {
-                Change::Evicted { ratio } => Happened::Evicted { tenant, ratio, bound },
-                Change::Returned { ratio } => Happened::Returned { tenant, ratio, bound },
+            let evicted = matches!(change, Some(Change::Evicted { .. }));
+            if was_heard && change.is_some() {
+                self.heard_out(plan, tenant, !evicted);
+                if !evicted {
+                    acquitted.push(tenant);
+                }
+            }
+            changes.extend(change.and_then(|change| match change {
+                Change::Evicted { ratio } => Some(Happened::Evicted { tenant, ratio, bound }),
+                Change::Returned { ratio } => Some(Happened::Returned { tenant, ratio, bound }),
+                Change::Acquitted => None,
             }));
         }
-        Judged { changes, ordinary: if work > 0.0 { 1.0 - excess / work } else { 1.0 } }
+        Judged { changes, acquitted, ordinary: if work > 0.0 { 1.0 - excess / work } else { 1.0 } }
     }
 
     /// Whether the tenant runs by itself.
@@ -202,15 +235,21 @@ impl Stragglers {
             watched.evict(settings, now, ratio);
             return Some(Happened::Evicted { tenant, ratio, bound });
         }
-        watched.state = State::Trial;
+        watched.state = State::Trial { launches: 0 };
+        watched.slower_by = alone.unwrap_or(1.0);
+        watched.accusation.clear();
         watched.ratios.clear();
         Some(Happened::Probation { tenant, away: now.since(since) })
     }
 
-    /// How many times what its neighbours take a tenant took that is apart; `None` of one that is not.
+    /// How many times what its neighbours take a tenant is taken to need that runs by itself, apart or to be heard; `None` of one that shares.
     pub(crate) fn slower_by(&self, tenant: TenantId) -> Option<f64> {
         let watched = self.tenants.get(&tenant)?;
-        matches!(watched.state, State::Apart { .. }).then_some(watched.slower_by)
+        match watched.state {
+            State::Apart { .. } => Some(watched.slower_by),
+            State::Heard { .. } => Some(1.0),
+            State::Sharing { .. } | State::Trial { .. } => None,
+        }
     }
 
     pub(crate) fn pace(&self, tenant: TenantId) -> Pace {
@@ -218,27 +257,31 @@ impl Stragglers {
         let standing = watched.map_or(Standing::Sharing, |watched| match watched.state {
             State::Sharing { .. } => Standing::Sharing,
             State::Apart { .. } => Standing::Apart,
-            State::Trial => Standing::OnProbation,
+            State::Trial { .. } => Standing::OnProbation,
+            State::Heard { .. } => Standing::Heard,
         });
         Pace { standing, ratio: watched.and_then(|watched| watched.ratios.median()) }
     }
 
     pub(crate) fn forget(&mut self, tenant: TenantId) {
         self.tenants.remove(&tenant);
+        self.heard.retain(|other| *other != tenant);
     }
 
     pub(crate) fn forget_plan(&mut self, plan: PlanIx) {
         self.recent.forget(plan);
+        self.usual.forget(plan);
     }
 
-    /// Everybody shares again, and nobody was ever slow. Says who was apart.
+    /// Everybody shares again, and nobody was ever slow. Says who ran by itself.
     pub(crate) fn pardon(&mut self) -> Vec<TenantId> {
         let is_apart = |(tenant, watched): (&TenantId, &Watched)| {
-            matches!(watched.state, State::Apart { .. }).then_some(*tenant)
+            matches!(watched.state, State::Apart { .. } | State::Heard { .. }).then_some(*tenant)
         };
         let mut apart: Vec<TenantId> = self.tenants.iter().filter_map(is_apart).collect();
         apart.sort_unstable();
         self.tenants.clear();
+        self.heard.clear();
         apart
     }
 }
@@ -246,7 +289,13 @@ impl Stragglers {
 impl Watched {
     fn new(now: Moment) -> Watched {
         let state = State::Sharing { since: now, high_since: None };
-        Watched { ratios: Window::default(), state, away: Duration::ZERO, slower_by: 1.0 }
+        Watched {
+            ratios: Window::default(),
+            state,
+            accusation: Accusation::default(),
+            away: Duration::ZERO,
+            slower_by: 1.0,
+        }
     }
 
     fn sample(&mut self, settings: StragglerSettings, now: Moment, ratio: f64) -> Option<Change> {
@@ -266,12 +315,27 @@ impl Watched {
                 self.evict(settings, now, ratio);
                 Some(Change::Evicted { ratio })
             }
-            State::Trial if self.ratios.len() < TRIAL => None,
-            State::Trial if ratio <= settings.bound * HEALTHY => {
+            State::Heard { since, on_trial, .. } => {
+                let (since, on_trial) = (*since, *on_trial);
+                if self.ratios.len() < SUSPECT {
+                    return None;
+                }
+                if ratio <= settings.bound {
+                    self.acquit(settings, now);
+                    return Some(if on_trial { Change::Returned { ratio } } else { Change::Acquitted });
+                }
+                if self.ratios.len() < TRIAL || now.since(since) < settings.after {
+                    return None;
+                }
+                self.evict(settings, now, ratio);
+                Some(Change::Evicted { ratio })
+            }
+            State::Trial { .. } if self.ratios.len() < TRIAL => None,
+            State::Trial { .. } if ratio <= settings.bound * HEALTHY => {
                 self.state = State::Sharing { since: now, high_since: None };
                 Some(Change::Returned { ratio })
             }
-            State::Trial => {
+            State::Trial { .. } => {
                 self.evict(settings, now, ratio);
                 Some(Change::Evicted { ratio })
             }
@@ -282,23 +346,27 @@ impl Watched {
         self.slower_by = ratio;
         let again = match self.state {
             State::Sharing { since, .. } => now.since(since) < self.away * SOON,
-            State::Apart { .. } | State::Trial => true,
+            State::Heard { shared_since, on_trial, .. } => {
+                on_trial || now.since(shared_since) < self.away * SOON
+            }
+            State::Apart { .. } | State::Trial { .. } => true,
         };
         self.away = if again { 2 * self.away } else { settings.away };
         self.away = self.away.clamp(settings.away, settings.most_away.max(settings.away));
         // It keeps its place in time if it only stays: how long it was away is counted from when it left.
         let since = match self.state {
             State::Apart { since, .. } => since,
-            State::Sharing { .. } | State::Trial => now,
+            State::Sharing { .. } | State::Trial { .. } | State::Heard { .. } => now,
         };
         self.state = State::Apart { since, until: now + self.away };
         self.ratios.clear();
+        self.accusation.clear();
     }
 
     /// Whether costs should not learn from what it took: it has been slow lately, or is on trial for that.
     fn is_suspect(&self, settings: StragglerSettings) -> bool {
         match self.state {
-            State::Apart { .. } | State::Trial => true,
+            State::Apart { .. } | State::Trial { .. } | State::Heard { .. } => true,
             State::Sharing { .. } => {
                 let lately = self.ratios.median_of_last(SUSPECT).unwrap_or_default();
                 self.ratios.len() >= SUSPECT && lately > settings.bound

@@ -1,0 +1,201 @@
+//! What a launch of a size usually takes, and how far launches stray from that.
+//!
+//! ```text
+//!   ln time │            ●━━━━●        knots at the corners of half octaves of lanes and items; between them
+//!           │   ●━━━●━━━┛              times are interpolated, so that a size between two corners is not taken for a slow one
+//!           └──────────────── lanes, items
+//! ```
+//! Costs (`cost`) are high percentiles, to promise by; this is the middle, to see by that a launch is unlike others of its size. Each launch moves the knots around its
+//! size by a part of what it was off (normalised least mean squares, Widrow and Hoff 1960), a wild one by no more than [`WILD`]: the usual is no mean
+//! that a few slow launches pull up. It moves slowly, so that a tenant that turns slow is seen before it is usual, and quickly again after [`Usual::doubt`].
+//!
+//! In logarithms, as noise of launches is a factor.
+
+use crate::cost::{Size, between};
+use crate::plans::PlanIx;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+use tessera_core::IdMap;
+
+/// Launches near a size that make a usual time.
+const RIPE: f64 = 8.0;
+
+/// The least part of what it was off that a launch moves the usual by: 512 launches are most of a second at full load, while a slow tenant is accused after a tenth of that.
+const LEAST_STEP: f64 = 1.0 / 512.0;
+
+/// The most that a launch counts as being off, in logarithms.
+const WILD: f64 = 0.25;
+
+/// What launches stray by where little is known, and what they stray by at least: clocks of devices are no more exact.
+const FIRST_SPREAD: f64 = 0.1;
+const LEAST_SPREAD: f64 = 0.03;
+
+/// How much one launch moves the spread.
+const SPREAD_STEP: f64 = 1.0 / 64.0;
+
+/// Standard deviations in a mean deviation, of normal noise: √(π/2).
+const DEVIATIONS: f64 = 1.2533;
+
+/// Corners that sizes lie between; beyond the last none is ever asked for.
+const CORNERS: usize = 62;
+
+/// Of every plan and size of partition.
+#[derive(Debug, Default)]
+pub(super) struct Usual {
+    places: IdMap<(PlanIx, NonZeroU32), Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    knots: BTreeMap<(usize, usize), Knot>,
+    /// The mean deviation of launches from what was usual.
+    spread: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Knot {
+    /// Of seconds.
+    log: f64,
+    /// Launches near it.
+    launches: f64,
+}
+
+/// How a launch compares with what its size usually takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unlike {
+    /// The logarithm of what it took over what is usual.
+    pub(super) log_ratio: f64,
+    /// The standard deviation of that, of ordinary launches.
+    pub(super) spread: f64,
+}
+
+/// The corners around a size, and how much each counts.
+fn corners(size: Size) -> impl Iterator<Item = ((usize, usize), f64)> {
+    let ((lane, more_lanes), (item, more_items)) =
+        (between(size.lanes, CORNERS), between(size.items, CORNERS));
+    let all = [
+        ((lane, item), (1.0 - more_lanes) * (1.0 - more_items)),
+        ((lane, item + 1), (1.0 - more_lanes) * more_items),
+        ((lane + 1, item), more_lanes * (1.0 - more_items)),
+        ((lane + 1, item + 1), more_lanes * more_items),
+    ];
+    all.into_iter().filter(|(_, part)| *part > 0.0)
+}
+
+fn log(took: Duration) -> f64 {
+    took.as_secs_f64().max(1e-9).ln()
+}
+
+impl Usual {
+    /// How a launch compares; `None` while too few of about its size have run.
+    pub(super) fn compare(&self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) -> Option<Unlike> {
+        let place = self.places.get(&key)?;
+        let (mut usual, mut launches) = (0.0, 0.0);
+        for (corner, part) in corners(size) {
+            let knot = place.knots.get(&corner)?;
+            usual += part * knot.log;
+            launches += part * knot.launches;
+        }
+        let spread = (DEVIATIONS * place.spread).max(LEAST_SPREAD);
+        (launches >= RIPE).then(|| Unlike { log_ratio: log(took) - usual, spread })
+    }
+
+    /// Takes in what an ordinary launch took.
+    pub(super) fn learn(&mut self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) {
+        let first = || Place { knots: BTreeMap::new(), spread: FIRST_SPREAD / DEVIATIONS };
+        let Place { knots, spread } = self.places.entry(key).or_insert_with(first);
+        let took = log(took);
+        let (mut usual, mut launches, mut square) = (0.0, 0.0, 0.0);
+        for (corner, part) in corners(size) {
+            let knot = knots.entry(corner).or_insert(Knot { log: took, launches: 0.0 });
+            usual += part * knot.log;
+            launches += part * knot.launches;
+            square += part * part;
+        }
+        let mut off = took - usual;
+        if launches >= RIPE {
+            off = off.clamp(-WILD, WILD);
+            *spread += SPREAD_STEP * (off.abs() - *spread);
+        }
+        for (corner, part) in corners(size) {
+            if let Some(knot) = knots.get_mut(&corner) {
+                let step = (1.0 / (knot.launches + 1.0)).max(LEAST_STEP);
+                knot.log += step * off * part / square;
+                knot.launches += part;
+            }
+        }
+    }
+
+    /// What is usual of a plan may not be any more: the next launches count for much.
+    pub(super) fn doubt(&mut self, plan: PlanIx) {
+        let places = self.places.iter_mut().filter(|((of, _), _)| *of == plan);
+        let knots = places.flat_map(|(_, place)| place.knots.values_mut());
+        knots.for_each(|knot| knot.launches = knot.launches.min(RIPE));
+    }
+
+    pub(super) fn forget(&mut self, plan: PlanIx) {
+        self.places.retain(|(of, _), _| *of != plan);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: (PlanIx, NonZeroU32) = (PlanIx(0), NonZeroU32::MIN);
+
+    /// 300 microseconds and 30 for every lane.
+    fn micros(lanes: u32) -> f64 {
+        300.0 + 30.0 * f64::from(lanes)
+    }
+
+    fn ran(usual: &mut Usual, lanes: u32, factor: f64) -> Option<Unlike> {
+        let (size, took) =
+            (Size { lanes, items: lanes }, Duration::from_secs_f64(1e-6 * micros(lanes) * factor));
+        let unlike = usual.compare(KEY, size, took);
+        usual.learn(KEY, size, took);
+        unlike
+    }
+
+    #[test]
+    fn launches_of_any_size_are_as_usual_once_all_were_seen() {
+        let mut usual = Usual::default();
+        for round in 0..40 {
+            for lanes in 1..=32 {
+                let unlike = ran(&mut usual, lanes, 1.0);
+                if round == 39 {
+                    let ratio = unlike.unwrap().log_ratio;
+                    assert!(ratio.abs() < 0.02, "{lanes} lanes seem to take e^{ratio} of the usual");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_size_is_judged_only_after_some_launches_and_wild_ones_hardly_move_it() {
+        let mut usual = Usual::default();
+        assert!((0..8).all(|_| ran(&mut usual, 4, 1.0).is_none()));
+        for launch in 0..200 {
+            let factor = if launch % 10 == 0 { 50.0 } else { 1.0 };
+            let unlike = ran(&mut usual, 4, factor).unwrap();
+            assert!(
+                (unlike.log_ratio - f64::ln(factor)).abs() < 0.15,
+                "{unlike:?} of one {factor} times as long"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_new_becomes_usual_slowly_and_after_a_doubt_quickly() {
+        let mut usual = Usual::default();
+        (0..1000).for_each(|_| _ = ran(&mut usual, 8, 1.0));
+        (0..50).for_each(|_| _ = ran(&mut usual, 8, 1.3));
+        let seen = ran(&mut usual, 8, 1.3).unwrap().log_ratio;
+        assert!(seen > 0.8 * f64::ln(1.3), "{seen}");
+        usual.doubt(KEY.0);
+        (0..50).for_each(|_| _ = ran(&mut usual, 8, 1.3));
+        let left = ran(&mut usual, 8, 1.3).unwrap().log_ratio;
+        assert!(left < 0.2 * f64::ln(1.3), "{left}");
+    }
+}

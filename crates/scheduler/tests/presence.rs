@@ -1,0 +1,242 @@
+//! A slow tenant on a device that tells one time for all lanes of a launch: found by who was aboard, in virtual time.
+
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+mod common;
+
+use common::offer;
+use proptest::prelude::*;
+use std::time::Duration;
+use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, TenantId};
+use tessera_scheduler::sim::{Around, Outcome, Simulation};
+use tessera_scheduler::{Config, CostTable, Happened, Size, Standing, Terms};
+
+/// ResNet-50 in bf16 on an H100 (`crates/bench/costs`), times a factor that the whole device may get.
+#[derive(Clone, Debug)]
+struct Card(f64);
+
+impl CostTable for Card {
+    fn cost(&self, _: &PlanKey, Size { lanes, items }: Size) -> Option<Duration> {
+        let lanes = f64::from(lanes);
+        let micros = if lanes < 8.0 { 347.4 + (lanes - 1.0) * 31.9 } else { 570.7 + (lanes - 8.0) * 30.65 };
+        Some(Duration::from_secs_f64(1e-6 * self.0 * (micros + 28.8 * (f64::from(items) - lanes))))
+    }
+}
+
+const SLOW: TenantId = TenantId(0);
+
+/// Tenants that ask a card, and what was heard of them.
+struct Load {
+    simulation: Simulation<Card>,
+    tenants: u64,
+    now: Moment,
+    random: u64,
+    asked: Vec<(Moment, TenantId)>,
+    told: Vec<(Moment, Happened)>,
+}
+
+impl Load {
+    /// `noise` is how far launches stray from their cost, either way.
+    fn new(tenants: u64, slo: Option<Duration>, noise: f64, seed: u64) -> Load {
+        let ratios = (0..=40).map(|step| 1.0 + noise * (f64::from(step) / 20.0 - 1.0)).collect();
+        let around = Around { ratios, ..Around::default() };
+        // Those who ask at the same moment ride together.
+        let max_wait = Duration::from_micros(1);
+        let config = Config { max_wait, ..Config::new(Policy::SpaceTime, vec![PartitionId(0)]) };
+        let mut simulation = Simulation::new(config, Card(1.0)).with(around, seed | 1).without_lanes();
+        for tenant in 0..tenants {
+            let terms = Terms { slo, ..Terms::best_effort(OwnerId(tenant)) };
+            simulation.tenant(TenantId(tenant), terms);
+        }
+        let now = Moment::START;
+        Load { simulation, tenants, now, random: seed | 1, asked: Vec::new(), told: Vec::new() }
+    }
+
+    fn random(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn ask(&mut self, tenant: u64) {
+        let request = self.asked.len() as u64;
+        self.asked.push((self.now, TenantId(tenant)));
+        self.simulation.offer(self.now, &offer(request, tenant, 1));
+    }
+
+    fn hear(&mut self) {
+        let (events, lost) = self.simulation.scheduler.take_events(self.now);
+        assert_eq!(lost, 0);
+        self.told.extend(events.into_iter().map(|event| (event.at, event.what)));
+    }
+
+    /// Requests at random moments of random tenants, so many a second.
+    fn at_random(&mut self, length: Duration, per_second: f64) {
+        let end = self.now + length;
+        while self.now < end {
+            self.now = self.now + Duration::from_secs_f64(-(1.0 - self.random()).ln() / per_second);
+            let tenant = (self.random() * self.tenants as f64) as u64;
+            self.ask(tenant);
+            self.hear();
+        }
+    }
+
+    /// All tenants ask at once, again and again as soon as all are answered: they always ride together.
+    fn together(&mut self, length: Duration) {
+        let end = self.now + length;
+        while self.now < end {
+            (0..self.tenants).for_each(|tenant| self.ask(tenant));
+            self.simulation.run_out();
+            self.now = self.now.max(self.simulation.now()) + Duration::from_micros(100);
+            self.hear();
+        }
+    }
+
+    /// When somebody was evicted first, and who.
+    fn evicted(&self) -> Option<(Moment, TenantId)> {
+        self.told.iter().find_map(|(at, what)| match what {
+            Happened::Evicted { tenant, .. } => Some((*at, *tenant)),
+            _ => None,
+        })
+    }
+
+    fn p99_of_others(&self, from: Moment, to: Moment) -> Duration {
+        let asked = self.asked.iter().enumerate();
+        let asked = asked.filter(|(_, (at, tenant))| (from..to).contains(at) && *tenant != SLOW);
+        let mut took: Vec<Duration> = asked
+            .filter_map(|(request, (asked, _))| {
+                match self.simulation.outcomes.get(&tessera_core::RequestId(request as u64)) {
+                    Some(Outcome::Answered { at, .. }) => Some(at.since(*asked)),
+                    _ => None,
+                }
+            })
+            .collect();
+        took.sort_unstable();
+        took[took.len() * 99 / 100]
+    }
+
+    fn launches(&self, from: Moment) -> impl Iterator<Item = &tessera_scheduler::LaunchPlan> {
+        self.simulation.history.iter().filter(move |(at, _)| *at >= from).map(|(_, launch)| launch)
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const SLO: Duration = Duration::from_millis(25);
+
+#[test]
+fn at_500_requests_a_second_of_24_tenants_the_slow_one_is_out_within_a_second() {
+    for seed in [3, 5, 7, 11, 13] {
+        let mut load = Load::new(24, Some(SLO), 0.1, seed);
+        load.at_random(5 * SECOND, 500.0);
+        assert_eq!(load.told, [], "seed {seed}");
+        let since = load.now;
+        load.simulation.slow(SLOW, 5.0);
+        load.at_random(2 * SECOND, 500.0);
+        let (out, who) = load.evicted().unwrap();
+        println!("seed {seed}: out after {:?}", out.since(since));
+        assert!(who == SLOW && out.since(since) < SECOND, "{who} after {:?}", out.since(since));
+    }
+}
+
+#[test]
+fn of_32_that_always_ride_together_the_slow_one_is_out_within_a_second_and_the_others_as_quick_as_before() {
+    for noise in [0.0, 0.1, 0.2] {
+        let mut load = Load::new(32, None, noise, 3);
+        load.together(3 * SECOND);
+        assert_eq!(load.told, [], "noise {noise}");
+        let since = load.now;
+        load.simulation.slow(SLOW, 5.0);
+        load.together(2 * SECOND);
+        let (out, who) = load.evicted().unwrap();
+        let alone: usize = load.launches(since).filter(|launch| launch.lanes.len() == 1).count();
+        println!("noise {noise}: out after {:?}, {alone} launches alone", out.since(since));
+        assert!(who == SLOW && out.since(since) < SECOND, "{who} after {:?}", out.since(since));
+        assert_eq!(load.told.len(), 1, "nobody else: {:?}", load.told);
+    }
+}
+
+#[test]
+fn among_launches_of_differing_company_the_slow_one_is_found() {
+    for (tenants, rate) in [(100, 6000.0), (32, 12_000.0), (64, 15_000.0)] {
+        let mut load = Load::new(tenants, Some(SLO), 0.1, 5);
+        load.at_random(3 * SECOND, rate);
+        assert_eq!(load.told, [], "{tenants} tenants");
+        let since = load.now;
+        load.simulation.slow(SLOW, 5.0);
+        load.at_random(SECOND, rate);
+        let (out, who) = load.evicted().unwrap();
+        let lanes: usize = load.launches(since).map(|launch| launch.lanes.len()).sum();
+        println!(
+            "{tenants} tenants, {:.1} lanes: out after {:?}",
+            lanes as f64 / load.launches(since).count() as f64,
+            out.since(since)
+        );
+        assert!(who == SLOW && out.since(since) < SECOND, "{who} after {:?}", out.since(since));
+    }
+}
+
+#[test]
+fn costs_and_neighbours_are_as_before_while_it_is_out_and_once_it_is_well() {
+    let mut load = Load::new(32, Some(SLO), 0.1, 9);
+    let rate = 8000.0;
+    load.at_random(4 * SECOND, rate);
+    let since = load.now;
+    let before = load.p99_of_others(Moment::START + SECOND, since);
+    let plan = offer(0, 0, 1).plan;
+    let sizes = [1, 4, 8, 16].map(|lanes| Size { lanes, items: lanes });
+    let costs = |load: &Load| sizes.map(|size| load.simulation.scheduler.predicted(&plan, size).unwrap());
+    let costs_before = costs(&load);
+    load.simulation.slow(SLOW, 5.0);
+    load.at_random(2 * SECOND, rate);
+    let (out, _) = load.evicted().unwrap();
+    let during = load.p99_of_others(out, load.now);
+    let costs_during = costs(&load);
+    load.simulation.slow(SLOW, 1.0);
+    load.at_random(8 * SECOND, rate);
+    let after = load.p99_of_others(load.now - 3 * SECOND, load.now);
+    println!("p99 {before:?} before, {during:?} while it is out, {after:?} when it is well");
+    println!("costs {costs_before:?}, {costs_during:?}, {:?}", costs(&load));
+    assert_eq!(load.simulation.scheduler.pace(SLOW).standing, Standing::Sharing, "{:?}", load.told);
+    assert!(after.as_secs_f64() < 1.05 * before.as_secs_f64(), "{before:?} before, {after:?} after");
+    for costs in [costs_during, costs(&load)] {
+        for (now, before) in costs.iter().zip(costs_before) {
+            assert!(now.as_secs_f64() < 1.15 * before.as_secs_f64(), "{costs_before:?} before, {costs:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Noise of up to a fifth either way evicts nobody, however launches come about.
+    #[test]
+    fn noise_evicts_nobody(seed in any::<u64>(), noise in 0.0f64..0.2, tenants in 2u64..40, together in any::<bool>()) {
+        let mut load = Load::new(tenants, None, noise, seed);
+        if together {
+            load.together(10 * SECOND);
+        } else {
+            let per_second = 200.0 + 8000.0 * load.random();
+            load.at_random(8 * SECOND, per_second);
+        }
+        prop_assert_eq!(&load.told, &vec![]);
+    }
+
+    /// A device that gets slower as a whole evicts nobody, and what it takes then is usual soon.
+    #[test]
+    fn a_device_that_is_slow_as_a_whole_evicts_nobody(seed in any::<u64>(), factor in 1.05f64..8.0, tenants in 2u64..40, together in any::<bool>()) {
+        let mut load = Load::new(tenants, None, 0.1, seed);
+        let length = |load: &mut Load, seconds: u32| {
+            if together { load.together(seconds * SECOND) } else { load.at_random(seconds * SECOND, 400.0) }
+        };
+        length(&mut load, 2);
+        (0..tenants).for_each(|tenant| load.simulation.slow(TenantId(tenant), factor));
+        length(&mut load, 6);
+        prop_assert_eq!(&load.told, &vec![]);
+        let since = load.now;
+        length(&mut load, 2);
+        let alone = load.launches(since).filter(|launch| launch.lanes.len() == 1).count();
+        let all = load.launches(since).count();
+        prop_assert!(!together || 10 * alone < all, "{} of {} launches were alone", alone, all);
+    }
+}
