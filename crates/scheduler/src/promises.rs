@@ -106,6 +106,22 @@ struct Flow {
 /// How many planned launches a request tries to join before it gets one of its own.
 const LAUNCHES_TRIED: usize = 3;
 
+/// A launch is worth its time when each item takes at most so many times what it takes in the best one.
+const WORTHWHILE: f64 = 1.1;
+
+/// The smallest launch that is worth its time, in doublings of a first one.
+fn worthwhile(first: Size, limits: Limits, cost: impl Fn(Size) -> Duration) -> Size {
+    let most = (limits.max_lanes, if limits.tenant_batching { limits.max_items } else { limits.max_lanes });
+    let sizes = std::iter::successors(Some(first), |size| {
+        let Size { lanes, items } = Size { lanes: (2 * size.lanes).min(most.0), items: 2 * size.items };
+        (items <= most.1).then_some(Size { lanes, items })
+    });
+    let per_item = |size: Size| cost(size).as_secs_f64() / f64::from(size.items);
+    let sizes: Vec<(Size, f64)> = sizes.map(|size| (size, per_item(size))).collect();
+    let best = sizes.iter().map(|(_, per_item)| *per_item).fold(f64::INFINITY, f64::min);
+    sizes.into_iter().find(|(_, per_item)| *per_item <= WORTHWHILE * best).map_or(first, |(size, _)| size)
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Promises {
@@ -226,13 +242,18 @@ impl Promises {
         let tail = |line: &usize| open.free(*line) + self.lines[*line].cost();
         lines.sort_by_key(tail);
         let at_the_end = lines.first().map_or(0, |line| tail(line) + nanos(cost(size, *line)));
+        let growth = |wish: Wish, line| {
+            let worth = worthwhile(size, limits, |size| cost(size, line));
+            nanos(cost(worth, line).saturating_sub(cost(size, line)).min(wish.due.since(wish.arrived) / 4))
+        };
         for line in lines {
             let cost = cost(size, line);
             let around = self.lines[line].around(place);
             let free = open.free(line);
             let finish = free + around.until + nanos(cost);
             let room = around.room_behind.saturating_sub(free);
-            if finish > Nanos::from(wish.by.0) || room < nanos(cost).saturating_add(wish.leave) {
+            let grows = if around.until > 0 { growth(wish, line) } else { 0 };
+            if finish + grows > Nanos::from(wish.by.0) || room < nanos(cost).saturating_add(wish.leave) {
                 continue;
             }
             let number = self.next;

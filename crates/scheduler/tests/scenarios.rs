@@ -206,6 +206,27 @@ fn under_overload_owners_get_device_time_by_their_shares() {
 }
 
 #[test]
+fn an_overload_does_not_make_launches_small() {
+    let mut simulation = with_tenants(config(Policy::SpaceTime), 32);
+    // Twelve requests a millisecond, where launches of eight items do 4.4 of them, of thirty-two 7.6, and of as many as can be 8.6.
+    for request in 0..6000 {
+        let at = Moment::at(Duration::from_micros(request * 1000 / 12));
+        let deadline = Some(at + Duration::from_millis(25));
+        simulation.offer(at, &Offer { deadline, ..offer(request, request % 32, 1) });
+    }
+    let (outcomes, history) = simulation.finish();
+    let late = |outcome: &Outcome| matches!(outcome, Outcome::Expired(_));
+    assert_eq!(outcomes.values().filter(|outcome| late(outcome)).count(), 0, "promises are kept");
+    let settled: Vec<u32> = history
+        .iter()
+        .filter(|(at, _)| (ms(100)..ms(500)).contains(at))
+        .map(|(_, launch)| launch.items())
+        .collect();
+    let rate = f64::from(settled.iter().sum::<u32>()) / 400.0;
+    assert!(rate > 7.0, "{rate} requests a millisecond in {} launches", settled.len());
+}
+
+#[test]
 fn queue_bounds_are_exact_and_a_cancelled_request_makes_room() {
     let bound = NonZeroU32::new(3).unwrap();
     let mut scheduler = Scheduler::new(Config { queue_requests: bound, ..config(Policy::SpaceTime) });
