@@ -68,6 +68,7 @@ fn flags(tenants: &'static str) -> Vec<Arg> {
             .action(ArgAction::Append)
             .help("Where to run, as `tessera serve --device`, or simulated, with an H100's measured costs; several serve together, each with every tenant"),
         text("precision", "PRECISION", "auto").help("fp32, tf32, bf16 or fp16, where the device has it"),
+        text("partitions", "N", "auto").help("As `tessera serve --partitions`"),
         policy_flag(),
         number("seconds", "5").help("How long each rate is measured"),
         number("lowest-rate", "50").help("Requests per second to begin with"),
@@ -140,8 +141,9 @@ pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
     let (mut place, policies, about) = set(given, served, groups, false, heard)?;
     let lowest = f64::from(count(given, "lowest-rate"));
     let ways = mixed::Way::all(&policies);
+    let divided = place.setting().partitions.clone();
     let report = mixed::run(about, &ways, lowest, &mut |way, rate| {
-        place.divide(if way.whole { "1" } else { "auto" });
+        place.divide(if way.whole { "1" } else { &divided });
         place.row(way.policy, rate, heard)
     })?;
     place.close();
@@ -189,7 +191,7 @@ fn set(
         length: Duration::from_secs(count(given, "seconds").into()),
         device: words(given, "device").collect::<Vec<_>>().join(" "),
         precision: word("precision"),
-        partitions: "auto".to_owned(),
+        partitions: word("partitions"),
         seed: seed(given),
         slowable,
         models: served.into_iter().map(|served| served.model).collect(),
