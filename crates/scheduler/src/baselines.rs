@@ -22,8 +22,8 @@ impl Scheduler {
         // Its turn is not near, and its tenant's next requests may join it until then.
         let line = self.space.running().start;
         let before = self.work_before(now, line);
-        if before > self.config.lead && !launch.is_full(self.limits()) {
-            return Formed::Wait(now + before - self.config.lead);
+        if before > self.way_ahead() && !launch.is_full(self.limits()) {
+            return Formed::Wait(now + before - self.way_ahead());
         }
         self.last_tenant = Some(tenant);
         Formed::Launch(launch, line)

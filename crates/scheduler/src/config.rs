@@ -31,7 +31,8 @@ pub struct Config {
     /// Launches that a partition may hold at once, of which one computes: more than one lets the copies of the next overlap the kernels of this
     /// one. What is handed over cannot be overtaken, so it is handed over late: when its lanes are all taken, or `lead` before its turn.
     pub ahead: NonZeroU32,
-    /// How long before its turn a launch must be handed over for its inputs to be there in time.
+    /// How long before its turn a launch must be handed over for its inputs to be there in time, until launches have told. Zero for a device that does
+    /// nothing beside computing: what lies around its launches counts as their cost.
     pub lead: Duration,
     /// Most launches at once under `space`, all partitions together.
     pub max_concurrent: NonZeroU32,

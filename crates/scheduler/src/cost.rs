@@ -118,6 +118,9 @@ impl Default for CostSettings {
 /// How much one launch moves the ratio that plans never measured borrow.
 const COMMON_RATIO_STEP: f64 = 0.1;
 
+/// How much one launch moves what is taken to lie between launches.
+const BETWEEN_STEP: f64 = 1.0 / 16.0;
+
 /// The learnt costs of every plan.
 #[derive(Debug)]
 pub(crate) struct Costs {
@@ -140,6 +143,9 @@ struct PlanCost {
     /// What was measured, by size of partition: a handful.
     places: Vec<Place>,
     measured_at: Option<Moment>,
+    /// Seconds from launch to launch beyond what each computes, where they follow each other without a pause: an average, and signed, since an end that is heard of
+    /// late makes one longer and the next shorter.
+    between: f64,
 }
 
 /// What a plan takes on partitions of one size.
@@ -216,7 +222,7 @@ impl Costs {
     pub(crate) fn predict(&self, plan: PlanIx, size: Size, units: NonZeroU32) -> Option<Duration> {
         let known = self.plans.get(&plan)?;
         let seconds = match known.nearest(units) {
-            Some(place) => place.surface.at(size) * stretch(place.units, units),
+            Some(place) => place.surface.at(size) * stretch(place.units, units) + known.between.max(0.0),
             // Without its work a plan's shape is invented, and the ratio of others says nothing of it.
             None => {
                 shape(self.settings, known.work, size)
@@ -225,6 +231,13 @@ impl Costs {
             }
         };
         Some(Duration::from_secs_f64(seconds.min(MOST_SECONDS)))
+    }
+
+    /// Takes in that a launch of the plan that computed so long was over so long after the one before.
+    pub(crate) fn between(&mut self, plan: PlanIx, over: Duration, computed: Duration) {
+        let known = self.plans.entry(plan).or_default();
+        let more = over.as_secs_f64() - computed.as_secs_f64();
+        known.between += BETWEEN_STEP * (more - known.between);
     }
 
     /// Takes in that a launch of this size took so long.

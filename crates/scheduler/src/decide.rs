@@ -113,8 +113,9 @@ impl Scheduler {
     fn on_line(&mut self, now: Moment, line: usize) -> Formed {
         let limits = self.limits();
         let before = self.work_before(now, line);
-        let (begin, early) = (now + before, before > self.config.lead);
-        let turn = Formed::Wait(begin - self.config.lead);
+        let (begin, lead) = (now + before, self.way_ahead());
+        let early = before > lead;
+        let turn = Formed::Wait(begin - lead);
         // Fewer than there are lanes cannot fill a launch: not worth forming one on every arrival while its turn is far.
         if early && self.queues.len() < limits.max_lanes as usize {
             return turn;
@@ -289,7 +290,8 @@ impl Scheduler {
         self.launches += 1;
         let (plan, size) = (launch.plan, launch.size());
         let predicted = self.plans.predict_on(self.units(line), plan, size);
-        let begun = self.running[line].is_empty().then_some(now);
+        let alone = self.running[line].is_empty();
+        let begun = alone.then(|| now + self.work_before(now, line));
         let due = launch.promised;
         let (lanes, requests) = launch.into_lanes();
         requests.iter().for_each(|ticket| self.queues.launched(*ticket));
@@ -299,7 +301,8 @@ impl Scheduler {
             items: lane.items,
         };
         let aboard = lanes.iter().map(aboard).collect();
-        let in_flight = InFlight { plan, size, line, due, predicted, begun, lanes: aboard, requests };
+        let in_flight =
+            InFlight { plan, size, line, due, predicted, handed: now, alone, begun, lanes: aboard, requests };
         self.in_flight.insert(id, in_flight);
         self.running[line].push_back(id);
         let partition = self.space.lines().id(line);

@@ -36,6 +36,7 @@ mod slab;
 mod space;
 mod stragglers;
 mod timeline;
+mod way;
 
 pub use attainment::Attainment;
 pub use config::Config;

@@ -14,6 +14,7 @@ use crate::promises::Promises;
 use crate::queues::{Queues, Ticket, Waiting};
 use crate::space::Space;
 use crate::stragglers::{Pace, Stragglers};
+use crate::way::Way;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tessera_core::{IdMap, LaunchId, Moment, OwnerId, PlanKey, Policy, RequestId, TenantId};
@@ -30,6 +31,7 @@ pub struct Scheduler {
     pub(crate) attained: Attained,
     pub(crate) events: Events,
     pub(crate) stragglers: Stragglers,
+    pub(crate) way: Way,
     pub(crate) in_flight: IdMap<LaunchId, InFlight>,
     /// The launches of each line; oldest first.
     pub(crate) running: Vec<VecDeque<LaunchId>>,
@@ -48,7 +50,11 @@ pub(crate) struct InFlight {
     /// The tightest of the dues that were promised in it.
     pub(crate) due: Option<Moment>,
     pub(crate) predicted: Option<Duration>,
-    /// When those before it on its partition were over; `None` while they are not.
+    /// When it was handed over.
+    pub(crate) handed: Moment,
+    /// Whether nothing else ran on its partition then.
+    pub(crate) alone: bool,
+    /// When it could begin: those before it were over, and its way in was done. `None` while they are not.
     pub(crate) begun: Option<Moment>,
     pub(crate) lanes: Vec<LaneAboard>,
     /// Lane by lane.
@@ -66,8 +72,8 @@ pub(crate) struct LaneAboard {
 impl InFlight {
     /// Predicted time to its end.
     pub(crate) fn left(&self, now: Moment) -> Duration {
-        let ran = self.begun.map_or(Duration::ZERO, |begun| now.since(begun));
-        self.predicted.unwrap_or_default().saturating_sub(ran)
+        let begun = self.begun.unwrap_or(now);
+        (begun.since(now) + self.predicted.unwrap_or_default()).saturating_sub(now.since(begun))
     }
 }
 
@@ -88,6 +94,7 @@ impl Scheduler {
             attained: Attained::default(),
             events: Events::default(),
             stragglers: Stragglers::default(),
+            way: Way::default(),
             promises: Promises::new(lines.count()),
             in_flight: IdMap::default(),
             running: vec![VecDeque::new(); lines.count()],
@@ -239,11 +246,13 @@ impl Scheduler {
         self.queues.tidy(&self.owners);
         let id = launch;
         let Some(launch) = self.in_flight.remove(&id) else { return };
+        let cost = self.learn_way(now, &launch, took, computed);
         // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
         let took = launch.begun.map_or(took, |begun| took.min(now.since(begun))).max(computed);
         self.running[launch.line].retain(|other| *other != id);
+        let way = self.way();
         if let Some(next) = self.running[launch.line].front().and_then(|next| self.in_flight.get_mut(next)) {
-            next.begun = next.begun.or(Some(now));
+            next.begun = next.begun.or(Some(now.max(next.handed + way)));
         }
         let ordinary = self.judge(now, &launch, computed, lanes);
         let work: Duration = lanes.iter().sum();
@@ -254,7 +263,7 @@ impl Scheduler {
             Measured {
                 at: now,
                 units: self.space.lines().units(launch.line),
-                took: took.mul_f64(ordinary),
+                took: cost.unwrap_or(took).mul_f64(ordinary),
                 predicted: launch.predicted,
             },
         );
@@ -287,9 +296,41 @@ impl Scheduler {
         self.running[line].len()
     }
 
-    /// Predicted time until a launch that is handed to a partition now begins.
+    /// Predicted time until a launch that is handed to a partition now begins: when those before it are over, and not before its way in is done.
     pub(crate) fn work_before(&self, now: Moment, line: usize) -> Duration {
-        self.running[line].iter().map(|launch| self.in_flight[launch].left(now)).sum()
+        let before: Duration = self.running[line].iter().map(|launch| self.in_flight[launch].left(now)).sum();
+        before.max(self.way())
+    }
+
+    /// How long before its turn a launch is to be handed over.
+    pub(crate) fn way_ahead(&self) -> Duration {
+        self.way.known().map_or(self.config.lead, |way| 2 * way)
+    }
+
+    /// What a launch takes besides computing, on an idle device that tells how long it computed.
+    fn way(&self) -> Duration {
+        self.way.known().unwrap_or_default()
+    }
+
+    /// Learns what lay around a launch of a device that copies beside its kernels, and says what it cost by itself; `None` where the device does not, or does
+    /// not tell: then its cost is all that its partition was taken for.
+    fn learn_way(
+        &mut self,
+        now: Moment,
+        launch: &InFlight,
+        took: Duration,
+        computed: Duration,
+    ) -> Option<Duration> {
+        if self.config.lead.is_zero() || computed.is_zero() {
+            return None;
+        }
+        let over = launch.begun.map(|begun| now.since(begun));
+        if launch.alone {
+            self.way.note(took.saturating_sub(computed));
+        } else if let Some(over) = over {
+            self.plans.costs.between(launch.plan, over, computed);
+        }
+        Some(computed)
     }
 
     /// Takes a waiting request out for good.

@@ -4,12 +4,12 @@
 
 mod common;
 
-use common::{ms, offer};
+use common::{ms, offer, us};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tessera_core::{OwnerId, PartitionId, PlanKey, Policy, TenantId};
-use tessera_scheduler::{Config, CostTable, Decision, LaunchPlan, Scheduler, Size, Terms};
+use tessera_scheduler::{Config, CostTable, Decision, LaunchPlan, Offer, Refusal, Scheduler, Size, Terms};
 
 /// Every launch takes ten milliseconds.
 #[derive(Debug)]
@@ -124,4 +124,64 @@ fn a_launch_that_is_heard_of_together_with_the_one_before_still_costs_what_it_co
     scheduler.finished(ms(20), second.id, 2 * ten, ten);
     let served: u128 = (0..4).map(|owner| scheduler.served(OwnerId(owner)).as_millis()).sum();
     assert_eq!(served, 30, "20 ms until the first was heard of, and 10 ms for the second");
+}
+
+/// Costs are to be learnt, on a device that copies beside its kernels.
+fn learning() -> Scheduler {
+    let two = NonZeroU32::new(2).unwrap();
+    let mut scheduler = Scheduler::new(Config {
+        max_lanes: two,
+        ahead: two,
+        lead: Duration::from_millis(1),
+        ..Config::new(Policy::SpaceTime, vec![PartitionId(0)])
+    });
+    for tenant in 0..8 {
+        scheduler.tenant_added(ms(0), TenantId(tenant), Terms::best_effort(OwnerId(tenant)));
+    }
+    scheduler
+}
+
+#[test]
+fn what_lies_around_a_launch_is_learnt_apart_from_its_cost() {
+    let mut scheduler = learning();
+    let one = Size { lanes: 1, items: 1 };
+    for round in 0..4 {
+        let now = 100 * round;
+        ask(&mut scheduler, now, 0);
+        let launch = launched(scheduler.decide(ms(now)));
+        // Two milliseconds of copies and wake-ups around one of computing.
+        let (took, computed) = (Duration::from_millis(3), Duration::from_millis(1));
+        scheduler.finished(ms(now + 3), launch.id, took, computed);
+    }
+    assert_eq!(scheduler.predicted(&offer(0, 0, 1).plan, one), Some(Duration::from_millis(1)));
+
+    // Who waits for an idle device waits for the way too.
+    let allowed = |micros| Offer {
+        deadline: Some(ms(500) + Duration::from_micros(micros)),
+        ..offer(9000 + micros, 1, 1)
+    };
+    assert!(matches!(scheduler.offer(ms(500), &allowed(2900)), Err(Refusal::TooLate { .. })));
+    assert!(scheduler.offer(ms(500), &allowed(3000)).unwrap().promised);
+
+    // The next is handed over so early that its own way is hidden behind what runs: twice what the way is taken for.
+    launched(scheduler.decide(ms(500)));
+    ask(&mut scheduler, 501, 2);
+    assert!(matches!(scheduler.decide(ms(501)), Decision::Launch(_)), "two milliseconds before its turn");
+}
+
+#[test]
+fn time_between_launches_that_follow_each_other_is_part_of_their_cost() {
+    let mut scheduler = learning();
+    let one = Duration::from_millis(1);
+    for round in 0..60 {
+        let now = 100 * round;
+        (0..4).for_each(|tenant| ask(&mut scheduler, now, tenant));
+        let (first, second) = (launched(scheduler.decide(ms(now))), launched(scheduler.decide(ms(now))));
+        // Behind another launch each takes half a millisecond more than it computes.
+        scheduler.finished(ms(now + 1), first.id, one, one);
+        scheduler.finished(us(1000 * now + 2500), second.id, one * 5 / 2, one);
+    }
+    let two = Size { lanes: 2, items: 2 };
+    let predicted = scheduler.predicted(&offer(0, 0, 1).plan, two).unwrap();
+    assert!(predicted.abs_diff(one * 3 / 2) < one / 20, "{predicted:?}");
 }
