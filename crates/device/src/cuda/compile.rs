@@ -110,9 +110,21 @@ mod tests {
     use std::collections::BTreeMap;
     use tessera_core::Precision;
 
+    /// In rows, taps, runs and elements; of one run of k and of several, in fp32.
+    const EVERY_TILE: [&str; 6] = [
+        "gemm 17×64×128",
+        "gemm 9×264×20",
+        "gemm 1×2001×66 with residual",
+        "gemm 9×1990×330",
+        "conv 256→24 3×3 stride 2 dilation 1 groups 1",
+        "conv 450→6 3×3 stride 1 dilation 1 groups 2",
+    ];
+
     /// The specialisations of every case in every precision, each with who asks for it; and the cases that no kernel serves.
     fn specs() -> (BTreeMap<KernelSpec, String>, Vec<String>) {
         let (mut specs, mut unserved) = (BTreeMap::new(), Vec::new());
+        let known = |name: &&str| cases().iter().any(|case| case.name == **name);
+        assert_eq!(EVERY_TILE.iter().find(|name| !known(name)), None, "a case has another name now");
         let rooms = Precision::ALL.map(|precision| (precision, Room { lanes: 16, items: 64 }));
         // Strict products take their widest tiles when lanes are many.
         let rooms = rooms.into_iter().chain([(Precision::Fp32, Room { lanes: 1024, items: 1024 })]);
@@ -135,6 +147,11 @@ mod tests {
                 let outputs = (0..plan.outputs.len()).map(|port| steps::egress(&site, port, 0));
                 inputs.chain(outputs).for_each(|call| {
                     specs.entry(call.spec).or_insert_with(|| format!("ports {precision}"));
+                });
+                // Every tile, of products that load in each way.
+                let tiles = EVERY_TILE.contains(&case.name.as_str()).then(|| steps::alike(&site, 0));
+                tiles.and_then(Result::ok).unwrap_or_default().into_iter().for_each(|call| {
+                    specs.entry(call.spec).or_insert_with(|| format!("{} {precision}", case.name));
                 });
                 match steps::calls(&site, 0) {
                     Ok(calls) => calls.into_iter().for_each(|call| {

@@ -13,12 +13,14 @@
 //   one run             (LONG=0)    the sum
 //   several             (LONG=1)    one thread's, after each other. What they add up to waits in shared memory, where it is in nobody's way: registers
 //                                   are what decides how many warps take turns, and those hide what each waits for.
+//                       (LONG=2)    the same, but it waits in registers, of which threads of half as many warps have enough: nothing is moved, and loops
+//                                   may be long. The fastest where blocks are many and the last of them come out even.
 //   several, few blocks (PARTS>1)   a run to each block of a cluster. All meet in shared memory, and every block adds its share of the rows, in order.
 //
 // Twin on the CPU: cpu/steps/gemm.rs, conv.rs.
 //
 //   -DOUTPUTS=8|4|2, -DROWS      of a thread         -DDEPTH      of a stage         -DSTAGES, -DMIN_BLOCKS of a multiprocessor
-//   -DLONG=0|1                   whether a block sums several runs                    -DPARTS      blocks of a cluster
+//   -DLONG=0|1|2                 whether a block sums several runs                    -DPARTS      blocks of a cluster
 #include "cluster.cuh"
 #include "product.cuh"
 
@@ -28,8 +30,10 @@ constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS), THREADS = 32
 constexpr int INPUT_PITCH = DEPTH % 32 == 0 || OUTPUTS == 16 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, STAGE_BYTES = WEIGHT_BYTES + BN * INPUT_PITCH * 4;
 constexpr int AHEAD = STAGES - 1;
-// Fours of k in one piece: 256 products or so, 5 KB of code. Warps that stand at different places of a longer loop take turns at the cache of instructions.
-constexpr int UNROLL = OUTPUTS * ROWS >= 64 ? 1 : 64 / (OUTPUTS * ROWS) < DEPTH / 4 ? 64 / (OUTPUTS * ROWS) : DEPTH / 4;
+// Fours of k in one piece. For threads of many sums 500 to 1000 products, up to 16 KB of code, where the rest of the loop is short (H200: 3 to 11 % faster);
+// else 256 or so, 5 KB: warps that stand at different places of a longer loop take turns at the cache of instructions.
+constexpr int PRODUCTS = OUTPUTS * ROWS;
+constexpr int UNROLL = PRODUCTS >= 32 && LONG != 1 ? 4 : PRODUCTS >= 64 ? 1 : 64 / PRODUCTS < DEPTH / 4 ? 64 / PRODUCTS : DEPTH / 4;
 constexpr int COUNT = OUTPUTS == 2 ? 2 : 4, PIECES = OUTPUTS / COUNT;  // outputs of a thread side by side, and how often
 constexpr int SUMS = ROWS * PIECES;                                    // such pieces of a thread
 static_assert(WARPS_N * ACROSS * ROWS == BN && ACROSS * ALONG == 32, "warps cover the tile");
@@ -59,7 +63,7 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
     }
 }
 
-#if LOADER < 2
+#if LOADER < 2 && LONG < 2
 // Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
 struct __align__(16) Spot {
     u64 start;  // the address of the row's first tap; 0 where there is no row
@@ -138,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     __shared__ u64 filled[STAGES];
     __shared__ Kept kept;
     __shared__ Known table[BN];
-    constexpr u32 WAITING_BYTES = LONG ? SUMS * THREADS * sizeof(Piece) : 0;
+    constexpr u32 WAITING_BYTES = LONG == 1 ? SUMS * THREADS * sizeof(Piece) : 0;
     const u32 thread = threadIdx.x, shared = shared_address(dynamic) + WAITING_BYTES;
     const unsigned char* stages = dynamic + WAITING_BYTES;
     const u32 place = blockIdx.x / PARTS;
@@ -189,13 +193,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     const u32 warp = thread / 32, panel = warp % WARPS_M, along = along_of(thread % 32);
     const u32 row0 = warp / WARPS_M * (ACROSS * ROWS) + across_of(thread % 32);  // then every ACROSS-th
     float run[ROWS][OUTPUTS];
+    [[maybe_unused]] float totals[ROWS][OUTPUTS];  // of earlier runs, where they wait in registers
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
 #pragma unroll
-        for (int o = 0; o < OUTPUTS; o++) run[r][o] = 0.0f;
+        for (int o = 0; o < OUTPUTS; o++) run[r][o] = totals[r][o] = 0.0f;
     }
     [[maybe_unused]] Piece* waiting = reinterpret_cast<Piece*>(dynamic) + thread;
-    if constexpr (LONG) {
+    if constexpr (LONG == 1) {
 #pragma unroll
         for (int i = 0; i < SUMS; i++) waiting[i * THREADS] = Piece{};
     }
@@ -234,14 +239,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
             if ((step + 1) % (RUN / DEPTH) == 0 && step + 1 < steps) {
 #pragma unroll
                 for (int i = 0; i < SUMS; i++) {
-                    Piece total = waiting[i * THREADS];
+                    Piece total;
+                    if constexpr (LONG == 1) total = waiting[i * THREADS];
 #pragma unroll
                     for (int o = 0; o < COUNT; o++) {
-                        float& sum = run[i / PIECES][i % PIECES * COUNT + o];
-                        total.of[o] += sum;
-                        sum = 0.0f;
+                        const int r = i / PIECES, output = i % PIECES * COUNT + o;
+                        float& sum = LONG == 1 ? total.of[o] : totals[r][output];
+                        sum += run[r][output];
+                        run[r][output] = 0.0f;
                     }
-                    waiting[i * THREADS] = total;
+                    if constexpr (LONG == 1) waiting[i * THREADS] = total;
                 }
             }
         }
@@ -321,9 +328,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
 #pragma unroll
             for (u32 r = 0; r < ROWS; r++) {
                 Piece total = {};
-                if constexpr (LONG) total = waiting[(r * PIECES + piece) * THREADS];
+                if constexpr (LONG == 1) total = waiting[(r * PIECES + piece) * THREADS];
 #pragma unroll
-                for (int i = 0; i < COUNT; i++) total.of[i] += run[r][piece * COUNT + i];
+                for (int i = 0; i < COUNT; i++) {
+                    if constexpr (LONG == 2) total.of[i] = totals[r][piece * COUNT + i];
+                    total.of[i] += run[r][piece * COUNT + i];
+                }
                 finish(piece, r, bias, total);
             }
         }

@@ -68,6 +68,15 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
     }
 }
 
+/// Every kernel that computes a linear layer or a convolution to the same bits; none for other steps.
+#[cfg(test)]
+pub(crate) fn alike(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
+    match &site.plan.steps[index].kind {
+        kind @ (StepKind::Gemm { .. } | StepKind::Conv { .. }) => product::alike(site, kind),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// Blocks of `threads` that cover `count`, at least one.
 fn blocks(count: u32, threads: u32) -> u32 {
     count.div_ceil(threads).max(1)

@@ -222,7 +222,8 @@ struct Chosen {
     stem: Option<StemTile>,
 }
 
-fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
+/// All that compute the product alike, to the last bit; the first is the one to take. There is one at least.
+fn candidates(site: &Site<'_>, product: &Product<'_>) -> Vec<Chosen> {
     let sizes = Sizes {
         rows: product.rows(),
         outputs: product.shape.out_per_group,
@@ -231,49 +232,59 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
         room: site.capacity,
         multiprocessors: site.multiprocessors,
     };
+    if site.precision() == Precision::Fp32 {
+        strict(site, product, &sizes)
+    } else {
+        vec![on_matrix_unit(site, product, &sizes)]
+    }
+}
+
+fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> {
+    let few = FewFloatTile::of(sizes).filter(|_| product.in_chunks(site));
+    if let Some(tile) = few {
+        return vec![Chosen {
+            spec: site.spec("product_few_float.cu"),
+            loader: Loader::Rows,
+            outputs: FewFloatTile::OUTPUTS,
+            rows: tile.rows,
+            depth: sizes.k,
+            threads: FewFloatTile::THREADS,
+            shared_bytes: tile.shared_bytes(sizes.k),
+            tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+            parts: 1,
+            window: None,
+            stem: None,
+        }];
+    }
+    let loader = product.loader(site);
+    let chosen = |tile: FloatTile| Chosen {
+        loader,
+        spec: site
+            .spec("product_float.cu")
+            .define("OUTPUTS", tile.of_thread[0])
+            .define("ROWS", tile.of_thread[1])
+            .define("DEPTH", tile.depth)
+            .define("STAGES", tile.stages)
+            .define("MIN_BLOCKS", tile.blocks)
+            .define("LONG", tile.runs as u32)
+            .define("PARTS", tile.parts),
+        outputs: tile.outputs,
+        rows: tile.rows,
+        depth: tile.depth,
+        threads: tile.threads(),
+        shared_bytes: tile.shared_bytes,
+        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+        parts: tile.parts,
+        window: None,
+        stem: None,
+    };
+    FloatTile::best_first(sizes).into_iter().map(chosen).collect()
+}
+
+fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Chosen {
     let precision = site.precision();
     let size = precision.stored(DType::F32).size();
     let loader = product.loader(site);
-    if precision == Precision::Fp32 {
-        let few = FewFloatTile::of(&sizes).filter(|_| product.in_chunks(site));
-        if let Some(tile) = few {
-            return Chosen {
-                spec: site.spec("product_few_float.cu"),
-                loader: Loader::Rows,
-                outputs: FewFloatTile::OUTPUTS,
-                rows: tile.rows,
-                depth: sizes.k,
-                threads: FewFloatTile::THREADS,
-                shared_bytes: tile.shared_bytes(sizes.k),
-                tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
-                parts: 1,
-                window: None,
-                stem: None,
-            };
-        }
-        let tile = FloatTile::of(&sizes);
-        return Chosen {
-            loader,
-            spec: site
-                .spec("product_float.cu")
-                .define("OUTPUTS", tile.of_thread[0])
-                .define("ROWS", tile.of_thread[1])
-                .define("DEPTH", tile.depth)
-                .define("STAGES", tile.stages)
-                .define("MIN_BLOCKS", tile.blocks)
-                .define("LONG", u32::from(tile.long))
-                .define("PARTS", tile.parts),
-            outputs: tile.outputs,
-            rows: tile.rows,
-            depth: tile.depth,
-            threads: tile.threads(),
-            shared_bytes: tile.shared_bytes,
-            tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
-            parts: tile.parts,
-            window: None,
-            stem: None,
-        };
-    }
     let depth = BLOCK_ROW_BYTES / size;
     let steps = sizes.k.div_ceil(depth);
     let few = FewTile::of(sizes.rows, steps).filter(|_| product.in_chunks(site));
@@ -292,8 +303,8 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             stem: None,
         };
     }
-    let stays = product.linear.is_none() && loader == Loader::Taps && tensor::parts(&sizes, steps) == 1;
-    if let Some(tile) = WindowTile::of(&sizes, &product.shape, size).filter(|_| stays) {
+    let stays = product.linear.is_none() && loader == Loader::Taps && tensor::parts(sizes, steps) == 1;
+    if let Some(tile) = WindowTile::of(sizes, &product.shape, size).filter(|_| stays) {
         let mut spec = site
             .spec("product_window.cu")
             .define("ACROSS", tile.across)
@@ -316,7 +327,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
     }
     let dense = product.linear.is_none() && site.stored(product.x) == precision.stored(DType::F32);
     let residual = product.epilogue.residual.is_some();
-    if let Some(tile) = StemTile::of(&sizes, &product.shape, size, residual).filter(|_| dense) {
+    if let Some(tile) = StemTile::of(sizes, &product.shape, size, residual).filter(|_| dense) {
         let mut spec = site
             .spec("product_stem.cu")
             .define("CHANNELS", product.shape.in_per_group)
@@ -338,7 +349,7 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
             stem: Some(tile),
         };
     }
-    let tile = TensorTile::of(&sizes, steps, product.loader(site) == Loader::Rows);
+    let tile = TensorTile::of(sizes, steps, product.loader(site) == Loader::Rows);
     let mut spec = site
         .spec("product_tensor.cu")
         .define("STAGES", tile.stages)
@@ -364,8 +375,19 @@ fn choose(site: &Site<'_>, product: &Product<'_>) -> Chosen {
 
 pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
     let product = Product::of(kind);
+    let chosen = candidates(site, &product).into_iter().next().expect("there is one at least");
+    Ok(vec![call(site, &product, chosen)?])
+}
+
+/// Of all that compute the step alike, the one kernel that each takes.
+#[cfg(test)]
+pub(super) fn alike(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
+    let product = Product::of(kind);
+    candidates(site, &product).into_iter().map(|chosen| call(site, &product, chosen)).collect()
+}
+
+fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<KernelCall, String> {
     let (shape, epilogue) = (&product.shape, product.epilogue);
-    let chosen = choose(site, &product);
     let real = site.precision().stored(DType::F32);
 
     // Kernels number a lane's rows and the blocks in 31 bits, an item's bytes in 32.
@@ -451,7 +473,7 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         .define("RESIDUAL_TYPE", type_number(residual.map_or(real, |operand| site.stored(operand))));
     let spec = activated(spec, epilogue.activation);
     let call = KernelCall::new(spec, &params, [blocks as u32, 1, 1], chosen.threads as u32);
-    Ok(vec![call.shared(chosen.shared_bytes).clusters_of(chosen.parts)])
+    Ok(call.shared(chosen.shared_bytes).clusters_of(chosen.parts))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!   of a thread                ─▶ products to a read of shared memory, and how many warps there are to take turns
 //!   runs of k                  ─▶ one after the other in a block, or each in a block of a cluster
 //! ```
-//! What a tile takes is estimated for the busiest multiprocessor, and the least wins. None changes a bit.
+//! What the busiest multiprocessor takes is looked up in what each tile took on a card, and the least wins. None changes a bit.
 
 use super::sizes::{SHARED_BYTES, Sizes};
 
@@ -17,7 +17,7 @@ const CLUSTER: usize = 8;
 const KEPT: usize = 1024;
 
 /// A tile of the float units.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct FloatTile {
     /// 64 or 128.
     pub(super) outputs: usize,
@@ -29,85 +29,176 @@ pub(super) struct FloatTile {
     pub(super) stages: usize,
     /// Blocks that share a multiprocessor.
     pub(super) blocks: usize,
-    /// Whether a block sums several runs of k.
-    pub(super) long: bool,
+    /// How a block sums.
+    pub(super) runs: Runs,
     /// Blocks of a cluster, each with a run of k.
     pub(super) parts: usize,
     /// Dynamic shared memory. More than is used keeps blocks of a small launch apart.
     pub(super) shared_bytes: usize,
+    times: &'static [Time],
 }
 
-/// Outputs, rows, and those of a thread. Multiples of 7 fit images' 49, 196 and 784 pixels. The last, of one warp each, are for the few rows of linear layers.
-const SHAPES: &[(usize, usize, [usize; 2])] = &[
-    (128, 64, [8, 8]),
-    (128, 56, [8, 7]),
-    (64, 64, [8, 8]),
-    (64, 56, [8, 7]),
-    (64, 64, [8, 4]),
-    (64, 32, [8, 4]),
-    (64, 32, [4, 4]),
-    (64, 28, [8, 7]),
-    (64, 16, [4, 4]),
-    (64, 16, [4, 2]),
-    (64, 8, [2, 8]),
-    (64, 4, [2, 4]),
-    (64, 2, [2, 2]),
-    (64, 1, [2, 1]),
+/// What a block does about runs of k: the numbers of `-DLONG`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Runs {
+    /// It sums one.
+    One = 0,
+    /// What earlier ones add up to waits in shared memory.
+    Shared = 1,
+    /// It waits in registers.
+    Held = 2,
+}
+
+/// So many blocks together on a multiprocessor, the microseconds that their first run of k takes with all that comes before and after, and those of each further run.
+type Time = (usize, f64, f64);
+
+use Runs::{Held, One, Shared};
+
+/// Outputs, rows, those of a thread, runs; depth, stages, blocks; and how long it takes.
+type Row = (usize, usize, [usize; 2], Runs, [usize; 3], &'static [Time]);
+
+/// Multiples of 7 fit images' 49, 196 and 784 pixels. The last, of one warp each, are for the few rows of linear layers.
+///
+/// Times are from sweeps of products of 256×256×256 and 256×128×1152 with 1 to 120 lanes on an H200 (2026-11-26). Those of 56 rows are ⅞ of their neighbours' of
+/// 64, those of 64×64 in registers are as two to a block of 128×64, and those of one and two rows follow from what memory brings.
+const ROWS: &[Row] = &[
+    (128, 64, [8, 8], One, [32, 2, 4], &[(1, 16.0, 0.0), (2, 28.7, 0.0), (4, 50.5, 0.0)]),
+    (128, 64, [8, 8], Held, [32, 3, 2], &[(1, 15.7, 13.5), (2, 28.7, 24.7)]),
+    (128, 64, [8, 8], Shared, [16, 3, 3], &[(1, 19.8, 18.5), (2, 32.8, 30.0), (3, 43.0, 42.2)]),
+    (128, 56, [8, 7], One, [32, 2, 4], &[(1, 14.0, 0.0), (2, 25.1, 0.0), (4, 44.2, 0.0)]),
+    (128, 56, [8, 7], Held, [32, 3, 2], &[(1, 13.7, 11.8), (2, 25.1, 21.6)]),
+    (128, 56, [8, 7], Shared, [16, 3, 3], &[(1, 17.3, 16.2), (2, 28.7, 26.3), (3, 37.6, 36.9)]),
+    (64, 64, [8, 8], One, [16, 3, 8], &[(1, 20.2, 0.0), (2, 20.6, 0.0), (4, 35.6, 0.0), (8, 58.5, 0.0)]),
+    (64, 64, [8, 8], Held, [16, 4, 4], &[(1, 15.7, 13.5), (2, 15.7, 13.5), (4, 28.7, 24.7)]),
+    (
+        64,
+        64,
+        [8, 8],
+        Shared,
+        [16, 2, 6],
+        &[(1, 20.2, 19.0), (2, 20.6, 19.3), (4, 35.6, 30.0), (6, 47.0, 41.3)],
+    ),
+    (64, 56, [8, 7], One, [16, 3, 8], &[(1, 17.7, 0.0), (2, 18.0, 0.0), (4, 31.2, 0.0), (8, 51.2, 0.0)]),
+    (64, 56, [8, 7], Held, [16, 4, 4], &[(1, 13.7, 11.8), (2, 13.7, 11.8), (4, 25.1, 21.6)]),
+    (
+        64,
+        56,
+        [8, 7],
+        Shared,
+        [16, 2, 6],
+        &[(1, 17.7, 16.6), (2, 18.0, 16.9), (4, 31.2, 26.3), (6, 41.1, 36.1)],
+    ),
+    (
+        64,
+        64,
+        [8, 4],
+        One,
+        [16, 4, 5],
+        &[(1, 11.3, 0.0), (2, 18.3, 0.0), (3, 24.2, 0.0), (4, 30.5, 0.0), (5, 36.0, 0.0)],
+    ),
+    (
+        64,
+        64,
+        [8, 4],
+        Shared,
+        [32, 2, 4],
+        &[(1, 11.7, 10.2), (2, 19.0, 16.4), (3, 25.6, 22.3), (4, 32.6, 28.3)],
+    ),
+    (
+        64,
+        32,
+        [4, 4],
+        One,
+        [32, 3, 5],
+        &[(1, 7.0, 0.0), (2, 10.7, 0.0), (3, 13.3, 0.0), (4, 17.6, 0.0), (5, 20.5, 0.0)],
+    ),
+    (
+        64,
+        32,
+        [4, 4],
+        Shared,
+        [16, 4, 5],
+        &[(1, 7.0, 7.9), (2, 10.7, 10.4), (3, 13.3, 13.7), (4, 17.6, 16.5), (5, 20.5, 19.2)],
+    ),
+    (
+        64,
+        28,
+        [8, 7],
+        One,
+        [16, 2, 16],
+        &[(1, 18.4, 0.0), (4, 18.9, 0.0), (7, 28.6, 0.0), (10, 38.8, 0.0), (16, 56.0, 0.0)],
+    ),
+    (
+        64,
+        28,
+        [8, 7],
+        Shared,
+        [8, 2, 15],
+        &[(1, 18.4, 24.0), (4, 18.9, 24.0), (5, 28.3, 32.8), (10, 38.8, 43.5), (15, 53.0, 53.7)],
+    ),
+    (64, 16, [4, 2], One, [32, 3, 5], &[(1, 4.9, 0.0), (2, 7.4, 0.0), (4, 12.2, 0.0), (5, 15.2, 0.0)]),
+    (
+        64,
+        16,
+        [4, 2],
+        Shared,
+        [32, 3, 5],
+        &[(1, 4.9, 3.6), (2, 7.4, 5.2), (3, 9.8, 6.7), (4, 12.2, 9.7), (5, 15.2, 10.7)],
+    ),
+    (64, 8, [2, 8], One, FEW, &[(1, 6.4, 0.0), (2, 7.4, 0.0), (3, 8.3, 0.0)]),
+    (64, 8, [2, 8], Held, FEW, &[(1, 6.4, 5.4), (2, 7.4, 6.4), (3, 8.3, 7.3)]),
+    (64, 4, [2, 4], One, FEW, &[(1, 4.8, 0.0), (2, 5.4, 0.0), (3, 6.1, 0.0)]),
+    (64, 4, [2, 4], Held, FEW, &[(1, 4.8, 3.8), (2, 5.4, 4.6), (3, 6.1, 5.7)]),
+    (64, 2, [2, 2], One, FEW, &[(1, 3.8, 0.0), (2, 4.9, 0.0), (3, 5.8, 0.0)]),
+    (64, 2, [2, 2], Held, FEW, &[(1, 3.8, 2.8), (2, 4.9, 4.0), (3, 5.8, 5.5)]),
+    (64, 1, [2, 1], One, FEW, &[(1, 3.4, 0.0), (2, 4.6, 0.0), (3, 5.6, 0.0)]),
+    (64, 1, [2, 1], Held, FEW, &[(1, 3.4, 2.4), (2, 4.6, 3.8), (3, 5.6, 5.4)]),
 ];
 
+/// Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor.
+const FEW: [usize; 3] = [32, 8, 3];
+
 impl FloatTile {
-    /// The tile with which the busiest multiprocessor is done first.
-    pub(super) fn of(sizes: &Sizes) -> FloatTile {
-        let timed = FloatTile::all(sizes).map(|tile| (tile.cycles(sizes), tile));
-        let (_, best) = timed.min_by(|(a, _), (b, _)| a.total_cmp(b)).expect("there are tiles");
-        best.apart(sizes)
+    /// Every tile for sums so long; first the one with which the busiest multiprocessor is done first.
+    pub(super) fn best_first(sizes: &Sizes) -> Vec<FloatTile> {
+        let mut tiles: Vec<FloatTile> = FloatTile::all(sizes).collect();
+        tiles.sort_by(|a, b| a.takes(sizes).total_cmp(&b.takes(sizes)));
+        tiles.into_iter().map(|tile| tile.apart(sizes)).collect()
     }
 
-    /// Every tile for sums so long.
     fn all(sizes: &Sizes) -> impl Iterator<Item = FloatTile> {
         let runs = sizes.k.div_ceil(RUN).max(1);
         let narrow = !sizes.has_pairs();
-        let shapes = SHAPES.iter().filter(move |(outputs, ..)| !(narrow && *outputs == 128));
-        shapes.flat_map(move |&(outputs, rows, of_thread)| {
-            let long = runs > 1;
-            let whole = FloatTile::new(outputs, rows, of_thread, long, 1);
-            let spread = (2..=CLUSTER).contains(&runs) && of_thread[0] >= 4;
-            let parts = spread.then(|| FloatTile::new(outputs, rows, of_thread, false, runs));
-            std::iter::once(whole).chain(parts)
+        let rows = ROWS.iter().filter(move |(outputs, ..)| !(narrow && *outputs == 128));
+        rows.filter_map(move |row| {
+            let (.., of_thread, summing, _, _) = *row;
+            let parts = match summing {
+                One if runs == 1 => 1,
+                One if runs <= CLUSTER && of_thread[0] >= 4 => runs,
+                Shared | Held if runs > 1 => 1,
+                _ => return None,
+            };
+            Some(FloatTile::new(row, parts))
         })
     }
 
-    fn new(outputs: usize, rows: usize, of_thread: [usize; 2], long: bool, parts: usize) -> FloatTile {
-        let threads = outputs * rows / (of_thread[0] * of_thread[1]);
-        // Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor. All else as many blocks as there are registers for, 128 or 102
-        // a thread; long stages, as each costs a hundred instructions.
-        let (most, plans): (usize, &[(usize, usize)]) = match of_thread[0] * of_thread[1] {
-            _ if rows <= 8 => (3, &[(32, 8)]),
-            32.. => (
-                (512 / threads).min(16) - usize::from(parts > 1 && threads <= 64),
-                &[(32, 3), (32, 2), (16, 3), (16, 2), (8, 3), (8, 2)],
-            ),
-            _ => (640 / threads, &[(32, 3), (16, 6), (16, 4), (16, 3), (16, 2)]),
-        };
+    fn new(row: &Row, parts: usize) -> FloatTile {
+        let (outputs, rows, of_thread, runs, [depth, stages, most], times) = *row;
         let tile = FloatTile {
             outputs,
             rows,
             of_thread,
-            depth: 0,
-            stages: 0,
-            blocks: 0,
-            long,
+            depth,
+            stages,
+            blocks: most,
+            runs,
             parts,
             shared_bytes: 0,
+            times,
         };
-        let fitting = (1..=most).rev().find_map(|blocks| {
-            let fits = plans.iter().map(|&(depth, stages)| {
-                let tile = FloatTile { depth, stages, blocks, ..tile };
-                FloatTile { shared_bytes: tile.used_bytes(), ..tile }
-            });
-            fits.into_iter().find(|tile| tile.shared_bytes <= tile.room(blocks))
-        });
-        fitting.expect("every tile fits a multiprocessor of its own")
+        // Meeting takes a few registers.
+        let blocks = most - usize::from(parts > 1 && tile.threads() <= 64);
+        FloatTile { blocks, shared_bytes: tile.used_bytes(), ..tile }
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -124,10 +215,10 @@ impl FloatTile {
         let pitch = if self.depth == 32 { self.depth + 4 } else { self.depth };
         let stages = self.stages * 4 * (self.outputs * self.depth + self.rows * pitch);
         let sums = self.outputs * self.rows * 4;
-        match (self.long, self.parts) {
-            (true, _) => sums + stages,
-            (false, 1) => stages,
-            (false, _) => stages.max(sums),
+        match (self.runs, self.parts) {
+            (Shared, _) => sums + stages,
+            (Held, _) | (One, 1) => stages,
+            (One, _) => stages.max(sums),
         }
     }
 
@@ -146,32 +237,42 @@ impl FloatTile {
         FloatTile { shared_bytes: self.room(share).max(self.shared_bytes), ..self }
     }
 
-    /// What the busiest multiprocessor takes, in cycles. Beside launching, which all tiles do.
-    fn cycles(&self, sizes: &Sizes) -> f64 {
-        let share = self.launched(sizes).div_ceil(sizes.multiprocessors.max(1) as usize);
-        let k = sizes.k as f64 / self.parts as f64;
-        let [outputs, rows] = self.of_thread.map(|side| side as f64);
-        // A warp's instructions: products and reads; what a stage costs; the runs' ends; the beginning and the end (counted in the assembler's output).
-        let reads = (outputs / 4.0).max(1.0) + rows / 4.0;
-        let stages = k / self.depth as f64 * 110.0;
-        let runs = if self.long { k / RUN as f64 * outputs * rows * 3.0 } else { 0.0 };
-        let ends = 400.0 + outputs * rows * 8.0 + if self.parts > 1 { 300.0 } else { 0.0 };
-        let instructions = k * (outputs * rows + reads) + stages + runs + ends;
-        // Reads of shared memory, one at a time on a multiprocessor: two each, of half a warp.
-        let served = k * ((outputs / 2.0).max(2.0) + rows / 2.0);
-        // Blocks that run together: four schedulers with one instruction a cycle each, of which a warp alone fills half (measured on an H100, as is that
-        // two warps fill three quarters).
-        let together = |blocks: usize| {
-            let warps = (blocks * self.threads()) as f64 / 32.0;
-            let bounds = [(warps / 4.0).max(1.0) * instructions, instructions * 2.0, warps * served];
-            bounds.map(|bound| bound.powi(4)).iter().sum::<f64>().sqrt().sqrt()
+    /// What the busiest multiprocessor takes, in microseconds, launching left out.
+    fn takes(&self, sizes: &Sizes) -> f64 {
+        let (launched, units) = (self.launched(sizes), sizes.multiprocessors.max(1) as usize);
+        // Clusters leave a few places free where not all of one fits. Their longest block has a whole run.
+        let (share, runs) = match self.parts {
+            1 => (launched.div_ceil(units), sizes.k as f64 / RUN as f64),
+            _ => ((launched * 14).div_ceil(units * 13), 1.0),
         };
+        let sums = self.of_thread[0] * self.of_thread[1];
         let (full, rest) = (share / self.blocks, share % self.blocks);
-        let computing = full as f64 * together(self.blocks) + if rest > 0 { together(rest) } else { 0.0 };
-        // Weights and inputs at 40 bytes a cycle, a multiprocessor's share of the second-level cache.
-        let loading = (share * (self.outputs + self.rows) * 4) as f64 * k / 40.0;
-        let meeting = if self.parts > 1 { 2000.0 } else { 0.0 };
-        computing.max(loading) + meeting
+        let all = self.together(self.blocks, runs);
+        let last = match rest {
+            0 => 0.0,
+            _ if full == 0 => self.together(rest, runs),
+            // Large blocks of several runs end at once, and those that come then go to the first multiprocessors that are free, as many to each as fit it.
+            _ if self.runs != One && sums >= 56 => all,
+            // Clusters of large blocks wait until there is room for all of one.
+            _ if self.parts > 1 && self.blocks <= 4 => all,
+            _ => self.together(rest, runs),
+        };
+        let meeting = if self.parts > 1 { (sums as f64 / 16.0).min(1.0) } else { 0.0 };
+        full as f64 * all + last + meeting
+    }
+
+    /// What so many blocks take that begin and end together, each of so many runs: between the nearest that were measured.
+    fn together(&self, blocks: usize, runs: f64) -> f64 {
+        // A quarter of the first run is not summing.
+        let took =
+            |&(_, first, more): &Time| first * (0.25 + 0.75 * runs.min(1.0)) + more * (runs - 1.0).max(0.0);
+        let after = self.times.partition_point(|(measured, ..)| *measured < blocks);
+        let above = &self.times[after.min(self.times.len() - 1)];
+        if after == 0 || above.0 <= blocks {
+            return took(above);
+        }
+        let below = &self.times[after - 1];
+        took(below) + (took(above) - took(below)) * (blocks - below.0) as f64 / (above.0 - below.0) as f64
     }
 }
 
@@ -189,11 +290,14 @@ mod tests {
                 [(10, 20, 1), (128, 256, 8), (512, 700, 128), (64, 2000, 20), (256, 4608, 3)]
             {
                 let sizes = sizes(rows, outputs, k, lanes);
-                for tile in FloatTile::all(&sizes).chain([FloatTile::of(&sizes)]) {
+                for tile in FloatTile::all(&sizes).chain(FloatTile::best_first(&sizes)) {
                     assert!(tile.threads().is_multiple_of(32), "{tile:?}");
                     assert!(tile.threads().is_multiple_of(tile.depth / 4), "{tile:?}");
-                    assert!(tile.parts == 1 || (tile.parts == k.div_ceil(RUN) && !tile.long), "{tile:?}");
-                    assert!(tile.long == (tile.parts == 1 && k > RUN), "{tile:?}");
+                    assert!(
+                        tile.parts == 1 || (tile.parts == k.div_ceil(RUN) && tile.runs == One),
+                        "{tile:?}"
+                    );
+                    assert_eq!(tile.runs != One, tile.parts == 1 && k > RUN, "{tile:?}");
                     assert!(tile.used_bytes() <= tile.room(tile.blocks), "{tile:?}");
                     assert!(tile.shared_bytes <= tile.room(1), "{tile:?}");
                 }
@@ -201,37 +305,69 @@ mod tests {
         }
     }
 
-    fn tile(rows: usize, outputs: usize, k: usize, lanes: u32) -> ([usize; 3], usize) {
-        let tile = FloatTile::of(&sizes(rows, outputs, k, lanes));
-        ([tile.outputs, tile.rows, tile.threads()], tile.parts)
+    fn tile(rows: usize, outputs: usize, k: usize, lanes: u32) -> ([usize; 3], Runs, usize) {
+        let tile = FloatTile::best_first(&sizes(rows, outputs, k, lanes))[0];
+        ([tile.outputs, tile.rows, tile.threads()], tile.runs, tile.parts)
     }
 
     #[test]
-    fn many_lanes_take_wide_tiles() {
-        assert_eq!(tile(256, 256, 256, 64), ([128, 64, 128], 1));
-        assert_eq!(tile(256, 256, 256, 120), ([64, 64, 64], 1), "more even shares");
-        assert_eq!(tile(128, 256, 1152, 120).0, [128, 64, 128]);
-    }
-
-    #[test]
-    fn few_lanes_spread_their_runs_of_k() {
-        for lanes in [1, 2, 4, 8, 16, 32] {
-            assert_eq!(tile(128, 256, 1152, lanes).1, 5);
+    fn a_convolution_has_at_every_number_of_lanes_the_tile_that_a_sweep_found_best_or_near_it() {
+        let few = |rows, threads| ([64, rows, threads], One, 5);
+        let wide = |runs, parts| ([128, 64, 128], runs, parts);
+        let best = [
+            (1, few(16, 128)),
+            (2, few(16, 128)),
+            (4, few(32, 128)),
+            (8, few(64, 128)),
+            (10, wide(One, 5)),
+            (16, wide(One, 5)),
+            (20, wide(One, 5)),
+            (32, wide(Held, 1)),
+            (64, wide(Held, 1)),
+            (96, wide(Shared, 1)),
+            (120, wide(Held, 1)),
+        ];
+        for (lanes, best) in best {
+            assert_eq!(tile(128, 256, 1152, lanes), best, "{lanes} lanes");
         }
-        assert_eq!(tile(128, 256, 256, 1).1, 1, "one run");
-        assert_eq!(tile(128, 256, 4608, 1).1, 1, "too many for a cluster");
+    }
+
+    #[test]
+    fn so_has_a_square_product() {
+        let best = [
+            (1, [64, 16, 128]),
+            (2, [64, 16, 128]),
+            (8, [64, 32, 128]),
+            (10, [64, 32, 128]),
+            (16, [128, 64, 128]),
+            (20, [64, 32, 128]),
+            (32, [128, 64, 128]),
+            (64, [128, 64, 128]),
+            (96, [128, 64, 128]),
+            (120, [128, 64, 128]),
+        ];
+        for (lanes, best) in best {
+            assert_eq!(tile(256, 256, 256, lanes), (best, One, 1), "{lanes} lanes");
+        }
+    }
+
+    #[test]
+    fn runs_that_are_too_many_for_a_cluster_are_summed_by_one_block() {
+        let (_, runs, parts) = tile(128, 256, 4608, 1);
+        assert_eq!((runs != One, parts), (true, 1));
     }
 
     #[test]
     fn single_rows_stream_their_weights() {
-        assert_eq!(tile(1, 512, 512, 32), ([64, 1, 32], 1));
-        assert_eq!(tile(1, 512, 512, 120), ([64, 1, 32], 1));
+        for lanes in [32, 120] {
+            assert_eq!(tile(1, 512, 512, lanes).0, [64, 1, 32]);
+        }
     }
 
     #[test]
     fn blocks_of_a_small_launch_have_no_room_beside_each_other() {
         let sizes = sizes(128, 256, 256, 10);
-        let tile = FloatTile::of(&sizes);
+        let tile = FloatTile::best_first(&sizes)[0];
         let share = tile.launched(&sizes).div_ceil(132);
         assert!(share < tile.blocks, "{tile:?}");
         let of_block = tile.shared_bytes + KEPT + tile.rows * 16;
