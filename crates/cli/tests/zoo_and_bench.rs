@@ -174,6 +174,7 @@ fn the_bench_of_isolation_shows_the_others_beside_one_that_is_loud_and_then_slow
     let seen = |act: &str| ours["acts"].as_array().unwrap().iter().find(|seen| seen["act"] == act).unwrap();
     assert!(seen("loud")["others_in_time"].as_f64().unwrap() > 0.99, "{ours}");
     assert!(seen("well again")["moved"].as_f64().unwrap() < 0.05, "{ours}");
+    assert!(ours["out_after_s"].as_f64().unwrap() < 1.0, "{ours}");
     assert!(std::fs::read_to_string(&svg).unwrap().starts_with("<svg "));
 
     let real = tessera(

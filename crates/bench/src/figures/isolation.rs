@@ -11,7 +11,8 @@
 //!
 //! **The expected shape.** Loud: under `space-time` its own requests are what is refused or waits, as owners have equal parts; under the others, which promise
 //! nothing, queues grow for all. Slow: every policy shows it in the first second. `space-time` takes it out of the shared launches within that second, and what
-//! is left is what its own launches take of the device; the others go on as in the first second. Well again, all are as before.
+//! is left is what its own launches take of the device; the others go on as in the first second. Well again, all are as before. A card tells one time for all lanes of
+//! a launch, so it is found by who was aboard; the simulator's table of a card tells no more.
 //!
 //! **What would refute it.** Under `space-time`, the others' p99 more than 5 % above that before while one is loud, from the second second of its being slow
 //! on, or after. On a device of one partition the second is expected as soon as the slow one's launches take more than a hundredth of the time, since nobody can be
@@ -81,6 +82,17 @@ pub struct Under {
     pub policy: &'static str,
     /// What was seen in each act.
     pub acts: Vec<Seen>,
+    /// How long after it became slow the first tenant was out of the launches that it shared, in seconds; `None` where it stayed.
+    pub out_after_s: Option<f64>,
+}
+
+/// What became of acts.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Played {
+    /// A row each, of two groups: the first tenant and the others.
+    pub rows: Vec<Row>,
+    /// From when the first tenant became slow to its eviction from the launches that it shared.
+    pub out_after: Option<Duration>,
 }
 
 /// One act.
@@ -101,13 +113,13 @@ pub struct Seen {
 }
 
 /// Plays acts under a policy.
-pub type Measure<'a> = dyn FnMut(Policy, &[Act]) -> Result<Vec<Row>> + 'a;
+pub type Measure<'a> = dyn FnMut(Policy, &[Act]) -> Result<Played> + 'a;
 
-/// Runs every policy. `measure` plays the acts one after the other; its rows are of two groups, the first tenant and the others.
+/// Runs every policy. `measure` plays the acts one after the other.
 pub fn run(about: String, policies: &[Policy], acts: &[Act], measure: &mut Measure<'_>) -> Result<Report> {
     let mut all = Vec::with_capacity(policies.len());
     for &policy in policies {
-        let rows = measure(policy, acts)?;
+        let Played { rows, out_after } = measure(policy, acts)?;
         ensure!(rows.len() == acts.len(), "every act has its row");
         let mut seen: Vec<Seen> = Vec::with_capacity(acts.len());
         for (act, row) in acts.iter().zip(&rows) {
@@ -125,7 +137,8 @@ pub fn run(about: String, policies: &[Policy], acts: &[Act], measure: &mut Measu
                 its_in_time: part(first),
             });
         }
-        all.push(Under { policy: policy.name(), acts: seen });
+        let out_after_s = out_after.map(|after| after.as_secs_f64());
+        all.push(Under { policy: policy.name(), acts: seen, out_after_s });
     }
     Ok(Report { bench: "isolation", about, policies: all })
 }
@@ -182,7 +195,7 @@ impl fmt::Display for Report {
             "{:<11} {:<20} {:>10} {:>8} {:>9} {:>10} {:>9}",
             "policy", "act", "others p99", "moved", "in time", "its p99", "in time"
         )?;
-        for Under { policy, acts } in &self.policies {
+        for Under { policy, acts, out_after_s } in &self.policies {
             for seen in acts {
                 writeln!(
                     f,
@@ -193,6 +206,12 @@ impl fmt::Display for Report {
                     100.0 * seen.others_in_time,
                     seen.its_p99_ms,
                     100.0 * seen.its_in_time
+                )?;
+            }
+            if let Some(after) = out_after_s {
+                writeln!(
+                    f,
+                    "{policy}: the slow one left the shared launches {after:.2} s after it became slow"
                 )?;
             }
         }
@@ -228,13 +247,15 @@ mod tests {
     fn the_others_are_counted_apart_from_the_one_that_makes_trouble_and_judged_against_before() {
         let acts = acts(Duration::from_secs(3));
         let took = [10, 10, 10, 50, 12, 10];
-        let rows = |_: Policy, _: &[Act]| Ok(took.map(row).to_vec());
+        let out_after = Some(Duration::from_millis(250));
+        let rows = |_: Policy, _: &[Act]| Ok(Played { rows: took.map(row).to_vec(), out_after });
         let report = run("three tenants".to_owned(), &[Policy::SpaceTime], &acts, &mut { rows }).unwrap();
         assert_eq!(report.kept().unwrap(), ["slow, from then on"], "the first second is not held against it");
         let seen = &report.policies[0].acts[4];
         assert!((seen.moved - 0.2).abs() < 0.02 && seen.others_in_time == 1.0 && seen.its_in_time == 0.0);
         let text = report.to_string();
         assert!(text.contains("refuted in: slow, from then on"), "{text}");
+        assert!(text.contains("left the shared launches 0.25 s after"), "{text}");
         assert!(report.plot().to_string().starts_with("<svg "));
     }
 }

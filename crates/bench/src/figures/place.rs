@@ -1,6 +1,6 @@
 //! Where a figure's load runs: an engine in this process, or the simulator. The load is the same, and so is the row.
 
-use super::isolation::Act;
+use super::isolation::{Act, Played};
 use crate::arrivals::{Gaps, Pattern, Popularity, Rate};
 use crate::load::{self, Guest, House, InProcess, Level, Row, Tally, Tenant, Times};
 use crate::simulate::{self, Costs, Load};
@@ -8,7 +8,7 @@ use crate::zoo::Model;
 use anyhow::{Context, Result, ensure};
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tessera_core::{PlanKey, Policy};
 use tessera_device::slowed::Slowed;
 use tessera_device::{Device, Wake};
@@ -127,29 +127,33 @@ impl Place {
         partitions.clone_into(&mut self.setting.partitions);
     }
 
-    /// Plays acts one after the other under a policy, at a rate that the first tenant may exceed. A row has two groups, the first tenant and the others.
+    /// Plays acts one after the other under a policy, at a rate that the first tenant may exceed. Rows have two groups, the first tenant and the others.
     pub fn acts(
         &mut self,
         policy: Policy,
         rate: f64,
         acts: &[Act],
         heard: &mut dyn FnMut(&str),
-    ) -> Result<Vec<Row>> {
+    ) -> Result<Played> {
         let Place { setting, ground } = self;
         let pattern = setting.pattern(rate);
         match ground {
             Ground::Simulated(costs, plans) => {
-                let rows = simulate::acts(&options(setting, costs, plans, policy, rate), policy, acts);
-                acts.iter().zip(&rows).for_each(|(act, row)| heard(&acted(policy, act, row)));
-                Ok(rows)
+                let played = simulate::acts(&options(setting, costs, plans, policy, rate), policy, acts);
+                acts.iter().zip(&played.rows).for_each(|(act, row)| heard(&acted(policy, act, row)));
+                Ok(played)
             }
             Ground::Real(runtime, opened) => {
-                let Opened { target, slowed, .. } = open(setting, runtime, opened, policy, heard)?;
+                let Opened { target, slowed, house, .. } = open(setting, runtime, opened, policy, heard)?;
                 let slowed = slowed.as_ref().context("the place was not set up for slow tenants")?;
                 let first = *slowed.uploaded().first().context("somebody was loaded")?;
                 target.play(policy);
                 let mut rows = Vec::with_capacity(acts.len());
+                let mut slow_since = None;
                 for act in acts {
+                    if act.slower > 1.0 {
+                        slow_since = slow_since.or(Some(SystemTime::now()));
+                    }
                     slowed.slow(first, act.slower);
                     let times = Times { warmup: act.warmup, length: act.length, grace: GRACE };
                     let tally = Tally::new(setting.tenants.clone(), times, 1).first_beside_others();
@@ -163,7 +167,8 @@ impl Place {
                     }
                     rows.push(row);
                 }
-                Ok(rows)
+                let out = slow_since.and_then(|since| runtime.block_on(house.evicted_since(since)));
+                Ok(Played { rows, out_after: out })
             }
         }
     }

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tessera_core::{DType, Policy, Precision, RequestId, TenantId};
 use tessera_device::{Device, PartitionInfo, Slot, Wake};
 use tessera_planner::class;
@@ -19,6 +19,7 @@ use tessera_planner::plan::Port;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
 use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
+use tessera_server::events::Asked;
 use tessera_server::server::StartError;
 use tessera_server::settings::Sources;
 use tessera_server::{Events, Settings};
@@ -61,6 +62,7 @@ pub struct House {
     backstages: Vec<Backstage>,
     /// Every tenant's weights and class.
     kept: Vec<(Slot, Arc<ClassEntry>)>,
+    events: Arc<Events>,
 }
 
 /// Makes another device of one that was opened with a wake.
@@ -119,7 +121,7 @@ impl InProcess {
         }
         drop(inside);
         let target = InProcess { stations, items, requests: AtomicU64::new(0), inputs: asked };
-        Ok((Arc::new(target), House { backstages, kept }))
+        Ok((Arc::new(target), House { backstages, kept, events }))
     }
 
     /// From the next decision on, this policy.
@@ -179,6 +181,23 @@ impl House {
         let partition = means.device.partitions().into_iter().next()?;
         let info = means.device.info();
         Some((format!("{} ({})", info.name, info.description), partition, means.precision))
+    }
+
+    /// How long after a moment somebody was first evicted from shared launches.
+    pub(crate) async fn evicted_since(&self, since: SystemTime) -> Option<Duration> {
+        let mut after = 0;
+        loop {
+            let asked = Asked { after, limit: 1000, wait: Duration::ZERO };
+            let page = self.events.page(asked).await;
+            let evicted = page.events.iter().filter(|told| told.news.kind == "evicted");
+            if let Some(out) = evicted.filter_map(|told| told.time.duration_since(since).ok()).next() {
+                return Some(out);
+            }
+            if page.events.is_empty() {
+                return None;
+            }
+            after = page.next;
+        }
     }
 
     /// Ends the engines: what they were given is answered first.

@@ -21,6 +21,9 @@ pub struct Costs(Arc<Sheet>);
 pub(super) struct Sheet {
     pub(super) device: String,
     pub(super) source: String,
+    /// Whether the device tells what each lane of a launch took. Cards do not.
+    #[serde(default)]
+    pub(super) lane_times: bool,
     /// What lies around launches, where that was measured.
     pub(super) engine: Option<Engine>,
     pub(super) model: Vec<Costed>,
@@ -158,6 +161,11 @@ impl Costs {
         Ok(Costs(Arc::new(sheet)))
     }
 
+    /// Whether the device tells what each lane of a launch took.
+    pub(super) fn tells_lanes(&self) -> bool {
+        self.0.lane_times
+    }
+
     /// What lies around launches, where that was measured.
     pub(super) fn engine(&self) -> Option<&Engine> {
         self.0.engine.as_ref()
@@ -192,12 +200,12 @@ impl Costs {
 impl fmt::Display for Costs {
     /// As a file that [`Costs::read`] takes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sheet { device, source, engine, model } = &*self.0;
+        let Sheet { device, source, lane_times, engine, model } = &*self.0;
         writeln!(
             f,
             "# What launches take: what `tessera simulate --costs` reckons with. Lanes and items are [count, ms].\n"
         )?;
-        writeln!(f, "device = {device:?}\nsource = {source:?}")?;
+        writeln!(f, "device = {device:?}\nsource = {source:?}\nlane_times = {lane_times}")?;
         if let Some(Engine { way_in_ms, turnaround_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) = engine
         {
             writeln!(f, "\n[engine]\nway_in_ms = {way_in_ms:.4}\nturnaround_ms = {turnaround_ms:.4}")?;

@@ -82,6 +82,7 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
     let mut sheet = Sheet {
         device: name,
         source: format!("tessera bench costs, under the engine, {} ms a point", options.length.as_millis()),
+        lane_times: false,
         engine: None,
         model: Vec::with_capacity(models),
     };
@@ -98,6 +99,7 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
         sheet.model.push(costed);
     }
     house.close(target);
+    sheet.lane_times = log.tells_lanes();
     sheet.engine = Some(seen.engine(partition.ahead, partition.lead));
     Costs::of(sheet)
 }

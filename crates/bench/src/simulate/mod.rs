@@ -15,7 +15,7 @@ pub use costs::Costs;
 pub use measure::{Options as Measuring, measure};
 
 use crate::arrivals::{Arrival, Pattern};
-use crate::figures::isolation::Act;
+use crate::figures::isolation::{Act, Played};
 use crate::load::{Ended, Header, Level, Row, Sample, Tally, Tenant, Times};
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_core::{Bytes, IdMap, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_scheduler::sim::{Around, Outcome, Simulation};
-use tessera_scheduler::{Config, Offer, Terms};
+use tessera_scheduler::{Config, Happened, Offer, Terms};
 
 /// Launches side by side under `space`: the streams that the server gives a card.
 const SPACE_STREAMS: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
@@ -181,12 +181,16 @@ fn time(options: &Options, of: fn(&costs::Engine) -> f64) -> Duration {
 
 /// Plays acts one after the other under a policy, each until all of its requests have ended. A row has two groups, the first tenant and the others. Recorded
 /// arrivals have no acts, and no rows.
-pub fn acts(options: &Options, policy: Policy, acts: &[Act]) -> Vec<Row> {
-    let Load::Drawn { pattern, rate, .. } = &options.load else { return Vec::new() };
+pub fn acts(options: &Options, policy: Policy, acts: &[Act]) -> Played {
+    let Load::Drawn { pattern, rate, .. } = &options.load else { return Played::default() };
     let mut simulation = set_up(options, policy);
     let (mut begin, mut asked) = (Duration::ZERO, 0);
-    let mut rows = Vec::with_capacity(acts.len());
+    let mut played = Played { rows: Vec::with_capacity(acts.len()), out_after: None };
+    let mut slow_since = None;
     for act in acts {
+        if act.slower > 1.0 && slow_since.is_none() {
+            slow_since = Some(begin);
+        }
         simulation.slow(TenantId(0), act.slower);
         let times = Times { warmup: act.warmup, length: act.length, grace: Duration::ZERO };
         let tally = Tally::new(tenants(options), times, 1).first_beside_others();
@@ -197,9 +201,12 @@ pub fn acts(options: &Options, policy: Policy, acts: &[Act]) -> Vec<Row> {
         let (ended, count) = play(options, &mut simulation, &mut heard, asked, arrivals);
         begin = ended.max(begin + times.end());
         asked += count;
-        rows.push(heard.tally.row(Level::RequestRate(*rate)));
+        if let (Some(since), Some(at), None) = (slow_since, heard.evicted, played.out_after) {
+            played.out_after = Some(at.since(Moment::at(since)));
+        }
+        played.rows.push(heard.tally.row(Level::RequestRate(*rate)));
     }
-    rows
+    played
 }
 
 fn tenants(options: &Options) -> Vec<Tenant> {
@@ -223,7 +230,8 @@ fn set_up(options: &Options, policy: Policy) -> Simulation<Costs> {
         max_concurrent: SPACE_STREAMS,
         ..Config::new(policy, vec![PartitionId(0)])
     };
-    let mut simulation = Simulation::new(config, options.costs.clone()).with(around, SEED);
+    let simulation = Simulation::new(config, options.costs.clone()).with(around, SEED);
+    let mut simulation = if options.costs.tells_lanes() { simulation } else { simulation.without_lanes() };
     for (number, (tenant, _)) in options.tenants.iter().enumerate() {
         let number = number as u64;
         let terms = Terms { slo: tenant.slo, ..Terms::best_effort(OwnerId(number)) };
@@ -272,16 +280,24 @@ struct Heard {
     waiting: IdMap<RequestId, (usize, Duration)>,
     launches: u64,
     lanes: u64,
+    /// When the first tenant was taken out of the launches that it shared, first.
+    evicted: Option<Moment>,
 }
 
 impl Heard {
     fn new(tally: Tally, begin: Duration, options: &Options) -> Heard {
         let way_out = time(options, |engine| engine.way_out_ms);
-        Heard { tally, way_out, begin, waiting: IdMap::default(), launches: 0, lanes: 0 }
+        Heard { tally, way_out, begin, waiting: IdMap::default(), launches: 0, lanes: 0, evicted: None }
     }
 
     fn take(&mut self, simulation: &mut Simulation<Costs>) {
         simulation.admitted.clear();
+        let now = simulation.now();
+        for event in simulation.scheduler.take_events(now).0 {
+            if matches!(event.what, Happened::Evicted { tenant: TenantId(0), .. }) {
+                self.evicted = self.evicted.or(Some(event.at));
+            }
+        }
         for (_, launch) in simulation.history.drain(..) {
             self.launches += 1;
             self.lanes += launch.lanes.len() as u64;

@@ -5,6 +5,7 @@
 //! ```
 //! So costs are measured where they are paid: under the server's engine, with everything beside it that takes cores from a CPU device.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId};
@@ -29,9 +30,15 @@ pub(crate) struct Ran {
 pub(crate) struct Log {
     running: Mutex<IdMap<LaunchId, (Size, Instant)>>,
     ran: Mutex<Vec<Ran>>,
+    by_lane: AtomicBool,
 }
 
 impl Log {
+    /// Whether the device told what lanes took.
+    pub(crate) fn tells_lanes(&self) -> bool {
+        self.by_lane.load(Ordering::Relaxed)
+    }
+
     /// The launches that have ended since it was last asked, in the order in which they did.
     pub(crate) fn take(&self) -> Vec<Ran> {
         std::mem::take(&mut lock(&self.ran))
@@ -72,7 +79,10 @@ impl Around for Recorder {
     fn poll(&self) -> Vec<Finished> {
         let finished = self.device.poll();
         let heard = Instant::now();
-        for Finished { id, took, .. } in &finished {
+        for Finished { id, took, lanes, .. } in &finished {
+            if !lanes.is_empty() {
+                self.log.by_lane.store(true, Ordering::Relaxed);
+            }
             if let Some((size, submitted)) = lock(&self.log.running).remove(id) {
                 lock(&self.log.ran).push(Ran { size, submitted, heard, took: *took });
             }
