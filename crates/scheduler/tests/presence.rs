@@ -4,12 +4,12 @@
 
 mod common;
 
-use common::offer;
+use common::{count, offer};
 use proptest::prelude::*;
 use std::time::Duration;
 use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, TenantId};
 use tessera_scheduler::sim::{Around, Outcome, Simulation};
-use tessera_scheduler::{Config, CostTable, Happened, Size, Standing, Terms};
+use tessera_scheduler::{Config, CostTable, Happened, Offer, Size, Standing, Terms};
 
 /// ResNet-50 in bf16 on an H100 (`crates/bench/costs`), times a factor that the whole device may get.
 #[derive(Clone, Debug)]
@@ -60,9 +60,14 @@ impl Load {
     }
 
     fn ask(&mut self, tenant: u64) {
+        self.ask_of(tenant, 1);
+    }
+
+    fn ask_of(&mut self, tenant: u64, items: u32) {
         let request = self.asked.len() as u64;
         self.asked.push((self.now, TenantId(tenant)));
-        self.simulation.offer(self.now, &offer(request, tenant, 1));
+        let offer = Offer { items: count(items), ..offer(request, tenant, 1) };
+        self.simulation.offer(self.now, &offer);
     }
 
     fn hear(&mut self) {
@@ -140,7 +145,7 @@ fn at_500_requests_a_second_of_24_tenants_the_slow_one_is_out_within_a_second() 
 }
 
 #[test]
-fn of_32_that_always_ride_together_the_slow_one_is_out_within_a_second_and_the_others_as_quick_as_before() {
+fn of_32_that_always_ride_together_the_slow_one_is_out_within_a_second_and_nobody_else() {
     for noise in [0.0, 0.1, 0.2] {
         let mut load = Load::new(32, None, noise, 3);
         load.together(3 * SECOND);
@@ -177,7 +182,7 @@ fn among_launches_of_differing_company_the_slow_one_is_found() {
 }
 
 #[test]
-fn costs_and_neighbours_are_as_before_while_it_is_out_and_once_it_is_well() {
+fn costs_are_as_before_while_it_is_out_and_neighbours_as_quick_once_it_is_well() {
     let mut load = Load::new(32, Some(SLO), 0.1, 9);
     let rate = 8000.0;
     load.at_random(4 * SECOND, rate);
@@ -203,6 +208,32 @@ fn costs_and_neighbours_are_as_before_while_it_is_out_and_once_it_is_well() {
         for (now, before) in costs.iter().zip(costs_before) {
             assert!(now.as_secs_f64() < 1.15 * before.as_secs_f64(), "{costs_before:?} before, {costs:?}");
         }
+    }
+}
+
+/// What is large is priced, not blamed: its launches take what their size takes, and it rides only where every promise aboard bears it.
+#[test]
+fn a_tenant_of_large_requests_is_no_straggler_and_makes_nobody_late() {
+    for seed in [3, 5, 7] {
+        let mut load = Load::new(24, Some(SLO), 0.1, seed);
+        for _ in 0..400 {
+            load.at_random(Duration::from_millis(20), 2000.0);
+            load.ask_of(0, 48);
+            load.hear();
+        }
+        load.simulation.run_out();
+        load.hear();
+        assert_eq!(load.told, [], "seed {seed}");
+        let outcomes = load.simulation.outcomes.iter();
+        let late = outcomes.filter(|(request, outcome)| {
+            let (asked, tenant) = load.asked[request.0 as usize];
+            let in_time = matches!(outcome, Outcome::Answered { at, .. } if at.since(asked) <= SLO);
+            tenant != SLOW && !in_time
+        });
+        assert_eq!(late.count(), 0, "of the others, beside requests of 48 items");
+        let company = load.launches(Moment::START).filter(|launch| launch.lanes.len() > 1);
+        let shared = company.filter(|launch| launch.lanes.iter().any(|lane| lane.items >= 48));
+        assert!(shared.count() > 10, "and large ones did ride with others");
     }
 }
 
