@@ -1,19 +1,17 @@
 //! Where a launch may be interrupted: runs of steps of about equal work.
 //!
-//! Between segments the scheduler may let something more urgent go first, so a long plan is cut often enough to be polite and not so
-//! often that launching costs more than computing.
+//! Between segments the scheduler may let something more urgent go first, which waits for no more than the longest of them. So a plan is cut as finely
+//! as its steps allow, but not into less than is worth a look whether something is urgent.
 
 use std::ops::Range;
 
-/// A plan of less work per item than this is one segment: about a millisecond of one core.
+/// Work per item that is worth a segment: some hundreds of microseconds of one core. A look takes some tens of nanoseconds.
 const WORTH_CUTTING_FLOPS: u64 = 16_000_000;
-/// No plan is cut into more.
-const MOST: u64 = 16;
 
 /// Runs that cover the steps in order, given each step's work.
 pub(crate) fn segments(flops: &[u64]) -> Vec<Range<usize>> {
     let mut left: u64 = flops.iter().sum();
-    let count = (left / WORTH_CUTTING_FLOPS).clamp(1, MOST);
+    let count = (left / WORTH_CUTTING_FLOPS).max(1);
     let mut segments = Vec::new();
     let (mut start, mut done) = (0, 0);
     for (step, work) in flops.iter().enumerate() {
@@ -45,7 +43,7 @@ mod tests {
         let cut = segments(&[WORTH_CUTTING_FLOPS / 4; 40]);
         assert_eq!(cut.len(), 10);
         assert!(cut.iter().all(|run| run.len() == 4));
-        assert_eq!(segments(&[WORTH_CUTTING_FLOPS; 400]).len(), MOST as usize);
+        assert_eq!(segments(&[WORTH_CUTTING_FLOPS; 400]).len(), 400, "no finer than its steps");
     }
 
     #[test]
