@@ -106,7 +106,7 @@ impl Yard {
 
     /// Hands a launch over and goes on.
     pub(crate) fn submit(&self, id: u64, program: ProgramId, lanes: Vec<Lane>) -> Result<()> {
-        Ok(self.device.submit(Launch { id: LaunchId(id), program, lanes })?)
+        Ok(self.device.submit(Launch { id: LaunchId(id), program, lanes, urgent: false })?)
     }
 
     /// Waits until the device has something to say.

@@ -9,6 +9,14 @@
 //! The caller owns time and order: a device runs what it is handed, in the order in which a partition was handed it, and says when
 //! it is done by calling the [`Wake`] it was opened with. It never decides who runs.
 //!
+//! ```text
+//!   launch         [segment ][segment ]             [segment ][segment ]      goes on where it stood back, in memory of its own
+//!   urgent launch        ↑ submit      [urgent     ]                          one level deep: nothing interrupts it
+//! ```
+//! A device that *yields* lets an urgent launch go before all others of its partition, what runs there included, at the next boundary between two of
+//! the plan's segments ([`Launch::urgent`]). The CPU device does. The CUDA device does not: a launch takes it about a millisecond, and streams of
+//! other partitions run beside it. By default a device does not, and an urgent launch waits for its turn like any other.
+//!
 //! What every device promises, and the conformance suite checks: an answer depends on the request and its tenant's
 //! weights alone, to the last bit, whatever else is in the launch; a request that fails (an id out of range) fails
 //! alone; memory is accounted to the byte.
@@ -195,6 +203,10 @@ pub struct Launch {
     pub program: ProgramId,
     /// One per tenant place; at most the program's room.
     pub lanes: Vec<Lane>,
+    /// On a device that yields, whether it goes before every launch of its partition that is not urgent. It has all of the partition from the moment
+    /// when the last core has come to the end of its segment until it is over, so what runs there is delayed by no more than a segment and the time
+    /// that the urgent launch takes. Urgent launches keep their order among themselves.
+    pub urgent: bool,
 }
 
 /// One tenant's place in a launch.
@@ -222,11 +234,14 @@ pub struct Finished {
     pub id: LaunchId,
     /// Per lane, per request: one byte string per output of the plan, or why this request failed.
     pub answers: Vec<Vec<Result<Vec<bytes::Bytes>, RequestError>>>,
-    /// From its first instruction to its last.
+    /// From its first instruction to its last, urgent launches between them included.
     pub took: Duration,
     /// What the device's units (cores, multiprocessors) worked for each lane, summed over the units: neighbours compare by it, per item, while only their sum
     /// compares with `took`. Empty where the device does not measure it.
     pub lanes: Vec<Duration>,
+    /// The longest that a core spent between two places at which it would have stood back for an urgent launch, time that it did stand back apart: what an urgent
+    /// launch may have to wait for one of this plan and size. `None` of a device that does not yield.
+    pub longest_segment: Option<Duration>,
     /// Of some launches, since it costs a look at the clock per step: per lane, what each step of the plan took of the lane's time. One row for all of
     /// them, of the launch's time, where lanes run merged and none has a time of its own; `lanes` is empty then.
     pub steps: Option<Vec<Vec<Duration>>>,

@@ -124,6 +124,8 @@ impl State {
         let due = before.map_or(now, |busy| busy + finished.took) + extra;
         self.busy.insert(partition, due);
         finished.took += extra;
+        // Nothing goes before what is held back.
+        finished.longest_segment = None;
         self.waiting.push((due, finished));
     }
 }

@@ -185,8 +185,12 @@ impl Loaded<'_> {
                 .map(|question| LaneRequest { items: question.items, inputs: question.inputs.clone() })
                 .collect(),
         };
-        let launch =
-            Launch { id: LaunchId(7), program: self.program, lanes: lanes.iter().map(lane).collect() };
+        let launch = Launch {
+            id: LaunchId(7),
+            program: self.program,
+            lanes: lanes.iter().map(lane).collect(),
+            urgent: false,
+        };
         self.device.submit(launch).unwrap();
         loop {
             if let Some(finished) = self.device.poll().pop() {

@@ -52,7 +52,7 @@ impl Cpu {
         let program =
             self.device.compile(&plan, &layout, room, PartitionId(0)).map_err(|error| error.to_string())?;
         let requests = vec![LaneRequest { items, inputs: vec![Bytes::copy_from_slice(x.bytes())] }];
-        let launch = Launch { id: LaunchId(0), program, lanes: vec![Lane { slot, requests }] };
+        let launch = Launch { id: LaunchId(0), program, lanes: vec![Lane { slot, requests }], urgent: false };
         self.device.submit(launch).map_err(|error| error.to_string())?;
         let mut finished = loop {
             match self.device.poll().pop() {

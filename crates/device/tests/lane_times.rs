@@ -37,7 +37,7 @@ fn launches(items: u32, scales: [f32; 2], count: usize) -> Vec<Finished> {
     let mut finished = Vec::new();
     for id in 0..count as u64 {
         let lanes = vec![lane(0, items), lane(1, 1)];
-        device.submit(Launch { id: LaunchId(id), program, lanes }).unwrap();
+        device.submit(Launch { id: LaunchId(id), program, lanes, urgent: false }).unwrap();
         while finished.len() as u64 == id {
             bell.recv_timeout(Duration::from_secs(60)).expect("the device wakes us");
             finished.extend(device.poll());

@@ -42,7 +42,7 @@ fn compile(device: &CpuDevice, case: &Case) -> ProgramId {
 fn submit(device: &CpuDevice, case: &Case, program: ProgramId, slot: Slot) {
     let inputs = case.inputs(&mut StdRng::seed_from_u64(3)).into_iter().map(Into::into).collect();
     let lanes = vec![Lane { slot, requests: vec![LaneRequest { items: 1, inputs }] }];
-    device.submit(Launch { id: LaunchId(0), program, lanes }).unwrap();
+    device.submit(Launch { id: LaunchId(0), program, lanes, urgent: false }).unwrap();
 }
 
 fn finished(device: &CpuDevice, bell: &Receiver<()>, count: usize) -> Vec<Finished> {

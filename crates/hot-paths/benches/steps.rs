@@ -179,7 +179,7 @@ fn ready(device: &CpuDevice, sketch: &Sketch) -> Ready {
 
 fn launch(device: &CpuDevice, woken: &Receiver<()>, ready: &Ready) {
     let lane = Lane { slot: ready.slot.clone(), requests: vec![ready.request.clone()] };
-    let launch = Launch { id: LaunchId(0), program: ready.program, lanes: vec![lane] };
+    let launch = Launch { id: LaunchId(0), program: ready.program, lanes: vec![lane], urgent: false };
     device.submit(launch).expect("the launch fits");
     while device.poll().is_empty() {
         woken.recv().expect("the device lives");

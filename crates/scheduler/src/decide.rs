@@ -28,7 +28,8 @@
 //! after it was handed over, in the next call of any kind (`Queues::tidy`); O(plans of one owner with loose requests) when a launch is charged. Where plans have homes
 //! (`space`), who leads costs a look at every plan with loose requests.
 //!
-//! Not there: launches that yield between segments. No device can stop between them yet, so what is handed over is counted to its end.
+//! Not there: launches that yield between segments. The CPU device lets an urgent launch go first between them, but no launch is made urgent yet: what is
+//! handed over is counted to its end.
 //!
 //! The other policies are in `baselines`.
 

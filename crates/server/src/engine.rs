@@ -329,7 +329,7 @@ impl Engine {
         let submitted = match program {
             Some(program) => self
                 .device
-                .submit(Launch { id, program, lanes: device_lanes })
+                .submit(Launch { id, program, lanes: device_lanes, urgent: false })
                 .map_err(|error| error.to_string()),
             None => Err(format!("{plan} has no program on {partition}")),
         };

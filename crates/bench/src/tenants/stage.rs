@@ -207,7 +207,7 @@ impl Stage {
             Lane { slot: slot.clone(), requests: vec![LaneRequest { items: per_request, inputs }] }
         };
         let lanes = self.slots.iter().zip(&self.requests).map(lane).collect();
-        let launch = Launch { id: LaunchId(u64::MAX), program, lanes };
+        let launch = Launch { id: LaunchId(u64::MAX), program, lanes, urgent: false };
         let times = device.profile(&launch, PROFILE_ROUNDS);
         device.discard(program);
         let known = || Peak::of(&self.device.description, self.plan.plan.key.precision);

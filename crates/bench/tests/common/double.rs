@@ -126,6 +126,7 @@ impl Device for Double {
             answers: answers.collect(),
             took: Duration::from_micros(1),
             lanes: Vec::new(),
+            longest_segment: None,
             steps: None,
         };
         self.finished.lock().unwrap().push(finished);

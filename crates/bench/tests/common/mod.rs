@@ -103,7 +103,7 @@ impl Cpu {
         let slot = self.device.upload(tenant.model.class.id, &tenant.layout, tenant.packed()).unwrap();
         let inputs = inputs.iter().map(|input| Bytes::copy_from_slice(input.bytes())).collect();
         let lanes = vec![Lane { slot, requests: vec![LaneRequest { items: 1, inputs }] }];
-        self.device.submit(Launch { id: LaunchId(0), program, lanes }).unwrap();
+        self.device.submit(Launch { id: LaunchId(0), program, lanes, urgent: false }).unwrap();
         let mut finished = Vec::new();
         while finished.is_empty() {
             self.bell.recv_timeout(Duration::from_secs(120)).expect("the device wakes us");

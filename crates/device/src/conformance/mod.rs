@@ -2,8 +2,8 @@
 //!
 //! A case is a small plan with random weights and inputs. It knows nothing of any device. [`check`] runs it for several lane and
 //! item counts and asks four things: each answer is the interpreter's ([`tessera_planner::interpret`]) within the
-//! tolerance; each answer is the same bits alone and among random neighbours; a NaN in one lane changes no bit of
-//! another; and a request that fails does so alone.
+//! tolerance; each answer is the same bits alone, among random neighbours, and where an urgent launch and another get in each other's way; a NaN in
+//! one lane changes no bit of another; and a request that fails does so alone.
 
 mod cases;
 
@@ -63,7 +63,9 @@ pub struct Subject<'a> {
 impl Subject<'_> {
     fn run(&self, program: ProgramId, lanes: Vec<Lane>) -> Result<Finished, String> {
         let id = LaunchId(0);
-        self.device.submit(Launch { id, program, lanes }).map_err(|error| error.to_string())?;
+        self.device
+            .submit(Launch { id, program, lanes, urgent: false })
+            .map_err(|error| error.to_string())?;
         loop {
             if let Some(finished) = self.device.poll().pop() {
                 return Ok(finished);
@@ -125,6 +127,7 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
             }
         }
     }
+    urgency_changes_no_bit(subject, case, program, &tenants, &definition, &mut random)?;
     poisoned_lane_stays_alone(subject, case, program, &tenants, &definition, &mut random)?;
     device.discard(program);
     drop(tenants);
@@ -200,6 +203,42 @@ fn tells_of_every_lane(case: &Case, finished: &Finished) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{}: times of {} lanes and {:?} of {lanes}", case.name, finished.lanes.len(), finished.steps))
+}
+
+/// An urgent launch that is handed over while another may run: both answer as they do alone, each once.
+fn urgency_changes_no_bit(
+    subject: &Subject<'_>,
+    case: &Case,
+    program: ProgramId,
+    tenants: &[(Packed, Slot)],
+    layout: &SlotLayout,
+    random: &mut StdRng,
+) -> Result<(), String> {
+    let mut wanted = HashMap::new();
+    for (number, items) in [(0, 17), (1, 3)] {
+        let asked = [question(case, layout, &tenants[number].0, items, random)];
+        let lanes = vec![lane(&tenants[number].1, &asked)];
+        let alone = subject.run(program, lanes.clone())?;
+        wanted.insert(LaunchId(number as u64), (lanes, alone.answers));
+    }
+    for id in [LaunchId(0), LaunchId(1)] {
+        let (lanes, urgent) = (wanted[&id].0.clone(), id == LaunchId(1));
+        subject.device.submit(Launch { id, program, lanes, urgent }).map_err(|error| error.to_string())?;
+    }
+    while !wanted.is_empty() {
+        for finished in subject.device.poll() {
+            match wanted.remove(&finished.id) {
+                Some((_, answers)) if answers == finished.answers => {}
+                Some(_) => return Err(format!("{}: urgent and alone differ in bits", case.name)),
+                None => return Err(format!("{}: {} is answered twice", case.name, finished.id)),
+            }
+        }
+        if !wanted.is_empty() {
+            let rung = subject.wake.recv_timeout(Duration::from_secs(60));
+            rung.map_err(|_| "no wake within a minute".to_owned())?;
+        }
+    }
+    Ok(())
 }
 
 /// One lane's inputs are all NaN; its neighbours' answers must not notice.

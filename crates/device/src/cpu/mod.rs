@@ -3,7 +3,8 @@
 //! A launch is cut into runs of a few items of one lane; workers, one per core, take runs and carry them through every step
 //! of the plan in an arena of their own, so there is nothing to wait for inside a launch, and what an item computes cannot depend
 //! on who runs beside it. Workers that find no run help with the heavy steps of others. Partitions are sets of cores with workers
-//! of their own; those of different layouts (`layouts`) overlap and take turns. A layout costs sleeping threads, and an arena a core
+//! of their own; those of different layouts (`layouts`) overlap and take turns. Between segments of a plan they yield to urgent launches
+//! (`queue`), which have an arena of their own on each core that has run one. A layout costs sleeping threads, and an arena a core
 //! once it has run.
 //!
 //! Denormal numbers are computed as IEEE says: flushing them would change answers to save time on inputs that hardly occur.
@@ -15,6 +16,7 @@ mod fence;
 mod layouts;
 mod profile;
 mod program;
+mod queue;
 mod slab;
 mod steps;
 mod workers;
@@ -29,6 +31,7 @@ use core_affinity::CoreId;
 use fence::Isa;
 use layouts::Layouts;
 use program::Program;
+use queue::{Queue, Sharing};
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -40,7 +43,7 @@ use steps::gemm::WIDTH;
 use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
 use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
-use workers::{Outbox, Queue, Running, Sharing};
+use workers::{Outbox, Running};
 
 /// How weights are packed for any CPU: the device need not be open to know.
 pub const PACK_TARGET: PackTarget =
@@ -144,7 +147,7 @@ impl CpuDevice {
 
     /// The launch with its program and the weights that it reads, and where it runs; an error if it does not fit.
     fn running(&self, launch: Launch, sampled: bool) -> Result<(Running, &Partition), DeviceError> {
-        let Launch { id, program: program_id, lanes } = launch;
+        let Launch { id, program: program_id, lanes, urgent } = launch;
         let misfit = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
         let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
         let (program, partition) =
@@ -159,7 +162,7 @@ impl CpuDevice {
         }
         let partition =
             self.partition(*partition).ok_or_else(|| misfit(format!("there is no {partition}")))?;
-        Ok((Running::new(id, program.clone(), leased, sampled), partition))
+        Ok((Running::new((id, urgent), program.clone(), leased, sampled), partition))
     }
 
     fn partition(&self, id: PartitionId) -> Option<&Partition> {
@@ -261,7 +264,8 @@ impl Device for CpuDevice {
     }
 
     fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
-        let launch = Launch { id: launch.id, program: launch.program, lanes: launch.lanes.clone() };
+        let launch =
+            Launch { id: launch.id, program: launch.program, lanes: launch.lanes.clone(), urgent: false };
         Ok(profile::profile(&self.running(launch, false)?.0, rounds))
     }
 
@@ -331,7 +335,7 @@ mod tests {
         });
         let request = LaneRequest { items: 3, inputs: joined.collect() };
         let lanes = vec![Lane { slot, requests: vec![request] }];
-        device.submit(Launch { id: LaunchId(0), program, lanes }).unwrap();
+        device.submit(Launch { id: LaunchId(0), program, lanes, urgent: false }).unwrap();
         loop {
             if let Some(finished) = device.poll().pop() {
                 device.discard(program);

@@ -3,8 +3,9 @@
 //! The launch's runs follow each other on the thread that asks, with a clock around every step, so a step's time is that of all lanes
 //! on one core. The workers rest meanwhile; where they do not, or others use the machine, the median forgets the worst of it.
 
+use super::arena::Arena;
 use super::fence::{Kernel, burst, dispatch};
-use super::program::Workspace;
+use super::steps::Scratch;
 use super::workers::Running;
 use crate::{Rates, StepTime};
 use std::hint::black_box;
@@ -17,7 +18,7 @@ const LEAST: usize = 3;
 
 /// Runs a launch up to `rounds` times and takes the median of each step.
 pub(super) fn profile(running: &Running, rounds: NonZeroUsize) -> Vec<StepTime> {
-    let mut workspace = Workspace::default();
+    let (mut arena, mut scratch) = (Arena::default(), Scratch::default());
     let mut took: Vec<Vec<Duration>> = vec![Vec::new(); running.program.plan.steps.len()];
     let start = Instant::now();
     for round in 0..rounds.get() {
@@ -25,7 +26,7 @@ pub(super) fn profile(running: &Running, rounds: NonZeroUsize) -> Vec<StepTime> 
             break;
         }
         took.iter_mut().for_each(|took| took.push(Duration::ZERO));
-        running.each_step(&mut workspace, |step, time| took[step][round] += time);
+        running.each_step(&mut arena, &mut scratch, |step, time| took[step][round] += time);
     }
     let median = |(step, mut took): (usize, Vec<Duration>)| {
         took.sort_unstable();

@@ -18,11 +18,22 @@ pub(crate) struct Program {
     constants: Vec<Constant>,
 }
 
-/// What one worker keeps between launches.
-#[derive(Debug, Default)]
-pub(crate) struct Workspace {
-    pub(crate) arena: Arena,
-    pub(crate) scratch: Scratch,
+/// What a run works in.
+#[derive(Debug)]
+pub(crate) struct Desk<'a> {
+    /// What the run has computed so far.
+    pub(crate) arena: &'a mut Arena,
+    /// Holds nothing from one step to the next.
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+/// Who is told how a run goes on.
+pub(crate) trait Attendant {
+    /// The inputs are in place, or the step of this number is done.
+    fn done(&mut self, step: Option<usize>);
+
+    /// A segment is over and another follows: what is more urgent may go first, in the working memory of this core and an arena of its own.
+    fn between_segments(&mut self, scratch: &mut Scratch);
 }
 
 /// What became of a run of items: per output, the items' bytes one after the other; and who failed.
@@ -53,47 +64,52 @@ impl Program {
         Ok(Program { plan: plan.clone(), layout: layout.clone(), room, constants })
     }
 
-    /// Runs `items` items of one lane, heavy steps with `crew`. `inputs[i]` holds the items' bytes of input i. `watch` is called when the inputs are in place, and with
-    /// the number of each step when it is done.
+    /// Runs `items` items of one lane, heavy steps with `crew`. `inputs[i]` holds the items' bytes of input i.
     pub(crate) fn run(
         &self,
-        workspace: &mut Workspace,
+        desk: Desk<'_>,
         weights: &Weights,
         items: usize,
         inputs: &[Vec<u8>],
         crew: Crew<'_>,
-        mut watch: impl FnMut(Option<usize>),
+        attendant: &mut impl Attendant,
     ) -> RunOutput {
+        let Desk { arena, scratch } = desk;
         let placed = Placed { plan: &self.plan, items };
-        workspace.arena.reserve(placed);
+        arena.reserve(placed);
         for (port, bytes) in self.plan.inputs.iter().zip(inputs) {
             if let Operand::Buffer(id) = port.at {
-                let words: &mut [u8] = bytemuck::cast_slice_mut(workspace.arena.buffer(placed, id));
+                let words: &mut [u8] = bytemuck::cast_slice_mut(arena.buffer(placed, id));
                 words[..bytes.len()].copy_from_slice(bytes);
             }
         }
         let mut failures = Vec::new();
-        watch(None);
-        for (number, step) in self.plan.steps.iter().enumerate() {
-            let mut bench = Bench {
-                plan: &self.plan,
-                layout: &self.layout,
-                weights: weights.values(),
-                constants: &self.constants,
-                items,
-                crew,
-                arena: &mut workspace.arena,
-                scratch: &mut workspace.scratch,
-                failures: &mut failures,
-            };
-            bench.run(step);
-            watch(Some(number));
+        attendant.done(None);
+        for segment in &self.plan.segments {
+            if segment.start > 0 {
+                attendant.between_segments(scratch);
+            }
+            for number in segment.clone() {
+                let mut bench = Bench {
+                    plan: &self.plan,
+                    layout: &self.layout,
+                    weights: weights.values(),
+                    constants: &self.constants,
+                    items,
+                    crew,
+                    arena: &mut *arena,
+                    scratch: &mut *scratch,
+                    failures: &mut failures,
+                };
+                bench.run(&self.plan.steps[number]);
+                attendant.done(Some(number));
+            }
         }
         let outputs = self.plan.outputs.iter().map(|port| {
             let bytes = port.bytes_per_item();
             match port.at {
                 Operand::Buffer(id) => {
-                    let words: &[u8] = bytemuck::cast_slice(workspace.arena.buffer(placed, id));
+                    let words: &[u8] = bytemuck::cast_slice(arena.buffer(placed, id));
                     words[..items * bytes].to_vec()
                 }
                 Operand::Constant(id) => self.constants[id.0 as usize].bytes()[..bytes].repeat(items),

@@ -2,26 +2,29 @@
 //!
 //! ```text
 //!   launch ─▶ runs: (lane, some items) (lane, some items) …      a worker takes the next run, runs every step for it
+//!
+//!   run       [segment][segment]            [segment]            between segments it stands aside for what is urgent,
+//!   urgent run                  [          ]                     which it runs in an arena that it keeps for that
 //! ```
 //! Lanes are spread over cores first, then the items of a lane, then the steps of a run. A worker that finds no run left in the first
 //! launch begins the second one, so no core waits for another inside a launch; one that finds none at all helps with the heavy steps of
-//! others ([`Crew`]). A kernel that panics fails its own launch and nothing else.
+//! others ([`Crew`]). A kernel that panics fails its own launch and nothing else. In which order things are done is said in `queue`.
 //!
 //! Every run is timed as a whole, so that a lane that takes longer than its neighbours is seen; the steps of every [`SAMPLED`]th launch are timed, too.
 
-use super::crew::{Crew, Hands, WORTH};
+use super::arena::Arena;
+use super::crew::{Crew, Hands};
 use super::fence::Lent;
-use super::program::{Program, Workspace};
+use super::program::{Attendant, Desk, Program};
+use super::queue::{From, Next, Queue};
 use super::slab::{Ledger, Weights};
 use super::steps::Scratch;
 use crate::{Finished, Lane, RequestError, Wake};
 use bytes::Bytes;
-use std::collections::VecDeque;
-use std::hint::spin_loop;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tessera_core::LaunchId;
@@ -38,6 +41,8 @@ pub(crate) const SAMPLED: u64 = 128;
 #[derive(Debug)]
 pub(crate) struct Running {
     id: LaunchId,
+    /// Whether it goes before those that are not.
+    pub(crate) urgent: bool,
     pub(crate) program: Arc<Program>,
     /// Emptied when the launch is over, so that its leases end before anyone hears of it.
     lanes: RwLock<Vec<(Lane, Arc<Weights>)>>,
@@ -55,7 +60,9 @@ struct State {
     outputs: Vec<Vec<Vec<u8>>>,
     /// What workers did for each lane so far.
     lanes: Vec<Duration>,
-    /// The same by step, where this launch is one of those whose steps are timed.
+    /// The longest segment of any run.
+    longest: Duration,
+    /// What workers did by step, where this launch is one of those whose steps are timed.
     steps: Option<Vec<Vec<Duration>>>,
     /// Lane, item, reason.
     failures: Vec<(usize, usize, RequestError)>,
@@ -66,7 +73,7 @@ struct State {
 impl Running {
     /// A launch that nobody has begun. `sampled` says whether its steps are timed.
     pub(crate) fn new(
-        id: LaunchId,
+        (id, urgent): (LaunchId, bool),
         program: Arc<Program>,
         lanes: Vec<(Lane, Arc<Weights>)>,
         sampled: bool,
@@ -87,12 +94,14 @@ impl Running {
             started: None,
             outputs,
             lanes: vec![Duration::ZERO; lanes.len()],
+            longest: Duration::ZERO,
             steps: sampled.then(|| vec![vec![Duration::ZERO; program.plan.steps.len()]; lanes.len()]),
             failures: Vec::new(),
             lost: None,
         };
         Running {
             id,
+            urgent,
             program,
             lanes: RwLock::new(lanes),
             runs,
@@ -105,39 +114,56 @@ impl Running {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A run that nobody has taken yet.
+    pub(crate) fn take_run(&self) -> Option<usize> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (number < self.runs.len()).then_some(number)
+    }
+
     /// Runs every run here and now, answers nobody, and tells what each step of each took.
-    pub(crate) fn each_step(&self, workspace: &mut Workspace, mut took: impl FnMut(usize, Duration)) {
+    pub(crate) fn each_step(
+        &self,
+        arena: &mut Arena,
+        scratch: &mut Scratch,
+        took: impl FnMut(usize, Duration),
+    ) {
         let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut attendant = EachStep { last: Instant::now(), took };
         for (lane_number, items) in &self.runs {
             let (lane, weights) = &lanes[*lane_number];
             let inputs = self.inputs(lane, items);
-            self.program.run(workspace, weights, items.len(), &inputs, Crew::ALONE, stopwatch(&mut took));
+            let desk = Desk { arena, scratch };
+            self.program.run(desk, weights, items.len(), &inputs, Crew::ALONE, &mut attendant);
         }
     }
 
-    /// Runs one run, heavy steps with `crew`, and says whether it was the last to finish.
-    fn run(&self, number: usize, workspace: &mut Workspace, crew: Crew<'_>) -> bool {
+    /// Runs one run, heavy steps with `crew`, and says whether it was the last to finish. Between segments `stand_aside` does what is more urgent.
+    fn run(
+        &self,
+        number: usize,
+        desk: Desk<'_>,
+        crew: Crew<'_>,
+        stand_aside: impl FnMut(&mut Scratch) -> Duration,
+    ) -> bool {
         let (lane_number, items) = &self.runs[number];
         let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
         let (lane, weights) = &lanes[*lane_number];
         let begun = Instant::now();
-        let mut steps = {
+        let steps = {
             let mut state = self.state();
             state.started.get_or_insert(begun);
             state.steps.is_some().then(|| vec![Duration::ZERO; self.program.plan.steps.len()])
         };
         let inputs = self.inputs(lane, items);
-        let output = catch_unwind(AssertUnwindSafe(|| match &mut steps {
-            None => self.program.run(workspace, weights, items.len(), &inputs, crew, |_| {}),
-            Some(steps) => {
-                let watch = stopwatch(|step, took| steps[step] += took);
-                self.program.run(workspace, weights, items.len(), &inputs, crew, watch)
-            }
+        let mut timed = Timed::new(begun, steps, stand_aside);
+        let output = catch_unwind(AssertUnwindSafe(|| {
+            self.program.run(desk, weights, items.len(), &inputs, crew, &mut timed)
         }));
-        let took = begun.elapsed();
+        let RunTime { took, longest, steps } = timed.over();
         drop(lanes);
         let mut state = self.state();
         state.lanes[*lane_number] += took;
+        state.longest = state.longest.max(longest);
         if let (Some(all), Some(steps)) = (&mut state.steps, steps) {
             all[*lane_number].iter_mut().zip(steps).for_each(|(all, step)| *all += step);
         }
@@ -196,6 +222,7 @@ impl Running {
         let mut state = self.state();
         let took = state.started.map(|started| started.elapsed()).unwrap_or_default();
         let outputs = std::mem::take(&mut state.outputs);
+        let longest_segment = Some(state.longest);
         let (lane_times, steps) = (std::mem::take(&mut state.lanes), state.steps.take());
         let lanes = std::mem::take(&mut *self.lanes.write().unwrap_or_else(PoisonError::into_inner));
         let mut answers = Vec::with_capacity(lanes.len());
@@ -217,7 +244,7 @@ impl Running {
             });
             answers.push(lane_answers.collect());
         }
-        Finished { id: self.id, answers, took, lanes: lane_times, steps }
+        Finished { id: self.id, answers, took, lanes: lane_times, longest_segment, steps }
     }
 
     fn cut(&self, outputs: &[Bytes], items: &Range<usize>) -> Vec<Bytes> {
@@ -230,163 +257,74 @@ impl Running {
     }
 }
 
-/// Tells how long each step took, when it is called as [`Program::run`] calls its watch.
-fn stopwatch(mut took: impl FnMut(usize, Duration)) -> impl FnMut(Option<usize>) {
-    let mut last = Instant::now();
-    move |step| {
+/// Tells how long each step took.
+struct EachStep<T> {
+    last: Instant,
+    took: T,
+}
+
+impl<T: FnMut(usize, Duration)> Attendant for EachStep<T> {
+    fn done(&mut self, step: Option<usize>) {
         let now = Instant::now();
         if let Some(step) = step {
-            took(step, now - last);
+            (self.took)(step, now - self.last);
         }
-        last = now;
+        self.last = now;
+    }
+
+    fn between_segments(&mut self, _: &mut Scratch) {}
+}
+
+/// What a run took, time that it stood aside apart.
+struct RunTime {
+    took: Duration,
+    /// The longest between two places at which it would have stood aside.
+    longest: Duration,
+    steps: Option<Vec<Duration>>,
+}
+
+/// Times a run and its segments, and its steps where it is told to.
+struct Timed<S> {
+    segment: Instant,
+    run: RunTime,
+    last: Instant,
+    stand_aside: S,
+}
+
+impl<S: FnMut(&mut Scratch) -> Duration> Timed<S> {
+    fn new(begun: Instant, steps: Option<Vec<Duration>>, stand_aside: S) -> Timed<S> {
+        let run = RunTime { took: Duration::ZERO, longest: Duration::ZERO, steps };
+        Timed { segment: begun, run, last: begun, stand_aside }
+    }
+
+    fn segment_is_over(&mut self, now: Instant) {
+        let took = now - self.segment;
+        self.run.took += took;
+        self.run.longest = self.run.longest.max(took);
+    }
+
+    fn over(mut self) -> RunTime {
+        self.segment_is_over(Instant::now());
+        self.run
     }
 }
 
-/// The queue that a partition's workers share.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-    /// Workers that found nothing to do.
-    idle: AtomicUsize,
-    /// Grows with all that is pushed or lent: for workers that look before they sleep.
-    news: AtomicUsize,
-    sharing: Sharing,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    launches: VecDeque<Arc<Running>>,
-    /// Steps that somebody shares.
-    lent: Vec<Arc<Lent<Scratch>>>,
-    asleep: usize,
-    closed: bool,
-}
-
-/// When steps are shared.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sharing {
-    /// Multiply-adds of the smallest step.
-    pub(crate) worth: usize,
-    /// Helpers for whom a step is cut, even if they have not come yet.
-    pub(crate) least: usize,
-}
-
-impl Sharing {
-    /// Where it saves time.
-    pub(crate) const WORTHWHILE: Sharing = Sharing { worth: WORTH, least: 0 };
-}
-
-/// What a worker does next.
-enum Next {
-    /// This run of a launch.
-    Run(Arc<Running>, usize),
-    /// Its part of a step of somebody else's run.
-    Help(Arc<Lent<Scratch>>),
-}
-
-impl Waiting {
-    /// The next run, of the first launch that has one left; where there is none, a step to help with.
-    fn next(&mut self) -> Option<Next> {
-        while let Some(launch) = self.launches.front() {
-            let number = launch.next.fetch_add(1, Ordering::Relaxed);
-            if number < launch.runs.len() {
-                return Some(Next::Run(launch.clone(), number));
-            }
-            self.launches.pop_front();
+impl<S: FnMut(&mut Scratch) -> Duration> Attendant for Timed<S> {
+    fn done(&mut self, step: Option<usize>) {
+        let Some(steps) = &mut self.run.steps else { return };
+        let now = Instant::now();
+        if let Some(step) = step {
+            steps[step] += now - self.last;
         }
-        self.lent.last().cloned().map(Next::Help)
-    }
-}
-
-impl Queue {
-    pub(crate) fn new(sharing: Sharing) -> Queue {
-        Queue {
-            waiting: Mutex::default(),
-            changed: Condvar::new(),
-            idle: AtomicUsize::new(0),
-            news: AtomicUsize::new(0),
-            sharing,
-        }
+        self.last = now;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes what waits, and tells those who look or sleep.
-    fn change(&self, change: impl FnOnce(&mut Waiting)) {
-        let mut waiting = self.lock();
-        change(&mut waiting);
-        self.news.fetch_add(1, Ordering::Release);
-        let asleep = waiting.asleep;
-        drop(waiting);
-        if asleep > 0 {
-            self.changed.notify_all();
-        }
-    }
-
-    /// Adds a launch behind those that wait.
-    pub(crate) fn push(&self, launch: Running) {
-        self.change(|waiting| waiting.launches.push_back(Arc::new(launch)));
-    }
-
-    /// Lets the workers finish what is queued and end.
-    pub(crate) fn close(&self) {
-        self.change(|waiting| waiting.closed = true);
-    }
-
-    /// What to do next, `None` when nothing ever will be. Who has just helped looks for a while before it sleeps: the next step of that run
-    /// follows soon.
-    fn take(&self, has_helped: bool) -> Option<Next> {
-        let mut looks_until = has_helped.then(|| Instant::now() + LOOKS);
-        let mut waiting = self.lock();
-        loop {
-            if let Some(next) = waiting.next() {
-                return Some(next);
-            }
-            if waiting.closed {
-                return None;
-            }
-            self.idle.fetch_add(1, Ordering::Relaxed);
-            if let Some(until) = looks_until {
-                let seen = self.news.load(Ordering::Acquire);
-                drop(waiting);
-                while self.news.load(Ordering::Acquire) == seen && looks_until.is_some() {
-                    (0..16).for_each(|_| spin_loop());
-                    // The one that is helped, or whoever asks for answers, may be waiting for this very core.
-                    thread::yield_now();
-                    looks_until = looks_until.filter(|_| Instant::now() < until);
-                }
-                waiting = self.lock();
-            } else {
-                waiting.asleep += 1;
-                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                waiting.asleep -= 1;
-            }
-            self.idle.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// How long a worker that has helped looks for news before it sleeps: longer than the others take to end their part of a step, and than most
-/// steps that nobody shares. To be woken takes fifty microseconds.
-const LOOKS: Duration = Duration::from_micros(300);
-
-impl Hands for Queue {
-    fn free_for(&self, multiply_adds: usize) -> usize {
-        match multiply_adds >= self.sharing.worth {
-            true => self.idle.load(Ordering::Relaxed).max(self.sharing.least),
-            false => 0,
-        }
-    }
-
-    fn offer(&self, lent: &Arc<Lent<Scratch>>) {
-        self.change(|waiting| waiting.lent.push(lent.clone()));
-    }
-
-    fn withdraw(&self, lent: &Arc<Lent<Scratch>>) {
-        self.lock().lent.retain(|other| !Arc::ptr_eq(other, lent));
+    fn between_segments(&mut self, scratch: &mut Scratch) {
+        let now = Instant::now();
+        self.segment_is_over(now);
+        let away = (self.stand_aside)(scratch);
+        self.segment = now + away;
+        self.last += away;
     }
 }
 
@@ -410,31 +348,205 @@ pub(crate) fn start(
             // Not everywhere possible, and only a matter of speed.
             core_affinity::set_for_current(core);
         }
-        let mut workspace = Workspace::default();
-        let mut accounted = 0;
-        let mut has_helped = false;
-        while let Some(next) = queue.take(has_helped) {
-            let (launch, number) = match next {
-                Next::Run(launch, number) => (launch, number),
+        Worker { shared: Shared { queue, outbox }, arena: Arena::default(), aside: Arena::default() }.work();
+    })
+}
+
+/// One thread.
+struct Worker {
+    shared: Shared,
+    arena: Arena,
+    /// For urgent launches: what one interrupts stays in the other.
+    aside: Arena,
+}
+
+/// What a worker has in common with others.
+struct Shared {
+    queue: Arc<Queue>,
+    outbox: Outbox,
+}
+
+impl Worker {
+    /// Until the queue is closed.
+    fn work(&mut self) {
+        let Worker { shared, arena, aside } = self;
+        let mut scratch = Scratch::default();
+        let mut from = From::Run;
+        while let Some(next) = shared.queue.take(from) {
+            from = match next {
                 Next::Help(lent) => {
-                    lent.help(&mut workspace.scratch);
-                    // There is nothing left in it to help with.
-                    queue.withdraw(&lent);
-                    has_helped = true;
-                    continue;
+                    shared.help(&lent, &mut scratch);
+                    From::Help
+                }
+                Next::Run(launch, number) if launch.urgent => {
+                    shared.run(&launch, number, Desk { arena: aside, scratch: &mut scratch }, |_| {
+                        Duration::ZERO
+                    });
+                    From::Run
+                }
+                Next::Run(launch, number) => {
+                    let desk = Desk { arena, scratch: &mut scratch };
+                    shared.run(&launch, number, desk, |scratch| shared.stand_aside(aside, scratch));
+                    From::Run
                 }
             };
-            has_helped = false;
-            let last = launch.run(number, &mut workspace, Crew::with(&*queue));
-            let bytes = workspace.arena.bytes();
-            outbox.ledger.arenas.fetch_add((bytes - accounted) as u64, Ordering::AcqRel);
-            accounted = bytes;
-            if last {
-                let finished = launch.finish();
-                outbox.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
-                (outbox.wake)();
+        }
+        let held = arena.bytes() + aside.bytes();
+        shared.outbox.ledger.arenas.fetch_sub(held as u64, Ordering::AcqRel);
+    }
+}
+
+impl Shared {
+    fn help(&self, lent: &Arc<Lent<Scratch>>, scratch: &mut Scratch) {
+        lent.help(scratch);
+        // There is nothing left in it to help with.
+        self.queue.withdraw(lent);
+    }
+
+    /// Lets what is urgent go first, and says how long that took.
+    fn stand_aside(&self, aside: &mut Arena, scratch: &mut Scratch) -> Duration {
+        if !self.queue.is_urgent() {
+            return Duration::ZERO;
+        }
+        let begun = Instant::now();
+        while let Some(next) = self.queue.take(From::Segment) {
+            match next {
+                Next::Help(lent) => self.help(&lent, scratch),
+                Next::Run(launch, number) => {
+                    self.run(&launch, number, Desk { arena: aside, scratch }, |_| Duration::ZERO);
+                }
             }
         }
-        outbox.ledger.arenas.fetch_sub(accounted as u64, Ordering::AcqRel);
-    })
+        begun.elapsed()
+    }
+
+    /// Runs one run, and answers if it was the launch's last.
+    fn run(
+        &self,
+        launch: &Running,
+        number: usize,
+        Desk { arena, scratch }: Desk<'_>,
+        stand_aside: impl FnMut(&mut Scratch) -> Duration,
+    ) {
+        let before = arena.bytes();
+        let desk = Desk { arena: &mut *arena, scratch };
+        let last = launch.run(number, desk, Crew::with(&*self.queue), stand_aside);
+        let grown = arena.bytes() - before;
+        self.outbox.ledger.arenas.fetch_add(grown as u64, Ordering::AcqRel);
+        if last {
+            if launch.urgent {
+                self.queue.urgent_is_over();
+            }
+            let finished = launch.finish();
+            self.outbox.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
+            (self.outbox.wake)();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::{Cores, CpuDevice, CpuOptions};
+    use crate::{Device, LaneRequest, Launch, Room, Slot};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use std::path::Path;
+    use tessera_core::{PartitionId, PlanKey, Precision, ProgramId};
+    use tessera_planner::class;
+    use tessera_planner::graph::ParamId;
+    use tessera_planner::infer::DimValue;
+    use tessera_planner::pack::pack;
+    use tessera_planner::plan::Port;
+    use tessera_planner::{Plan, SlotLayout, plan};
+
+    /// A network of the fixtures that has its weights in a slot.
+    struct Network {
+        plan: Arc<Plan>,
+        layout: Arc<SlotLayout>,
+        slot: Slot,
+    }
+
+    impl Network {
+        /// Every step is a segment, so that there are as many boundaries as can be.
+        fn load(device: &CpuDevice, name: &str) -> Network {
+            let path = format!("{}/../../fixtures/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
+            let model = class::load(Path::new(&path)).unwrap();
+            let class = &model.class;
+            let target = device.pack_target(Precision::Fp32).unwrap();
+            let layout = Arc::new(SlotLayout::of(class.folded(), target).unwrap());
+            let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Fp32 };
+            let mut plan = plan(key, class.folded(), &layout, &[DimValue::Items]).unwrap();
+            plan.segments = (0..plan.steps.len()).map(|step| step..step + 1).collect();
+            let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+            let packed = pack(&class.graph, class.folded(), &layout, &mut source).unwrap();
+            let slot = device.upload(class.id, &layout, packed).unwrap();
+            Network { plan: Arc::new(plan), layout, slot }
+        }
+
+        /// One lane of one request with so many random items.
+        fn lane(&self, items: u32, seed: u64) -> Lane {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut input = |port: &Port| {
+                let floats = items as usize * port.dims.iter().product::<usize>();
+                (0..floats)
+                    .flat_map(|_| random.random_range(-1.0f32..1.0).to_le_bytes())
+                    .collect::<Vec<u8>>()
+                    .into()
+            };
+            let inputs = self.plan.inputs.iter().map(&mut input).collect();
+            Lane { slot: self.slot.clone(), requests: vec![LaneRequest { items, inputs }] }
+        }
+    }
+
+    /// What a launch answers on this thread. At every boundary `between` is called, with the working memory that the launch has, and each call is counted.
+    fn answers(
+        device: &CpuDevice,
+        (program, lane): (ProgramId, &Lane),
+        mut between: impl FnMut(&mut Scratch),
+    ) -> (Finished, usize) {
+        let launch = Launch { id: LaunchId(0), program, lanes: vec![lane.clone()], urgent: false };
+        let running = device.running(launch, false).unwrap().0;
+        let (mut arena, mut scratch, mut boundaries) = (Arena::default(), Scratch::default(), 0);
+        while let Some(run) = running.take_run() {
+            let desk = Desk { arena: &mut arena, scratch: &mut scratch };
+            running.run(run, desk, Crew::ALONE, |scratch| {
+                boundaries += 1;
+                between(scratch);
+                Duration::ZERO
+            });
+        }
+        (running.finish(), boundaries)
+    }
+
+    #[test]
+    fn a_launch_that_is_interrupted_at_every_boundary_has_the_bits_of_one_that_is_not() {
+        let options = CpuOptions { cores: Cores::These(vec![0]), partitions: None, memory_limit: None };
+        let device = CpuDevice::open(&options, Arc::new(|| {})).unwrap();
+        let networks = ["mobilenet_v2_035-0", "mobilenet_v2_035-1", "mlp-0"];
+        let networks = networks.map(|name| Network::load(&device, name));
+        let programs = networks.each_ref().map(|network| {
+            let room = Room { lanes: 1, items: 10 };
+            device.compile(&network.plan, &network.layout, room, PartitionId(0)).unwrap()
+        });
+        // The second run of the first has but one item.
+        let lanes =
+            [9, 2, 3].map(|items| networks[if items == 9 { 0 } else { items as usize - 1 }].lane(items, 7));
+        let alone: Vec<_> =
+            (0..3).map(|of| answers(&device, (programs[of], &lanes[of]), |_| {}).0.answers).collect();
+        for urgent in [1, 2] {
+            let mut aside = Arena::default();
+            let (interrupted, boundaries) = answers(&device, (programs[0], &lanes[0]), |scratch| {
+                let lanes = vec![lanes[urgent].clone()];
+                let launch = Launch { id: LaunchId(1), program: programs[urgent], lanes, urgent: true };
+                let running = device.running(launch, false).unwrap().0;
+                let run = running.take_run().expect("a launch has a run");
+                let desk = Desk { arena: &mut aside, scratch };
+                assert!(running.run(run, desk, Crew::ALONE, |_| Duration::ZERO), "it has no other");
+                assert_eq!(running.finish().answers, alone[urgent], "the one that interrupts");
+            });
+            assert_eq!(boundaries, 2 * (networks[0].plan.steps.len() - 1), "of two runs");
+            assert_eq!(interrupted.answers, alone[0], "the one that is interrupted");
+        }
+    }
 }

@@ -287,7 +287,7 @@ impl Device for CudaDevice {
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
-        let Launch { id, program, lanes } = launch;
+        let Launch { id, program, lanes, urgent: _ } = launch;
         let (running, partition) = self.let_in(id, program, lanes)?;
         partition.push(running);
         Ok(())
@@ -345,7 +345,14 @@ impl Outbox {
         let answers = running.lanes.iter().map(lost).collect();
         let id = running.id;
         drop(running);
-        self.finish(Finished { id, answers, took: Duration::ZERO, lanes: Vec::new(), steps: None });
+        self.finish(Finished {
+            id,
+            answers,
+            took: Duration::ZERO,
+            lanes: Vec::new(),
+            longest_segment: None,
+            steps: None,
+        });
     }
 
     fn lose(&self, error: &CudaError) {

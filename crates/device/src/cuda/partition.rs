@@ -325,7 +325,14 @@ impl Reaper {
                     let InFlight { running, berth, .. } = flight;
                     drop(running);
                     self.berths.give_back(berth);
-                    self.outbox.finish(Finished { id, answers, took, lanes: Vec::new(), steps });
+                    self.outbox.finish(Finished {
+                        id,
+                        answers,
+                        took,
+                        lanes: Vec::new(),
+                        longest_segment: None,
+                        steps,
+                    });
                 }
                 Err(error) => {
                     self.outbox.lose(&error);

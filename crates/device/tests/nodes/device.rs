@@ -69,7 +69,7 @@ impl OnDevice<'_> {
 
     /// The answer of every lane's one request.
     fn run(&self, program: ProgramId, lanes: Vec<Lane>) -> Result<Vec<Vec<Bytes>>, String> {
-        let launch = Launch { id: LaunchId(0), program, lanes };
+        let launch = Launch { id: LaunchId(0), program, lanes, urgent: false };
         self.device.submit(launch).map_err(|error| error.to_string())?;
         let finished = loop {
             if let Some(finished) = self.device.poll().pop() {

@@ -120,7 +120,12 @@ fn check(cpu: &Cpu, network: &Network) -> Result<(), String> {
     for count in [1, 2, BATCH] {
         let inputs = vec![Bytes::copy_from_slice(&x.bytes()[..count * item_bytes])];
         let requests = vec![LaneRequest { items: count as u32, inputs }];
-        let launch = Launch { id: LaunchId(0), program, lanes: vec![Lane { slot: slot.clone(), requests }] };
+        let launch = Launch {
+            id: LaunchId(0),
+            program,
+            lanes: vec![Lane { slot: slot.clone(), requests }],
+            urgent: false,
+        };
         cpu.device.submit(launch).map_err(|error| error.to_string())?;
         let mut finished = loop {
             match cpu.device.poll().pop() {

@@ -1,0 +1,148 @@
+//! Urgent launches on the CPU device: they go before what runs at the next boundary between segments, and in an arena of their own.
+
+#![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use tessera_core::{LaunchId, PartitionId, PlanKey, Precision, ProgramId};
+use tessera_device::conformance::bell;
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, Room, Slot};
+use tessera_planner::class;
+use tessera_planner::graph::ParamId;
+use tessera_planner::infer::DimValue;
+use tessera_planner::pack::pack;
+use tessera_planner::plan::Port;
+use tessera_planner::{Plan, SlotLayout, plan};
+
+/// A network of the fixtures that has its weights in a slot.
+struct Network {
+    plan: Arc<Plan>,
+    layout: Arc<SlotLayout>,
+    slot: Slot,
+}
+
+impl Network {
+    /// Every step is a segment, so that there are as many boundaries as can be.
+    fn load(device: &CpuDevice, name: &str) -> Network {
+        let path = format!("{}/../../fixtures/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
+        let model = class::load(Path::new(&path)).unwrap();
+        let class = &model.class;
+        let target = device.pack_target(Precision::Fp32).unwrap();
+        let layout = Arc::new(SlotLayout::of(class.folded(), target).unwrap());
+        let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Fp32 };
+        let mut plan = plan(key, class.folded(), &layout, &[DimValue::Items]).unwrap();
+        plan.segments = (0..plan.steps.len()).map(|step| step..step + 1).collect();
+        let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+        let packed = pack(&class.graph, class.folded(), &layout, &mut source).unwrap();
+        let slot = device.upload(class.id, &layout, packed).unwrap();
+        Network { plan: Arc::new(plan), layout, slot }
+    }
+
+    /// One lane of one request with so many random items.
+    fn lane(&self, items: u32, seed: u64) -> Lane {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut input = |port: &Port| {
+            let floats = items as usize * port.dims.iter().product::<usize>();
+            (0..floats)
+                .flat_map(|_| random.random_range(-1.0f32..1.0).to_le_bytes())
+                .collect::<Vec<u8>>()
+                .into()
+        };
+        let inputs = self.plan.inputs.iter().map(&mut input).collect();
+        Lane { slot: self.slot.clone(), requests: vec![LaneRequest { items, inputs }] }
+    }
+}
+
+/// The device on one core, a long network and a short one.
+struct Scene {
+    device: CpuDevice,
+    bell: Receiver<()>,
+    long: (ProgramId, Lane),
+    short: (ProgramId, Lane),
+    /// What arenas take once a worker has run the long one, and the short one aside.
+    arenas: u64,
+}
+
+/// Items of the long launch: many milliseconds, in runs of eight.
+const LONG: u32 = 64;
+
+impl Scene {
+    fn open() -> Scene {
+        let (wake, bell) = bell();
+        let options = CpuOptions { cores: Cores::These(vec![0]), partitions: None, memory_limit: None };
+        let device = CpuDevice::open(&options, wake).unwrap();
+        let arena =
+            |network: &Network, items: u64| (items * network.plan.arena_per_item.0).next_multiple_of(64);
+        let of = |name: &str, items: u32| {
+            let network = Network::load(&device, name);
+            let room = Room { lanes: 1, items };
+            let program = device.compile(&network.plan, &network.layout, room, PartitionId(0)).unwrap();
+            ((program, network.lane(items, 3)), arena(&network, u64::from(items.min(8))))
+        };
+        let (long, long_arena) = of("mobilenet_v2_035-0", LONG);
+        let (short, short_arena) = of("mlp-0", 2);
+        Scene { device, bell, long, short, arenas: long_arena + short_arena }
+    }
+
+    fn submit(&self, id: u64, (program, lane): &(ProgramId, Lane), urgent: bool) {
+        let launch = Launch { id: LaunchId(id), program: *program, lanes: vec![lane.clone()], urgent };
+        self.device.submit(launch).unwrap();
+    }
+
+    /// The next so many launches, in the order in which they were over.
+    fn over(&self, count: usize) -> Vec<Finished> {
+        let mut over = Vec::new();
+        while over.len() < count {
+            self.bell.recv_timeout(Duration::from_secs(60)).expect("the device wakes us");
+            over.extend(self.device.poll());
+        }
+        over
+    }
+}
+
+#[test]
+fn urgent_launches_go_before_what_runs_in_their_own_order_and_change_no_bit() {
+    let scene = Scene::open();
+    scene.submit(0, &scene.long, false);
+    scene.submit(1, &scene.short, false);
+    let alone: Vec<_> = scene.over(2).into_iter().map(|finished| finished.answers).collect();
+    scene.submit(2, &scene.long, false);
+    scene.submit(3, &scene.short, false);
+    scene.submit(4, &scene.short, true);
+    scene.submit(5, &scene.short, true);
+    let over = scene.over(4);
+    let order: Vec<u64> = over.iter().map(|finished| finished.id.0).collect();
+    assert_eq!(order, [4, 5, 2, 3]);
+    for finished in over {
+        let want = if finished.id == LaunchId(2) { &alone[0] } else { &alone[1] };
+        assert_eq!(&finished.answers, want, "{}", finished.id);
+    }
+}
+
+#[test]
+fn the_longest_segment_is_a_small_part_of_a_launch_of_many() {
+    let scene = Scene::open();
+    // One that others disturb tells of them: of several the least disturbed counts.
+    let parts = (0..5).map(|id| {
+        scene.submit(id, &scene.long, false);
+        let finished = scene.over(1).remove(0);
+        finished.longest_segment.expect("a CPU yields").as_secs_f64() / finished.took.as_secs_f64()
+    });
+    let part = parts.fold(f64::INFINITY, f64::min);
+    assert!(part > 0.0 && part < 0.125, "{part}: eight runs follow each other, and each has many segments");
+}
+
+#[test]
+fn what_an_urgent_launch_needs_beside_what_it_interrupts_is_accounted_for() {
+    let scene = Scene::open();
+    assert_eq!(scene.device.memory().arenas.0, 0);
+    scene.submit(0, &scene.long, false);
+    scene.submit(1, &scene.short, true);
+    assert_eq!(scene.over(2)[0].id, LaunchId(1));
+    assert_eq!(scene.device.memory().arenas.0, scene.arenas);
+}
