@@ -11,15 +11,18 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-use tessera_core::DType;
+use tessera_core::{DType, PlanKey, Precision};
 use tessera_planner::class::{load, load_bytes};
 use tessera_planner::graph::WeightSource;
+use tessera_planner::infer::DimValue;
 use tessera_planner::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, SparseTensorProto,
     StringStringEntryProto, TensorProto, TypeProto, attribute_proto::AttributeType, tensor_proto, type_proto,
 };
 use tessera_planner::onnx::{ImportError, import_bytes};
+use tessera_planner::pack::{Matrices, PackTarget};
 use tessera_planner::source::read_weight;
+use tessera_planner::{SlotLayout, plan};
 
 fn error(model: &ModelProto) -> ImportError {
     match import_bytes(model.encode_to_vec(), None) {
@@ -418,6 +421,26 @@ fn nodes_that_break_their_operator_are_refused() {
     let far = node("LayerNormalization", &["x", "s"], &["y", "mean"], vec![int("axis", i64::MIN)]);
     let far = said(one_node(x, vec![floats("s", &[3], &[1.0; 3])], far));
     assert!(far.contains("normalises from axis -9223372036854775808"), "{far}");
+}
+
+#[test]
+fn a_batch_that_is_split_into_one_part_of_another_length_is_refused() {
+    for size in [2, i64::MAX - 1] {
+        let split = node("Split", &["x"], &["y"], vec![int_list("split", &[size])]);
+        let bytes = model(11, one_node(&[("x", &[0, 4])], vec![], split)).encode_to_vec();
+        let class = load_bytes(bytes, None).unwrap().class;
+        let target =
+            PackTarget { device: "test", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
+        let layout = SlotLayout::of(class.folded(), target).unwrap();
+        let said = |dim| {
+            let key = PlanKey { class: class.id, dims: [1].into(), precision: Precision::Fp32 };
+            plan(key, class.folded(), &layout, &[dim]).unwrap_err().to_string()
+        };
+        let by_items = said(DimValue::Items);
+        assert!(by_items.contains(&format!("the one part of its item axis is {size} long")), "{by_items}");
+        let whole = said(DimValue::Fixed(3));
+        assert!(whole.contains("does not split into 1 parts of the given sizes"), "{whole}");
+    }
 }
 
 #[test]

@@ -101,6 +101,34 @@ fn repetitions_and_squares_are_an_item_s_own() {
 }
 
 #[test]
+fn one_part_of_the_items_is_all_of_them_or_mixes_them() {
+    let sizes = |sizes: &[i64]| {
+        let mut b = Batch::default();
+        let (x, sizes) = (b.floats(&[4]), b.0.integers("sizes", sizes));
+        b.infer(Op::Split { axis: 0 }, &[x, sizes])
+    };
+    // However many items there are: a part of another length would be read beyond the end of one.
+    for given in [&[1][..], &[2], &[i64::MAX - 1], &[-1], &[1, 1], &[]] {
+        assert!(matches!(sizes(given), Err(InferError::MixesItems { .. })), "{given:?}");
+    }
+    let mut b = Batch::default();
+    let x = b.floats(&[4]);
+    let count = b.0.node(Op::Shape { start: 0, end: Some(1) }, &[x], "count");
+    assert_eq!(b.infer(Op::Split { axis: 0 }, &[x, count]).unwrap().0, [1, 4]);
+}
+
+#[test]
+fn an_empty_value_may_not_be_large_in_its_other_dimensions() {
+    let expanded = |to: &[i64]| {
+        let mut b = Batch::default();
+        let (x, to) = (b.floats(&[1, 1, 1]), b.0.integers("to", to));
+        b.infer(Op::Expand, &[x, to])
+    };
+    assert!(matches!(expanded(&[1 << 40, 1 << 40, 0]), Err(InferError::Invalid { .. })));
+    assert_eq!(expanded(&[3, 5, 0]).unwrap().0, [1, 3, 5, 0]);
+}
+
+#[test]
 fn a_triangle_of_items_mixes_them_and_one_of_an_item_does_not() {
     let mut b = Batch::default();
     let x = b.floats(&[3, 3]);

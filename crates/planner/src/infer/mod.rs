@@ -272,8 +272,11 @@ fn undefined(node: &str, graph: &Graph, value: ValueId) -> InferError {
     InferError::Undefined { node: node.to_owned(), value: name.to_owned() }
 }
 
+/// Refuses a value whose dimensions would overflow what is counted with them later. An empty one is counted as if its zeros were
+/// not there, since some of its other dimensions may be multiplied without them.
 fn sized(fact: &Fact) -> Result<(), String> {
-    match checked_len(fact.dtype, &fact.dims) {
+    let extents: Vec<usize> = fact.dims.iter().copied().filter(|&extent| extent > 0).collect();
+    match checked_len(fact.dtype, &extents) {
         Some(len) if len <= MOST_BYTES => Ok(()),
         _ => Err(format!("{fact} is larger than {} GiB per item", MOST_BYTES >> 30)),
     }

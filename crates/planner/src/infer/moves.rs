@@ -58,7 +58,12 @@ pub(super) fn split(axis: i64, args: Args<'_>, outputs: usize) -> Rule {
         Reason::Invalid(format!("axis {axis} of {x} does not split into {outputs} parts of the given sizes"))
     };
     let sizes = match args.opt(1) {
-        _ if x.items == Some(axis) => vec![length],
+        given if x.items == Some(axis) => {
+            if given.is_some() {
+                must_be_one_part(args, x.length(axis)?)?;
+            }
+            vec![length]
+        }
         None => shape::even_parts(length, outputs).ok_or_else(uneven)?,
         Some(_) => {
             let sizes = args.integers(1, "the sizes")?;
@@ -75,6 +80,15 @@ pub(super) fn split(axis: i64, args: Args<'_>, outputs: usize) -> Rule {
         part
     };
     Ok(Outcome { outputs: sizes.iter().map(part).collect(), note: None })
+}
+
+/// The sizes of a split along the item axis may only be one, and that of all items.
+fn must_be_one_part(args: Args<'_>, length: Number) -> Result<(), Reason> {
+    match &args.numbers(1, "the sizes")?[..] {
+        [size] if *size == length => Ok(()),
+        [size] => Err(Reason::Mixes(format!("the one part of its item axis is {size} long"))),
+        sizes => Err(Reason::Mixes(format!("it splits the items into parts of {} sizes", sizes.len()))),
+    }
 }
 
 pub(super) fn slice(args: Args<'_>) -> Rule {

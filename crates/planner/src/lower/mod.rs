@@ -111,9 +111,9 @@ pub fn plan(
     let Lowering { steps, buffers, constants, .. } = lowering;
     (plan.steps, plan.constants) = (steps, constants);
     place_buffers(&mut plan, &buffers).ok_or_else(|| PlanError::TooLarge {
-        bytes: buffers
-            .iter()
-            .fold(0u64, |sum, (dtype, elements)| sum.saturating_add((dtype.size() * elements) as u64)),
+        bytes: buffers.iter().fold(0, |sum: u64, (dtype, elements)| {
+            sum.saturating_add(dtype.size().saturating_mul(*elements) as u64)
+        }),
     })?;
     plan.segments = segments(&plan.steps.iter().map(|step| step.flops).collect::<Vec<_>>());
     verify(&plan, layout)?;

@@ -62,6 +62,13 @@ impl Lowering<'_> {
 
     pub(super) fn split(&mut self, node: &Node, axis: i64) -> Result<(), PlanError> {
         let x = self.input(node, 0)?;
+        // One part is all of it: also along the item axis, where its size is the number of items and no integer.
+        if let [whole] = node.outputs[..] {
+            if let Some(id) = whole {
+                self.set(id, x);
+            }
+            return Ok(());
+        }
         let axis = self.axis(node, axis, x.dims.len())?;
         let given = node.inputs.get(1).copied().flatten().and_then(|id| self.net.integers(id));
         let sizes = match given {
