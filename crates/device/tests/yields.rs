@@ -125,6 +125,26 @@ fn urgent_launches_go_before_what_runs_in_their_own_order_and_change_no_bit() {
 }
 
 #[test]
+fn a_run_that_is_under_way_stands_back_and_is_not_waited_for() {
+    let scene = Scene::open();
+    let Scene { long: (program, lane), .. } = &scene;
+    let LaneRequest { inputs, .. } = &lane.requests[0];
+    let one_run = |input: &bytes::Bytes| input.slice(..input.len() * 8 / LONG as usize);
+    let request = LaneRequest { items: 8, inputs: inputs.iter().map(one_run).collect() };
+    let run = (*program, Lane { slot: lane.slot.clone(), requests: vec![request] });
+    // It takes milliseconds: of many most are still under way when the urgent one comes, and have begun before, whatever else this machine does.
+    let overtakes = |id: u64| {
+        scene.submit(2 * id, &run, false);
+        // Before it has begun, whatever is urgent is first in any case.
+        std::thread::sleep(Duration::from_micros(500));
+        scene.submit(2 * id + 1, &scene.short, true);
+        scene.over(2)[0].id == LaunchId(2 * id + 1)
+    };
+    let overtaken = (0..21).filter(|id| overtakes(*id)).count();
+    assert!(overtaken > 10, "{overtaken} of 21 runs stood back");
+}
+
+#[test]
 fn the_longest_segment_is_a_small_part_of_a_launch_of_many() {
     let scene = Scene::open();
     // One that others disturb tells of them: of several the least disturbed counts.
