@@ -102,6 +102,7 @@ impl CpuDevice {
     ) -> Result<CpuDevice, DeviceError> {
         let name = options.cores.to_string();
         let cannot = |why: String| DeviceError::CannotOpen { device: name.clone(), why };
+        Isa::limit().map_err(cannot)?;
         let Layouts { partitions: cut, layouts } = match options.partitions {
             Some(partitions) if cores.len() < partitions.get() => {
                 let why = format!("{} cores cannot make {partitions} partitions; ask for fewer", cores.len());

@@ -64,26 +64,54 @@ pub(crate) enum Isa {
     Avx512,
 }
 
+/// Names the best set that may be used, for measurements of what a processor without the better ones would do.
+const LIMIT: &str = "TESSERA_CPU_ISA";
+
 impl Isa {
-    /// The best set of this processor.
+    /// The best set of this processor, no better than [`LIMIT`] allows. The same for as long as the process lives.
     pub(crate) fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
-            #[cfg(target_arch = "x86_64")]
-            {
-                let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-                let wide = is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq");
-                if fma && wide {
-                    return Isa::Avx512;
-                }
-                if fma {
-                    return Isa::Avx2;
-                }
-            }
-            Isa::Baseline
+            let has = Isa::of_processor();
+            // Whoever opens a device has heard of a word that means nothing.
+            Isa::limit().ok().flatten().map_or(has, |limit| limit.min(has))
         })
+    }
+
+    /// What [`LIMIT`] names, if it is set. The error says which words it takes.
+    pub(crate) fn limit() -> Result<Option<Isa>, String> {
+        let word = std::env::var_os(LIMIT).filter(|word| !word.is_empty());
+        word.map(|word| Isa::named(&word.to_string_lossy())).transpose()
+    }
+
+    fn named(word: &str) -> Result<Isa, String> {
+        match word {
+            "baseline" => Ok(Isa::Baseline),
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => Ok(Isa::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            "avx512" => Ok(Isa::Avx512),
+            _ => Err(format!(
+                "{LIMIT} is `{word}`; it takes `baseline` and, on x86-64, `avx2` or `avx512`; unset it for the best there is"
+            )),
+        }
+    }
+
+    fn of_processor() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let wide = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq");
+            if fma && wide {
+                return Isa::Avx512;
+            }
+            if fma {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Baseline
     }
 
     /// The sets that this processor has.
@@ -152,4 +180,23 @@ fn avx512<K: Kernel>(kernel: K) {
 #[inline(always)]
 pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_set_of_instructions_and_another_word_is_told_which_there_are() {
+        assert_eq!(Isa::named("baseline"), Ok(Isa::Baseline));
+        let error = Isa::named("sse9").unwrap_err();
+        assert!(error.contains("TESSERA_CPU_ISA is `sse9`; it takes `baseline`"), "{error}");
+    }
+
+    #[test]
+    fn the_best_set_is_one_that_the_processor_has_and_within_the_limit() {
+        let limit = Isa::limit().expect("tests run with a limit that means something, or none");
+        assert!(Isa::best() <= Isa::of_processor());
+        assert!(limit.is_none_or(|limit| Isa::best() <= limit));
+    }
 }
