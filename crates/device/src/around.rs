@@ -45,6 +45,7 @@ around! {
     discard(program: ProgramId);
     partitions() -> Vec<PartitionInfo>;
     layouts() -> Vec<Vec<PartitionId>>;
+    overlap() -> bool;
     submit(launch: Launch) -> Result<(), DeviceError>;
     poll() -> Vec<Finished>;
     memory() -> MemoryUse;

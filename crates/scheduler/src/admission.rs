@@ -49,7 +49,7 @@ impl Scheduler {
         };
         let due = offer.deadline.or_else(|| terms.slo.map(|slo| now + slo));
         let measured = self.plans.is_measured(plan);
-        self.note_demand(plan, offer.items, due.map(|due| due.since(now)));
+        self.note_demand(now, plan, offer.items, due.map(|due| due.since(now)));
         let entry = match due {
             Some(due) if measured && self.config.policy == Policy::SpaceTime => {
                 self.promise(now, whose, rider, due)?

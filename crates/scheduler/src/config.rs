@@ -28,6 +28,8 @@ pub struct Config {
     /// layout in force, and moves between layouts; the other policies keep to the first layout, in which `time` and `exclusive` use the first
     /// partition only and `space` spreads its launches over all of them.
     pub layouts: Vec<Layout>,
+    /// Whether every partition has the whole device, as streams of a card have: then `space-time` uses as many of them as there are classes asked for.
+    pub overlap: bool,
     /// Launches that a partition may hold at once, of which one computes: more than one lets the copies of the next overlap the kernels of this
     /// one. What is handed over cannot be overtaken, so it is handed over late: when its lanes are all taken, or `lead` before its turn.
     pub ahead: NonZeroU32,
@@ -77,6 +79,7 @@ impl Config {
             queue_requests: count(256),
             queue_bytes: Bytes::mib(64),
             layouts: vec![layout],
+            overlap: false,
             ahead: count(1),
             lead: Duration::ZERO,
             max_concurrent: count(64),

@@ -101,6 +101,9 @@ impl Scheduler {
             if self.load(line) >= self.config.ahead.get() as usize {
                 break;
             }
+            if self.space.is_closed(line) && self.promises.front(line).is_none() && !self.plans.any_own() {
+                continue;
+            }
             match self.on_line(now, line) {
                 Formed::Launch(launch, line) => return Formed::Launch(launch, line),
                 Formed::Wait(until) => wait = Some(wait.map_or(until, |earlier| earlier.min(until))),
@@ -204,6 +207,9 @@ impl Scheduler {
         if let Some(front) = self.promises.front(line) {
             return Some(front);
         }
+        if self.space.is_closed(line) {
+            return None;
+        }
         // What is over earlier elsewhere keeps its promise, and its line gains room.
         let others = self.space.running().filter(|other| {
             self.promises.front(*other).and_then(|front| self.promises.get(front)).is_some_and(|front| {
@@ -229,8 +235,9 @@ impl Scheduler {
     fn loose_leader(&self, now: Moment, line: usize, visitors: bool) -> Option<&Waiting> {
         let urgent = self.queues.most_urgent()?;
         let by_urgency = urgent.urgency >= now;
-        let at_home = |plan| self.space.home(plan).is_none_or(|home| home == line);
-        if self.space.home(urgent.plan).is_none() {
+        let closed = self.space.is_closed(line);
+        let at_home = |plan| self.space.home(plan).map_or(!closed, |home| home == line);
+        if self.space.home(urgent.plan).is_none() && !closed {
             let fair = || self.queues.fair().next().and_then(|ticket| self.queues.get(ticket));
             let next = Some(urgent).filter(|_| by_urgency).or_else(fair).unwrap_or(urgent);
             if at_home(next.plan) {
@@ -245,7 +252,7 @@ impl Scheduler {
         };
         let one = Size { lanes: 1, items: 1 };
         let visits = |plan| !at_home(plan) && self.may_visit(plan, one, line);
-        of(&at_home).or_else(|| if visitors { of(&visits) } else { None })
+        of(&at_home).or_else(|| if visitors && !closed { of(&visits) } else { None })
     }
 
     /// Whether a loose request goes before what is promised.

@@ -95,6 +95,11 @@ impl Plans {
         own
     }
 
+    /// Whether any tenant has numbers of its own.
+    pub(crate) fn any_own(&self) -> bool {
+        !self.own.is_empty()
+    }
+
     /// The number that others share: of a tenant's own number the one that it stands for, of others themselves.
     pub(crate) fn shared(&self, plan: PlanIx) -> PlanIx {
         self.plan(plan).of.map_or(plan, |(shared, _)| shared)

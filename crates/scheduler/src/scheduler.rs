@@ -100,7 +100,7 @@ impl Scheduler {
             running: vec![VecDeque::new(); lines.count()],
             launches: 0,
             last_tenant: None,
-            space: Space::new(lines, config.dwell),
+            space: Space::new(lines, config.dwell, config.overlap),
             config,
         }
     }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Exact, Noisy, count, offer, us};
+use common::{Exact, Noisy, count, ms, offer, us};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -441,4 +441,35 @@ fn with_learnt_costs_changes_of_layout_break_no_more_promises_than_learning_does
     assert_eq!((ways, one), (2, 1), "it was parted and put together again");
     assert!(promised > promised_whole, "{promised} {promised_whole}");
     assert!(late <= late_whole + promised / 1000, "{late} of {promised}, {late_whole} of {promised_whole}");
+}
+
+/// Every class asks for eight requests a millisecond, from tenants of its own, on a card of four streams. Which partitions its launches ran on after the first
+/// tenth of a second.
+fn streams_used(classes: u8) -> BTreeSet<PartitionId> {
+    let streams: Vec<PartitionId> = (0..4).map(PartitionId).collect();
+    let config = Config {
+        given_costs: Some(Arc::new(Exact)),
+        overlap: true,
+        dwell: Duration::from_millis(50),
+        ..Config::new(Policy::SpaceTime, streams)
+    };
+    let mut simulation = Simulation::new(config, Exact);
+    let tenants = u64::from(classes) * 8;
+    for tenant in 0..tenants {
+        simulation.tenant(TenantId(tenant), Terms::best_effort(OwnerId(tenant)));
+    }
+    for at in 0..300 {
+        for tenant in 0..tenants {
+            let class = u8::try_from(tenant / 8).unwrap() + 1;
+            simulation.offer(ms(at), &offer(at * tenants + tenant, tenant, class));
+        }
+    }
+    let (_, history) = simulation.finish();
+    history.iter().filter(|(at, _)| *at >= ms(100)).map(|(_, launch)| launch.partition).collect()
+}
+
+#[test]
+fn as_many_streams_are_in_use_as_there_are_classes() {
+    let used: Vec<usize> = [1, 2, 4].into_iter().map(|classes| streams_used(classes).len()).collect();
+    assert_eq!(used, [1, 2, 4]);
 }

@@ -96,6 +96,7 @@ impl Backstage {
                 .unwrap_or(NonZeroU32::MIN),
             lead: shares.iter().map(|share| share.lead).max().unwrap_or_default(),
             layouts,
+            overlap: device.overlap(),
             ..Config::new(settings.policy, Vec::new())
         };
         let thread = inbox.start(config, device.clone(), events.clone(), Handle::current())?;

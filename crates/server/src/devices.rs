@@ -12,6 +12,8 @@ use tessera_device::{Device, Wake};
 
 /// Streams of a card under the policy `space`: more than this many launches do not run side by side any faster.
 const SPACE_STREAMS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
+/// And under `space-time`, for classes that cannot share launches. One class uses one of them.
+const CLASS_STREAMS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not zero");
 
 /// Opens one device, once its engine can be woken.
 pub type Open<'a> = Box<dyn FnOnce(Wake) -> Result<Arc<dyn Device>, StartError> + Send + 'a>;
@@ -109,7 +111,10 @@ fn partitions(settings: &Settings) -> Option<NonZeroUsize> {
 /// Cards, where drivers for them exist.
 #[cfg(any(target_os = "linux", windows))]
 mod cuda {
-    use super::{Arc, Device, NonZeroUsize, Policy, SPACE_STREAMS, Settings, StartError, Wake, partitions};
+    use super::{
+        Arc, CLASS_STREAMS, Device, NonZeroUsize, Policy, SPACE_STREAMS, Settings, StartError, Wake,
+        partitions,
+    };
     use tessera_device::cuda::{CudaDevice, CudaOptions};
 
     pub(super) use tessera_device::cuda::probe;
@@ -119,7 +124,11 @@ mod cuda {
         settings: &Settings,
         wake: Wake,
     ) -> Result<Arc<dyn Device>, StartError> {
-        let auto = if settings.policy == Policy::Space { SPACE_STREAMS } else { NonZeroUsize::MIN };
+        let auto = match settings.policy {
+            Policy::Space => SPACE_STREAMS,
+            Policy::SpaceTime => CLASS_STREAMS,
+            Policy::Time | Policy::Exclusive => NonZeroUsize::MIN,
+        };
         let options = CudaOptions {
             ordinal,
             partitions: partitions(settings).unwrap_or(auto),

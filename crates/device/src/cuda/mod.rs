@@ -286,6 +286,10 @@ impl Device for CudaDevice {
         vec![self.partitions.iter().map(|partition| partition.info.id).collect()]
     }
 
+    fn overlap(&self) -> bool {
+        true
+    }
+
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
         let Launch { id, program, lanes, urgent: _ } = launch;
         let (running, partition) = self.let_in(id, program, lanes)?;

@@ -29,12 +29,15 @@
 //! a longer launch than its own classes can wait for (`beside`). Layouts that no cut was chosen for have no homes: everything may be everywhere, but who is
 //! apart (`stragglers`) only on the last.
 //!
+//! **Streams.** Where every partition has the whole device, there is nothing to cut; how many of them are open follows the classes (`streams`).
+//!
 //! Costs: a look at at most [`choice::MOST_CLASSES`] classes, by the load they are, takes tens of microseconds; a change O(n log n) for n planned launches.
 
 mod beside;
 mod choice;
 mod demand;
 mod score;
+mod streams;
 
 use crate::cost::Size;
 use crate::event::Happened;
@@ -48,6 +51,7 @@ use demand::Demand;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Duration;
+use streams::Streams;
 use tessera_core::{IdMap, Moment, Policy};
 
 /// See the module's text.
@@ -63,6 +67,8 @@ pub(crate) struct Space {
     cut: Option<Cut>,
     demand: Demand,
     next_look: Moment,
+    /// Where partitions have the whole device each.
+    streams: Option<Streams>,
 }
 
 /// Where the urgent are parted from the patient.
@@ -77,7 +83,7 @@ struct Cut {
 }
 
 impl Space {
-    pub(crate) fn new(lines: Lines, dwell: Duration) -> Space {
+    pub(crate) fn new(lines: Lines, dwell: Duration, overlap: bool) -> Space {
         Space {
             lines,
             in_force: 0,
@@ -86,6 +92,7 @@ impl Space {
             cut: None,
             demand: Demand::default(),
             next_look: Moment::START + dwell,
+            streams: overlap.then(Streams::default),
         }
     }
 
@@ -120,6 +127,13 @@ impl Space {
         self.homes.get(&plan).copied().or(patient).or_else(last)
     }
 
+    /// Whether only what belongs on a line, and what was promised on it before, runs there.
+    pub(crate) fn is_closed(&self, line: usize) -> bool {
+        let lines = self.promising();
+        let open = self.streams.as_ref().map_or(lines.len(), Streams::classes);
+        lines.contains(&line) && line >= lines.start + open
+    }
+
     /// Units of the partition that a plan's launches have by rights.
     pub(crate) fn units(&self, plan: PlanIx) -> NonZeroU32 {
         let line = self.home(plan).unwrap_or(self.promising().start);
@@ -134,7 +148,16 @@ impl Scheduler {
     }
 
     /// Takes note of what is asked for, and gives a plan that is new a home.
-    pub(crate) fn note_demand(&mut self, plan: PlanIx, items: NonZeroU32, allowed: Option<Duration>) {
+    pub(crate) fn note_demand(
+        &mut self,
+        now: Moment,
+        plan: PlanIx,
+        items: NonZeroU32,
+        allowed: Option<Duration>,
+    ) {
+        if let Some(streams) = self.space.streams.as_mut().filter(|_| !plan.is_own()) {
+            streams.note(now, plan, self.config.dwell);
+        }
         if self.space.lines.layouts() == 1 || self.config.policy != Policy::SpaceTime {
             return;
         }
@@ -149,10 +172,13 @@ impl Scheduler {
 
     /// Where a request of a plan may be booked.
     pub(crate) fn open(&self, now: Moment, plan: PlanIx) -> Open {
-        let lines = self.space.promising();
+        let (mut lines, home) = (self.space.promising(), self.space.home(plan));
+        if home.is_none() {
+            lines.end -= lines.clone().filter(|line| self.space.is_closed(*line)).count();
+        }
         let drained = self.space.is_leaving().then(|| self.drained(now));
         let free = |line| drained.unwrap_or(now + self.work_before(now, line));
-        Open { free: lines.clone().map(free).collect(), lines, home: self.space.home(plan) }
+        Open { free: lines.clone().map(free).collect(), lines, home }
     }
 
     /// When all that runs and is promised on the lines that run now is over.
