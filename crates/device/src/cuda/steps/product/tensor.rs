@@ -48,13 +48,18 @@ impl TensorTile {
         // 23 KB of weights under way per multiprocessor; an estimate, to be measured).
         let tall_blocks = launch(128, rows);
         let enough = tall_blocks * 4 >= all * 3 || (steps >= 12 && tall_blocks * 2 >= all);
-        let tall = !streamed && steps > 2 && sizes.has_pairs() && enough;
+        // Some multiprocessors would have two tall blocks and some one, where all blocks of half the height fit at once, three to each (96 lanes of 256 outputs and
+        // 128 rows, k of 1152: 50 for 52 µs in tf32, 26 for 28 in bf16; H200, 2026-11-26).
+        let uneven = rows >= 104 && tall_blocks > all && tall_blocks * 2 <= all * 3;
+        let tall = !streamed && steps > 2 && sizes.has_pairs() && enough && !uneven;
         let outputs = if tall { 128 } else { 64 };
         // A few lanes: narrower tiles before idle multiprocessors, each of which brings fewer inputs beside the same weights: what a block takes is its bytes
         // (64×56 took 8 lanes of ResNet-50 12 % faster). The narrowest with which all blocks still begin at once.
-        if !tall {
+        // Short sums end before two blocks are in each other's way (256 outputs and rows, k of 256, bf16: 3.8 for 4.3 µs with 10 lanes; H200, 2026-11-26).
+        let at_once = if matches!(steps, 3 | 4) { all * 2 } else { all };
+        if !tall && !uneven {
             let narrower = TensorTile::WIDTHS.iter().copied().take_while(|&width| width < rows);
-            rows = narrower.into_iter().find(|&width| launch(outputs, width) <= all).unwrap_or(rows);
+            rows = narrower.into_iter().find(|&width| launch(outputs, width) <= at_once).unwrap_or(rows);
         }
         let launched = launch(outputs, rows).div_ceil(all);
         let alone = launched <= 1 && steps >= 6;
@@ -147,7 +152,21 @@ mod tests {
         assert_eq!(tensor(128, 768, 768, 16), [128, 128, 6], "alone, with all the room for stages");
         assert_eq!(tensor(128, 768, 3072, 16), [128, 128, 6]);
         assert_eq!(tensor(128, 768, 3072, 8), [64, 128, 8]);
-        assert_eq!(tensor(128, 768, 768, 32), [128, 128, 3]);
+        assert_eq!(tensor(128, 768, 768, 48), [128, 128, 3]);
+    }
+
+    #[test]
+    fn tall_blocks_that_would_come_out_uneven_are_halved() {
+        assert_eq!(tensor(128, 256, 1152, 64), [128, 128, 6], "one to a multiprocessor");
+        assert_eq!(tensor(128, 256, 1152, 96), [64, 128, 3], "192 blocks on 132 multiprocessors");
+        assert_eq!(tensor(128, 256, 1152, 120), [128, 128, 3], "480 halves would not fit at once");
+    }
+
+    #[test]
+    fn short_sums_are_two_to_a_multiprocessor() {
+        assert_eq!(tensor(256, 256, 256, 4), [64, 16, 8]);
+        assert_eq!(tensor(256, 256, 256, 10), [64, 48, 6]);
+        assert_eq!(tensor(256, 256, 256, 16), [64, 64, 6]);
     }
 
     #[test]
