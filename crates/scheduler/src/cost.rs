@@ -85,6 +85,12 @@ pub trait CostTable: fmt::Debug + Send + Sync {
     fn beside(&self, plan: &PlanKey, size: Size, _others: u32) -> Option<Duration> {
         self.cost(plan, size)
     }
+
+    /// How long a launch is on its way to an idle device, whose time is not counted yet: what a simulated device needs, which no decision asks for. No
+    /// time, where the table knows nothing else.
+    fn hand_over(&self, _plan: &PlanKey, _size: Size) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// How costs are learnt.

@@ -31,17 +31,26 @@ pub enum Outcome {
     Cancelled(Moment),
 }
 
-/// What lies around launches, beside the device's time. Nothing, by default.
+/// What lies around launches, beside the device's time and the way there ([`CostTable::hand_over`]). Nothing, by default.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Around {
-    /// From a launch's hand-over to its begin on an idle device.
-    pub enter: Duration,
-    /// From its end to word of it.
+    /// From a launch's end to word of it.
     pub leave: Duration,
     /// Between two launches of a partition while more wait.
     pub gap: Duration,
     /// Times of launches over what their costs say, of which one is drawn for each. With none, launches take what their costs say.
     pub ratios: Vec<f64>,
+}
+
+/// A launch that runs.
+#[derive(Debug)]
+struct Started {
+    launch: LaunchPlan,
+    /// From its hand-over to its begin on an idle device.
+    enter: Duration,
+    /// From its begin to its end.
+    took: Duration,
+    lanes: Vec<Duration>,
 }
 
 /// A scheduler, a device of exact speed, and the time between them.
@@ -60,8 +69,7 @@ pub struct Simulation<C> {
     random: u64,
     side_by_side: bool,
     layouts: Vec<Layout>,
-    /// What each launch takes, as a whole and by lane.
-    launches: BTreeMap<LaunchId, (LaunchPlan, Duration, Vec<Duration>)>,
+    launches: BTreeMap<LaunchId, Started>,
     slow: BTreeMap<TenantId, f64>,
     tells_lanes: bool,
     /// What became of every request so far.
@@ -174,11 +182,12 @@ impl<C: CostTable> Simulation<C> {
     }
 
     fn finished(&mut self, at: Moment, id: LaunchId) {
-        let (launch, took, lanes) = self.launches.remove(&id).expect("a running launch is known");
+        let Started { launch, enter, took, lanes } =
+            self.launches.remove(&id).expect("a running launch is known");
         for request in launch.requests() {
             self.outcomes.insert(request, Outcome::Answered { at, lanes: launch.lanes.len() as u32 });
         }
-        let since = self.around.enter + took + self.around.leave;
+        let since = enter + took + self.around.leave;
         let told = if self.tells_lanes { lanes.as_slice() } else { &[] };
         self.scheduler.finished_by_lane(self.now, id, since, took, told);
     }
@@ -202,7 +211,7 @@ impl<C: CostTable> Simulation<C> {
         let layout = self.layouts.iter().find(|layout| layout.iter().any(|other| other.id == partition));
         let layout = layout.expect("a launch is on a partition of the settings");
         let beside = |launch: &LaunchPlan| layout.iter().any(|other| other.id == launch.partition);
-        let all = self.launches.values().all(|(launch, ..)| beside(launch));
+        let all = self.launches.values().all(|started| beside(&started.launch));
         assert!(all, "{partition} runs while partitions of another layout do");
         let units = |id: PartitionId| {
             let mine = layout.iter().find(|other| other.id == id);
@@ -238,12 +247,13 @@ impl<C: CostTable> Simulation<C> {
         let lanes: Vec<Duration> = launch.lanes.iter().map(lane).collect();
         let took = if self.slow.is_empty() { took } else { lanes.iter().sum() };
         // A partition computes one launch after the other; `space` runs side by side what it makes.
-        let Around { enter, leave, gap, .. } = self.around;
+        let Around { leave, gap, .. } = self.around;
+        let enter = self.costs.hand_over(&launch.plan, size);
         let free = self.busy.get(&launch.partition).filter(|_| !self.side_by_side);
         let begin = (self.now + enter).max(free.map_or(Moment::START, |free| *free + gap));
         self.busy.insert(launch.partition, begin + took);
         self.running.insert((begin + took + leave, launch.id));
         self.history.push((self.now, launch.clone()));
-        self.launches.insert(launch.id, (launch, took, lanes));
+        self.launches.insert(launch.id, Started { launch, enter, took, lanes });
     }
 }

@@ -35,8 +35,8 @@ pub(super) struct Sheet {
 pub(super) struct Engine {
     /// From the moment when a request is due to its launch, on an idle device.
     pub(super) way_in_ms: f64,
-    /// From a launch to word of its end, beside its time on the device.
-    pub(super) turnaround_ms: f64,
+    /// The part of a launch's turnaround that lies behind its time on the device.
+    pub(super) leave_ms: f64,
     /// From word of a launch's end to its answers.
     pub(super) way_out_ms: f64,
     /// Between two launches on the device, while more wait.
@@ -58,6 +58,8 @@ pub(super) struct Costed {
     pub(super) lanes: Curve,
     pub(super) items: Curve,
     pub(super) beside: Option<Curve>,
+    /// By items, on an idle device: from a launch to word of its end, beside its time on the device.
+    pub(super) turnaround: Option<Curve>,
     pub(super) estimated: Option<String>,
 }
 
@@ -143,14 +145,14 @@ impl Costs {
 
     pub(super) fn of(sheet: Sheet) -> Result<Costs> {
         ensure!((1..=256).contains(&sheet.model.len()), "a table of costs has 1 to 256 models");
-        for Costed { name, lanes, items, beside, .. } in &sheet.model {
-            let mut curves = [lanes, items].into_iter().chain(beside);
+        for Costed { name, lanes, items, beside, turnaround, .. } in &sheet.model {
+            let mut curves = [lanes, items].into_iter().chain(beside).chain(turnaround);
             curves.try_for_each(Curve::check).with_context(|| name.clone())?;
         }
-        if let Some(Engine { way_in_ms, turnaround_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) =
+        if let Some(Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) =
             &sheet.engine
         {
-            let mut times = [way_in_ms, turnaround_ms, way_out_ms, gap_ms, lead_ms].into_iter().chain(ratios);
+            let mut times = [way_in_ms, leave_ms, way_out_ms, gap_ms, lead_ms].into_iter().chain(ratios);
             let sound =
                 times.all(|time| time.is_finite() && *time >= 0.0) && *ahead > 0 && !ratios.is_empty();
             ensure!(
@@ -206,19 +208,19 @@ impl fmt::Display for Costs {
             "# What launches take: what `tessera simulate --costs` reckons with. Lanes and items are [count, ms].\n"
         )?;
         writeln!(f, "device = {device:?}\nsource = {source:?}\nlane_times = {lane_times}")?;
-        if let Some(Engine { way_in_ms, turnaround_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) = engine
-        {
-            writeln!(f, "\n[engine]\nway_in_ms = {way_in_ms:.4}\nturnaround_ms = {turnaround_ms:.4}")?;
+        if let Some(Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) = engine {
+            writeln!(f, "\n[engine]\nway_in_ms = {way_in_ms:.4}\nleave_ms = {leave_ms:.4}")?;
             writeln!(
                 f,
                 "way_out_ms = {way_out_ms:.4}\ngap_ms = {gap_ms:.4}\nahead = {ahead}\nlead_ms = {lead_ms:.4}"
             )?;
             writeln!(f, "ratios = {ratios:.3?}")?;
         }
-        for Costed { name, precision, lanes, items, beside, estimated } in model {
+        for Costed { name, precision, lanes, items, beside, turnaround, estimated } in model {
             writeln!(f, "\n[[model]]\nname = {name:?}\nprecision = {:?}", precision.0.name())?;
             writeln!(f, "lanes = {lanes}\nitems = {items}")?;
             beside.iter().try_for_each(|beside| writeln!(f, "beside = {beside}"))?;
+            turnaround.iter().try_for_each(|turnaround| writeln!(f, "turnaround = {turnaround}"))?;
             estimated.iter().try_for_each(|estimated| writeln!(f, "estimated = {estimated:?}"))?;
         }
         Ok(())
@@ -246,6 +248,13 @@ impl CostTable for Costs {
         let slower =
             self.model(plan)?.beside.as_ref().map_or(1.0, |beside| beside.at(f64::from(others) + 1.0));
         Some(alone.mul_f64(slower))
+    }
+
+    fn hand_over(&self, plan: &PlanKey, size: Size) -> Duration {
+        let turnaround = self.model(plan).and_then(|model| model.turnaround.as_ref());
+        let leave = self.engine().map_or(0.0, |engine| engine.leave_ms);
+        let enter = turnaround.map_or(0.0, |turnaround| turnaround.at(f64::from(size.items)) - leave);
+        Duration::from_secs_f64(enter.max(0.0) / 1e3)
     }
 }
 
@@ -296,13 +305,15 @@ mod tests {
 
     #[test]
     fn a_table_that_was_written_is_read_as_it_was() {
-        let engine = "[engine]\nway_in_ms = 0.1\nturnaround_ms = 0.2\nway_out_ms = 0.3\ngap_ms = 0.4\nahead = 2\nlead_ms = 0.5\nratios = [0.9, 1.1]\n";
-        let model = "[[model]]\nname = 'm'\nprecision = 'fp32'\nlanes = [[1, 0.5], [2, 0.75]]\nitems = [[1, 0.5], [4, 1.5]]\n";
+        let engine = "[engine]\nway_in_ms = 0.1\nleave_ms = 0.2\nway_out_ms = 0.3\ngap_ms = 0.4\nahead = 2\nlead_ms = 0.5\nratios = [0.9, 1.1]\n";
+        let model = "[[model]]\nname = 'm'\nprecision = 'fp32'\nlanes = [[1, 0.5], [2, 0.75]]\nitems = [[1, 0.5], [4, 1.5]]\nturnaround = [[1, 0.3], [3, 0.5]]\n";
         let text = format!("device = 'd'\nsource = 's'\n{engine}{model}");
         let written = Costs::parse(&text).unwrap().to_string();
         let read = Costs::parse(&written).unwrap();
         assert_eq!(read.to_string(), written);
         assert_eq!(us(&read, &read.plan("m").unwrap(), 2, 2), 750);
+        let hand_over = read.hand_over(&read.plan("m").unwrap(), Size { lanes: 1, items: 2 });
+        assert!(hand_over.abs_diff(Duration::from_micros(200)) < Duration::from_nanos(10), "0.4 less 0.2 ms");
         assert_eq!(read.engine().map(|engine| (engine.ahead, engine.ratios.len())), Some((2, 2)));
         let bad = Costs::parse(&text.replace("ahead = 2", "ahead = 0")).unwrap_err().to_string();
         assert!(bad.contains("at least one launch ahead"), "{bad}");

@@ -1,30 +1,42 @@
-//! What launches take on a device, measured under the server's engine at load.
+//! What launches take on a device, measured under the server's engine.
 //!
 //! ```text
-//!   one request after another        ─▶ the way in, round the device, and out again
-//!   two groups of k tenants in turn  ─▶ launches of k lanes, one computing while the next waits      (`lanes`, and the gap between launches)
-//!   two groups of one tenant's n     ─▶ launches of one lane and n items                             (`items`)
+//!   at random moments, k requests at once   ─▶ the way in, round an idle device with k items, and out again        (`turnaround`)
+//!   two groups of k tenants, again and again ─▶ launches of k lanes, one computing while the next waits             (`lanes`, and the gap between launches)
+//!   two groups of one tenant's n             ─▶ launches of one lane and n items                                    (`items`)
 //! ```
+//! As it will be at load: each group is of another model than the last, and of other tenants, so that no launch finds its weights in a cache where the one before
+//! left them; and a device that was idle has gone to sleep, as have the threads on the way to it.
+//!
 //! Launches are written down where they run (`recorder`), by the size that they really had. A point is the median of its launches; how much single
 //! ones differ from their point is kept as a list of ratios, and drawn from in the simulator. Nothing is fitted to what a simulation should say.
 
 use super::costs::{Costed, Costs, Curve, Engine, Named, Sheet};
 use super::recorder::{Log, Ran, Recorder};
+use crate::arrivals::{Gaps, Rate, Stream};
 use crate::load::{self, Ended, Guest, InProcess, Target};
 use crate::zoo::Model;
 use anyhow::{Context, Result, ensure};
+use std::future::poll_fn;
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
-use tessera_core::{Policy, Precision};
+use tessera_core::{Policy, ProgramId};
 use tessera_device::{Device, Wake};
 use tessera_scheduler::Size;
 use tessera_server::server::StartError;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-/// Requests sent one after another, of each model.
+/// How often a model's requests are sent to an idle device, one by one and several at once.
 const ALONE: usize = 100;
+const TOGETHER: usize = 20;
+
+/// A device that is idle has been for so many times what its last launch took, on average: loads of a third and less leave it so.
+const IDLE: u32 = 2;
 
 /// A point of fewer launches is left out.
 const FEWEST: usize = 5;
@@ -48,7 +60,7 @@ pub struct Options {
     pub precision: String,
     /// How long each point is measured.
     pub length: Duration,
-    /// Decides weights and inputs.
+    /// Decides weights, inputs and moments.
     pub seed: u64,
 }
 
@@ -77,31 +89,67 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
     let of = (NonZeroU32::MIN, options.seed);
     let (target, house) = InProcess::open_on(&runtime, &settings, &guests, of, &record, heard)?;
     let (name, partition, precision) = house.first().context("a device was opened")?;
-    let yard = Yard { runtime: &runtime, target: &target, log: &log, length: options.length };
-    let mut seen = Seen::default();
-    let mut sheet = Sheet {
-        device: name,
-        source: format!("tessera bench costs, under the engine, {} ms a point", options.length.as_millis()),
-        lane_times: false,
-        engine: None,
-        model: Vec::with_capacity(models),
-    };
-    for (number, model) in options.models.iter().enumerate() {
-        let tenants: Vec<usize> = (0..most).map(|nth| number + nth * models).collect();
-        let costed = yard.model(model.architecture.name, precision, &tenants, &mut seen)?;
-        heard(&format!(
-            "{}: one lane {:.3} ms, {} lanes {:.3} ms",
-            costed.name,
-            costed.lanes.first(),
-            options.most,
-            costed.lanes.last()
-        ));
-        sheet.model.push(costed);
-    }
+    let mut yard =
+        Yard { runtime: &runtime, target: &target, log: &log, options, programs: Vec::new(), most };
+    yard.programs = (0..models).map(|model| yard.program(model)).collect::<Result<_>>()?;
+    let (points, seen) = yard.points()?;
     house.close(target);
-    sheet.lane_times = log.tells_lanes();
-    sheet.engine = Some(seen.engine(partition.ahead, partition.lead));
-    Costs::of(sheet)
+    let lane_times = log.tells_lanes();
+    let costed = |(model, points): (&Arc<Model>, Points)| {
+        let name = model.architecture.name;
+        let Points { lanes, items, turnaround } = points;
+        let costed = Costed {
+            name: name.to_owned(),
+            precision: Named(precision),
+            lanes: Curve::rising(lanes).with_context(|| format!("{name}, by lanes"))?,
+            items: Curve::rising(items).with_context(|| format!("{name}, by items"))?,
+            beside: None,
+            turnaround: Some(Curve::rising(turnaround).with_context(|| format!("{name}, turnaround"))?),
+            estimated: None,
+        };
+        let (one, all) = (costed.lanes.first(), costed.lanes.last());
+        heard(&format!("{name}: one lane {one:.3} ms, {most} lanes {all:.3} ms"));
+        Ok(costed)
+    };
+    let model = options.models.iter().zip(points).map(costed).collect::<Result<Vec<Costed>>>()?;
+    let source = format!("tessera bench costs, under the engine, {} ms a point", options.length.as_millis());
+    let engine = seen.engine(&model, partition.ahead, partition.lead);
+    Costs::of(Sheet { device: name, source, lane_times, engine: Some(engine), model })
+}
+
+/// What was measured of a model: `[count, ms]` each.
+#[derive(Default)]
+struct Points {
+    lanes: Vec<(f64, f64)>,
+    items: Vec<(f64, f64)>,
+    turnaround: Vec<(f64, f64)>,
+}
+
+/// What was seen beside the points.
+#[derive(Default)]
+struct Seen {
+    way_in: Vec<Duration>,
+    way_out: Vec<Duration>,
+    gaps: Vec<Duration>,
+    ratios: Vec<f64>,
+}
+
+/// Requests that go together.
+#[derive(Clone, Copy)]
+enum Together {
+    /// Of so many tenants.
+    Lanes(usize),
+    /// So many of one tenant.
+    Items(usize),
+}
+
+impl Together {
+    fn size(self) -> Size {
+        match self {
+            Together::Lanes(count) => Size { lanes: count as u32, items: count as u32 },
+            Together::Items(count) => Size { lanes: 1, items: count as u32 },
+        }
+    }
 }
 
 /// Where it is measured.
@@ -109,123 +157,198 @@ struct Yard<'a> {
     runtime: &'a Runtime,
     target: &'a Arc<InProcess>,
     log: &'a Log,
-    length: Duration,
-}
-
-/// What was seen beside the points.
-#[derive(Default)]
-struct Seen {
-    way_in: Vec<Duration>,
-    turnaround: Vec<Duration>,
-    way_out: Vec<Duration>,
-    gaps: Vec<Duration>,
-    ratios: Vec<f64>,
+    options: &'a Options,
+    /// What launches of each model run.
+    programs: Vec<ProgramId>,
+    /// Tenants of a model.
+    most: usize,
 }
 
 impl Yard<'_> {
-    fn model(&self, name: &str, precision: Precision, tenants: &[usize], seen: &mut Seen) -> Result<Costed> {
-        self.runtime.block_on(self.groups(&tenants[..1], self.length / 2))?;
+    /// The tenants of a model whose turn it is.
+    fn tenants(&self, model: usize, turn: usize, together: Together) -> Vec<usize> {
+        let models = self.options.models.len();
+        let tenant = |nth: usize| model + (nth % self.most) * models;
+        match together {
+            Together::Lanes(count) => (0..count).map(|nth| tenant(turn * count + nth)).collect(),
+            Together::Items(count) => vec![tenant(turn); count],
+        }
+    }
+
+    /// What launches of a model run.
+    fn program(&self, model: usize) -> Result<ProgramId> {
+        self.runtime.block_on(ask(self.target, &self.tenants(model, 0, Together::Items(1)), 0))?;
+        Ok(self.log.take().last().context("an answered request was launched")?.program)
+    }
+
+    fn points(&self) -> Result<(Vec<Points>, Seen)> {
+        let mut seen = Seen::default();
+        let mut points: Vec<Points> = self.programs.iter().map(|_| Points::default()).collect();
+        self.groups(Together::Lanes(1), self.options.length / 2)?;
         self.log.take();
-        let alone = self.alone(tenants[0], seen)?;
-        // One lane of one item begins both curves. On a busy machine the engine may never launch two that come together one by one: then as it was alone.
-        let first = self.point(&tenants[..1], Size { lanes: 1, items: 1 }, seen)?.unwrap_or((1.0, alone));
-        let (mut lanes, mut items) = (vec![first], vec![first]);
-        for count in counts(tenants.len()).into_iter().filter(|count| *count > 1) {
-            lanes.extend(self.point(
-                &tenants[..count],
-                Size { lanes: count as u32, items: count as u32 },
-                seen,
-            )?);
-            let one = vec![tenants[0]; count];
-            items.extend(self.point(&one, Size { lanes: 1, items: count as u32 }, seen)?);
+        let mut alone = Vec::with_capacity(points.len());
+        for (model, points) in points.iter_mut().enumerate() {
+            let (took, turnaround) = self.alone(model, &mut seen)?;
+            alone.push(took);
+            points.turnaround.push((1.0, turnaround));
+            for count in counts(self.most).into_iter().filter(|count| *count > 1) {
+                let found = self.at_once(model, count)?;
+                points.turnaround.extend(found.map(|ms| (count as f64, ms)));
+            }
         }
-        Ok(Costed {
-            name: name.to_owned(),
-            precision: Named(precision),
-            lanes: Curve::rising(lanes).with_context(|| format!("{name}, by lanes"))?,
-            items: Curve::rising(items).with_context(|| format!("{name}, by items"))?,
-            beside: None,
-            estimated: None,
-        })
+        for count in counts(self.most) {
+            let lanes = self.point(Together::Lanes(count), &mut seen)?;
+            // One lane of one item begins both curves. On a busy machine the engine may never launch two that come together one by one: then as it
+            // was alone.
+            let items = match count {
+                1 => lanes.clone(),
+                _ => self.point(Together::Items(count), &mut seen)?,
+            };
+            for (number, points) in points.iter_mut().enumerate() {
+                let one = (count == 1).then_some(alone[number]);
+                let at = |ms: f64| (count as f64, ms);
+                points.lanes.extend(lanes[number].or(one).map(at));
+                points.items.extend(items[number].or(one).map(at));
+            }
+        }
+        Ok((points, seen))
     }
 
-    /// One request after another: what its way takes beside the device's time. Answers that time, in milliseconds.
-    fn alone(&self, tenant: usize, seen: &mut Seen) -> Result<f64> {
-        let mut asked = Vec::with_capacity(ALONE);
-        for number in 0..ALONE {
-            let start = Instant::now();
-            let ended = self.runtime.block_on(self.target.ask(tenant, number as u64));
-            ensure!(ended == Ended::Answered, "a request alone ended otherwise: {ended:?}");
-            asked.push((start, Instant::now()));
+    /// Requests to an idle device, one by one: what the way takes. Answers the device's time and what lies around it, in milliseconds.
+    fn alone(&self, model: usize, seen: &mut Seen) -> Result<(f64, f64)> {
+        let (mut took, mut around) = (Vec::with_capacity(ALONE), Vec::with_capacity(ALONE));
+        for (due, end, ran) in self.rounds(model, Together::Lanes(1), ALONE)? {
+            ensure!(ran.len() == 1, "{} launches of one request alone", ran.len());
+            for Ran { submitted, heard, took: here, .. } in ran {
+                seen.way_in.push(submitted - due);
+                seen.way_out.push(end - heard);
+                took.push(ms(here));
+                around.push(ms((heard - submitted).saturating_sub(here)));
+            }
         }
-        let ran = self.log.take();
-        ensure!(ran.len() == asked.len(), "{} launches of {} requests alone", ran.len(), asked.len());
-        let typical = median(ran.iter().map(|ran| ran.took.as_secs_f64() * 1e3).collect());
-        for ((start, end), Ran { submitted, heard, took, .. }) in asked.into_iter().zip(ran) {
-            seen.way_in.push(submitted - start);
-            seen.turnaround.push((heard - submitted).saturating_sub(took));
-            seen.way_out.push(end - heard);
-        }
-        Ok(typical)
+        Ok((median(took), median(around)))
     }
 
-    /// The point of a size, in milliseconds; none where the engine did not make such launches.
-    fn point(&self, tenants: &[usize], size: Size, seen: &mut Seen) -> Result<Option<(f64, f64)>> {
-        let mut ran = Vec::new();
-        let mut of_size: Vec<f64> = Vec::new();
+    /// So many tenants' requests to an idle device, all at once: what they take beside the device's time, in milliseconds; none where the engine did not
+    /// launch them together.
+    fn at_once(&self, model: usize, count: usize) -> Result<Option<f64>> {
+        let rounds = self.rounds(model, Together::Lanes(count), TOGETHER)?;
+        // What was launched behind another one waited for it.
+        let firsts = rounds.iter().filter_map(|(.., ran)| ran.first());
+        let whole = firsts.filter(|ran| ran.size.items as usize == count);
+        let around = whole.map(|ran| ms((ran.heard - ran.submitted).saturating_sub(ran.took)));
+        let around: Vec<f64> = around.collect();
+        Ok((around.len() >= FEWEST).then(|| median(around)))
+    }
+
+    /// Requests at random moments, when everything before is answered: when each round was due and was over, and its launches.
+    fn rounds(
+        &self,
+        model: usize,
+        together: Together,
+        rounds: usize,
+    ) -> Result<Vec<(Instant, Instant, Vec<Ran>)>> {
+        let mut gaps = Stream::new(Gaps::Poisson, Rate::Steady(1.0), self.options.seed);
+        let mut last = gaps.next().unwrap_or_default();
+        let mut done = Vec::with_capacity(rounds);
+        let mut took = Duration::ZERO;
+        for round in 0..rounds {
+            let next = gaps.next().unwrap_or(last);
+            let due = Instant::now() + (IDLE * took).mul_f64((next - last).as_secs_f64());
+            last = next;
+            // As the load generator does it: a thread that sleeps, and a task for each round.
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let (target, tenants) = (self.target.clone(), self.tenants(model, round, together));
+            let asked = self.runtime.spawn(async move {
+                ask(&target, &tenants, round as u64).await?;
+                anyhow::Ok(Instant::now())
+            });
+            let end = self.runtime.block_on(asked)??;
+            took = end - due;
+            done.push((due, end, self.log.take()));
+        }
+        Ok(done)
+    }
+
+    /// The point of each model, in milliseconds; none where the engine did not make such launches.
+    fn point(&self, together: Together, seen: &mut Seen) -> Result<Vec<Option<f64>>> {
+        let mut of_size: Vec<Vec<f64>> = vec![Vec::new(); self.programs.len()];
         // Where both groups come together, as on a busy machine, launches are larger than was meant: then it takes longer.
         for _ in 0..TRIES {
-            self.runtime.block_on(self.groups(tenants, self.length))?;
-            let more = self.log.take();
-            of_size
-                .extend(more.iter().filter(|ran| ran.size == size).map(|ran| ran.took.as_secs_f64() * 1e3));
-            ran.extend(more);
-            if of_size.len() >= FEWEST {
+            self.groups(together, self.options.length * self.programs.len() as u32)?;
+            let ran = self.log.take();
+            for Ran { program, took, .. } in ran.iter().filter(|ran| ran.size == together.size()) {
+                let model = self.programs.iter().position(|other| other == program);
+                model.into_iter().for_each(|model| of_size[model].push(ms(*took)));
+            }
+            for two in ran.windows(2) {
+                // The second was there before the first was over: between them the device had something to do. Their median is not moved by the few
+                // that were first of a group.
+                let period = two[1].heard - two[0].heard;
+                seen.gaps.push(period.saturating_sub(two[1].took));
+            }
+            if of_size.iter().all(|times| times.len() >= FEWEST) {
                 break;
             }
         }
-        if of_size.len() < FEWEST {
-            return Ok(None);
-        }
-        let typical = median(of_size.clone());
-        seen.ratios.extend(of_size.iter().map(|ms| ms / typical));
-        for two in ran.windows(2) {
-            // The second was there before the first was over: between them the device had something to do. Their median is not moved by the few
-            // that were first of a group.
-            let period = two[1].heard - two[0].heard;
-            seen.gaps.push(period.saturating_sub(two[1].took));
-        }
-        Ok(Some((f64::from(size.items), typical)))
+        let point = |times: Vec<f64>| {
+            if times.len() < FEWEST {
+                return None;
+            }
+            let typical = median(times.clone());
+            seen.ratios.extend(times.iter().map(|ms| ms / typical));
+            Some(typical)
+        };
+        Ok(of_size.into_iter().map(point).collect())
     }
 
-    /// Two groups of requests for these tenants, each sent again when all of it is answered.
-    async fn groups(&self, tenants: &[usize], length: Duration) -> Result<()> {
+    /// Two groups of requests, each followed by another when all of it is answered.
+    fn groups(&self, together: Together, length: Duration) -> Result<()> {
         let until = Instant::now() + length;
-        let mut groups = JoinSet::new();
-        for _ in 0..2 {
-            let (target, tenants) = (self.target.clone(), tenants.to_vec());
-            groups.spawn(async move {
-                for round in 0u64.. {
-                    let asked = tenants.iter().map(|&tenant| {
-                        let target = target.clone();
-                        tokio::spawn(async move { target.ask(tenant, round).await })
-                    });
-                    for answer in asked.collect::<Vec<_>>() {
-                        let ended = answer.await?;
-                        ensure!(ended == Ended::Answered, "a request ended otherwise: {ended:?}");
-                    }
-                    if Instant::now() >= until {
-                        break;
-                    }
+        let turn = AtomicUsize::new(0);
+        let models = self.options.models.len();
+        let next = || {
+            let turn = turn.fetch_add(1, Ordering::Relaxed);
+            (turn as u64, self.tenants(turn % models, turn / models, together))
+        };
+        self.runtime.block_on(async {
+            let mut groups = JoinSet::new();
+            let start = |groups: &mut JoinSet<Result<()>>| {
+                let ((round, tenants), target) = (next(), self.target.clone());
+                groups.spawn(async move { ask(&target, &tenants, round).await });
+            };
+            (0..2).for_each(|_| start(&mut groups));
+            while let Some(group) = groups.join_next().await {
+                group??;
+                if Instant::now() < until {
+                    start(&mut groups);
                 }
-                Ok(())
-            });
-        }
-        while let Some(group) = groups.join_next().await {
-            group??;
-        }
-        Ok(())
+            }
+            Ok(())
+        })
     }
+}
+
+/// Asks for these tenants at once, until all of it is answered.
+async fn ask(target: &InProcess, tenants: &[usize], number: u64) -> Result<()> {
+    let mut waiting: Vec<Pin<Box<dyn Future<Output = Ended> + Send + '_>>> =
+        Vec::with_capacity(tenants.len());
+    waiting.extend(tenants.iter().map(|&tenant| Box::pin(target.ask(tenant, number)) as _));
+    let mut otherwise = None;
+    poll_fn(|context| {
+        waiting.retain_mut(|request| match request.as_mut().poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(Ended::Answered) => false,
+            Poll::Ready(ended) => {
+                otherwise.get_or_insert(ended);
+                false
+            }
+        });
+        if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    ensure!(otherwise.is_none(), "a request ended otherwise: {otherwise:?}");
+    Ok(())
 }
 
 /// 1, 2, 4, … and the most itself.
@@ -237,21 +360,27 @@ fn counts(most: usize) -> Vec<usize> {
 }
 
 impl Seen {
-    fn engine(self, ahead: u32, lead: Duration) -> Engine {
-        let ms = |times: Vec<Duration>| median(times.iter().map(|time| time.as_secs_f64() * 1e3).collect());
+    fn engine(self, models: &[Costed], ahead: u32, lead: Duration) -> Engine {
+        let least = models.iter().filter_map(|model| Some(model.turnaround.as_ref()?.first()));
+        let typical = |times: Vec<Duration>| median(times.into_iter().map(ms).collect());
         let mut ratios = self.ratios;
         ratios.sort_by(f64::total_cmp);
         let rank = |nth: usize| ratios[((2 * nth + 1) * ratios.len() / (2 * RATIOS)).min(ratios.len() - 1)];
         Engine {
-            way_in_ms: ms(self.way_in),
-            turnaround_ms: ms(self.turnaround),
-            way_out_ms: ms(self.way_out),
-            gap_ms: ms(self.gaps),
+            way_in_ms: typical(self.way_in),
+            // Where between the two the time on the device lies is not seen from outside.
+            leave_ms: least.fold(f64::INFINITY, f64::min) / 2.0,
+            way_out_ms: typical(self.way_out),
+            gap_ms: typical(self.gaps),
             ahead,
-            lead_ms: lead.as_secs_f64() * 1e3,
+            lead_ms: ms(lead),
             ratios: (0..RATIOS).map(rank).collect(),
         }
     }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -217,8 +217,7 @@ fn tenants(options: &Options) -> Vec<Tenant> {
 fn set_up(options: &Options, policy: Policy) -> Simulation<Costs> {
     let engine = options.costs.engine();
     let around = Around {
-        enter: time(options, |engine| engine.turnaround_ms / 2.0),
-        leave: time(options, |engine| engine.turnaround_ms / 2.0),
+        leave: time(options, |engine| engine.leave_ms),
         gap: time(options, |engine| engine.gap_ms),
         ratios: engine.map(|engine| engine.ratios.clone()).unwrap_or_default(),
     };

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tessera_core::{IdMap, LaunchId};
+use tessera_core::{IdMap, LaunchId, ProgramId};
 use tessera_device::around::Around;
 use tessera_device::{Device, DeviceError, Finished, Launch};
 use tessera_scheduler::Size;
@@ -16,6 +16,7 @@ use tessera_scheduler::Size;
 /// A launch that was.
 #[derive(Clone, Debug)]
 pub(crate) struct Ran {
+    pub(crate) program: ProgramId,
     pub(crate) size: Size,
     /// When it was handed over.
     pub(crate) submitted: Instant,
@@ -28,7 +29,7 @@ pub(crate) struct Ran {
 /// What was written down.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    running: Mutex<IdMap<LaunchId, (Size, Instant)>>,
+    running: Mutex<IdMap<LaunchId, (ProgramId, Size, Instant)>>,
     ran: Mutex<Vec<Ran>>,
     by_lane: AtomicBool,
 }
@@ -72,7 +73,7 @@ impl Around for Recorder {
         let items =
             |lane: &tessera_device::Lane| lane.requests.iter().map(|request| request.items).sum::<u32>();
         let size = Size { lanes: launch.lanes.len() as u32, items: launch.lanes.iter().map(items).sum() };
-        lock(&self.log.running).insert(launch.id, (size, Instant::now()));
+        lock(&self.log.running).insert(launch.id, (launch.program, size, Instant::now()));
         self.device.submit(launch)
     }
 
@@ -83,8 +84,8 @@ impl Around for Recorder {
             if !lanes.is_empty() {
                 self.log.by_lane.store(true, Ordering::Relaxed);
             }
-            if let Some((size, submitted)) = lock(&self.log.running).remove(id) {
-                lock(&self.log.ran).push(Ran { size, submitted, heard, took: *took });
+            if let Some((program, size, submitted)) = lock(&self.log.running).remove(id) {
+                lock(&self.log.ran).push(Ran { program, size, submitted, heard, took: *took });
             }
         }
         finished
