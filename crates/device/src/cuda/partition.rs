@@ -4,6 +4,8 @@
 //!   submit ─▶ feeder: stage inputs ─▶ copy in ─┐         ┌─▶ copy out ─▶ reaper: answers ─▶ wake
 //!             (pinned berth)                   └▶ table, graph ┘
 //!             launch n+2                launch n+1    launch n          launch n−1
+//!
+//!   few bytes ─▶ table, graph ─▶ reaper          kernels read and write the berth on the host
 //! ```
 //! Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
 //! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled.
@@ -30,6 +32,10 @@ const BERTHS: usize = 4;
 const AHEAD: u32 = 3;
 /// Staging and copying 32 images of 224 pixels takes about so long (20 MB).
 const LEAD: Duration = Duration::from_micros(1000);
+
+/// Inputs, or outputs, of at most so many bytes are read, or written, by kernels where they are staged on the host: a copy of their own and the events
+/// that order it would cost the host more than the bus takes.
+const DIRECT: usize = 64 << 10;
 
 /// A share of the card.
 #[derive(Debug)]
@@ -100,6 +106,9 @@ struct InFlight {
 pub(crate) struct Staged {
     /// Table and inputs.
     pub(crate) bytes_in: usize,
+    /// Whether kernels read the inputs, and write the outputs, on the host: see [`DIRECT`].
+    direct_in: bool,
+    direct_out: bool,
     /// Where each output begins, and the errors after them.
     outputs: Vec<usize>,
     errors: usize,
@@ -242,28 +251,41 @@ impl Feeder {
         let program = &running.program;
         let staged = berth.stage(running, sampled, &self.stagers);
         let Staged { bytes_in, errors, began, bytes_out, .. } = staged;
-        let error_bytes = began.unwrap_or(bytes_out) - errors;
-        self.copy_in.copy_in(&berth.host_in, &berth.device_in, 0..bytes_in)?;
-        berth.arrived.record(&self.copy_in)?;
-        self.compute.wait(&berth.arrived)?;
-        berth.started.record(&self.compute)?;
-        self.compute.copy_within(berth.device_in.address(), program.table_address(), program.table.bytes)?;
-        if let Some(address) = program.errors_address() {
-            self.compute.zero(address, error_bytes)?;
+        let (table, table_bytes) = (program.table_address(), program.table.bytes);
+        if staged.direct_in {
+            berth.started.record(&self.compute)?;
+            self.compute.copy_to(&berth.host_in, 0..table_bytes, table)?;
+        } else {
+            self.copy_in.copy_in(&berth.host_in, &berth.device_in, 0..bytes_in)?;
+            berth.arrived.record(&self.copy_in)?;
+            self.compute.wait(&berth.arrived)?;
+            berth.started.record(&self.compute)?;
+            self.compute.copy_within(berth.device_in.address(), table, table_bytes)?;
+        }
+        let told_errors =
+            program.errors_address().map(|address| (address, errors..began.unwrap_or(bytes_out)));
+        if let Some((address, range)) = &told_errors {
+            self.compute.zero(*address, range.len())?;
         }
         program.graph(running.items()).launch(&self.compute)?;
-        let out = berth.device_out.address();
-        if let Some(address) = program.errors_address() {
-            self.compute.copy_within(address, out + errors as u64, error_bytes)?;
-        }
-        if let Some(began) = began {
-            let (address, bytes) = program.told(running.items());
-            self.compute.copy_within(address, out + began as u64, bytes)?;
+        let told_times = began.map(|began| (program.told(running.items()).0, began..bytes_out));
+        // What kernels tell beside the outputs follows them.
+        for (address, range) in told_errors.into_iter().chain(told_times) {
+            if staged.direct_out {
+                self.compute.copy_from(address, &mut berth.host_out, range)?;
+            } else {
+                let to = berth.device_out.address() + range.start as u64;
+                self.compute.copy_within(address, to, range.len())?;
+            }
         }
         berth.computed.record(&self.compute)?;
-        self.copy_out.wait(&berth.computed)?;
-        self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, 0..bytes_out)?;
-        berth.done.record(&self.copy_out)?;
+        if staged.direct_out {
+            berth.done.record(&self.compute)?;
+        } else {
+            self.copy_out.wait(&berth.computed)?;
+            self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, 0..bytes_out)?;
+            berth.done.record(&self.copy_out)?;
+        }
         Ok((berth, staged))
     }
 }
@@ -416,16 +438,18 @@ impl Berth {
         let table_bytes = program.table.bytes.next_multiple_of(ALIGNMENT);
         let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, table_bytes);
         let (outputs, errors) = stage_offsets(&program.plan.outputs, items, 0);
-        let addresses = inputs.iter().map(|&at| self.device_in.address() + at as u64);
-        let ports: Vec<u64> =
-            addresses.chain(outputs.iter().map(|&at| self.device_out.address() + at as u64)).collect();
+        let (direct_in, direct_out) = (bytes_in - table_bytes <= DIRECT, errors <= DIRECT);
+        let of_inputs = if direct_in { self.host_in.address() } else { self.device_in.address() };
+        let of_outputs = if direct_out { self.host_out.address() } else { self.device_out.address() };
+        let addresses = inputs.iter().map(|&at| of_inputs + at as u64);
+        let ports: Vec<u64> = addresses.chain(outputs.iter().map(|&at| of_outputs + at as u64)).collect();
         let staged = self.host_in.bytes_mut();
         program.table.write(rows, &ports, sampled, &mut staged[..program.table.bytes]);
         stage(stagers, lanes, &inputs, staged);
         let after_errors = errors + items as usize * size_of::<ItemError>();
         let began = sampled.then_some(after_errors);
         let bytes_out = after_errors + began.map_or(0, |_| program.told(items).1);
-        Staged { bytes_in, outputs, errors, began, bytes_out }
+        Staged { bytes_in, direct_in, direct_out, outputs, errors, began, bytes_out }
     }
 
     fn holds(&self, bytes_in: usize, bytes_out: usize) -> bool {

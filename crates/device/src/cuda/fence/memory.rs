@@ -225,6 +225,11 @@ impl Pinned {
         Ok(Pinned { context: context.clone(), start, bytes })
     }
 
+    /// The address of its first byte for kernels, which reach it over the bus: with unified addressing the host's own.
+    pub(crate) fn address(&self) -> u64 {
+        self.start as u64
+    }
+
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: `start` has `bytes` initialised bytes and lives as long as `self`.

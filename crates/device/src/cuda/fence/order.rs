@@ -67,6 +67,29 @@ impl Stream {
         unsafe { result::memcpy_htod_async(target, &from.bytes()[range], self.raw) }.doing("copy to the card")
     }
 
+    /// Copies the host's bytes in `range` of `from` to an address of the device, which the caller owns, with the same duties as
+    /// [`Stream::copy_in`].
+    pub(crate) fn copy_to(&self, from: &Pinned, range: Range<usize>, address: u64) -> Result<(), CudaError> {
+        self.bind()?;
+        // SAFETY: the range was checked, and the caller owns as many bytes at `address`; else as in `copy_in`.
+        unsafe { result::memcpy_htod_async(address, &from.bytes()[range], self.raw) }
+            .doing("copy to the card")
+    }
+
+    /// Copies from an address of the device, which the caller owns, to the bytes in `range` of `to`, with the same duties as
+    /// [`Stream::copy_in`].
+    pub(crate) fn copy_from(
+        &self,
+        address: u64,
+        to: &mut Pinned,
+        range: Range<usize>,
+    ) -> Result<(), CudaError> {
+        self.bind()?;
+        // SAFETY: as in `copy_to`.
+        unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[range], address, self.raw) }
+            .doing("copy from the card")
+    }
+
     /// Copies bytes to the device, and waits: for what happens once. From memory of any kind.
     pub(crate) fn upload(&self, from: &[u8], address: u64) -> Result<(), CudaError> {
         self.bind()?;
