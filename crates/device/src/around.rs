@@ -46,6 +46,7 @@ around! {
     partitions() -> Vec<PartitionInfo>;
     layouts() -> Vec<Vec<PartitionId>>;
     overlap() -> bool;
+    adopt(input: bytes::Bytes) -> bytes::Bytes;
     submit(launch: Launch) -> Result<(), DeviceError>;
     poll() -> Vec<Finished>;
     memory() -> MemoryUse;

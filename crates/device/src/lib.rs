@@ -3,6 +3,7 @@
 //! ```text
 //!   open ─▶ Device ─ upload(class, packed) ─▶ Slot          weights in, once per tenant version
 //!                  ─ compile(plan, room)   ─▶ ProgramId     architecture in, once per plan and partition
+//!                  ─ adopt(input)          ─▶ input         each when it arrives, to where launches fetch it fastest
 //!                  ─ submit(Launch)        ─▶ LaunchId      lanes and their inputs; returns at once
 //!                  ─ poll()                ─▶ [Finished]    answers, errors of single requests, times
 //! ```
@@ -41,8 +42,8 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Something that loads and runs programs.
 ///
-/// All methods are called from one engine thread, except [`Device::upload`], which loaders call from theirs. None of
-/// them waits for a launch.
+/// All methods are called from one engine thread, except [`Device::upload`], which loaders call from theirs, and [`Device::adopt`], which askers
+/// call from theirs. None of them waits for a launch.
 pub trait Device: Send + Sync + fmt::Debug {
     /// What it is.
     fn info(&self) -> DeviceInfo;
@@ -86,6 +87,12 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Whether every partition has all of the device, as streams of a card have, rather than a share that no other has.
     fn overlap(&self) -> bool {
         false
+    }
+
+    /// Takes an input to where launches fetch it fastest, on this thread: to be called when a request arrives, by whoever brings it. The answer has the
+    /// same bytes, and may be used in any launch here, or none. Costs a copy where it helps, and nothing elsewhere or a second time; never waits.
+    fn adopt(&self, input: bytes::Bytes) -> bytes::Bytes {
+        input
     }
 
     /// Hands a launch to its program's partition and returns at once. Errors when it does not fit the program's room, names
@@ -290,7 +297,7 @@ pub struct Rates {
     pub bytes_per_s: f64,
 }
 
-/// Bytes in use on a device.
+/// Bytes in use on a device, and of the host for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MemoryUse {
     /// Slots that hold weights.
@@ -299,6 +306,8 @@ pub struct MemoryUse {
     pub weights_free: Bytes,
     /// Arenas of programs, constants included.
     pub arenas: Bytes,
+    /// Of the host's memory: pinned, so that the device copies inputs and outputs by itself. Not the device's own, nor under its limit.
+    pub pinned: Bytes,
 }
 
 /// Why a device refused.

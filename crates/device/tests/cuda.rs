@@ -293,6 +293,59 @@ fn one_launch_of_many_tells_what_each_step_added_and_answers_as_the_others_do() 
 }
 
 #[test]
+fn adopted_inputs_are_answered_like_others_and_their_memory_comes_back() {
+    let Some((device, bell)) = cuda() else { return };
+    let models: Vec<Model> =
+        (0..3).map(|number| class::load(&fixture(&format!("resnet26_narrow-{number}"))).unwrap()).collect();
+    let before = device.memory();
+    let loaded = load(&device, &bell, &models, 1, Precision::Bf16);
+    let mut random = StdRng::seed_from_u64(3);
+    let lanes: Vec<Vec<Question>> = (1..9)
+        .map(|items| vec![loaded.question(&mut random, items), loaded.question(&mut random, 9)])
+        .collect();
+    // Both requests of a lane are for one tenant.
+    let lanes: Vec<Vec<Question>> = lanes
+        .into_iter()
+        .map(|lane| {
+            lane.iter().map(|question| Question { tenant: lane[0].tenant, ..question.clone() }).collect()
+        })
+        .collect();
+    let expected = loaded.ask(&lanes);
+    let adopt = |lane: &[Question], which: &dyn Fn(usize) -> bool| -> Vec<Question> {
+        let adopted = |(number, question): (usize, &Question)| {
+            let adopt =
+                |input: &Bytes| if which(number) { device.adopt(input.clone()) } else { input.clone() };
+            Question { inputs: question.inputs.iter().map(adopt).collect(), ..question.clone() }
+        };
+        lane.iter().enumerate().map(adopted).collect()
+    };
+    for which in [&|_| true, &|number| number == 0, &|number| number == 1] as [&dyn Fn(usize) -> bool; 3] {
+        let lanes: Vec<Vec<Question>> = lanes.iter().map(|lane| adopt(lane, which)).collect();
+        assert_eq!(loaded.ask(&lanes), expected);
+        assert_eq!(loaded.ask(&lanes), expected, "a piece may be launched again");
+    }
+    // Four images; of more than six nobody takes a copy alone.
+    let large = lanes[3][0].inputs[0].clone();
+    let moved = |input: &Bytes| input.as_ptr() != large.as_ptr();
+    let once = device.adopt(large.clone());
+    assert!(moved(&once) && device.adopt(once.clone()).as_ptr() == once.as_ptr(), "once is enough");
+    assert_eq!(device.adopt(Bytes::from_static(b"small")).as_ref(), b"small");
+    let kept: Vec<Bytes> =
+        std::iter::repeat_with(|| device.adopt(large.clone())).take_while(|input| moved(input)).collect();
+    println!("{} pieces of {} bytes find room", kept.len(), large.len());
+    assert!(kept.iter().all(|input| *input == large), "each has room of its own");
+    assert_eq!(loaded.ask(&lanes), expected, "without room inputs go as they came");
+    drop(kept);
+    assert!(moved(&device.adopt(large.clone())), "room that was given back is lent again");
+    assert!(device.memory().pinned > before.pinned);
+    device.discard(loaded.program);
+    drop(loaded);
+    assert!(once == large && device.memory().pinned > before.pinned, "what is lent stays");
+    drop(once);
+    assert_eq!(device.memory(), before);
+}
+
+#[test]
 fn memory_is_accounted_and_comes_back() {
     let Some((device, bell)) = cuda() else { return };
     let models = vec![class::load(&fixture("mlp-0")).unwrap()];

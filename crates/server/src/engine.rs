@@ -22,7 +22,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PlanKey, Policy, RequestId, TenantId};
@@ -38,6 +38,8 @@ use tokio::sync::oneshot;
 pub struct Inbox {
     commands: Arc<Mailbox<Command>>,
     backlog: Backlog,
+    /// Not held: the engine owns it, and what it wakes.
+    device: Arc<OnceLock<Weak<dyn Device>>>,
 }
 
 impl Inbox {
@@ -49,7 +51,8 @@ impl Inbox {
 
     /// The way in.
     pub fn handle(&self) -> EngineHandle {
-        EngineHandle { commands: self.commands.clone(), backlog: self.backlog.clone() }
+        let Inbox { commands, backlog, device } = self;
+        EngineHandle { commands: commands.clone(), backlog: backlog.clone(), device: device.clone() }
     }
 
     /// Starts the thread. Answers of a launch are handed out by a task of `runtime`; what happens is told, and counted, in `events`.
@@ -61,6 +64,7 @@ impl Inbox {
         runtime: Handle,
     ) -> std::io::Result<JoinHandle<()>> {
         let gone = Gone(self.commands.clone());
+        self.device.get_or_init(|| Arc::downgrade(&device));
         let engine = Engine {
             commands: self.commands,
             name: device.info().name,

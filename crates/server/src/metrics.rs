@@ -205,7 +205,7 @@ impl Metrics {
         );
         r.register_with_unit(
             "device_memory",
-            "Memory on a device by what holds it",
+            "Memory on a device by what holds it, and what is pinned on the host for it",
             Unit::Bytes,
             self.device_memory.clone(),
         );
@@ -359,7 +359,7 @@ impl Metrics {
         }
     }
 
-    /// Memory on a device now. `kind` is what holds it: `weights`, `arenas`, `free`, …
+    /// Memory on a device now. `kind` is what holds it: `weights`, `arenas`, …; `pinned` is the host's.
     pub fn device_memory(&self, device: &str, kind: &'static str, bytes: Bytes) {
         let labels = ByDevice { device: device.into(), kind };
         self.device_memory.get_or_create(&labels).set(i64::try_from(bytes.0).unwrap_or(i64::MAX));

@@ -178,6 +178,7 @@ async fn keep_gauges(registry: Arc<Registry>, metrics: Arc<Metrics>) {
             metrics.device_memory(name, "weights", memory.weights);
             metrics.device_memory(name, "weights_free", memory.weights_free);
             metrics.device_memory(name, "arenas", memory.arenas);
+            metrics.device_memory(name, "pinned", memory.pinned);
         }
     }
 }

@@ -93,7 +93,7 @@ pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Residency> 
         left_weights_bytes: 0,
         left_bytes: 0,
     };
-    let MemoryUse { weights, weights_free, arenas } = stage.unload_all()?;
+    let MemoryUse { weights, weights_free, arenas, .. } = stage.unload_all()?;
     Ok(Residency {
         left_weights_bytes: weights.0 + weights_free.0,
         left_bytes: weights.0 + weights_free.0 + arenas.0,

@@ -130,7 +130,9 @@ impl Stage {
         let mut random = StdRng::seed_from_u64(options.seed);
         let mut requests = Vec::with_capacity(tenants.len());
         for (number, tenant) in tenants.into_iter().enumerate() {
-            let mut inputs = || inputs(&options.model, &plan.plan.inputs, items, &mut random);
+            // As an asker in the process would have them that asks again: the clock is for launches, as it is with peers whose inputs lie on the card.
+            let adopted = |inputs| backstage.means.engine.adopt(inputs);
+            let mut inputs = || inputs(&options.model, &plan.plan.inputs, items, &mut random).map(adopted);
             let of_tenant = (0..options.in_flight)
                 .map(|_| Ok(Request { tenant, number, inputs: inputs()? }))
                 .collect::<Result<_>>()?;
@@ -164,7 +166,7 @@ impl Stage {
         for requests in &requests {
             backstage.means.engine.tenant_removed(requests[0].tenant);
         }
-        drop((desk, plan, slots, class));
+        drop((desk, plan, slots, class, requests));
         let device = backstage.means.device.clone();
         // Programs are given back by threads of their own, soon.
         let given_up = Instant::now() + UNLOADING;

@@ -289,7 +289,7 @@ impl Device for CpuDevice {
     fn memory(&self) -> MemoryUse {
         let ledger = &self.outbox.ledger;
         let arenas = Bytes(ledger.arenas.load(Ordering::Acquire));
-        MemoryUse { weights: ledger.weights(), weights_free: Bytes::ZERO, arenas }
+        MemoryUse { weights: ledger.weights(), weights_free: Bytes::ZERO, arenas, pinned: Bytes::ZERO }
     }
 }
 

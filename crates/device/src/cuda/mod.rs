@@ -3,6 +3,7 @@
 //! ```text
 //!   weights   upload ─▶ slab of the class: [slot][packed model]                                     slab.rs
 //!   programs  compile ─▶ steps to kernel calls ─▶ cubins ─▶ graphs, one per capacity                steps/, library.rs, program.rs
+//!   inputs    adopt ─▶ pinned, when they arrive                                                     landing.rs
 //!   launches  submit ─▶ stage ─▶ copy in ─▶ table, graph ─▶ copy out ─▶ poll                        table.rs, partition.rs
 //! ```
 //! A super-kernel reads each lane's weights from the slot that the launch's table names, so one captured graph serves any tenants of a class.
@@ -15,15 +16,18 @@ mod abi;
 mod call;
 mod compile;
 mod fence;
+mod landing;
 mod library;
 #[cfg(test)]
 mod node_tests;
 mod partition;
 mod profile;
 mod program;
+mod ranges;
 pub mod sgemm;
 mod site;
 mod slab;
+mod staging;
 mod steps;
 mod table;
 
@@ -32,6 +36,7 @@ use crate::{
     Slot, StepTime, Wake, misfit,
 };
 use fence::{Compiler, Context, CudaError};
+use landing::Landing;
 use library::Library;
 use partition::{Partition, Running};
 use program::{NoKernel, Program};
@@ -65,6 +70,7 @@ pub struct CudaDevice {
     slabs: Arc<Slabs>,
     library: Library,
     stagers: Arc<ThreadPool>,
+    landing: Arc<Landing>,
     outbox: Outbox,
     context: Arc<Context>,
 }
@@ -157,7 +163,10 @@ impl CudaDevice {
             limit: options.memory_limit,
         };
         let slabs = Slabs::new(&context).map_err(|error| cannot(error.to_string()))?;
-        let open = |number: usize| Partition::open(PartitionId(number as u64), &context, &outbox, &stagers);
+        let landing = Arc::new(Landing::new(&context));
+        let open = |number: usize| {
+            Partition::open(PartitionId(number as u64), &context, &outbox, &landing, &stagers)
+        };
         let partitions: Result<Vec<Partition>, Refused> = (0..options.partitions.get()).map(open).collect();
         Ok(CudaDevice {
             partitions: partitions.map_err(|refused| cannot(refused.to_string()))?,
@@ -166,6 +175,7 @@ impl CudaDevice {
             slabs: Arc::new(slabs),
             library: Library::new(&context, compiler, options.kernel_cache.clone()),
             stagers,
+            landing,
             outbox,
             context,
             name,
@@ -290,6 +300,10 @@ impl Device for CudaDevice {
         true
     }
 
+    fn adopt(&self, input: bytes::Bytes) -> bytes::Bytes {
+        self.landing.adopt(input)
+    }
+
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
         let Launch { id, program, lanes, urgent: _ } = launch;
         let (running, partition) = self.let_in(id, program, lanes)?;
@@ -304,7 +318,7 @@ impl Device for CudaDevice {
     fn memory(&self) -> MemoryUse {
         let (weights, weights_free) = self.slabs.memory();
         let rest = Bytes(self.context.used_bytes()).saturating_sub(weights + weights_free);
-        MemoryUse { weights, weights_free, arenas: rest }
+        MemoryUse { weights, weights_free, arenas: rest, pinned: Bytes(self.context.pinned_bytes()) }
     }
 
     fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {

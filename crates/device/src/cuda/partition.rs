@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   submit ─▶ feeder: stage inputs ─▶ copy in ─┐         ┌─▶ copy out ─▶ reaper: answers ─▶ wake
-//!             (pinned berth)                   └▶ table, graph ┘
+//!             (pinned berth, staging.rs)       └▶ table, graph ┘
 //!             launch n+2                launch n+1    launch n          launch n−1
 //!
 //!   few bytes ─▶ table, graph ─▶ reaper          kernels read and write the berth on the host
@@ -12,13 +12,14 @@
 
 use super::abi::ItemError;
 use super::fence::{Context, CudaError, Event, Memory, Pinned, Stream};
+use super::landing::{Landing, Lying};
 use super::program::{ALIGNMENT, Program, stage_offsets};
+use super::staging::Route;
 use super::table::LaneRow;
 use super::{Outbox, Refused};
 use crate::{Finished, Lane, PartitionInfo, RequestError};
 use bytes::Bytes;
 use rayon::ThreadPool;
-use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -45,6 +46,7 @@ pub(crate) struct Partition {
     pub(crate) multiprocessors: u32,
     arena: Arc<Mutex<Arena>>,
     berths: Arc<Berths>,
+    pub(crate) landing: Arc<Landing>,
     outbox: Outbox,
     feeder: Option<Sender<Running>>,
     threads: Vec<JoinHandle<()>>,
@@ -104,8 +106,8 @@ struct InFlight {
 /// What of a berth a launch takes.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    /// Table and inputs.
-    pub(crate) bytes_in: usize,
+    /// Where each input begins, behind the table.
+    pub(crate) inputs: Vec<usize>,
     /// Whether kernels read the inputs, and write the outputs, on the host: see [`DIRECT`].
     direct_in: bool,
     direct_out: bool,
@@ -123,6 +125,7 @@ impl Partition {
         id: PartitionId,
         context: &Arc<Context>,
         outbox: &Outbox,
+        landing: &Arc<Landing>,
         stagers: &Arc<ThreadPool>,
     ) -> Result<Partition, Refused> {
         let units = context.multiprocessors;
@@ -135,6 +138,7 @@ impl Partition {
             compute: Stream::new(context)?,
             copy_out: Stream::new(context)?,
             berths: berths.clone(),
+            landing: landing.clone(),
             stagers: stagers.clone(),
             outbox: outbox.clone(),
             reap,
@@ -154,6 +158,7 @@ impl Partition {
             multiprocessors: units,
             arena: Arc::new(Mutex::new(Arena { memory: arena, programs: 0 })),
             berths,
+            landing: landing.clone(),
             outbox: outbox.clone(),
             feeder: Some(feed),
             threads,
@@ -210,6 +215,7 @@ struct Feeder {
     compute: Stream,
     copy_out: Stream,
     berths: Arc<Berths>,
+    landing: Arc<Landing>,
     stagers: Arc<ThreadPool>,
     outbox: Outbox,
     reap: Sender<InFlight>,
@@ -249,14 +255,25 @@ impl Feeder {
         sampled: bool,
     ) -> Result<(Berth, Staged), CudaError> {
         let program = &running.program;
-        let staged = berth.stage(running, sampled, &self.stagers);
-        let Staged { bytes_in, errors, began, bytes_out, .. } = staged;
+        let staged = berth.lay_out(running, sampled);
+        let Staged { errors, began, bytes_out, .. } = staged;
         let (table, table_bytes) = (program.table_address(), program.table.bytes);
         if staged.direct_in {
+            let route = Route::new(&running.lanes, &staged.inputs, table_bytes, |_| None);
+            route.chunks.iter().for_each(|chunk| chunk.stage(&self.stagers, berth.host_in.bytes_mut()));
             berth.started.record(&self.compute)?;
             self.compute.copy_to(&berth.host_in, 0..table_bytes, table)?;
         } else {
-            self.copy_in.copy_in(&berth.host_in, &berth.device_in, 0..bytes_in)?;
+            let stretches = self.landing.stretches();
+            let lying = |input: &[u8]| Lying::of(input, &stretches);
+            let route = Route::new(&running.lanes, &staged.inputs, table_bytes, lying);
+            for (at, Lying { stretch, range }) in &route.pieces {
+                self.copy_in.copy_pieces(&stretches[*stretch], range.clone(), &berth.device_in, *at)?;
+            }
+            for chunk in &route.chunks {
+                chunk.stage(&self.stagers, berth.host_in.bytes_mut());
+                self.copy_in.copy_in(&berth.host_in, &berth.device_in, chunk.range.clone())?;
+            }
             berth.arrived.record(&self.copy_in)?;
             self.compute.wait(&berth.arrived)?;
             berth.started.record(&self.compute)?;
@@ -288,42 +305,6 @@ impl Feeder {
         }
         Ok((berth, staged))
     }
-}
-
-/// Bytes above which one core takes longer to copy than it takes to ask others for help, and of one helping.
-const WORTH_SHARING: usize = 1 << 20;
-const HELPING: usize = 256 << 10;
-
-/// Copies every request's inputs into their places: input by input, the items of all lanes one after the other.
-fn stage(stagers: &ThreadPool, lanes: &[Lane], offsets: &[usize], staged: &mut [u8]) {
-    let requests = lanes.iter().flat_map(|lane| &lane.requests);
-    let total: usize = requests.flat_map(|request| &request.inputs).map(Bytes::len).sum();
-    let places = places(lanes, offsets, staged);
-    if total < WORTH_SHARING {
-        return places.for_each(|(to, from)| to.copy_from_slice(from));
-    }
-    let pieces: Vec<(&mut [u8], &[u8])> =
-        places.flat_map(|(to, from)| to.chunks_mut(HELPING).zip(from.chunks(HELPING))).collect();
-    stagers.install(|| pieces.into_par_iter().for_each(|(to, from)| to.copy_from_slice(from)));
-}
-
-/// Where each input of each request goes, and what it is. Every lane has a request.
-fn places<'a>(
-    lanes: &'a [Lane],
-    offsets: &'a [usize],
-    staged: &'a mut [u8],
-) -> impl Iterator<Item = (&'a mut [u8], &'a Bytes)> {
-    let (mut rest, mut at) = (staged, 0);
-    let inputs = offsets.iter().enumerate().flat_map(move |(input, &offset)| {
-        let requests = lanes.iter().flat_map(|lane| &lane.requests).enumerate();
-        requests.map(move |(nth, request)| ((nth == 0).then_some(offset), &request.inputs[input]))
-    });
-    inputs.map(move |(start, bytes)| {
-        let skipped = start.map_or(0, |start| start - at);
-        let (place, after) = std::mem::take(&mut rest)[skipped..].split_at_mut(bytes.len());
-        (rest, at) = (after, at + skipped + bytes.len());
-        (place, bytes)
-    })
 }
 
 /// The thread that ends launches.
@@ -431,9 +412,10 @@ impl Berth {
         })
     }
 
-    /// Writes a launch's table and inputs into it. It was made for the largest launch of any program, so they fit.
-    pub(crate) fn stage(&mut self, running: &Running, sampled: bool, stagers: &ThreadPool) -> Staged {
-        let Running { program, lanes, rows, .. } = running;
+    /// Says where a launch's inputs and outputs are to lie in it, and writes the table that tells kernels so. It was made for the largest launch of any
+    /// program, so they fit.
+    pub(crate) fn lay_out(&mut self, running: &Running, sampled: bool) -> Staged {
+        let Running { program, rows, .. } = running;
         let items = running.items();
         let table_bytes = program.table.bytes.next_multiple_of(ALIGNMENT);
         let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, table_bytes);
@@ -443,13 +425,11 @@ impl Berth {
         let of_outputs = if direct_out { self.host_out.address() } else { self.device_out.address() };
         let addresses = inputs.iter().map(|&at| of_inputs + at as u64);
         let ports: Vec<u64> = addresses.chain(outputs.iter().map(|&at| of_outputs + at as u64)).collect();
-        let staged = self.host_in.bytes_mut();
-        program.table.write(rows, &ports, sampled, &mut staged[..program.table.bytes]);
-        stage(stagers, lanes, &inputs, staged);
+        program.table.write(rows, &ports, sampled, &mut self.host_in.bytes_mut()[..program.table.bytes]);
         let after_errors = errors + items as usize * size_of::<ItemError>();
         let began = sampled.then_some(after_errors);
         let bytes_out = after_errors + began.map_or(0, |_| program.told(items).1);
-        Staged { bytes_in, direct_in, direct_out, outputs, errors, began, bytes_out }
+        Staged { inputs, direct_in, direct_out, outputs, errors, began, bytes_out }
     }
 
     fn holds(&self, bytes_in: usize, bytes_out: usize) -> bool {
@@ -531,28 +511,5 @@ impl Idle {
     fn retire(&mut self) {
         let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
         self.berths.retain(|berth| berth.holds(bytes_in, bytes_out));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{LaneRequest, Slot};
-    use tessera_core::SlotId;
-
-    #[test]
-    fn inputs_lie_one_after_the_other_each_where_its_place_begins() {
-        let request = |first: &'static [u8], second: &'static [u8]| LaneRequest {
-            items: 1,
-            inputs: vec![Bytes::from_static(first), Bytes::from_static(second)],
-        };
-        let slot = Slot::new(SlotId(0), 1, Arc::new(()));
-        let lanes = [
-            Lane { slot: slot.clone(), requests: vec![request(b"ab", b"1"), request(b"cdef", b"23")] },
-            Lane { slot, requests: vec![request(b"gh", b"4")] },
-        ];
-        let mut staged = *b"....................";
-        places(&lanes, &[2, 12], &mut staged).for_each(|(to, from)| to.copy_from_slice(from));
-        assert_eq!(&staged, b"..abcdefgh..1234....");
     }
 }

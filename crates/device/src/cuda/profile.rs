@@ -7,6 +7,7 @@ use super::Refused;
 use super::fence::{CudaError, Event, Graph, Stream};
 use super::partition::{Partition, Running};
 use super::program::NoKernel;
+use super::staging::Route;
 use crate::StepTime;
 use rayon::ThreadPool;
 use std::num::NonZeroUsize;
@@ -37,8 +38,11 @@ pub(super) fn profile(
         Ok(())
     })?;
     partition.with_berth(|berth| {
-        let staged = berth.stage(running, false, stagers);
-        stream.copy_in(&berth.host_in, &berth.device_in, 0..staged.bytes_in)?;
+        let staged = berth.lay_out(running, false);
+        for chunk in Route::new(&running.lanes, &staged.inputs, program.table.bytes, |_| None).chunks {
+            chunk.stage(stagers, berth.host_in.bytes_mut());
+            stream.copy_in(&berth.host_in, &berth.device_in, chunk.range)?;
+        }
         stream.copy_within(berth.device_in.address(), program.table_address(), program.table.bytes)?;
         let mut took: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds.get()); lowered.steps.len()];
         for _ in 0..rounds.get() {

@@ -10,6 +10,7 @@ use super::Refused;
 use super::abi::{ItemError, LaunchParams};
 use super::call::KernelCall;
 use super::fence::{Block, CudaError, Graph, Shape, Stream};
+use super::landing::LandingRights;
 use super::library::{Functions, Library};
 use super::partition::{Partition, Stay};
 use super::site::Site;
@@ -42,6 +43,7 @@ pub(crate) struct Program {
     /// By the items they hold, fewest first.
     graphs: Vec<Captured>,
     functions: Functions,
+    _landing: LandingRights,
     /// Given up last.
     stay: Stay,
 }
@@ -121,6 +123,8 @@ impl Program {
         }
         let constants: Vec<u64> = constants.iter().map(|&at| memory.address() + at as u64).collect();
         let stay = partition.reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room))?;
+        let inputs = plan.inputs.iter().map(|port| port.bytes_per_item() * room.items as usize);
+        let landing = partition.landing.reserve(inputs)?;
         let mut program = Program {
             plan: plan.clone(),
             room,
@@ -132,6 +136,7 @@ impl Program {
             began: Block::new(stream, 0)?,
             graphs: Vec::new(),
             functions: Functions::new(),
+            _landing: landing,
             stay,
         };
         let lowered = capacities(room).map(|capacity| Ok((capacity, program.lower(capacity)?)));

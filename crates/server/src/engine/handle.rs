@@ -7,10 +7,10 @@ use crate::routing::{Backlog, Pace};
 use crate::standing::Standing;
 use bytes::Bytes;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tessera_core::{PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
-use tessera_device::{RequestError, Slot};
+use tessera_device::{Device, RequestError, Slot};
 use tessera_scheduler::{PlanWork, Refusal, Terms};
 use tokio::sync::oneshot;
 
@@ -112,12 +112,14 @@ pub(super) enum Command {
 pub struct EngineHandle {
     pub(super) commands: Arc<Mailbox<Command>>,
     pub(super) backlog: Backlog,
+    pub(super) device: Arc<OnceLock<Weak<dyn Device>>>,
 }
 
 impl EngineHandle {
     /// Hands a request in. Its answer comes through its `reply`, also when the engine is gone. The engine need not look at
-    /// it before the [`Offered`] is dropped.
-    pub fn offer(&self, incoming: Incoming) -> Offered<'_> {
+    /// it before the [`Offered`] is dropped. Its inputs are adopted first.
+    pub fn offer(&self, mut incoming: Incoming) -> Offered<'_> {
+        incoming.inputs = self.adopt(incoming.inputs);
         let waiting = match self.commands.put(Command::Offer(incoming)) {
             Ok(waiting) => waiting,
             Err(Command::Offer(incoming)) => {
@@ -127,6 +129,15 @@ impl EngineHandle {
             Err(_) => 0,
         };
         Offered { commands: &self.commands, waiting }
+    }
+
+    /// Takes inputs to where the device's launches fetch them fastest, see [`Device::adopt`]: for who asks with the same inputs again and again, or has
+    /// time before it asks. Whoever offers need not.
+    pub fn adopt(&self, inputs: Vec<Bytes>) -> Vec<Bytes> {
+        match self.device.get().and_then(Weak::upgrade) {
+            Some(device) => inputs.into_iter().map(|input| device.adopt(input)).collect(),
+            None => inputs,
+        }
     }
 
     /// Nobody waits for this answer any more.

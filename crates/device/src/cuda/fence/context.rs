@@ -66,6 +66,8 @@ pub(crate) struct Context {
     pub(crate) driver_version: i32,
     /// Bytes of the card that are ours now.
     used: AtomicU64,
+    /// Bytes of the host that are pinned for it now.
+    pinned: AtomicU64,
 }
 
 // SAFETY: a context may be made current on any thread, and on several at once; the driver locks what it must.
@@ -141,6 +143,7 @@ impl Context {
             total_bytes: total as u64,
             driver_version,
             used: AtomicU64::new(0),
+            pinned: AtomicU64::new(0),
         }))
     }
 
@@ -172,6 +175,19 @@ impl Context {
 
     pub(super) fn gave_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes as u64, Ordering::AcqRel);
+    }
+
+    /// Bytes of the host that are pinned for the card, exactly.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.pinned.load(Ordering::Acquire)
+    }
+
+    pub(super) fn pinned(&self, bytes: usize) {
+        self.pinned.fetch_add(bytes as u64, Ordering::AcqRel);
+    }
+
+    pub(super) fn unpinned(&self, bytes: usize) {
+        self.pinned.fetch_sub(bytes as u64, Ordering::AcqRel);
     }
 
     pub(super) fn device(&self) -> sys::CUdevice {

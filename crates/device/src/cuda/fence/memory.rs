@@ -222,7 +222,18 @@ impl Pinned {
         let start = unsafe { result::malloc_host(bytes.max(1), 0) }.doing("pin memory of the host")?;
         // SAFETY: the allocation has at least `bytes` bytes.
         unsafe { std::ptr::write_bytes(start.cast::<u8>(), 0, bytes) };
+        context.pinned(bytes);
         Ok(Pinned { context: context.clone(), start, bytes })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// The first of them.
+    pub(super) fn start(&self) -> *mut u8 {
+        self.start.cast()
     }
 
     /// The address of its first byte for kernels, which reach it over the bus: with unified addressing the host's own.
@@ -245,6 +256,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        self.context.unpinned(self.bytes);
         // SAFETY: allocated once, freed once; copies from and to it are over by the duty of `Stream::copy_in` and `copy_out`.
         let _ = self.context.bind().map(|()| unsafe { result::free_host(self.start) });
     }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   Context ─┬─ Stream, Event               order
-//!            ├─ Memory, Pinned              bytes, on the device (grows without moving) and on the host
+//!            ├─ Memory, Pinned, Pieces      bytes, on the device (grows without moving) and on the host
 //!            └─ Module ─▶ Function ─▶ Graph code, and a program's kernels captured as one thing to launch
 //!   Compiler                                source to machine code
 //!   Blas                                    the vendor's matrix products, for benches to stand beside
@@ -23,6 +23,7 @@ mod cublas;
 mod memory;
 mod nvrtc;
 mod order;
+mod pieces;
 
 pub(crate) use code::{Function, Graph, Shape};
 pub(crate) use context::{Context, CudaError};
@@ -30,3 +31,4 @@ pub(crate) use cublas::{Blas, Gemm};
 pub(crate) use memory::{Block, Memory, Pinned};
 pub(crate) use nvrtc::{Compiled, Compiler};
 pub(crate) use order::{Event, Stream};
+pub(crate) use pieces::{Piece, Pieces};

@@ -2,6 +2,7 @@
 
 use super::context::{Context, CudaError, Doing};
 use super::memory::{Memory, Pinned};
+use super::pieces::Pieces;
 use cudarc::driver::{result, sys};
 use std::fmt;
 use std::ops::Range;
@@ -58,7 +59,7 @@ impl Stream {
         unsafe { result::stream::synchronize(self.raw) }.doing("finish what was started")
     }
 
-    /// Copies the host's bytes in `range` of `from` to the same place in `to`. `from` must not change, and neither may be dropped, before
+    /// Copies the host's bytes in `range` of `from` to the same place in `to`. They must not change, and neither may be dropped, before
     /// the copy is done.
     pub(crate) fn copy_in(&self, from: &Pinned, to: &Memory, range: Range<usize>) -> Result<(), CudaError> {
         self.bind()?;
@@ -88,6 +89,20 @@ impl Stream {
         // SAFETY: as in `copy_to`.
         unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[range], address, self.raw) }
             .doing("copy from the card")
+    }
+
+    /// Copies pieces that lie in `range` of `from` to a place in `to`. They must stay lent, and `to` live, until the copy is done.
+    pub(crate) fn copy_pieces(
+        &self,
+        from: &Pieces,
+        range: Range<usize>,
+        to: &Memory,
+        place: usize,
+    ) -> Result<(), CudaError> {
+        self.bind()?;
+        let target = to.at(place..place + range.len());
+        // SAFETY: both ranges were checked to lie in memory that lives until the event that the caller records behind this, with the pieces' leases.
+        unsafe { result::memcpy_htod_async(target, from.bytes(range), self.raw) }.doing("copy to the card")
     }
 
     /// Copies bytes to the device, and waits: for what happens once. From memory of any kind.
