@@ -1,7 +1,7 @@
 //! What a step reads and writes, one list for everybody: lifetimes, verification, devices.
 
 use crate::op::CellKind;
-use crate::pack::WeightId;
+use crate::pack::{SlotLayout, WeightId};
 use crate::plan::{Access, BufferId, CumSum, Epilogue, Operand, Pick, Resample, Scatter, StepKind, TopK};
 use tessera_core::DType;
 
@@ -45,6 +45,19 @@ impl Read {
             Read::Walk(access, _) => access.operand,
             Read::Dense(operand, _) => *operand,
             Read::Panels { weight, .. } => Operand::Weight(*weight),
+        }
+    }
+
+    /// How many elements are read, each counted once; of a packed matrix with its padding.
+    pub fn distinct_elements(&self, layout: &SlotLayout) -> usize {
+        match self {
+            Read::Dense(_, count) => *count,
+            // A stride of zero reads one element again and again.
+            Read::Walk(access, dims) => {
+                let strides = dims.iter().zip(&access.strides);
+                strides.filter(|(_, stride)| **stride != 0).map(|(dim, _)| dim).product()
+            }
+            Read::Panels { weight, .. } => layout.tensors[weight.0 as usize].layout.elements(),
         }
     }
 }

@@ -201,8 +201,8 @@ impl Stage {
         let device = &self.backstage.means.device;
         let partition = device.partitions()[0].id;
         let (tenants, per_request) = (self.slots.len(), self.desk.items.get());
-        let items = tenants * per_request as usize;
-        let room = Room { lanes: tenants as u32, items: items as u32 };
+        let (tenants, items) = (tenants as u32, tenants as u32 * per_request);
+        let room = Room { lanes: tenants, items };
         let program = device.compile(&self.plan.plan, &self.class.layout, room, partition)?;
         let lane = |(slot, requests): (&Slot, &Vec<Request>)| {
             let inputs = requests[0].inputs.clone();

@@ -9,8 +9,7 @@ use serde::Serialize;
 use std::fmt;
 use tessera_core::Precision;
 use tessera_device::{Rates, StepTime};
-use tessera_planner::plan::{Operand, Step};
-use tessera_planner::{Plan, Read, SlotLayout};
+use tessera_planner::{Plan, SlotLayout};
 
 /// What a card, or a core, can do.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -73,7 +72,7 @@ impl StepReport {
 pub(super) fn report(
     plan: &Plan,
     layout: &SlotLayout,
-    (lanes, items): (usize, usize),
+    (lanes, items): (u32, u32),
     times: &[StepTime],
     peak: Option<Peak>,
 ) -> Vec<StepReport> {
@@ -82,8 +81,8 @@ pub(super) fn report(
         .map(|time| {
             let step = &plan.steps[time.step];
             let us = time.took.as_secs_f64() * 1e6;
-            let (flops, bytes) =
-                ((step.flops * items as u64) as f64, bytes(plan, layout, step, lanes, items));
+            let flops = (step.flops * u64::from(items)) as f64;
+            let bytes = plan.traffic(layout, step).of_launch(lanes, items);
             let floor = |peak: Peak| (flops / peak.tflops / 1e6).max(bytes / peak.gbytes_per_s / 1e3);
             StepReport {
                 name: step.name.clone(),
@@ -97,32 +96,6 @@ pub(super) fn report(
         .collect();
     steps.sort_by(|a, b| b.lost_us().total_cmp(&a.lost_us()));
     steps
-}
-
-/// Bytes that a step cannot do without moving.
-fn bytes(plan: &Plan, layout: &SlotLayout, step: &Step, lanes: usize, items: usize) -> f64 {
-    let stored = |operand: Operand| match operand {
-        Operand::Buffer(id) => plan.key.precision.stored(plan.buffer(id).dtype).size() * items,
-        Operand::Weight(id) => layout.tensors[id.0 as usize].dtype.size() * lanes,
-        Operand::Constant(id) => plan.constants[id.0 as usize].dtype().size(),
-    };
-    let reads = step.kind.reads().into_iter().map(|(read, _)| {
-        let elements = match &read {
-            Read::Dense(_, count) => *count,
-            // A stride of zero reads one element again and again.
-            Read::Walk(access, dims) => dims
-                .iter()
-                .zip(&access.strides)
-                .filter(|(_, stride)| **stride != 0)
-                .map(|(dim, _)| dim)
-                .product(),
-            Read::Panels { weight, .. } => layout.tensors[weight.0 as usize].layout.elements(),
-        };
-        elements * stored(read.operand())
-    });
-    let writes = step.kind.writes().into_iter();
-    let writes = writes.map(|write| write.elements() * stored(Operand::Buffer(write.buffer)));
-    reads.chain(writes).sum::<usize>() as f64
 }
 
 /// The table.
