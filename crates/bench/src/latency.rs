@@ -3,20 +3,23 @@
 //! Counted in buckets half a percent wide, from the smallest that was seen to the largest: some hundred numbers, however many requests.
 
 use std::time::Duration;
+use tessera_server::monitor::Sketch;
 
 /// How much wider each bucket begins than the one before.
 const STEP: f64 = 1.005;
 
 /// Every latency of a run, to half a percent; mean, deviation and the largest are exact.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Latencies {
-    /// The first bucket's number.
-    first: usize,
-    buckets: Vec<u64>,
-    count: u64,
-    seconds: f64,
+    seconds: Sketch,
     squares: f64,
     most: Duration,
+}
+
+impl Default for Latencies {
+    fn default() -> Latencies {
+        Latencies { seconds: Sketch::new(STEP), squares: 0.0, most: Duration::ZERO }
+    }
 }
 
 impl FromIterator<Duration> for Latencies {
@@ -31,43 +34,21 @@ impl Latencies {
     /// Counts one.
     pub fn record(&mut self, latency: Duration) {
         let seconds = latency.as_secs_f64();
-        self.count += 1;
-        self.seconds += seconds;
+        self.seconds.record(seconds);
         self.squares += seconds * seconds;
         self.most = self.most.max(latency);
-        *self.bucket(number(latency)) += 1;
     }
 
     /// Counts all of another run.
     pub fn merge(&mut self, other: &Latencies) {
-        for (index, &count) in other.buckets.iter().enumerate() {
-            *self.bucket(other.first + index) += count;
-        }
-        self.count += other.count;
-        self.seconds += other.seconds;
+        self.seconds.merge(&other.seconds);
         self.squares += other.squares;
         self.most = self.most.max(other.most);
     }
 
-    fn bucket(&mut self, number: usize) -> &mut u64 {
-        if self.buckets.is_empty() {
-            self.first = number;
-        }
-        if number < self.first {
-            let more = self.first - number;
-            self.buckets.splice(..0, std::iter::repeat_n(0, more));
-            self.first = number;
-        }
-        let index = number - self.first;
-        if index >= self.buckets.len() {
-            self.buckets.resize(index + 1, 0);
-        }
-        &mut self.buckets[index]
-    }
-
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.count as usize
+        self.seconds.count() as usize
     }
 
     /// The largest; zero when there are none.
@@ -77,39 +58,25 @@ impl Latencies {
 
     /// The mean; zero when there are none.
     pub fn mean(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds / self.count.max(1) as f64)
+        Duration::from_secs_f64(self.mean_seconds())
+    }
+
+    fn mean_seconds(&self) -> f64 {
+        self.seconds.sum() / self.seconds.count().max(1) as f64
     }
 
     /// The standard deviation; zero when there are none.
     pub fn deviation(&self) -> Duration {
-        let mean = self.seconds / self.count.max(1) as f64;
-        Duration::from_secs_f64((self.squares / self.count.max(1) as f64 - mean * mean).max(0.0).sqrt())
+        let (mean, count) = (self.mean_seconds(), self.seconds.count().max(1) as f64);
+        Duration::from_secs_f64((self.squares / count - mean * mean).max(0.0).sqrt())
     }
 
     /// The smallest latency that at least `percent` of all do not exceed (nearest rank), and at most half a percent more; zero when
     /// there are none.
     pub fn percentile(&self, percent: f64) -> Duration {
-        let rank = ((percent / 100.0 * self.count as f64).ceil() as u64).max(1);
-        let mut seen = 0;
-        for (index, count) in self.buckets.iter().enumerate() {
-            seen += count;
-            if seen >= rank {
-                return end(self.first + index).min(self.most);
-            }
-        }
-        self.most
+        let seconds = self.seconds.quantile(percent / 100.0).unwrap_or_default();
+        Duration::from_secs_f64(seconds).min(self.most)
     }
-}
-
-/// The bucket of a latency: the first that does not end before it.
-fn number(latency: Duration) -> usize {
-    let nanoseconds = latency.as_nanos().max(1) as f64;
-    // Rounding may land one short of a bucket's very end, which is within what is promised.
-    (nanoseconds.ln() / STEP.ln()).ceil() as usize
-}
-
-fn end(number: usize) -> Duration {
-    Duration::from_nanos(STEP.powi(number as i32).ceil() as u64)
 }
 
 #[cfg(test)]

@@ -52,6 +52,6 @@ around! {
     memory() -> MemoryUse;
     profile(launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError>;
     rates() -> Option<Rates>;
-    peak() -> Option<Rates>;
+    peak(precision: Precision) -> Option<Rates>;
     failure() -> Option<String>;
 }

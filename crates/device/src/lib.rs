@@ -27,8 +27,11 @@ pub mod conformance;
 pub mod cpu;
 #[cfg(any(target_os = "linux", windows))]
 pub mod cuda;
+mod rates;
 pub mod sgemm;
 pub mod slowed;
+
+pub use rates::Rates;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -120,8 +123,9 @@ pub trait Device: Send + Sync + fmt::Debug {
         None
     }
 
-    /// What all of the device can do, measured the first time; takes some tenths of a second then. `None` where the device does not measure it.
-    fn peak(&self) -> Option<Rates> {
+    /// What all of the device can do in a precision, as far as that is known. Where it is measured it takes some tenths of a second, the first time.
+    fn peak(&self, precision: Precision) -> Option<Rates> {
+        let _ = precision;
         None
     }
 
@@ -286,15 +290,6 @@ pub enum RequestError {
     /// The launch was lost with its device.
     #[error("the device failed while the request was running: {0}")]
     DeviceFailed(String),
-}
-
-/// What hardware can do at best.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Rates {
-    /// Floating-point operations per second, a multiply-add being two.
-    pub flops_per_s: f64,
-    /// Bytes read from memory per second.
-    pub bytes_per_s: f64,
 }
 
 /// Bytes in use on a device, and of the host for it.

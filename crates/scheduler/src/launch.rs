@@ -43,6 +43,15 @@ impl LaunchPlan {
     }
 }
 
+/// What a launch that is over took, beside what it was predicted to take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timed {
+    /// By the measure that costs are learnt in: from when those before it on its partition were over, as far as known without its way there and back.
+    pub took: Duration,
+    /// What was predicted, where that could be.
+    pub predicted: Option<Duration>,
+}
+
 /// One tenant's place in a launch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LanePlan {

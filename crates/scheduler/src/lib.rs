@@ -42,7 +42,7 @@ pub use attainment::Attainment;
 pub use config::Config;
 pub use cost::{CostSettings, CostTable, PlanWork, PredictionError, Size};
 pub use event::{Event, Happened};
-pub use launch::{Decision, LanePlan, LaunchPlan};
+pub use launch::{Decision, LanePlan, LaunchPlan, Timed};
 pub use layout::{Layout, Partition};
 pub use offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 pub use quota::{Counted, Knock, Quota, Quotas, Rate};

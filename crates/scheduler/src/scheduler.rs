@@ -6,7 +6,7 @@ use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
 use crate::event::{Event, Events};
 use crate::fairness::Owners;
 use crate::forming::Rider;
-use crate::launch::Decision;
+use crate::launch::{Decision, Timed};
 use crate::layout::{Lines, Partition};
 use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 use crate::plans::{PlanIx, Plans};
@@ -234,7 +234,7 @@ impl Scheduler {
     }
 
     /// The same of a launch whose lanes were measured, in their order: owners are charged by what their lanes took, and a tenant that is slow beside its neighbours
-    /// for long is set apart (`stragglers`).
+    /// for long is set apart (`stragglers`). Says what the launch took by the measure that predictions have; `None` of one that does not run.
     pub fn finished_by_lane(
         &mut self,
         now: Moment,
@@ -242,10 +242,10 @@ impl Scheduler {
         took: Duration,
         computed: Duration,
         lanes: &[Duration],
-    ) {
+    ) -> Option<Timed> {
         self.queues.tidy(&self.owners);
         let id = launch;
-        let Some(launch) = self.in_flight.remove(&id) else { return };
+        let launch = self.in_flight.remove(&id)?;
         let cost = self.learn_way(now, &launch, took, computed);
         // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
         let took = launch.begun.map_or(took, |begun| took.min(now.since(begun))).max(computed);
@@ -289,6 +289,7 @@ impl Scheduler {
             self.owners.work_left(owner);
             self.plans.released(launch.plan);
         }
+        Some(Timed { took: cost.unwrap_or(took), predicted: launch.predicted })
     }
 
     /// How many launches a partition has.

@@ -9,6 +9,8 @@ use crate::classes::{ClassEntry, Classes, Workshop};
 use crate::engine::{Home, Inbox};
 use crate::events::{Events, Who};
 use crate::loader::{self, LoadError};
+use crate::metrics::Metrics;
+use crate::monitor::Monitor;
 use crate::registry::Means;
 use crate::server::StartError;
 use crate::settings::Settings;
@@ -35,11 +37,21 @@ fn layout(partitions: &[PartitionId], shares: &[PartitionInfo]) -> Layout {
     partitions.iter().map(partition).collect()
 }
 
-/// Measures what a device can do on a thread of its own: nobody waits for a metric.
-fn tell_peak(device: Arc<dyn Device>, metrics: Arc<crate::metrics::Metrics>) -> std::io::Result<()> {
+/// Measures what a device can do, on a thread of its own: nobody waits for a metric. Its use is held against its peak in `precision`.
+fn tell_peak(
+    device: Arc<dyn Device>,
+    precision: Precision,
+    metrics: Arc<Metrics>,
+    monitor: Arc<Monitor>,
+) -> std::io::Result<()> {
     let measure = move || {
-        if let Some(peak) = device.peak() {
+        if let Some(peak) = device.peak(precision) {
             metrics.device_peak(&device.info().name, peak.flops_per_s, peak.bytes_per_s);
+            monitor.peak(precision, peak);
+        }
+        let others = Precision::ALL.into_iter().filter(|other| *other != precision);
+        for other in others.filter(|other| device.pack_target(*other).is_ok()) {
+            device.peak(other).into_iter().for_each(|peak| monitor.peak(other, peak));
         }
     };
     std::thread::Builder::new().name("peak".to_owned()).spawn(measure).map(drop)
@@ -114,7 +126,8 @@ impl Backstage {
             opened.inspect_err(|why| tracing::warn!(%why, "serving without a pack cache")).ok()
         });
         let metrics = events.metrics().clone();
-        tell_peak(device.clone(), metrics.clone())?;
+        metrics.watch(info.name, engine.monitor().clone());
+        tell_peak(device.clone(), precision, metrics.clone(), engine.monitor().clone())?;
         let classes = Classes::new(workshop);
         let means = Means { device, engine, classes, cache, precision, metrics, events };
         Ok(Backstage { means, engine: thread, tenants: AtomicU64::new(0) })

@@ -5,6 +5,7 @@
 //! goes first, but none that a request holds: then there are more for a while.
 
 use crate::engine::{EngineHandle, Programs};
+use crate::monitor::Watch;
 use crate::routing::Pace;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -301,7 +302,8 @@ impl ClassEntry {
             bytes_per_item: plan.arena_per_item,
             weight_bytes: self.layout.bytes,
         };
-        let pace = self.workshop.engine.plan_ready(plan.key.clone(), work, programs.clone());
+        let watch = Watch::new(&plan, &self.layout);
+        let pace = self.workshop.engine.plan_ready(work, programs.clone(), watch);
         let most_items =
             NonZeroU32::new(if plan.batched { room.items } else { 1 }).expect("a room has items");
         Ok(Made::Plan(Arc::new(Planned {

@@ -17,6 +17,7 @@ use self::handle::{Command, answer};
 use crate::events::{Events, News, by_name};
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, Queued};
+use crate::monitor::{Launched, Monitor, Watch};
 use crate::routing::{Backlog, Pace};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -25,10 +26,10 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tessera_core::{IdMap, LaunchId, Moment, PlanKey, Policy, RequestId, TenantId};
+use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch};
 use tessera_scheduler::{
-    Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, PlanWork, Scheduler, Size, Standing,
+    Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size, Standing,
 };
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -40,6 +41,7 @@ pub struct Inbox {
     backlog: Backlog,
     /// Not held: the engine owns it, and what it wakes.
     device: Arc<OnceLock<Weak<dyn Device>>>,
+    monitor: Arc<Monitor>,
 }
 
 impl Inbox {
@@ -51,8 +53,9 @@ impl Inbox {
 
     /// The way in.
     pub fn handle(&self) -> EngineHandle {
-        let Inbox { commands, backlog, device } = self;
-        EngineHandle { commands: commands.clone(), backlog: backlog.clone(), device: device.clone() }
+        let Inbox { commands, backlog, device, monitor } = self;
+        let (commands, backlog) = (commands.clone(), backlog.clone());
+        EngineHandle { commands, backlog, device: device.clone(), monitor: monitor.clone() }
     }
 
     /// Starts the thread. Answers of a launch are handed out by a task of `runtime`; what happens is told, and counted, in `events`.
@@ -65,11 +68,13 @@ impl Inbox {
     ) -> std::io::Result<JoinHandle<()>> {
         let gone = Gone(self.commands.clone());
         self.device.get_or_init(|| Arc::downgrade(&device));
+        self.monitor.cut(&config.layouts);
         let engine = Engine {
             commands: self.commands,
             name: device.info().name,
             device,
             metrics: events.metrics().clone(),
+            monitor: self.monitor,
             events,
             runtime,
             started: Instant::now(),
@@ -104,6 +109,7 @@ struct Engine {
     /// Its name.
     name: String,
     metrics: Arc<Metrics>,
+    monitor: Arc<Monitor>,
     events: Arc<Events>,
     runtime: Handle,
     started: Instant,
@@ -133,8 +139,8 @@ struct Guest {
 
 struct LoadedPlan {
     programs: Programs,
-    work: PlanWork,
     pace: Arc<Pace>,
+    watch: Arc<Watch>,
     /// Requests queued and launches in flight that need the programs.
     users: usize,
     dropped: bool,
@@ -151,6 +157,7 @@ struct Waiting {
 
 struct InFlight {
     plan: PlanKey,
+    partition: PartitionId,
     size: Size,
     submitted: Instant,
     /// Per lane.
@@ -253,9 +260,11 @@ impl Engine {
                     self.refuse(request, NotAnswered::Unloaded);
                 }
             }
-            Command::PlanReady { plan, work, programs, pace } => {
+            Command::PlanReady { work, programs, pace, watch } => {
+                let plan = watch.key.clone();
                 self.scheduler.plan_known(&plan, work);
-                let loaded = LoadedPlan { programs, work, pace, users: 0, dropped: false };
+                let watch = self.monitor.plan_ready(watch);
+                let loaded = LoadedPlan { programs, pace, watch, users: 0, dropped: false };
                 self.tell_pace(&plan, &loaded.pace);
                 let earlier = self.plans.insert(plan.clone(), loaded);
                 if let Some(earlier) = earlier {
@@ -286,12 +295,11 @@ impl Engine {
         if self.stopping {
             return answer(reply, Err(NotAnswered::Stopping));
         }
+        let deadline = timeout.map(|timeout| self.moment(arrived) + timeout);
         let Some(loaded) = self.plans.get_mut(&plan).filter(|loaded| !loaded.dropped) else {
             return answer(reply, Err(NotAnswered::PlanGone));
         };
         let bytes = tessera_core::Bytes(inputs.iter().map(|input| input.len() as u64).sum());
-        let deadline =
-            timeout.map(|timeout| Moment::at(arrived.saturating_duration_since(self.started)) + timeout);
         let offer = Offer { request, tenant, plan: plan.clone(), items, bytes, deadline, batchable };
         match self.scheduler.offer(now, &offer) {
             Ok(_) => {
@@ -343,7 +351,8 @@ impl Engine {
                 self.metrics.launched(&self.name, self.policy, lanes.len() as u32, items);
                 let tenants = lanes.iter().map(|lane| lane.tenant).collect();
                 let (size, submitted) = (Size { lanes: lanes.len() as u32, items }, Instant::now());
-                self.in_flight.insert(id, InFlight { plan, size, submitted, tenants, replies });
+                self.monitor.began(submitted, partition);
+                self.in_flight.insert(id, InFlight { plan, partition, size, submitted, tenants, replies });
             }
             Err(why) => {
                 tracing::error!(launch = %id, %plan, why, "a launch was refused by the device");
@@ -365,12 +374,22 @@ impl Engine {
             tracing::error!(launch = %finished.id, "the device finished a launch that nobody made");
             return;
         };
-        let (now, took) = (self.now(), launch.submitted.elapsed());
-        self.scheduler.finished_by_lane(now, finished.id, took, finished.took, &finished.lanes);
+        let at = Instant::now();
+        let (now, took) = (self.moment(at), at.saturating_duration_since(launch.submitted));
+        let timed = self.scheduler.finished_by_lane(now, finished.id, took, finished.took, &finished.lanes);
         if let Some(loaded) = self.plans.get(&launch.plan) {
             loaded.pace.measured(finished.took, launch.size.items);
-            let (flops, bytes) = (loaded.work.flops(launch.size), loaded.work.bytes(launch.size));
-            self.metrics.worked(&self.name, flops, bytes);
+            let (done, timed) =
+                (loaded.watch.work(launch.size), timed.expect("the scheduler made the launch"));
+            self.monitor.ended(at, launch.partition, done);
+            loaded.watch.launched(Launched {
+                at,
+                size: launch.size,
+                timed,
+                computed: finished.took,
+                steps: finished.steps.as_deref(),
+            });
+            self.metrics.worked(&self.name, done.flops, done.bytes);
             self.tell_pace(&launch.plan, &loaded.pace);
         }
         let now = self.now();
@@ -487,6 +506,7 @@ impl Engine {
         {
             // Now that nobody uses it: a plan in use is not forgotten.
             self.scheduler.plan_dropped(plan);
+            self.monitor.plan_dropped(plan);
             self.discard(&loaded);
         }
     }
@@ -496,6 +516,10 @@ impl Engine {
     }
 
     fn now(&self) -> Moment {
-        Moment::at(self.started.elapsed())
+        self.moment(Instant::now())
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        Moment::at(at.saturating_duration_since(self.started))
     }
 }

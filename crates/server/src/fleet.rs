@@ -19,6 +19,7 @@ use crate::spare::Spare;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tessera_core::Precision;
 use tessera_device::{DeviceError, Slot};
 use tessera_planner::class::Model;
@@ -183,6 +184,7 @@ impl Fleet {
             description: station.means.device.info().description,
             running: station.runs(),
             tenants: station.placed.tenants.load(Ordering::Relaxed),
+            share: station.means.engine.monitor().share(Instant::now()),
         };
         self.open().map(status).collect()
     }

@@ -5,6 +5,7 @@
 //! Tests put a few lines of arithmetic behind the same trait.
 
 use crate::events::Events;
+use crate::monitor::Share;
 use crate::wire::Rejection;
 use bytes::Bytes;
 use std::future::Future;
@@ -35,6 +36,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Errors as `model` does.
     fn statistics(&self, name: &str, version: Option<u64>) -> Result<Vec<serde_json::Value>, Rejection>;
 
+    /// What was seen of the launches that a version takes part in, by device and plan, step by step; of the one that would serve a request now where none
+    /// is named. Errors as `model` does.
+    fn steps(&self, name: &str, version: Option<u64>) -> Result<serde_json::Value, Rejection>;
+
     /// Every version of every tenant that the repository has, by name and version.
     fn index(&self) -> Vec<Listed>;
 
@@ -48,7 +53,7 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// One device, as shown to callers.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Debug, serde::Serialize)]
 pub struct DeviceStatus {
     /// As on the command line: `cpu:0`, `cuda:0`.
     pub name: String,
@@ -58,6 +63,9 @@ pub struct DeviceStatus {
     pub running: bool,
     /// Versions of tenants whose weights are on it.
     pub tenants: u64,
+    /// How far it is used.
+    #[serde(rename = "use")]
+    pub share: Share,
 }
 
 /// A version of a tenant in the repository, in the words of Triton's repository index.

@@ -2,11 +2,12 @@
 //!
 //! | verb and path | answer |
 //! |---|---|
-//! | GET /v2, /v2/ | name, version, extensions, devices |
+//! | GET /v2, /v2/ | name, version, extensions, devices and how far they are used |
 //! | GET /v2/health/live, /v2/health/ready | `{"live":…}`, `{"live":…,"ready":…}`; 503 when not |
 //! | GET /v2/models/M\[/versions/V\] | inputs and outputs |
 //! | GET /v2/models/M\[/versions/V\]/ready | `{"name":M,"ready":true}`; 503 when not, 404 for a stranger |
 //! | GET /v2/models/M\[/versions/V\]/stats | what became of its requests, and whether its SLO is kept and can be; see [`crate::standing`] |
+//! | GET /v2/models/M\[/versions/V\]/steps | what the launches that it takes part in take, step by step, over what was predicted; see [`crate::monitor`] |
 //! | POST /v2/repository/index | every version, its state and why it is unavailable; `{"ready":true}` lists what answers |
 //! | GET /v2/events?after=SEQ&limit=N&wait=S | what happened, see [`crate::events`]; all three may be left out |
 //! | POST /v2/models/M\[/versions/V\]/infer | see [`crate::protocol`] |
@@ -57,10 +58,12 @@ fn others<B: Backend>(front: Arc<Front<B>>) -> Router {
         .route("/v2/events", get(events::<B>))
         .route("/v2/models/{model}", get(model::<B>))
         .route("/v2/models/{model}/stats", get(statistics::<B>))
+        .route("/v2/models/{model}/steps", get(steps::<B>))
         .route("/v2/models/{model}/ready", get(model_ready::<B>))
         .route("/v2/models/{model}/infer", post(infer_by_route::<B>))
         .route("/v2/models/{model}/versions/{version}", get(model::<B>))
         .route("/v2/models/{model}/versions/{version}/stats", get(statistics::<B>))
+        .route("/v2/models/{model}/versions/{version}/steps", get(steps::<B>))
         .route("/v2/models/{model}/versions/{version}/ready", get(model_ready::<B>))
         .route("/v2/models/{model}/versions/{version}/infer", post(infer_by_route::<B>))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found") })
@@ -188,6 +191,13 @@ fn metadata(info: &ModelInfo) -> serde_json::Value {
 async fn statistics<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
     match named(path).and_then(|(model, version)| front.backend.statistics(&model, version)) {
         Ok(statistics) => ok(&json!({ "model_stats": statistics })),
+        Err(why) => refusal(&why),
+    }
+}
+
+async fn steps<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
+    match named(path).and_then(|(model, version)| front.backend.steps(&model, version)) {
+        Ok(steps) => ok(&steps),
         Err(why) => refusal(&why),
     }
 }

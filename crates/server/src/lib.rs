@@ -22,6 +22,7 @@ pub mod loader;
 pub mod log;
 mod mailbox;
 pub mod metrics;
+pub mod monitor;
 pub mod placement;
 pub mod protocol;
 pub mod quotas;

@@ -4,6 +4,7 @@
 //! for names, and an unloaded tenant's series go with it. Requests for names that nobody has are counted under the
 //! empty name. Mean lanes per launch is `tessera_launch_lanes_sum / tessera_launch_lanes_count`.
 
+use crate::monitor::{self, Monitor};
 use crate::wire::Rejection;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -14,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tessera_core::{Bytes, Policy};
 use tessera_scheduler::Attainment;
@@ -124,6 +125,7 @@ pub struct Metrics {
     events: Family<ByKind, Counter>,
     deadlines: Family<ByOutcome, Counter>,
     can_be_met: Family<ByTenant, Gauge>,
+    devices: monitor::Devices,
 }
 
 impl fmt::Debug for Metrics {
@@ -167,6 +169,7 @@ impl Default for Metrics {
             events: Family::default(),
             deadlines: Family::default(),
             can_be_met: Family::default(),
+            devices: monitor::Devices::default(),
         };
         metrics.register();
         metrics
@@ -211,7 +214,7 @@ impl Metrics {
         );
         r.register(
             "device_work",
-            "Floating-point operations done (flop), and bytes that had to be read and written for them (bytes), as plans count them; its rate over device_peak is how far a device is used",
+            "Floating-point operations done (flop), and bytes that had to be read and written for them (bytes), as plans count them; see device_use_ratio",
             self.device_work.clone(),
         );
         r.register(
@@ -239,6 +242,7 @@ impl Metrics {
         );
         r.register("events", "Events by kind, as listed by /v2/events", self.events.clone());
         r.register("http_connections", "Open connections of clients", self.connections.clone());
+        r.register_collector(Box::new(self.devices.clone()));
     }
 
     /// A tenant can be asked for: its series begin. Calling again for a new version changes nothing. Who queues its requests
@@ -350,6 +354,11 @@ impl Metrics {
         for (kind, done) in [("flop", flops), ("bytes", bytes)] {
             self.device_work.get_or_create(&ByDevice { device: device.into(), kind }).inc_by(done as u64);
         }
+    }
+
+    /// A device is watched: what is seen of it is told with all else. One of the same name goes.
+    pub fn watch(&self, device: String, monitor: Arc<Monitor>) {
+        self.devices.add(device, monitor);
     }
 
     /// What a device can do in a second.

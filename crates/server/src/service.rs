@@ -19,6 +19,7 @@ use crate::routing::{self, Charge};
 use crate::standing::{self, Agreed};
 use crate::wire::Rejection;
 use bytes::{Bytes, BytesMut};
+use serde_json::json;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -340,6 +341,18 @@ impl Backend for Service {
             standing::statistics((name, served.info.version), &served.tally, agreed, &standings)
         };
         Ok(versions.into_iter().map(shown).collect())
+    }
+
+    fn steps(&self, name: &str, version: Option<u64>) -> Result<serde_json::Value, Rejection> {
+        let served = self.find(name, version)?;
+        let (at, fleet) = (Instant::now(), self.registry.fleet());
+        let seen = served.residences.iter().flat_map(|residence| {
+            let station = fleet.station(residence.station());
+            let (class, precision) = (residence.class.class.id, residence.class.precision);
+            residence.engine.monitor().steps_of(at, &station.name, class, precision)
+        });
+        let plans: Vec<serde_json::Value> = seen.collect();
+        Ok(json!({ "name": name, "version": served.info.version.to_string(), "plans": plans }))
     }
 
     fn index(&self) -> Vec<Listed> {

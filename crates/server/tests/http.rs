@@ -38,8 +38,8 @@ fn health_and_metadata_say_what_two_kinds_of_clients_read() {
     for path in ["/v2", "/v2/"] {
         let server = served.get(path);
         assert_eq!((server.status, &server.json()["name"]), (200, &json!("tessera")));
-        let device =
-            json!({ "name": "fake:0", "description": "some arithmetic", "running": true, "tenants": 6 });
+        let device = json!({ "name": "fake:0", "description": "some arithmetic", "running": true, "tenants": 6,
+                "use": { "busy": 0.0, "flops": null, "bytes": null, "busy_seconds": 0.0 } });
         assert_eq!(server.json()["devices"], json!([device]));
     }
     assert_eq!(served.get("/v2/health/live").json(), json!({ "live": true }));

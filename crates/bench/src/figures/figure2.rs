@@ -111,8 +111,7 @@ struct Bench<'a> {
 fn curve(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Curve> {
     let yard = Yard::open(&ask.device, &ask.model("resnet-50")?, ask.precision, 1, ask.seed)?;
     let info = yard.device.info();
-    let measured = yard.device.peak().map(Peak::measured);
-    let peak = measured.or_else(|| Peak::of(&info.description, ask.precision));
+    let peak = yard.device.peak(ask.precision).map(Peak::measured);
     let mut bench = Bench { ask, yard, peak, random: StdRng::seed_from_u64(ask.seed) };
     let mut points: Vec<Point> = Vec::new();
     let mut ended = format!("{MOST} is the most that is tried");

@@ -22,21 +22,8 @@ pub struct Peak {
 
 impl Peak {
     /// What was measured on a card like the one described; `None` for a device that nobody measured.
-    ///
-    /// On an H200 2026-11-23: a large matrix product gave 790 TFLOP/s in bf16 and 390 in tf32, a large copy 4.3 TB/s; fp32 is the data sheet's 67. An H100
-    /// has the same processor, and 3.35 TB/s on its data sheet, of which a copy reaches about nine tenths.
     pub fn of(description: &str, precision: Precision) -> Option<Peak> {
-        let tflops = match precision {
-            Precision::Fp32 => 67.0,
-            Precision::Tf32 => 390.0,
-            Precision::Bf16 | Precision::Fp16 => 790.0,
-        };
-        let gbytes_per_s = match description {
-            card if card.contains("H200") => 4300.0,
-            card if card.contains("H100") => 3000.0,
-            _ => return None,
-        };
-        Some(Peak { tflops, gbytes_per_s })
+        Rates::of_card(description, precision).map(Peak::measured)
     }
 
     /// What a device measured of itself.

@@ -275,7 +275,7 @@ impl Device for CpuDevice {
     }
 
     /// Of one core, once for all of this process's devices, times the cores. Of memory that is more than there is, where cores share what few can use up.
-    fn peak(&self) -> Option<Rates> {
+    fn peak(&self, _: Precision) -> Option<Rates> {
         static ONE_CORE: OnceLock<Rates> = OnceLock::new();
         let Rates { flops_per_s, bytes_per_s } = *ONE_CORE.get_or_init(profile::rates);
         let cores = self.cores as f64;

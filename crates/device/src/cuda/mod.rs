@@ -32,8 +32,8 @@ mod steps;
 mod table;
 
 use crate::{
-    Device, DeviceError, DeviceInfo, Finished, Lane, Launch, MemoryUse, PartitionInfo, RequestError, Room,
-    Slot, StepTime, Wake, misfit,
+    Device, DeviceError, DeviceInfo, Finished, Lane, Launch, MemoryUse, PartitionInfo, Rates, RequestError,
+    Room, Slot, StepTime, Wake, misfit,
 };
 use fence::{Compiler, Context, CudaError};
 use landing::Landing;
@@ -325,6 +325,11 @@ impl Device for CudaDevice {
         let (running, partition) = self.let_in(launch.id, launch.program, launch.lanes.clone())?;
         let profiled = profile::profile(&running, rounds, partition, &self.stagers);
         profiled.map_err(|refused| self.refuse(refused))
+    }
+
+    /// What a card of its name was measured to do.
+    fn peak(&self, precision: Precision) -> Option<Rates> {
+        Rates::of_card(&self.context.name, precision)
     }
 
     fn failure(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 use crate::events::Who;
 use crate::mailbox::Mailbox;
 use crate::metrics::QueueGauge;
+use crate::monitor::{Monitor, Watch};
 use crate::routing::{Backlog, Pace};
 use crate::standing::Standing;
 use bytes::Bytes;
@@ -100,7 +101,7 @@ pub(super) enum Command {
     Cancel(RequestId),
     TenantAdded { tenant: TenantId, terms: Terms, home: Home },
     TenantRemoved(TenantId),
-    PlanReady { plan: PlanKey, work: PlanWork, programs: Programs, pace: Arc<Pace> },
+    PlanReady { work: PlanWork, programs: Programs, pace: Arc<Pace>, watch: Arc<Watch> },
     PlanDropped { plan: PlanKey, programs: Programs },
     Policy { policy: Policy, tenant_batching: bool },
     Wake,
@@ -113,6 +114,7 @@ pub struct EngineHandle {
     pub(super) commands: Arc<Mailbox<Command>>,
     pub(super) backlog: Backlog,
     pub(super) device: Arc<OnceLock<Weak<dyn Device>>>,
+    pub(super) monitor: Arc<Monitor>,
 }
 
 impl EngineHandle {
@@ -156,15 +158,20 @@ impl EngineHandle {
     }
 
     /// A plan and its programs. Must come before its first request. What it costs here is kept up to date in the answer.
-    pub fn plan_ready(&self, plan: PlanKey, work: PlanWork, programs: Programs) -> Arc<Pace> {
+    pub fn plan_ready(&self, work: PlanWork, programs: Programs, watch: Watch) -> Arc<Pace> {
         let pace = Arc::<Pace>::default();
-        self.send(Command::PlanReady { plan, work, programs, pace: pace.clone() });
+        self.send(Command::PlanReady { work, programs, pace: pace.clone(), watch: Arc::new(watch) });
         pace
     }
 
     /// What was promised here and is not answered yet, as those who ask count it.
     pub fn backlog(&self) -> &Backlog {
         &self.backlog
+    }
+
+    /// What is seen of launches here.
+    pub fn monitor(&self) -> &Arc<Monitor> {
+        &self.monitor
     }
 
     /// This making of the plan is not wanted any more; its programs are discarded once nothing queued or running needs them. Says

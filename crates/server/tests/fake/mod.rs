@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tessera_core::{Bytes as Amount, DType, Precision};
+use tessera_server::monitor::Share;
 use tessera_server::serve::{Listeners, serve};
 use tessera_server::{
     Backend, Events, InferRequest, InferResponse, Listed, Metrics, ModelInfo, Placement, Rejection, Settings,
@@ -60,12 +61,23 @@ impl Backend for Fake {
 
     fn devices(&self) -> Vec<tessera_server::DeviceStatus> {
         let (name, description) = ("fake:0".to_owned(), "some arithmetic".to_owned());
-        vec![tessera_server::DeviceStatus { name, description, running: true, tenants: 6 }]
+        vec![tessera_server::DeviceStatus {
+            name,
+            description,
+            running: true,
+            tenants: 6,
+            share: Share::default(),
+        }]
     }
 
     fn statistics(&self, name: &str, version: Option<u64>) -> Result<Vec<serde_json::Value>, Rejection> {
         let info = self.model(name, version)?;
         Ok(vec![serde_json::json!({ "name": info.name, "version": info.version.to_string() })])
+    }
+
+    fn steps(&self, name: &str, version: Option<u64>) -> Result<serde_json::Value, Rejection> {
+        let info = self.model(name, version)?;
+        Ok(serde_json::json!({ "name": info.name, "version": info.version.to_string(), "plans": [] }))
     }
 
     fn index(&self) -> Vec<Listed> {

@@ -14,6 +14,7 @@ use tessera_planner::{Plan, SlotLayout, class, pack};
 use tessera_scheduler::{Config, PlanWork, Terms};
 use tessera_server::Events;
 use tessera_server::engine::{Answer, EngineHandle, Home, Inbox, NotAnswered};
+use tessera_server::monitor::Watch;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -64,7 +65,7 @@ impl Running {
             bytes_per_item: self.plan.arena_per_item,
             weight_bytes: self.layout.bytes,
         };
-        self.engine.plan_ready(self.plan.key.clone(), work, programs.clone());
+        self.engine.plan_ready(work, programs.clone(), Watch::new(&self.plan, &self.layout));
         programs
     }
 

@@ -20,6 +20,7 @@ mod devices;
 mod engine;
 mod events;
 mod minilm;
+mod monitor;
 mod quotas;
 mod repository;
 mod requests;
