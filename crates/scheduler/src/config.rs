@@ -31,7 +31,7 @@ pub struct Config {
     /// Whether every partition has the whole device, as streams of a card have: then `space-time` uses as many of them as there are classes asked for.
     pub overlap: bool,
     /// Launches that a partition may hold at once, of which one computes: more than one lets the copies of the next overlap the kernels of this
-    /// one. What is handed over cannot be overtaken, so it is handed over late: when its lanes are all taken, or `lead` before its turn.
+    /// one. What is handed over cannot be overtaken, so it is handed over late: when its lanes are all taken, or `lead` before its turn, which launches correct (`way`).
     pub ahead: NonZeroU32,
     /// How long before its turn a launch must be handed over for its inputs to be there in time, until launches have told. Zero for a device that does
     /// nothing beside computing: what lies around its launches counts as their cost.

@@ -163,6 +163,11 @@ struct Place {
 }
 
 impl PlanCost {
+    /// Seconds that are counted between launches.
+    fn pause(&self) -> f64 {
+        self.between.max(0.0)
+    }
+
     /// Where it was measured, as near as can be to partitions of so many units: those, else the next larger, else the next smaller.
     fn nearest(&self, units: NonZeroU32) -> Option<&Place> {
         let larger = self.places.iter().filter(|place| place.units >= units).min_by_key(|place| place.units);
@@ -228,7 +233,7 @@ impl Costs {
     pub(crate) fn predict(&self, plan: PlanIx, size: Size, units: NonZeroU32) -> Option<Duration> {
         let known = self.plans.get(&plan)?;
         let seconds = match known.nearest(units) {
-            Some(place) => place.surface.at(size) * stretch(place.units, units) + known.between.max(0.0),
+            Some(place) => place.surface.at(size) * stretch(place.units, units) + known.pause(),
             // Without its work a plan's shape is invented, and the ratio of others says nothing of it.
             None => {
                 shape(self.settings, known.work, size)
@@ -237,6 +242,11 @@ impl Costs {
             }
         };
         Some(Duration::from_secs_f64(seconds.min(MOST_SECONDS)))
+    }
+
+    /// What lies between launches of the plan that follow each other, and is part of what is predicted.
+    pub(crate) fn pause(&self, plan: PlanIx) -> Duration {
+        Duration::from_secs_f64(self.plans.get(&plan).map_or(0.0, PlanCost::pause).min(MOST_SECONDS))
     }
 
     /// Takes in that a launch of the plan that computed so long was over so long after the one before.
@@ -277,7 +287,7 @@ impl Costs {
             self.common_ratio = Some(before + COMMON_RATIO_STEP * (ratio - before));
         }
         if let Some(predicted) = launch.predicted {
-            self.errors.note(predicted, launch.took);
+            self.errors.note(predicted, launch.took + self.pause(plan));
         }
     }
 

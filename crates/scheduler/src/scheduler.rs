@@ -289,7 +289,8 @@ impl Scheduler {
             self.owners.work_left(owner);
             self.plans.released(launch.plan);
         }
-        Some(Timed { took: cost.unwrap_or(took), predicted: launch.predicted })
+        let took = cost.map_or(took, |computed| computed + self.plans.costs.pause(launch.plan));
+        Some(Timed { took, predicted: launch.predicted })
     }
 
     /// How many launches a partition has.
@@ -303,7 +304,8 @@ impl Scheduler {
         before.max(self.way())
     }
 
-    /// How long before its turn a launch is to be handed over.
+    /// How long before its turn a launch is to be handed over: twice the way, as those before it are over earlier than the high percentile that they are
+    /// predicted by, and a device that waits for inputs loses more than a launch that others could still have joined.
     pub(crate) fn way_ahead(&self) -> Duration {
         self.way.known().map_or(self.config.lead, |way| 2 * way)
     }

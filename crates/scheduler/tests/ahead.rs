@@ -184,4 +184,6 @@ fn time_between_launches_that_follow_each_other_is_part_of_their_cost() {
     let two = Size { lanes: 2, items: 2 };
     let predicted = scheduler.predicted(&offer(0, 0, 1).plan, two).unwrap();
     assert!(predicted.abs_diff(one * 3 / 2) < one / 20, "{predicted:?}");
+    let error = scheduler.prediction_error();
+    assert!(error.median < 0.05, "what lies between is no error: {error:?}");
 }

@@ -7,8 +7,8 @@
 //!
 //! **The expected shape.** Under `exclusive` and `time` the quick class fails first, at a low rate: it waits for whole turns of the slow ones. `space`
 //! runs them side by side and slows all. `space-time` falls for all classes at about one rate, since each loses only what the device cannot do. Cut into partitions
-//! as the scheduler sees fit it is no worse than as one, and better where one launch of the slowest class takes longer than the tightest SLO allows; on
-//! a card whose longest launch is a millisecond, no better.
+//! as the scheduler sees fit it is no worse than as one, and better where one launch of the slowest class takes longer than the tightest SLO allows, or where
+//! launches of one class leave a part of the device idle, as small ones do on a card, that streams for other classes use.
 //!
 //! **What would refute it.** A baseline with a higher rate than `space-time` for all classes; or `space-time` with layouts below itself on one partition by
 //! more than the rates' own coarseness (5 %).

@@ -80,7 +80,7 @@ settings! {
     precision: Option<Precision> = "precision", "PRECISION", read::precision, "auto", false,
         "How the numbers of tenants that say nothing are held and multiplied: fp32, tf32, bf16 or fp16; auto is fp32 on a CPU and tf32 on a card.";
     partitions: Option<NonZeroU32> = "partitions", "N", read::count_or_auto, "auto", false,
-        "Shares of each device that run launches side by side, for good; auto is one, which space-time parts in two on a CPU while that keeps more deadlines, and for the policy `space` on a card one stream for each of 16 tenants.";
+        "Shares of each device that run launches side by side, for good; auto is one, which space-time parts in two on a CPU while that keeps more deadlines; on a card four streams under space-time, of which it uses as many as architectures are asked for, and 16 under the policy `space`.";
     memory_limit: Option<Bytes> = "memory_limit_bytes", "BYTES", read::bytes_or_auto, "auto", false,
         "Most bytes that weights and arenas may take on each device; auto is all there are.";
     replicas: Replicas = "replicas", "N|all", read::replicas, "1", false,
