@@ -27,6 +27,9 @@ pub mod conformance;
 pub mod cpu;
 #[cfg(any(target_os = "linux", windows))]
 pub mod cuda;
+#[cfg(test)]
+#[path = "../tests/network/mod.rs"]
+mod network;
 mod rates;
 pub mod sgemm;
 pub mod slowed;
