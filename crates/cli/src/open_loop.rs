@@ -122,7 +122,7 @@ pub(crate) fn goodput(given: &ArgMatches) -> Result<ExitCode> {
     let from = (f64::from(count(given, "lowest-rate")), count(given, "rounds") as usize);
     let report = goodput::run(about, slo_ms, names, from, &mut |way, rate| {
         let (place, policy) = ways[way];
-        places[place].row(policy, rate, heard)
+        places[place].measured(policy, rate, heard)
     })?;
     places.into_iter().for_each(Place::close);
     show(given, &report, serde_json::to_string_pretty(&report)?, &report.plot())

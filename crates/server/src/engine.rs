@@ -446,6 +446,7 @@ impl Engine {
         if self.reported.is_none_or(|last| now.since(last) >= REPORT_EVERY) {
             self.reported = Some(now);
             let error = self.scheduler.prediction_error();
+            self.monitor.predicted(error);
             if error.launches > 0 {
                 self.metrics.prediction_error(&self.name, error.median, error.p99);
             }

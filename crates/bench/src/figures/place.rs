@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use tessera_core::{PlanKey, Policy};
 use tessera_device::slowed::Slowed;
 use tessera_device::{Device, Wake};
+use tessera_scheduler::PredictionError;
 use tessera_server::server::StartError;
 use tokio::runtime::Runtime;
 
@@ -202,6 +203,24 @@ impl Place {
                 Ok(row)
             }
         }
+    }
+
+    /// The same, and how far launches were from what was predicted of them: nobody in the simulator, which draws both from one table.
+    pub fn measured(
+        &mut self,
+        policy: Policy,
+        rate: f64,
+        heard: &mut dyn FnMut(&str),
+    ) -> Result<(Row, Option<PredictionError>)> {
+        let row = self.row(policy, rate, heard)?;
+        let Place { setting, ground } = self;
+        let predictions = match ground {
+            Ground::Simulated(..) => None,
+            Ground::Real(runtime, opened) => {
+                open(setting, runtime, opened, policy, heard)?.target.predictions()
+            }
+        };
+        Ok((row, predictions))
     }
 
     /// Ends what was opened.

@@ -160,7 +160,7 @@ fn run_goodput(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Made> {
     let from = (lowest(ask), ask.or_quick(1, 0));
     let report = goodput::run(about, classes[0].1, names, from, &mut |who, rate| {
         ask.budget.go_on()?;
-        place.row(policies[who], rate, heard)
+        place.measured(policies[who], rate, heard)
     })?;
     place.close();
     report.made("goodput")

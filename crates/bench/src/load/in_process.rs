@@ -16,6 +16,7 @@ use tessera_core::{DType, Policy, Precision, RequestId, TenantId};
 use tessera_device::{Device, PartitionInfo, Slot, Wake};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
+use tessera_scheduler::PredictionError;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
 use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
@@ -127,6 +128,12 @@ impl InProcess {
     /// From the next decision on, this policy.
     pub fn play(&self, policy: Policy) {
         self.stations.iter().for_each(|station| station.engine.set_policy(policy, true));
+    }
+
+    /// How far launches of late were from what was predicted of them: of several devices the one that is further off. `None` where none had a prediction.
+    pub fn predictions(&self) -> Option<PredictionError> {
+        let all = self.stations.iter().map(|station| station.engine.monitor().predictions());
+        all.filter(|error| error.launches > 0).max_by(|one, other| one.p99.total_cmp(&other.p99))
     }
 
     /// The devices, in the order in which they would be done with a request of a tenant.

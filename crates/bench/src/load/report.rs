@@ -111,7 +111,7 @@ pub struct TenantRow {
 
 impl TenantRow {
     /// The part of what was sent that was in time.
-    fn part(&self) -> f64 {
+    pub fn part(&self) -> f64 {
         self.in_time as f64 / self.sent.max(1) as f64
     }
 }

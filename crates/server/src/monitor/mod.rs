@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tessera_core::{ClassId, PartitionId, PlanKey, Precision};
 use tessera_device::Rates;
-use tessera_scheduler::Partition;
+use tessera_scheduler::{Partition, PredictionError};
 use usage::Usage;
 
 /// What is watched of one device.
@@ -37,6 +37,7 @@ struct Watched {
     plans: BTreeMap<PlanKey, Arc<Watch>>,
     usage: Usage,
     peaks: BTreeMap<Precision, Rates>,
+    predictions: PredictionError,
 }
 
 impl Monitor {
@@ -74,6 +75,16 @@ impl Monitor {
     /// A partition has a launch less, which did so much.
     pub fn ended(&self, at: Instant, partition: PartitionId, done: Done) {
         self.watched().usage.ended(at, partition, done);
+    }
+
+    /// How far launches of late were from what was predicted of them.
+    pub fn predicted(&self, error: PredictionError) {
+        self.watched().predictions = error;
+    }
+
+    /// The same, as it was last told: about once a second.
+    pub fn predictions(&self) -> PredictionError {
+        self.watched().predictions
     }
 
     /// How far the device is used.
