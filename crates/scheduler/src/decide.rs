@@ -61,6 +61,16 @@ enum Lead {
     Loose(Ticket),
 }
 
+/// A launch that is about to begin.
+#[derive(Clone, Copy)]
+pub(crate) struct Going {
+    pub(crate) plan: PlanIx,
+    pub(crate) size: Size,
+    pub(crate) line: usize,
+    /// The tightest of the dues that were promised in it.
+    pub(crate) due: Option<Moment>,
+}
+
 impl Scheduler {
     pub(crate) fn next(&mut self, now: Moment) -> Decision {
         self.mind_space(now);
@@ -294,13 +304,8 @@ impl Scheduler {
     }
 
     fn start(&mut self, now: Moment, launch: Forming, line: usize) -> LaunchPlan {
-        let id = LaunchId(self.launches);
-        self.launches += 1;
-        let (plan, size) = (launch.plan, launch.size());
-        let predicted = self.plans.predict_on(self.units(line), plan, size);
-        let alone = self.running[line].is_empty();
-        let begun = alone.then(|| now + self.work_before(now, line));
-        let due = launch.promised;
+        let going = Going { plan: launch.plan, size: launch.size(), line, due: launch.promised };
+        let plan = launch.plan;
         let (lanes, requests) = launch.into_lanes();
         requests.iter().for_each(|ticket| self.queues.launched(*ticket));
         let aboard = |lane: &LanePlan| LaneAboard {
@@ -308,12 +313,30 @@ impl Scheduler {
             requests: lane.requests.len(),
             items: lane.items,
         };
-        let aboard = lanes.iter().map(aboard).collect();
+        let id = self.go(now, going, lanes.iter().map(aboard).collect(), requests);
+        let partition = self.space.lines().id(line);
+        let predicted = self.in_flight[&id].predicted;
+        LaunchPlan { id, plan: self.plans.key(plan).clone(), partition, lanes, predicted }
+    }
+
+    /// From now on a launch is in flight.
+    pub(crate) fn go(
+        &mut self,
+        now: Moment,
+        going: Going,
+        lanes: Vec<LaneAboard>,
+        requests: Vec<Ticket>,
+    ) -> LaunchId {
+        let Going { plan, size, line, due } = going;
+        let id = LaunchId(self.launches);
+        self.launches += 1;
+        let predicted = self.plans.predict_on(self.units(line), plan, size);
+        let alone = self.running[line].is_empty();
+        let begun = alone.then(|| now + self.work_before(now, line));
         let in_flight =
-            InFlight { plan, size, line, due, predicted, handed: now, alone, begun, lanes: aboard, requests };
+            InFlight { plan, size, line, due, predicted, handed: now, alone, begun, lanes, requests };
         self.in_flight.insert(id, in_flight);
         self.running[line].push_back(id);
-        let partition = self.space.lines().id(line);
-        LaunchPlan { id, plan: self.plans.key(plan).clone(), partition, lanes, predicted }
+        id
     }
 }

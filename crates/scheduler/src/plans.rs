@@ -75,6 +75,11 @@ impl Plans {
         plan
     }
 
+    /// The plan's number, if it was heard of.
+    pub(crate) fn known(&self, key: &PlanKey) -> Option<PlanIx> {
+        self.numbers.get(key).copied()
+    }
+
     fn insert(&mut self, key: PlanKey, of: Option<(PlanIx, TenantId)>) -> PlanIx {
         let plan = PlanIx(self.next | if of.is_some() { PlanIx::OWN } else { 0 });
         self.next += 1;
@@ -192,12 +197,12 @@ impl Plans {
 
     /// What a launch of this size takes, however that is known.
     pub(crate) fn predicted(&self, key: &PlanKey, size: Size) -> Option<Duration> {
-        self.predict(*self.numbers.get(key)?, size)
+        self.predict(self.known(key)?, size)
     }
 
     /// What one item takes alone, where that was measured or is given.
     pub(crate) fn alone(&self, key: &PlanKey) -> Option<Duration> {
-        let plan = *self.numbers.get(key)?;
+        let plan = self.known(key)?;
         self.is_measured(plan).then(|| self.predict(plan, Size { lanes: 1, items: 1 }))?
     }
 

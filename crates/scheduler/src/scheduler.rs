@@ -69,6 +69,16 @@ pub(crate) struct LaneAboard {
     pub(crate) items: u32,
 }
 
+/// A launch that is over.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) launch: InFlight,
+    /// For how long its partition was taken.
+    pub(crate) took: Duration,
+    /// What it cost by itself, on a device that tells and copies beside its kernels.
+    pub(crate) cost: Option<Duration>,
+}
+
 impl InFlight {
     /// Predicted time to its end.
     pub(crate) fn left(&self, now: Moment) -> Duration {
@@ -244,16 +254,7 @@ impl Scheduler {
         lanes: &[Duration],
     ) -> Option<Timed> {
         self.queues.tidy(&self.owners);
-        let id = launch;
-        let launch = self.in_flight.remove(&id)?;
-        let cost = self.learn_way(now, &launch, took, computed);
-        // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
-        let took = launch.begun.map_or(took, |begun| took.min(now.since(begun))).max(computed);
-        self.running[launch.line].retain(|other| *other != id);
-        let way = self.way();
-        if let Some(next) = self.running[launch.line].front().and_then(|next| self.in_flight.get_mut(next)) {
-            next.begun = next.begun.or(Some(now.max(next.handed + way)));
-        }
+        let Ended { launch, took, cost } = self.ended(now, launch, took, computed)?;
         let ordinary = self.judge(now, &launch, computed, lanes);
         let work: Duration = lanes.iter().sum();
         let measured = lanes.len() == launch.lanes.len() && !work.is_zero();
@@ -291,6 +292,26 @@ impl Scheduler {
         }
         let took = cost.map_or(took, |computed| computed + self.plans.costs.pause(launch.plan));
         Some(Timed { took, predicted: launch.predicted })
+    }
+
+    /// A launch is not in flight any more, and the next on its partition begins.
+    pub(crate) fn ended(
+        &mut self,
+        now: Moment,
+        id: LaunchId,
+        took: Duration,
+        computed: Duration,
+    ) -> Option<Ended> {
+        let launch = self.in_flight.remove(&id)?;
+        let cost = self.learn_way(now, &launch, took, computed);
+        // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
+        let took = launch.begun.map_or(took, |begun| took.min(now.since(begun))).max(computed);
+        self.running[launch.line].retain(|other| *other != id);
+        let way = self.way();
+        if let Some(next) = self.running[launch.line].front().and_then(|next| self.in_flight.get_mut(next)) {
+            next.begun = next.begun.or(Some(now.max(next.handed + way)));
+        }
+        Some(Ended { launch, took, cost })
     }
 
     /// How many launches a partition has.

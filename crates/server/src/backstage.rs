@@ -11,6 +11,7 @@ use crate::events::{Events, Who};
 use crate::loader::{self, LoadError};
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
+use crate::profile::Profiler;
 use crate::registry::Means;
 use crate::server::StartError;
 use crate::settings::Settings;
@@ -43,8 +44,10 @@ fn tell_peak(
     precision: Precision,
     metrics: Arc<Metrics>,
     monitor: Arc<Monitor>,
+    profiler: Profiler,
 ) -> std::io::Result<()> {
     let measure = move || {
+        let _turn = profiler.turn();
         if let Some(peak) = device.peak(precision) {
             metrics.device_peak(&device.info().name, peak.flops_per_s, peak.bytes_per_s);
             monitor.peak(precision, peak);
@@ -112,7 +115,9 @@ impl Backstage {
             ..Config::new(settings.policy, Vec::new())
         };
         let thread = inbox.start(config, device.clone(), events.clone(), Handle::current())?;
+        let profiler = Profiler::new(settings.profile);
         let workshop = Workshop {
+            profiler: profiler.clone(),
             device: device.clone(),
             engine: engine.clone(),
             room: Room { lanes: settings.max_lanes.get(), items: settings.max_items.get() },
@@ -127,7 +132,7 @@ impl Backstage {
         });
         let metrics = events.metrics().clone();
         metrics.watch(info.name, engine.monitor().clone());
-        tell_peak(device.clone(), precision, metrics.clone(), engine.monitor().clone())?;
+        tell_peak(device.clone(), precision, metrics.clone(), engine.monitor().clone(), profiler)?;
         let classes = Classes::new(workshop);
         let means = Means { device, engine, classes, cache, precision, metrics, events };
         Ok(Backstage { means, engine: thread, tenants: AtomicU64::new(0) })

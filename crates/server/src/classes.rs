@@ -6,13 +6,14 @@
 
 use crate::engine::{EngineHandle, Programs};
 use crate::monitor::Watch;
+use crate::profile::Profiler;
 use crate::routing::Pace;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
-use tessera_device::{Device, DeviceError, Room};
+use tessera_device::{Device, DeviceError, Room, Slot};
 use tessera_planner::class::{Bound, Class};
 use tessera_planner::infer::{DimValue, InferError};
 use tessera_planner::pack::PackError;
@@ -64,6 +65,8 @@ pub struct Workshop {
     pub plans_per_class: NonZeroU32,
     /// Most working memory that one item may take: lengths that need more are refused, as a device keeps what it once took.
     pub most_item_memory: Bytes,
+    /// Measures what their launches take.
+    pub profiler: Profiler,
     /// Where plans are made, also those that a loader asks for.
     pub runtime: Handle,
 }
@@ -231,6 +234,14 @@ impl ClassEntry {
     /// As [`ClassEntry::planned`], for threads that may wait: loaders.
     pub fn planned_now(self: &Arc<Self>, bound: &Bound) -> Result<(), NoPlan> {
         self.workshop.runtime.block_on(self.planned(bound)).map(drop)
+    }
+
+    /// Has a plan that was made measured with the weights of one tenant, for loaders: before anybody of the class is served, where that can be.
+    pub fn measured_now(&self, bound: &Bound, slot: Slot) {
+        if let Some(planned) = self.planned_before(bound) {
+            let Workshop { profiler, engine, .. } = &self.workshop;
+            profiler.measure(engine, &planned, slot, self.room_of(&planned.plan));
+        }
     }
 
     /// The plan of every request, where the class has but one and it was made.

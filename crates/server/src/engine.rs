@@ -10,10 +10,12 @@
 //! nothing slow runs here: planning, packing and uploading belong to the loaders.
 
 mod handle;
+mod measuring;
 
-pub use self::handle::{Answer, EngineHandle, Home, Incoming, NotAnswered, Offered, Programs};
+pub use self::handle::{Answer, EngineHandle, Home, Incoming, Measuring, NotAnswered, Offered, Programs};
 
 use self::handle::{Command, answer};
+use self::measuring::Measurement;
 use crate::events::{Events, News, by_name};
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, Queued};
@@ -21,12 +23,12 @@ use crate::monitor::{Launched, Monitor, Watch};
 use crate::routing::{Backlog, Pace};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, RequestId, TenantId};
+use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch};
 use tessera_scheduler::{
     Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size, Standing,
@@ -84,6 +86,7 @@ impl Inbox {
             plans: BTreeMap::new(),
             waiting: IdMap::default(),
             in_flight: IdMap::default(),
+            measurements: VecDeque::new(),
             reported: None,
             stopping: false,
         };
@@ -120,6 +123,8 @@ struct Engine {
     /// Let in, not launched.
     waiting: IdMap<RequestId, Waiting>,
     in_flight: IdMap<LaunchId, InFlight>,
+    /// Profiles that were asked for; the first is under way.
+    measurements: VecDeque<Measurement>,
     /// When the metrics last heard from the scheduler.
     reported: Option<Moment>,
     stopping: bool,
@@ -144,6 +149,13 @@ struct LoadedPlan {
     /// Requests queued and launches in flight that need the programs.
     users: usize,
     dropped: bool,
+}
+
+impl LoadedPlan {
+    /// Its program for a partition.
+    fn program(&self, partition: PartitionId) -> Option<ProgramId> {
+        self.programs.iter().find(|(of, _)| *of == partition).map(|(_, program)| *program)
+    }
 }
 
 struct Waiting {
@@ -206,6 +218,9 @@ impl Engine {
                 Decision::Idle => break None,
             }
         };
+        if !self.stopping {
+            self.measure();
+        }
         self.tell_events();
         let next = until.into_iter().chain(self.scheduler.next_event()).min();
         next.map(|moment| moment.since(self.now()))
@@ -281,6 +296,7 @@ impl Engine {
                     self.discard_if_unused(&plan);
                 }
             }
+            Command::Measure(measuring) => self.take_measurement(now, measuring),
             Command::Policy { policy, tenant_batching } => {
                 self.policy = policy;
                 self.scheduler.set_policy(policy, tenant_batching);
@@ -337,7 +353,7 @@ impl Engine {
         let items = lanes.iter().map(|lane| lane.items).sum();
         let loaded = self.plans.get_mut(&plan).expect("a plan in use is loaded");
         loaded.users -= replies.iter().map(Vec::len).sum::<usize>();
-        let program = loaded.programs.iter().find(|(of, _)| *of == partition).map(|(_, program)| *program);
+        let program = loaded.program(partition);
         let submitted = match program {
             Some(program) => self
                 .device
@@ -370,6 +386,9 @@ impl Engine {
     }
 
     fn finish(&mut self, finished: Finished) {
+        if self.has_measured(&finished) {
+            return;
+        }
         let Some(launch) = self.in_flight.remove(&finished.id) else {
             tracing::error!(launch = %finished.id, "the device finished a launch that nobody made");
             return;

@@ -24,6 +24,7 @@ mod mailbox;
 pub mod metrics;
 pub mod monitor;
 pub mod placement;
+pub mod profile;
 pub mod protocol;
 pub mod quotas;
 pub mod registry;

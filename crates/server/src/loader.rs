@@ -68,7 +68,7 @@ pub fn import(path: &Path, base: Option<&Model>) -> Result<Model, LoadError> {
     })
 }
 
-/// Packs, and uploads to one device, if it has a kernel for every step of the class. A class without free dimensions but the item count is planned and compiled too, so that its
+/// Packs, and uploads to one device, if it has a kernel for every step of the class. A class without free dimensions but the item count is planned, compiled and measured too, so that its
 /// first request finds everything there; this also refuses what cannot be planned before it is served.
 pub fn settle(
     model: &Model,
@@ -81,6 +81,7 @@ pub fn settle(
     let slot = means.device.upload(class.class.id, &class.layout, packed)?;
     if let Some(bound) = class.class.bind_without_free_dims() {
         class.planned_now(&bound)?;
+        class.measured_now(&bound, slot.clone());
     }
     Ok((class, slot))
 }

@@ -95,6 +95,23 @@ impl Home {
     }
 }
 
+/// A plan whose launches are to be measured.
+#[derive(Debug)]
+pub struct Measuring {
+    /// Which; its programs must have been announced.
+    pub plan: PlanKey,
+    /// The weights of all lanes.
+    pub slot: Slot,
+    /// One item's inputs, for every lane.
+    pub inputs: Vec<Bytes>,
+    /// Lanes of the largest launch that its programs have room for.
+    pub most_lanes: NonZeroU32,
+    /// No launch is begun that may end later than this.
+    pub limit: Duration,
+    /// Dropped when it is over, for whoever waits at the other end.
+    pub done: std::sync::mpsc::Sender<()>,
+}
+
 #[derive(Debug)]
 pub(super) enum Command {
     Offer(Incoming),
@@ -102,6 +119,7 @@ pub(super) enum Command {
     TenantAdded { tenant: TenantId, terms: Terms, home: Home },
     TenantRemoved(TenantId),
     PlanReady { work: PlanWork, programs: Programs, pace: Arc<Pace>, watch: Arc<Watch> },
+    Measure(Measuring),
     PlanDropped { plan: PlanKey, programs: Programs },
     Policy { policy: Policy, tenant_batching: bool },
     Wake,
@@ -162,6 +180,11 @@ impl EngineHandle {
         let pace = Arc::<Pace>::default();
         self.send(Command::PlanReady { work, programs, pace: pace.clone(), watch: Arc::new(watch) });
         pace
+    }
+
+    /// Measures what launches of a plan take, as far as the device is idle; see [`tessera_scheduler::Profile`].
+    pub fn measure(&self, measuring: Measuring) {
+        self.send(Command::Measure(measuring));
     }
 
     /// What was promised here and is not answered yet, as those who ask count it.

@@ -194,6 +194,13 @@ pub(super) fn millis(words: &[String]) -> Read<Duration> {
     if read.is_zero() { Err("a whole number of milliseconds, at least 1".into()) } else { Ok(read) }
 }
 
+pub(super) fn millis_or_off(words: &[String]) -> Read<Option<Duration>> {
+    match one(words)? {
+        "off" => Ok(None),
+        _ => millis(words).map(Some).map_err(|allowed| format!("off, or {allowed}")),
+    }
+}
+
 pub(super) fn micros(words: &[String]) -> Read<Duration> {
     length(words, Duration::from_micros, "a whole number of microseconds")
 }

@@ -135,6 +135,8 @@ settings! {
         "Folder of kernels compiled for a card, for quick restarts; auto is tessera under the user's cache folder.";
     pack_cache_budget: Bytes = "pack_cache_bytes", "BYTES", read::bytes, "10GiB", false,
         "Most bytes kept in the pack cache; the least recently used go first.";
+    profile: Option<Duration> = "profile_ms", "MS|off", read::millis_or_off, "200", false,
+        "Longest that launches of an architecture are measured for when its first tenant is loaded, while nobody else is served; off, or on a busy device, its cost is a guess until requests have run.";
     max_plans: NonZeroU32 = "max_plans", "N", read::count, "256", false,
         "Most plans kept for one architecture, one for each length seen; the least recently used go first.";
     log_format: LogFormat = "log_format", "text|json", read::log_format, "text", false,

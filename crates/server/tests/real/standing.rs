@@ -3,7 +3,7 @@
 use crate::client;
 use crate::events::of_kind;
 use crate::fixture;
-use crate::served::{Served, binary, limited};
+use crate::served::{Served, binary, limited, settings};
 use serde_json::json;
 
 fn place(folder: &std::path::Path, tenant: &str, toml: &str) {
@@ -57,13 +57,42 @@ fn an_slo_that_cannot_be_met_is_told_and_what_was_kept_is_shown() {
 }
 
 #[test]
+fn whether_an_slo_can_be_met_is_told_at_load_and_measuring_it_counts_as_nobodys_traffic() {
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), "hopeless", "slo_ms = 0.0001");
+    let served = Served::start(folder.path());
+    client::eventually("it is judged", || of_kind(&served, "cannot_meet").len() == 1);
+    let stats = served.get("/v2/models/hopeless/stats").json()["model_stats"][0].clone();
+    assert_eq!(stats["slo"]["verdicts"][0]["can_be_met"], false, "{stats}");
+    assert_eq!((&stats["execution_count"], &stats["slo"]["kept"]), (&json!(0), &json!(true)));
+    for series in [
+        "tessera_launches_total",
+        "tessera_prediction_error_ratio",
+        "tessera_launch_duration_seconds_count",
+        "tessera_device_work_total",
+    ] {
+        assert_eq!(served.sample(series), 0.0, "{series}");
+    }
+    let page = served.get("/v2/models/hopeless/steps").json();
+    assert_eq!(page["plans"][0]["launches"], 0, "{page}");
+
+    let unmeasured = tempfile::tempdir().unwrap();
+    place(unmeasured.path(), "hopeless", "slo_ms = 0.0001");
+    let mut without = settings(unmeasured.path());
+    without.profile = None;
+    let served = Served::with(without);
+    served.wait_ready();
+    let stats = served.get("/v2/models/hopeless/stats").json()["model_stats"][0].clone();
+    assert_eq!(stats["slo"]["verdicts"], json!([]), "nothing is known before its first request");
+}
+
+#[test]
 fn a_request_refused_for_lateness_hears_the_predicted_time_and_counts() {
     let folder = tempfile::tempdir().unwrap();
     place(folder.path(), "a", "");
     let served = Served::start(folder.path());
     let inputs = fixture::case("mlp-0").sets.remove(0).inputs;
-    assert_eq!(served.ask("a", &inputs).status, 200, "now its plan is measured");
-    // A probe may be let in once in a second; then the next is refused.
+    // Its plan was measured when it was loaded, before any request. A probe may be let in once in a second; then the next is refused.
     let late = limited(&binary("a", &inputs), 1);
     let refused = (0..100)
         .map(|_| served.send(&late))
