@@ -8,7 +8,7 @@ use std::ops::Range;
 /// Work per item that is worth a segment: some hundreds of microseconds of one core. A look takes some tens of nanoseconds.
 const WORTH_CUTTING_FLOPS: u64 = 16_000_000;
 
-/// Runs that cover the steps in order, given each step's work.
+/// Runs that cover the steps in order, given each step's work, whose sum can be counted.
 pub(crate) fn segments(flops: &[u64]) -> Vec<Range<usize>> {
     let mut left: u64 = flops.iter().sum();
     let count = (left / WORTH_CUTTING_FLOPS).max(1);
@@ -18,7 +18,8 @@ pub(crate) fn segments(flops: &[u64]) -> Vec<Range<usize>> {
         done += work;
         // Shares are of what is left, so that one dear step does not leave crumbs behind it.
         let open = count - segments.len() as u64;
-        if open > 1 && done * open >= left && step + 1 < flops.len() {
+        let share = u128::from(done) * u128::from(open);
+        if open > 1 && share >= u128::from(left) && step + 1 < flops.len() {
             segments.push(start..step + 1);
             (start, left, done) = (step + 1, left - done, 0);
         }

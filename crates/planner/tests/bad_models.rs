@@ -428,19 +428,69 @@ fn a_batch_that_is_split_into_one_part_of_another_length_is_refused() {
     for size in [2, i64::MAX - 1] {
         let split = node("Split", &["x"], &["y"], vec![int_list("split", &[size])]);
         let bytes = model(11, one_node(&[("x", &[0, 4])], vec![], split)).encode_to_vec();
-        let class = load_bytes(bytes, None).unwrap().class;
-        let target =
-            PackTarget { device: "test", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
-        let layout = SlotLayout::of(class.folded(), target).unwrap();
-        let said = |dim| {
-            let key = PlanKey { class: class.id, dims: [1].into(), precision: Precision::Fp32 };
-            plan(key, class.folded(), &layout, &[dim]).unwrap_err().to_string()
-        };
+        let said = |dim| not_planned(bytes.clone(), &[dim]);
         let by_items = said(DimValue::Items);
         assert!(by_items.contains(&format!("the one part of its item axis is {size} long")), "{by_items}");
         let whole = said(DimValue::Fixed(3));
         assert!(whole.contains("does not split into 1 parts of the given sizes"), "{whole}");
     }
+}
+
+/// Why a model that imports cannot be served at these free dimensions.
+fn not_planned(bytes: Vec<u8>, dims: &[DimValue]) -> String {
+    let class = load_bytes(bytes, None).unwrap().class;
+    let target = PackTarget { device: "test", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
+    let layout = match SlotLayout::of(class.folded(), target) {
+        Ok(layout) => layout,
+        Err(error) => return error.to_string(),
+    };
+    let key = PlanKey { class: class.id, dims: [1].into(), precision: Precision::Fp32 };
+    plan(key, class.folded(), &layout, dims).unwrap_err().to_string()
+}
+
+/// Each value is one that could be, and what a step would make of some of them is not.
+#[test]
+fn products_across_values_that_nothing_could_hold_or_count_are_refused() {
+    let refused = |opset, inputs: &[(&str, &[i64])], weights, node| {
+        not_planned(model(opset, one_node(inputs, weights, node)).encode_to_vec(), &[])
+    };
+    // The largest number that an attribute of a window may be.
+    let far = i64::from(i32::MAX);
+    let image: &[(&str, &[i64])] = &[("x", &[1, 4, 8, 8])];
+    let wide = |name, size| int_list(name, &[size, size]);
+    let around = |size| int_list("pads", &[size; 4]);
+    let pool = vec![wide("kernel_shape", far), wide("strides", far), around(far)];
+    let pool = refused(17, image, vec![], node("MaxPool", &["x"], &["y"], pool));
+    assert!(pool.contains("takes more than 2⁶⁴ operations at these dimensions"), "{pool}");
+    assert!(pool.contains("`the_MaxPool`"), "{pool}");
+
+    let transposed = |attributes| {
+        let taps = vec![floats("w", &[4, 1, 2, 2], &[0.5; 16])];
+        refused(17, image, taps, node("ConvTranspose", &["x", "w"], &["y"], attributes))
+    };
+    let zeros = transposed(vec![wide("dilations", far), wide("strides", 2), around(far / 2)]);
+    assert!(zeros.contains("bytes of activations"), "{zeros}");
+    let phases = transposed(vec![wide("strides", far), wide("output_shape", 8)]);
+    assert!(phases.contains("a slot larger than memory can address"), "{phases}");
+
+    let volume: &[(&str, &[i64])] = &[("x", &[1, 1, 8, 8, 64])];
+    let taps = vec![floats("w", &[1, 1, 2, 2, 1], &[0.5; 4])];
+    let apart =
+        vec![int_list("dilations", &[1, far, 1]), int_list("pads", &[0, far / 2, 0, 0, far / 2 + 1, 0])];
+    let conv = refused(17, volume, taps, node("Conv", &["x", "w"], &["y"], apart));
+    assert!(conv.contains("bytes of activations"), "{conv}");
+
+    let long: &[(&str, &[i64])] = &[("x", &[1, 1, 1 << 30, 1, 1])];
+    let kernel = int_list("kernel_shape", &[1 << 30, 1, 1]);
+    let around = int_list("pads", &[0, 1 << 15, 1 << 15, 0, 1 << 15, 1 << 15]);
+    let pool = refused(17, long, vec![], node("MaxPool", &["x"], &["y"], vec![kernel, around]));
+    assert!(pool.contains("bytes of activations"), "{pool}");
+
+    let matrix: &[i64] = &[1 << 18, 1 << 18];
+    let inputs = ["a", "b", "c", "d"].map(|name| (name, matrix));
+    let einsum = node("Einsum", &["a", "b", "c", "d"], &["y"], vec![string("equation", "ij,kl,ik,jl->")]);
+    let einsum = refused(17, &inputs, vec![], einsum);
+    assert!(einsum.contains("bytes of activations"), "{einsum}");
 }
 
 #[test]

@@ -272,14 +272,19 @@ fn undefined(node: &str, graph: &Graph, value: ValueId) -> InferError {
     InferError::Undefined { node: node.to_owned(), value: name.to_owned() }
 }
 
-/// Refuses a value whose dimensions would overflow what is counted with them later. An empty one is counted as if its zeros were
-/// not there, since some of its other dimensions may be multiplied without them.
+/// Refuses a value whose dimensions would overflow what is counted with them later.
 fn sized(fact: &Fact) -> Result<(), String> {
-    let extents: Vec<usize> = fact.dims.iter().copied().filter(|&extent| extent > 0).collect();
-    match checked_len(fact.dtype, &extents) {
-        Some(len) if len <= MOST_BYTES => Ok(()),
-        _ => Err(format!("{fact} is larger than {} GiB per item", MOST_BYTES >> 30)),
+    match fits(fact.dtype, &fact.dims) {
+        true => Ok(()),
+        false => Err(format!("{fact} is larger than {} GiB per item", MOST_BYTES >> 30)),
     }
+}
+
+/// Whether something of these dimensions is no larger than a value may be. What is empty is counted as if its zeros were not there, since
+/// some of its other dimensions may be multiplied without them.
+pub(crate) fn fits(dtype: DType, dims: &[usize]) -> bool {
+    let extents: Vec<usize> = dims.iter().copied().filter(|&extent| extent > 0).collect();
+    checked_len(dtype, &extents).is_some_and(|len| len <= MOST_BYTES)
 }
 
 /// Infers one node, stores the facts of its outputs and gives its note.

@@ -1,6 +1,7 @@
 //! Fused attention: q, k and v walked where they lie, and the result written as its reader wants it.
 
 use super::view::View;
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::graph::ValueId;
 use crate::net::{Kind, Node};
@@ -42,8 +43,7 @@ impl Lowering<'_> {
             if exchanged { [value_dim, heads * value_dim] } else { [queries * value_dim, value_dim] };
         let shape = AttentionShape { heads, queries, keys, head_dim, value_dim, scale };
         // Two products, and about five operations per score for scale, mask, maximum, exponential and sum.
-        let scores = (heads * queries * keys) as u64;
-        let flops = scores * (2 * (head_dim + value_dim) as u64 + 5);
+        let flops = work(2 * (head_dim + value_dim) as u64 + 5, &[heads, queries, keys]);
         self.push(node, StepKind::Attention { shape, q, k, v, mask, out: buffer, out_strides }, flops);
         self.set(out, view);
         Ok(())

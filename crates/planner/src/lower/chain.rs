@@ -1,6 +1,7 @@
 //! Element-wise chains: one pass, in the order in which the largest operand lies.
 
 use super::view::{View, merge};
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::element;
 use crate::net::Node;
@@ -81,7 +82,7 @@ impl Lowering<'_> {
                 ElementOp::Unary(..) | ElementOp::Binary(..) | ElementOp::Select(..) | ElementOp::Cast(..)
             )
         };
-        let flops = (program.iter().filter(computes).count() * dims.iter().product::<usize>()) as u64;
+        let flops = work(program.iter().filter(computes).count() as u64, dims);
         let kind = StepKind::Elementwise {
             dims: merged.iter().map(|(dim, _)| *dim).collect(),
             inputs,

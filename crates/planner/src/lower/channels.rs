@@ -1,6 +1,7 @@
 //! Normalisations over channels, which lie last.
 
 use super::view::View;
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::net::Node;
 use crate::plan::{GroupShape, LrnShape, Operand, StepKind};
@@ -36,7 +37,7 @@ impl Lowering<'_> {
             vectors,
         };
         let (buffer, view) = self.make(DType::F32, &x.dims, &order);
-        let flops = GROUP_NORM_FLOPS * x.elements() as u64;
+        let flops = work(GROUP_NORM_FLOPS, &x.dims);
         self.push(node, StepKind::GroupNorm { x: operand, shape, epsilon, scale, bias, out: buffer }, flops);
         let out = self.output_id(node)?;
         self.set(out, view);
@@ -59,7 +60,7 @@ impl Lowering<'_> {
         let operand = self.dense_in(node, &x, &order);
         let (buffer, view) = self.make(DType::F32, &x.dims, &order);
         let pixels = x.elements() / channels;
-        let flops = (LRN_FLOPS + 2 * shape.size as u64) * x.elements() as u64;
+        let flops = work(work(2, &[shape.size]).saturating_add(LRN_FLOPS), &x.dims);
         self.push(node, StepKind::Lrn { x: operand, pixels, channels, shape, out: buffer }, flops);
         let out = self.output_id(node)?;
         self.set(out, view);

@@ -7,6 +7,7 @@
 //! Inputs are taken in their order, as the reference of ONNX does.
 
 use super::view::{View, merge};
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::net::Node;
 use crate::op::{Binary, Equation, Reduction};
@@ -52,6 +53,9 @@ impl Lowering<'_> {
             .zip(&equation.inputs)
             .map(|(view, labels)| diagonal(view, labels, &lengths))
             .collect();
+        for term in &terms {
+            self.bounded(self.dtype_of(term.view.operand), &term.view.dims)?;
+        }
         if terms.iter().any(|term| !matches!(self.dtype_of(term.view.operand), DType::F32 | DType::I64)) {
             return Err(self.unsupported(node, "only f32 and i64 can be summed up; cast before it"));
         }
@@ -60,21 +64,21 @@ impl Lowering<'_> {
         while let Some(next) = terms.pop() {
             let later =
                 |label: u8| equation.output.contains(&label) || terms.iter().any(|term| term.has(label));
-            let done_alone = self.summed(node, &done, |label| later(label) || next.has(label));
-            let next_alone = self.summed(node, &next, |label| later(label) || done.has(label));
-            done = self.contracted(node, &done_alone, &next_alone, later);
+            let done_alone = self.summed(node, &done, |label| later(label) || next.has(label))?;
+            let next_alone = self.summed(node, &next, |label| later(label) || done.has(label))?;
+            done = self.contracted(node, &done_alone, &next_alone, later)?;
         }
-        let done = self.summed(node, &done, |label| equation.output.contains(&label));
+        let done = self.summed(node, &done, |label| equation.output.contains(&label))?;
         let view = done.ordered(&equation.output);
         self.set(out, view);
         Ok(())
     }
 
     /// A term without the letters that are not kept.
-    fn summed(&mut self, node: &Node, term: &Term, keep: impl Fn(u8) -> bool) -> Term {
+    fn summed(&mut self, node: &Node, term: &Term, keep: impl Fn(u8) -> bool) -> Result<Term, PlanError> {
         let (kept, gone): (Vec<u8>, Vec<u8>) = term.labels.iter().partition(|label| keep(**label));
         if gone.is_empty() {
-            return term.clone();
+            return Ok(term.clone());
         }
         let view = term.ordered(&[&kept[..], &gone].concat());
         let (dims, reduced) = view.dims.split_at(kept.len());
@@ -87,12 +91,18 @@ impl Lowering<'_> {
             reduced: reduced.to_vec(),
             out: buffer,
         };
-        self.push(node, kind, view.elements() as u64);
-        Term { labels: kept, view: made }
+        self.push(node, kind, work(1, &view.dims));
+        Ok(Term { labels: kept, view: made })
     }
 
     /// The product of two terms, summed over the letters that both have and nobody needs later.
-    fn contracted(&mut self, node: &Node, a: &Term, b: &Term, later: impl Fn(u8) -> bool) -> Term {
+    fn contracted(
+        &mut self,
+        node: &Node,
+        a: &Term,
+        b: &Term,
+        later: impl Fn(u8) -> bool,
+    ) -> Result<Term, PlanError> {
         let of = |term: &Term, wanted: &dyn Fn(u8) -> bool| -> Vec<u8> {
             term.labels.iter().copied().filter(|label| wanted(*label)).collect()
         };
@@ -109,9 +119,10 @@ impl Lowering<'_> {
             })
             .collect();
         let dtype = self.dtype_of(a.view.operand);
+        self.bounded(dtype, &dims)?;
         if inner.is_empty() || dtype != DType::F32 {
             let all = [&labels[..], &inner].concat();
-            let view = self.elementwise_product(node, a, b, &all);
+            let view = self.elementwise_product(node, a, b, &all)?;
             return self.summed(node, &Term { labels: all, view }, |label| !inner.contains(&label));
         }
         let size = |term: &Term, labels: &[u8]| -> usize {
@@ -123,7 +134,7 @@ impl Lowering<'_> {
         let right = self.matrices(node, &b.ordered(&[&batch[..], &inner, &columns].concat()), &lead, [k, n]);
         let (buffer, view) = self.in_order(DType::F32, &dims);
         self.push_mat_mul(node, &lead, [&left, &right], [m, n, k], buffer);
-        Term { labels, view }
+        Ok(Term { labels, view })
     }
 
     /// A new dense buffer, and the view of it.
@@ -142,7 +153,13 @@ impl Lowering<'_> {
     }
 
     /// Every pair of elements multiplied, broadcast over the letters that one of them lacks.
-    fn elementwise_product(&mut self, node: &Node, a: &Term, b: &Term, labels: &[u8]) -> View {
+    fn elementwise_product(
+        &mut self,
+        node: &Node,
+        a: &Term,
+        b: &Term,
+        labels: &[u8],
+    ) -> Result<View, PlanError> {
         let walked = |term: &Term| {
             let stride = |label: &u8| term.axis(*label).map_or(0, |axis| term.view.strides[axis]);
             labels.iter().map(stride).collect::<Vec<isize>>()
@@ -152,9 +169,11 @@ impl Lowering<'_> {
             of(a).or_else(|| of(b)).expect("a letter is of one of them")
         };
         let dims: Vec<usize> = labels.iter().map(length).collect();
+        let dtype = self.dtype_of(a.view.operand);
+        self.bounded(dtype, &dims)?;
         let strides = [walked(a), walked(b)];
         let merged = merge(&dims, &[&strides[0], &strides[1]]);
-        let (buffer, view) = self.in_order(self.dtype_of(a.view.operand), &dims);
+        let (buffer, view) = self.in_order(dtype, &dims);
         let access = |term: &Term, which: usize| Access {
             operand: term.view.operand,
             offset: term.view.offset,
@@ -166,8 +185,8 @@ impl Lowering<'_> {
             program: vec![ElementOp::Load(0), ElementOp::Load(1), ElementOp::Binary(Binary::Mul, 0, 1)],
             out: buffer,
         };
-        self.push(node, kind, dims.iter().product::<usize>() as u64);
-        view
+        self.push(node, kind, work(1, &dims));
+        Ok(view)
     }
 }
 

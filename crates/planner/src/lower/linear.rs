@@ -1,6 +1,7 @@
 //! Products: with packed matrices, and of intermediate values.
 
 use super::view::{View, merge, signed};
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::net::Node;
 use crate::pack::WeightId;
@@ -47,7 +48,7 @@ impl Lowering<'_> {
         epilogue: Epilogue,
         out: crate::plan::BufferId,
     ) {
-        let flops = 2 * (rows * k * n) as u64 + epilogue.flops_per_element() * (rows * n) as u64;
+        let flops = work(2, &[rows, k, n]).saturating_add(work(epilogue.flops_per_element(), &[rows, n]));
         self.push(node, StepKind::Gemm { x, w, rows, k, n, epilogue, out }, flops);
     }
 
@@ -126,7 +127,7 @@ impl Lowering<'_> {
         };
         let (a, b) = (access(a, 0), access(b, 1));
         let batch: Vec<usize> = merged.iter().map(|(dim, _)| *dim).collect();
-        let flops = 2 * (batch.iter().product::<usize>() * m * n * k) as u64;
+        let flops = work(work(2, &batch), &[m, n, k]);
         self.push(node, StepKind::MatMul { batch, m, n, k, a, b, alpha: 1.0, out }, flops);
     }
 }

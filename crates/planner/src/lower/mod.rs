@@ -22,6 +22,7 @@ mod transposed;
 pub(crate) mod view;
 mod volume;
 mod window;
+mod work;
 
 use crate::fold::{Folded, Role};
 use crate::graph::ValueId;
@@ -61,6 +62,14 @@ pub enum PlanError {
     TooLarge {
         /// What all buffers take together, as far as it can be counted.
         bytes: u64,
+    },
+    /// The operations of one item are more than can be counted.
+    #[error(
+        "one item takes more than 2⁶⁴ operations at these dimensions, which no device ends, most of them in `{node}`; ask for smaller ones"
+    )]
+    TooMuchWork {
+        /// The step that takes most.
+        node: String,
     },
     /// A mistake of the planner: the plan breaks a rule that devices rely on.
     #[error("the planner made a plan that breaks its own rules, please report this: {0}")]
@@ -115,6 +124,7 @@ pub fn plan(
             sum.saturating_add(dtype.size().saturating_mul(*elements) as u64)
         }),
     })?;
+    work::countable(&plan.steps)?;
     plan.segments = segments(&plan.steps.iter().map(|step| step.flops).collect::<Vec<_>>());
     verify(&plan, layout)?;
     Ok(plan)

@@ -4,6 +4,7 @@
 //! so that an image that lies channels last stays so.
 
 use super::view::View;
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::infer::Note;
 use crate::net::Node;
@@ -180,7 +181,7 @@ impl Lowering<'_> {
         let weights: Vec<f32> = taps.weights.iter().map(|&weight| weight as f32).collect();
         let at: ConstantId = self.constant(&Tensor::from_elements(&shape, &at));
         let weights = self.constant(&Tensor::from_elements(&shape, &weights));
-        let flops = 2 * (lines.with_length(count).elements() * taps.count) as u64;
+        let flops = work(2, &[lines.with_length(count).elements(), taps.count]);
         let step = Resample { x: operand, lines, count, taps: taps.count, at, weights, out };
         self.push(node, StepKind::Resample(step), flops);
         view

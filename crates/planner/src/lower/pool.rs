@@ -10,6 +10,7 @@ use super::chain::Made;
 use super::view::View;
 use super::volume::VOLUME_CHANNELS_LAST;
 use super::window::CHANNELS_LAST;
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::fold::volume;
 use crate::net::Node;
@@ -67,9 +68,8 @@ impl Lowering<'_> {
         kind: PoolKind,
     ) -> Result<View, PlanError> {
         let out = [x.dims[0], x.dims[1], shape.output[0], shape.output[1]];
-        let taps = shape.kernel[0] * shape.kernel[1];
         self.per_image(node, x, &out, |lowering, _, x, buffer| {
-            let flops = (taps * out[1..].iter().product::<usize>()) as u64;
+            let flops = work(work(1, &shape.kernel), &out[1..]);
             lowering.push(node, StepKind::Pool { kind, x, shape, out: buffer }, flops);
             Ok(())
         })
@@ -95,6 +95,7 @@ impl Lowering<'_> {
         if moves(&shape) {
             let flat = self.dense_in(node, &pooled, &[0, 2, 3, 1, 4]);
             let flat = View::dense(flat, &[n, height, width, depth * channels]);
+            self.bounded(DType::F32, &[n, depth, channels, out_height, out_width])?;
             let made = self.pool_images(node, &flat.permuted(&[0, 3, 1, 2]), shape, kind)?;
             let made = made.reshaped(&[n, depth, channels, out_height, out_width]);
             pooled = made.expect("one axis becomes two").permuted(&[0, 1, 3, 4, 2]);
@@ -137,7 +138,7 @@ impl Lowering<'_> {
         let operand = self.dense(node, &x);
         let order: Vec<usize> = (0..dims.len()).collect();
         let (buffer, view) = self.make(DType::I64, &dims, &order);
-        let flops = (dims.iter().chain(&window.kernel).product::<usize>()) as u64;
+        let flops = work(work(1, &dims), &window.kernel);
         self.push(node, StepKind::PoolIndices { x: operand, shape, out: buffer }, flops);
         let out = self.output_id(node)?;
         self.set(out, view);

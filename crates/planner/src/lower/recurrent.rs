@@ -1,12 +1,16 @@
 //! Recurrent layers: one step per direction and per sequence of an item.
 
 use super::view::View;
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::net::Node;
 use crate::op::{CellKind, Direction, Recurrent};
 use crate::plan::{Access, BufferId, Operand, RecurrentShape, RecurrentWeights, StepKind};
 use crate::tensor::Tensor;
 use tessera_core::DType;
+
+/// A longer sequence whose length comes with the request is refused: the lengths that it may have are written out.
+const MOST_LENGTHS: usize = 1 << 24;
 
 impl Lowering<'_> {
     /// `(x [time, batch, in], w, r, bias?, lengths?, h0?, c0?, peephole?, candidate?)` → `(y [time, 1, batch, hidden], h, c [1, batch, hidden])`.
@@ -83,6 +87,9 @@ impl Lowering<'_> {
                 length.ok_or_else(|| self.unsupported(node, format!("a length is outside 0..={time}")))?;
             return Ok(Some(Operand::Constant(self.constant(&Tensor::from_elements(&[1], &[length])))));
         }
+        if time > MOST_LENGTHS {
+            return Err(self.unsupported(node, format!("its sequence is longer than {MOST_LENGTHS}")));
+        }
         let one = self.input(node, 4)?.sliced(0, sequence, 1, 1);
         let permitted: Vec<i32> = (0..=last).collect();
         let out = self.buffer(DType::I32, 1);
@@ -125,7 +132,7 @@ impl Lowering<'_> {
 /// Two products per time, then operations per unit for gates and states: about a function's worth of seven each.
 fn flops(shape: RecurrentShape, kind: CellKind) -> u64 {
     let gates = kind.gates();
-    (shape.time * shape.hidden * gates * (2 * (shape.input + shape.hidden) + 7)) as u64
+    work(2 * (shape.input + shape.hidden) as u64 + 7, &[shape.time, shape.hidden, gates])
 }
 
 /// `[time, 1, input]` walked as `[time, input]`, when features lie one after the other.

@@ -2,6 +2,7 @@
 
 use super::linear::rows_in_memory;
 use super::view::{View, merge};
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::infer::Note;
 use crate::net::Node;
@@ -31,7 +32,7 @@ impl Lowering<'_> {
         let (buffer, view) = self.make(DType::F32, &x.dims, &order);
         let cols: usize = columns.iter().product();
         let rows = x.elements() / cols;
-        let flops = LAYER_NORM_FLOPS * x.elements() as u64;
+        let flops = work(LAYER_NORM_FLOPS, &x.dims);
         let kind = StepKind::LayerNorm { x: operand, rows, cols, epsilon, scale, bias, out: buffer };
         self.push(node, kind, flops);
         self.set(out, view);
@@ -67,7 +68,7 @@ impl Lowering<'_> {
         last.iter().enumerate().for_each(|(at, &axis)| back[axis] = at);
         let cols = x.dims[axis];
         let rows = x.elements() / cols;
-        let flops = SOFTMAX_FLOPS * x.elements() as u64;
+        let flops = work(SOFTMAX_FLOPS, &x.dims);
         self.push(node, StepKind::Softmax { x: operand, rows, cols, log, out: buffer }, flops);
         let out = self.output_id(node)?;
         self.set(out, view.permuted(&back));
@@ -117,7 +118,7 @@ impl Lowering<'_> {
             reduced: reduced.iter().map(|(dim, _)| *dim).collect(),
             out: buffer,
         };
-        self.push(node, kind, x.elements() as u64);
+        self.push(node, kind, work(1, &x.dims));
         let view = view.reshaped(self.net.dims(out)).expect("reduced axes have length one or are gone");
         self.set(out, view);
         Ok(())

@@ -4,6 +4,7 @@
 
 use super::moves::{as_i64, even};
 use super::view::{View, dense_strides, signed};
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::graph::ValueId;
 use crate::infer::Note;
@@ -264,7 +265,7 @@ impl Lowering<'_> {
             }
         };
         let updates = self.dense(node, &updates);
-        let flops = (points.count() * points.row) as u64;
+        let flops = work(1, &[points.count(), points.row]);
         let step = Scatter { points, ids, what, updates, how, out: buffer };
         self.push(node, StepKind::Scatter(step), flops);
         Ok(())

@@ -119,6 +119,7 @@ impl Lowering<'_> {
         let dims = apart.dims.clone();
         let channels = shape.groups * shape.out_per_group;
         let whole = [n, channels, pd * sd, ph * sh, pw * sw];
+        self.bounded(DType::F32, &whole)?;
         let mut terms = vec![apart];
         if let Some(bias) = self.bias(node)? {
             let of_channels = View::dense(Operand::Weight(bias), &[1, shape.groups, shape.out_per_group]);
@@ -159,8 +160,10 @@ impl Lowering<'_> {
             convolution.before = std::array::from_fn(|axis| shape.reach(axis) - shape.first[axis]);
             return self.convolved(node, x, &convolution, activation);
         }
-        let inner: [usize; 3] = std::array::from_fn(|axis| shape.output[axis] + shape.reach(axis));
+        let inner: [usize; 3] =
+            std::array::from_fn(|axis| shape.output[axis].saturating_add(shape.reach(axis)));
         let dims = [&x.dims[..2], &inner].concat();
+        self.bounded(DType::F32, &dims)?;
         let (buffer, spread) = self.make(DType::F32, &dims, &VOLUME_CHANNELS_LAST);
         self.zeros(node, buffer);
         let (mut from, mut to) = (x.clone(), spread.clone());

@@ -11,6 +11,7 @@
 
 use super::chain::Made;
 use super::view::View;
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::fold::{Role, volume};
 use crate::net::Node;
@@ -44,7 +45,14 @@ impl Volume {
 
     /// Rows of one slice in the tall image: what its windows see, rounded up so that the next slice's windows begin with it.
     fn slice_rows(&self) -> usize {
-        ((self.output[1] - 1) * self.strides[1] + self.reach(1) + 1).next_multiple_of(self.strides[1])
+        let seen = (self.output[1] - 1) * self.strides[1] + self.reach(1) + 1;
+        seen.checked_next_multiple_of(self.strides[1]).unwrap_or(usize::MAX)
+    }
+
+    /// The tall image of `x`: `[n, groups, channels of a group, slices, slice rows, width, taps]`.
+    fn tall(&self, x: &View) -> [usize; 7] {
+        let (slices, rows, taps) = (self.output[0], self.slice_rows(), self.kernel[0]);
+        [x.dims[0], self.groups, self.in_per_group, slices, rows, x.dims[4], taps]
     }
 
     fn channels(&self) -> usize {
@@ -161,14 +169,16 @@ impl Lowering<'_> {
         let (operand, input, before) = if flat {
             (self.dense_in(node, x, &VOLUME_CHANNELS_LAST), [x.dims[3], x.dims[4]], volume.before[1])
         } else {
+            self.bounded(DType::F32, &volume.tall(x))?;
             let operand = self.tall_image(node, x, volume);
             (operand, [x.dims[0] * volume.output[0] * volume.slice_rows(), x.dims[4]], 0)
         };
         let [_, height, width] = volume.output;
         // Rows of outputs from one slice to the next; the last slice ends with its own.
         let slices = x.dims[0] * volume.output[0];
-        let apart = volume.slice_rows() / volume.strides[1];
+        let apart = if slices == 1 { height } else { volume.slice_rows() / volume.strides[1] };
         let rows = (slices - 1) * apart + height;
+        self.bounded(DType::F32, &[rows, width, volume.channels()])?;
         let shape = ConvShape {
             input,
             output: [rows, width],
@@ -213,8 +223,7 @@ impl Lowering<'_> {
                 out,
             );
         }
-        let sums = (pixels * shape.groups * n) as u64;
-        let flops = (2 * k as u64 + epilogue.flops_per_element()) * sums;
+        let flops = work(2 * k as u64 + epilogue.flops_per_element(), &[pixels, shape.groups, n]);
         let kind = if role == Role::Depthwise {
             StepKind::Depthwise { x, w, shape, epilogue, out }
         } else {
@@ -225,10 +234,9 @@ impl Lowering<'_> {
 
     /// `[n · out depth][slice rows][width][group][kernel depth][channels of a group]`, zero where a slice has no row.
     fn tall_image(&mut self, node: &Node, x: &View, volume: &Volume) -> Operand {
-        let &[n, _, depth, height, width] = &x.dims[..] else { unreachable!("volumes have five axes") };
-        let (slices, rows, taps) = (volume.output[0], volume.slice_rows(), volume.kernel[0]);
-        let (groups, inputs) = (volume.groups, volume.in_per_group);
-        let dims = [n, groups, inputs, slices, rows, width, taps];
+        let &[n, _, depth, height, _] = &x.dims[..] else { unreachable!("volumes have five axes") };
+        let dims = volume.tall(x);
+        let [_, groups, inputs, slices, rows, width, taps] = dims;
         let buffer = self.buffer(DType::F32, dims.iter().product());
         let tall = View::ordered(Operand::Buffer(buffer), &dims, &[0, 3, 4, 5, 1, 6, 2]);
         // Rows of the input that some window sees, below the padding above it.

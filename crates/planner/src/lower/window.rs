@@ -2,6 +2,7 @@
 
 use super::linear::row_walk;
 use super::view::View;
+use super::work::work;
 use super::{Lowering, PlanError};
 use crate::fold::Role;
 use crate::net::Node;
@@ -51,11 +52,10 @@ impl Lowering<'_> {
             self.gemm(node, access, w, [rows, x.dims[1], out[1]], epilogue, buffer);
             return self.finish(node, &view);
         }
-        let flops_per_sum = 2 * (shape.kernel[0] * shape.kernel[1] * shape.in_per_group) as u64;
+        let flops_per_sum = work(work(2, &shape.kernel), &[shape.in_per_group]);
         let view = self.per_image(node, &x, &out, |lowering, image, x, buffer| {
             let epilogue = lowering.image_epilogue(node, activation, &out, image)?;
-            let sums: usize = out[1..].iter().product();
-            let flops = (flops_per_sum + epilogue.flops_per_element()) * sums as u64;
+            let flops = work(flops_per_sum.saturating_add(epilogue.flops_per_element()), &out[1..]);
             let kind = if depthwise {
                 StepKind::Depthwise { x, w, shape, epilogue, out: buffer }
             } else {
