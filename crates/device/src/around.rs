@@ -8,6 +8,7 @@
 
 use crate::{
     Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
+    StepTiming,
 };
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -49,6 +50,7 @@ around! {
     adopt(input: bytes::Bytes) -> bytes::Bytes;
     submit(launch: Launch) -> Result<(), DeviceError>;
     poll() -> Vec<Finished>;
+    time_steps(timing: StepTiming);
     memory() -> MemoryUse;
     profile(launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError>;
     rates() -> Option<Rates>;

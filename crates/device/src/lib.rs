@@ -33,8 +33,10 @@ mod network;
 mod rates;
 pub mod sgemm;
 pub mod slowed;
+mod timing;
 
 pub use rates::Rates;
+pub use timing::StepTiming;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -107,6 +109,11 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// The launches that finished since the last call, in order of completion per partition.
     fn poll(&self) -> Vec<Finished>;
+
+    /// From now on the steps of so many launches are timed ([`Finished::steps`]). Changes nothing on a device that does not time steps.
+    fn time_steps(&self, timing: StepTiming) {
+        let _ = timing;
+    }
 
     /// Bytes in use, exactly.
     fn memory(&self) -> MemoryUse;

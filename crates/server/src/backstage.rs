@@ -115,6 +115,7 @@ impl Backstage {
             ..Config::new(settings.policy, Vec::new())
         };
         let thread = inbox.start(config, device.clone(), events.clone(), Handle::current())?;
+        engine.watch(settings.monitor);
         let profiler = Profiler::new(settings.profile);
         let workshop = Workshop {
             profiler: profiler.clone(),

@@ -401,13 +401,15 @@ impl Engine {
             let (done, timed) =
                 (loaded.watch.work(launch.size), timed.expect("the scheduler made the launch"));
             self.monitor.ended(at, launch.partition, done);
-            loaded.watch.launched(Launched {
-                at,
-                size: launch.size,
-                timed,
-                computed: finished.took,
-                steps: finished.steps.as_deref(),
-            });
+            if self.monitor.is_on() {
+                loaded.watch.launched(Launched {
+                    at,
+                    size: launch.size,
+                    timed,
+                    computed: finished.took,
+                    steps: finished.steps.as_deref(),
+                });
+            }
             self.metrics.worked(&self.name, done.flops, done.bytes);
             self.tell_pace(&launch.plan, &loaded.pace);
         }

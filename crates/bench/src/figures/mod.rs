@@ -14,6 +14,7 @@
 //!   isolation   what one loud and one slow tenant do to the others, by policy
 //!   mixed       the same with tenants of several architectures, by class
 //!   warmup      what the cache of programs misses from a cold start on
+//!   monitoring  what watching launches costs
 //! ```
 //! [`table`] has all of them, each with its claim; [`all`] goes through it and makes one page. A bench is asked in the words of [`ask`] and answers in those of
 //! [`made`]. Loads run at a [`place`], an engine in this process or the simulator; pictures are drawn by [`plot`].
@@ -32,6 +33,7 @@ pub mod isolation;
 mod machine;
 pub mod made;
 pub mod mixed;
+pub mod monitoring;
 mod page;
 pub mod place;
 pub mod plot;

@@ -5,7 +5,8 @@ use super::made::{Claim, Figure, Made};
 use super::place::{Place, Setting};
 use super::products::{self, Options as Products};
 use super::{
-    figure1, figure2, figure3, figure4, figure5, figure7, goodput, isolation, mixed, table1, warmup, ways,
+    figure1, figure2, figure3, figure4, figure5, figure7, goodput, isolation, mixed, monitoring, table1,
+    warmup, ways,
 };
 use crate::arrivals::{Gaps, Popularity};
 use crate::load::Tenant;
@@ -54,6 +55,7 @@ pub static BENCHES: &[Bench] = &[
     figure("figure5", figure5::Report::CLAIM, 4, |ask, heard| figure5::run(ask, heard)?.made("figure5")),
     Bench { cannot: without_card, ..row("figure7", figure7::Report::CLAIM, 1, run_figure7) },
     figure("warmup", warmup::Report::CLAIM, 1, |ask, heard| warmup::run(ask, heard)?.made("warmup")),
+    figure("monitoring", monitoring::Report::CLAIM, 1, |ask, heard| monitoring::run(ask, heard)?.made("monitoring")),
     row("tenants", tenants::Report::CLAIM, 1, run_tenants),
     row("goodput", goodput::Report::CLAIM, 3, run_goodput),
     row("isolation", isolation::Report::CLAIM, 3, run_isolation),

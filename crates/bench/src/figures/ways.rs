@@ -51,21 +51,21 @@ pub(super) fn tenants(
     })
 }
 
-/// Runs every policy so often, the order turned round every time, so that a drift of the machine meets all alike.
-pub(super) fn in_rounds<T>(
-    policies: &[Policy],
+/// Runs every way so often, the order turned round every time, so that a drift of the machine meets all alike.
+pub(super) fn in_rounds<W: Copy, T>(
+    ways: &[W],
     rounds: usize,
-    run: &mut dyn FnMut(Policy) -> Result<T>,
-) -> Result<Vec<(Policy, Vec<T>)>> {
-    let mut all: Vec<(Policy, Vec<T>)> = policies.iter().map(|&policy| (policy, Vec::new())).collect();
+    run: &mut dyn FnMut(W) -> Result<T>,
+) -> Result<Vec<(W, Vec<T>)>> {
+    let mut all: Vec<(W, Vec<T>)> = ways.iter().map(|&way| (way, Vec::new())).collect();
     for number in 0..rounds {
         let mut order: Vec<usize> = (0..all.len()).collect();
         if number % 2 == 1 {
             order.reverse();
         }
         for index in order {
-            let (policy, of_policy) = &mut all[index];
-            of_policy.push(run(*policy)?);
+            let (way, of_way) = &mut all[index];
+            of_way.push(run(*way)?);
         }
     }
     Ok(all)

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_core::Policy;
-use tessera_device::MemoryUse;
+use tessera_device::{MemoryUse, StepTiming};
 use tessera_server::devices;
 use tokio::task::JoinSet;
 
@@ -82,6 +82,11 @@ impl Crowd {
     /// What is held on the device for a policy.
     pub fn memory(&self, policy: Policy) -> MemoryUse {
         self.of(policy).memory()
+    }
+
+    /// From now on launches of a policy's device are watched so closely.
+    pub fn watch(&self, policy: Policy, timing: StepTiming) {
+        self.of(policy).watch(timing);
     }
 
     fn of(&self, policy: Policy) -> &Stage {

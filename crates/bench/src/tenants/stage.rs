@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tessera_core::{LaunchId, Policy, RequestId, TenantId};
-use tessera_device::{DeviceError, DeviceInfo, Lane, LaneRequest, Launch, MemoryUse, Room, Slot};
+use tessera_device::{DeviceError, DeviceInfo, Lane, LaneRequest, Launch, MemoryUse, Room, Slot, StepTiming};
 use tessera_planner::class;
 use tessera_server::Settings;
 use tessera_server::backstage::Backstage;
@@ -218,6 +218,11 @@ impl Stage {
             steps::report(&self.plan.plan, &self.class.layout, (tenants, items), &times, peak)
         };
         Ok(times.map(report))
+    }
+
+    /// From now on launches are watched so closely.
+    pub(super) fn watch(&self, timing: StepTiming) {
+        self.backstage.means.engine.watch(timing);
     }
 
     /// What the engine has counted so far.

@@ -23,9 +23,10 @@ mod workers;
 
 pub use cores::{Cores, CoresError};
 
+use crate::timing::Timing;
 use crate::{
     Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
-    Wake,
+    StepTiming, Wake,
 };
 use core_affinity::CoreId;
 use fence::Isa;
@@ -64,6 +65,8 @@ pub struct CpuDevice {
     programs_ever: AtomicU64,
     /// Launches so far.
     launches: AtomicU64,
+    /// Which of them have their steps timed.
+    timing: Timing,
     outbox: Outbox,
 }
 
@@ -142,6 +145,7 @@ impl CpuDevice {
             programs: RwLock::default(),
             programs_ever: AtomicU64::new(0),
             launches: AtomicU64::new(0),
+            timing: Timing::new(workers::SAMPLED),
             outbox,
         })
     }
@@ -258,7 +262,7 @@ impl Device for CpuDevice {
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
-        let sampled = self.launches.fetch_add(1, Ordering::Relaxed).is_multiple_of(workers::SAMPLED);
+        let sampled = self.timing.includes(self.launches.fetch_add(1, Ordering::Relaxed));
         let (running, partition) = self.running(launch, sampled)?;
         partition.queue.push(running);
         Ok(())
@@ -284,6 +288,10 @@ impl Device for CpuDevice {
 
     fn poll(&self) -> Vec<Finished> {
         std::mem::take(&mut self.outbox.finished.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn time_steps(&self, timing: StepTiming) {
+        self.timing.set(timing);
     }
 
     fn memory(&self) -> MemoryUse {

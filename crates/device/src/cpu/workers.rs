@@ -10,7 +10,7 @@
 //! launch begins the second one, so no core waits for another inside a launch; one that finds none at all helps with the heavy steps of
 //! others ([`Crew`]). A kernel that panics fails its own launch and nothing else. In which order things are done is said in `queue`.
 //!
-//! Every run is timed as a whole, so that a lane that takes longer than its neighbours is seen; the steps of every [`SAMPLED`]th launch are timed, too.
+//! Every run is timed as a whole, so that a lane that takes longer than its neighbours is seen; the steps of one launch in [`SAMPLED`] are timed, too, or as is asked for.
 
 use super::arena::Arena;
 use super::crew::{Crew, Hands};
@@ -33,9 +33,9 @@ use tessera_core::LaunchId;
 /// enough that activations stay there too. It changes no bit of any answer.
 const RUN_ITEMS: usize = 8;
 
-/// One launch in so many has its steps timed. A look at the clock takes some 30 ns, a step of the smallest model that we serve some 200 ns: an
+/// One launch in so many has its steps timed, where nothing else is asked for. A look at the clock takes some 30 ns, a step of the smallest model that we serve some 200 ns: an
 /// estimate, by which timing every launch could cost a tenth, and timing these costs less than a thousandth.
-pub(crate) const SAMPLED: u64 = 128;
+pub(crate) const SAMPLED: u32 = 128;
 
 /// A launch that was submitted.
 #[derive(Debug)]

@@ -31,9 +31,10 @@ mod staging;
 mod steps;
 mod table;
 
+use crate::timing::Timing;
 use crate::{
     Device, DeviceError, DeviceInfo, Finished, Lane, Launch, MemoryUse, PartitionInfo, Rates, RequestError,
-    Room, Slot, StepTime, Wake, misfit,
+    Room, Slot, StepTime, StepTiming, Wake, misfit,
 };
 use fence::{Compiler, Context, CudaError};
 use landing::Landing;
@@ -161,6 +162,7 @@ impl CudaDevice {
             lost: Arc::default(),
             context: context.clone(),
             limit: options.memory_limit,
+            timing: Arc::new(Timing::new(partition::SAMPLED)),
         };
         let slabs = Slabs::new(&context).map_err(|error| cannot(error.to_string()))?;
         let landing = Arc::new(Landing::new(&context));
@@ -332,6 +334,10 @@ impl Device for CudaDevice {
         Rates::of_card(&self.context.name, precision)
     }
 
+    fn time_steps(&self, timing: StepTiming) {
+        self.outbox.timing.set(timing);
+    }
+
     fn failure(&self) -> Option<String> {
         self.outbox.lost()
     }
@@ -346,6 +352,8 @@ struct Outbox {
     lost: Arc<OnceLock<String>>,
     context: Arc<Context>,
     limit: Option<Bytes>,
+    /// Which launches have their steps timed.
+    timing: Arc<Timing>,
 }
 
 impl fmt::Debug for Outbox {

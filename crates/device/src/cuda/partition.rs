@@ -221,18 +221,18 @@ struct Feeder {
     reap: Sender<InFlight>,
 }
 
-/// One launch of so many is sampled: its kernels tell when they began. That costs one small copy.
-const SAMPLED: usize = 64;
+/// One launch of so many of a partition is sampled, where nothing else is asked for: its kernels tell when they began. That costs one small copy.
+pub(super) const SAMPLED: u32 = 64;
 
 impl Feeder {
     fn run(self, fed: &Receiver<Running>) {
-        for (number, running) in fed.iter().enumerate() {
+        for (number, running) in (0..).zip(fed) {
             if let Some(why) = self.outbox.lost() {
                 self.outbox.finish_lost(running, &why);
                 continue;
             }
             let berth = self.berths.take();
-            match self.start(&running, berth, number.is_multiple_of(SAMPLED)) {
+            match self.start(&running, berth, self.outbox.timing.includes(number)) {
                 Ok((berth, staged)) => {
                     let flight = InFlight { running, berth, staged };
                     if let Err(unsent) = self.reap.send(flight) {

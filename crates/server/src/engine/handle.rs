@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tessera_core::{PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
-use tessera_device::{Device, RequestError, Slot};
+use tessera_device::{Device, RequestError, Slot, StepTiming};
 use tessera_scheduler::{PlanWork, Refusal, Terms};
 use tokio::sync::oneshot;
 
@@ -195,6 +195,14 @@ impl EngineHandle {
     /// What is seen of launches here.
     pub fn monitor(&self) -> &Arc<Monitor> {
         &self.monitor
+    }
+
+    /// From now on launches are watched so closely, or not at all.
+    pub fn watch(&self, timing: StepTiming) {
+        self.monitor.watch(timing != StepTiming::Off);
+        if let Some(device) = self.device.get().and_then(Weak::upgrade) {
+            device.time_steps(timing);
+        }
     }
 
     /// This making of the plan is not wanted any more; its programs are discarded once nothing queued or running needs them. Says

@@ -21,6 +21,7 @@ pub use usage::{Done, Share};
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tessera_core::{ClassId, PartitionId, PlanKey, Precision};
@@ -30,7 +31,11 @@ use usage::Usage;
 
 /// What is watched of one device.
 #[derive(Debug, Default)]
-pub struct Monitor(Mutex<Watched>);
+pub struct Monitor {
+    watched: Mutex<Watched>,
+    /// Launches are not looked at.
+    off: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Watched {
@@ -42,7 +47,17 @@ struct Watched {
 
 impl Monitor {
     fn watched(&self) -> MutexGuard<'_, Watched> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether launches are looked at from now on. How far the device is used is told all the same.
+    pub fn watch(&self, on: bool) {
+        self.off.store(!on, Ordering::Relaxed);
+    }
+
+    /// Whether they are.
+    pub fn is_on(&self) -> bool {
+        !self.off.load(Ordering::Relaxed)
     }
 
     /// The device is cut like this, in one way or another.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use tessera_core::{Bytes, Policy, Precision};
+use tessera_device::StepTiming;
 
 /// Where to run, as the user said it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -198,6 +199,14 @@ pub(super) fn millis_or_off(words: &[String]) -> Read<Option<Duration>> {
     match one(words)? {
         "off" => Ok(None),
         _ => millis(words).map(Some).map_err(|allowed| format!("off, or {allowed}")),
+    }
+}
+
+pub(super) fn step_timing(words: &[String]) -> Read<StepTiming> {
+    match one(words)? {
+        "auto" => Ok(StepTiming::Auto),
+        "off" => Ok(StepTiming::Off),
+        _ => number(words, "auto, off, or a whole number from 1 to 4294967295").map(StepTiming::OneIn),
     }
 }
 

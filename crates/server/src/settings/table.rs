@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 use tessera_core::{Bytes, Policy, Precision};
+use tessera_device::StepTiming;
 
 /// One row: everything about a setting but its type.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +130,8 @@ settings! {
         "Longest time a request waits on an idle device for company to share its launch with.";
     straggler_bound: f64 = "straggler_bound", "RATIO|off", read::ratio_or_off, "3", false,
         "How many times what its neighbours in a launch take a tenant may take; who does for long runs by itself until it is well.";
+    monitor: StepTiming = "monitor", "N|auto|off", read::step_timing, "auto", false,
+        "Launches are watched for /v2/models/NAME/steps, and one in so many is timed step by step; auto is 128 on a CPU and 64 on a card. Off watches none.";
     pack_cache: Option<PathBuf> = "pack_cache", "DIR|off", read::cache, "auto", false,
         "Folder of packed weights, for quick restarts; auto is tessera under the user's cache folder.";
     kernel_cache: Option<PathBuf> = "kernel_cache", "DIR|off", read::cache, "auto", false,

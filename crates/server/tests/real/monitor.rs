@@ -2,8 +2,9 @@
 
 use crate::client;
 use crate::fixture;
-use crate::served::Served;
+use crate::served::{Served, settings};
 use serde_json::{Value, json};
+use tessera_device::StepTiming;
 
 #[test]
 fn every_step_of_a_models_launches_is_told_with_its_share_and_what_was_predicted() {
@@ -64,4 +65,20 @@ fn how_far_a_device_is_used_is_told_as_time_operations_and_bytes() {
     }
     assert!(served.sample("tessera_device_busy_seconds_total{device=\"cpu\"}") > 0.0);
     assert!(used()["flops"].as_f64() < used()["busy"].as_f64(), "busy is not used: {}", used());
+}
+
+#[test]
+fn launches_that_are_not_watched_answer_and_leave_no_trace_but_how_far_the_device_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place(folder.path(), &["mlp-0"]);
+    let mut unwatched = settings(folder.path());
+    unwatched.monitor = StepTiming::Off;
+    let served = Served::with(unwatched);
+    served.wait_ready();
+    let inputs = fixture::case("mlp-0").sets.remove(0).inputs;
+    (0..3).for_each(|_| assert_eq!(served.ask("mlp-0", &inputs).status, 200));
+    let page = served.get("/v2/models/mlp-0/steps").json();
+    let plan = &page["plans"][0];
+    assert_eq!((&plan["launches"], &plan["sampled"]), (&json!(0), &json!(0)), "{page}");
+    assert!(served.sample("tessera_device_busy_seconds_total{device=\"cpu\"}") > 0.0);
 }
