@@ -3,7 +3,8 @@
 //! ```text
 //!   known? ─▶ bounds: items, requests, bytes ─▶ no deadline, or a plan never measured ──────────▶ waits loose
 //!                                             └▶ a deadline ─▶ booked in a line (`promises`) ───▶ promised
-//!                                                            └▶ no room ─▶ a probe, or refused with the predicted time
+//!                                                            ├▶ no room ─▶ before what runs (`express`) ──▶ promised
+//!                                                            └▶ nor there ─▶ a probe, or refused with the predicted time
 //! ```
 //! Bounds come first, exactly. Then time: under `space-time` a request with a deadline is let in when a place in a planned launch is found at which it and
 //! everything planned are in time; that is a proof, given in `promises`. It is refused otherwise, on arrival, while its sender can still go elsewhere. A
@@ -126,6 +127,9 @@ impl Scheduler {
             Ok(booked) => return Ok(Entry::Booked(booked)),
             Err(finish) => finish,
         };
+        if let Some(booked) = self.book_express(now, wish, &open) {
+            return Ok(Entry::Booked(booked));
+        }
         let (predicted, allowed) = (finish.since(now), due.since(now));
         if self.plans.probe(whose.plan, now, self.config.probe_after) {
             return Ok(Entry::Loose { predicted: Some(predicted) });

@@ -36,6 +36,8 @@ pub struct Config {
     /// How long before its turn a launch must be handed over for its inputs to be there in time, until launches have told. Zero for a device that does
     /// nothing beside computing: what lies around its launches counts as their cost.
     pub lead: Duration,
+    /// Whether what would be late behind a launch that runs may go between its segments, on a device that yields (`express`). Only `space-time` does.
+    pub interrupts: bool,
     /// Most launches at once under `space`, all partitions together.
     pub max_concurrent: NonZeroU32,
     /// The longest a request waits on an idle device for company. Zero, the default, never waits: while the
@@ -82,6 +84,7 @@ impl Config {
             overlap: false,
             ahead: count(1),
             lead: Duration::ZERO,
+            interrupts: true,
             max_concurrent: count(64),
             max_wait: Duration::ZERO,
             patience: Duration::from_millis(100),

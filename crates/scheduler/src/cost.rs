@@ -23,6 +23,7 @@ use error::Errors;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 use surface::{Step, Surface};
 pub(crate) use surface::{between, half_octave};
@@ -86,10 +87,37 @@ pub trait CostTable: fmt::Debug + Send + Sync {
         self.cost(plan, size)
     }
 
+    /// The longest segment of a launch on a share of the device, after which it may stand back for an urgent one. `None` of a device that does not yield.
+    fn segment(&self, _plan: &PlanKey, _size: Size, _share: f64) -> Option<Duration> {
+        None
+    }
+
     /// How long a launch is on its way to an idle device, whose time is not counted yet: what a simulated device needs, which no decision asks for. No
     /// time, where the table knows nothing else.
     fn hand_over(&self, _plan: &PlanKey, _size: Size) -> Duration {
         Duration::ZERO
+    }
+}
+
+impl<T: CostTable + ?Sized> CostTable for Arc<T> {
+    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        (**self).cost(plan, size)
+    }
+
+    fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
+        (**self).on_share(plan, size, share)
+    }
+
+    fn segment(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
+        (**self).segment(plan, size, share)
+    }
+
+    fn beside(&self, plan: &PlanKey, size: Size, others: u32) -> Option<Duration> {
+        (**self).beside(plan, size, others)
+    }
+
+    fn hand_over(&self, plan: &PlanKey, size: Size) -> Duration {
+        (**self).hand_over(plan, size)
     }
 }
 

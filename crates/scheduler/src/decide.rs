@@ -18,7 +18,7 @@
 //! Bounds, as `tests/properties.rs` tests them:
 //! - No promise is broken while costs are exact and do not fall as launches grow (`promises`).
 //! - No starvation: a loose request whose patience is over and whose owner is next by fairness starts within the longest time that was allowed to
-//!   anything promised before, plus the longest launch. Promises given later leave room for it (`admission`), those given before are kept or over by then.
+//!   anything promised before, plus the longest launch, twice on a device that yields. Promises given later leave room for it (`admission`), those given before are kept or over by then.
 //! - A tenant's requests of one plan are launched in the order in which they came, the promised ones among themselves and the loose among themselves. A
 //!   promise goes before the same tenant's best effort. What a tenant was promised while it was apart, or with others before it was heard alone
 //!   (`stragglers`), counts as of another plan.
@@ -28,8 +28,7 @@
 //! after it was handed over, in the next call of any kind (`Queues::tidy`); O(plans of one owner with loose requests) when a launch is charged. Where plans have homes
 //! (`space`), who leads costs a look at every plan with loose requests.
 //!
-//! Not there: launches that yield between segments. The CPU device lets an urgent launch go first between them, but no launch is made urgent yet: what is
-//! handed over is counted to its end.
+//! Before all of that goes what was let in to go between the segments of a launch that runs (`express`).
 //!
 //! The other policies are in `baselines`.
 
@@ -69,10 +68,15 @@ pub(crate) struct Going {
     pub(crate) line: usize,
     /// The tightest of the dues that were promised in it.
     pub(crate) due: Option<Moment>,
+    /// What it goes before, if it is urgent.
+    pub(crate) interrupts: Option<LaunchId>,
 }
 
 impl Scheduler {
     pub(crate) fn next(&mut self, now: Moment) -> Decision {
+        if let Some(launch) = self.express(now) {
+            return Decision::Launch(launch);
+        }
         self.mind_space(now);
         let formed = match self.config.policy {
             // The first layout's turn comes when what runs on another is over.
@@ -82,7 +86,7 @@ impl Scheduler {
             Policy::Space => self.side_by_side(),
         };
         match formed {
-            Formed::Launch(launch, line) => Decision::Launch(self.start(now, launch, line)),
+            Formed::Launch(launch, line) => Decision::Launch(self.start(now, launch, line, None)),
             Formed::Wait(until) => {
                 Decision::SleepUntil(self.queues.first_due().map_or(until, |due| until.min(due)))
             }
@@ -303,8 +307,15 @@ impl Scheduler {
         !lost.is_empty()
     }
 
-    fn start(&mut self, now: Moment, launch: Forming, line: usize) -> LaunchPlan {
-        let going = Going { plan: launch.plan, size: launch.size(), line, due: launch.promised };
+    /// Hands a launch over to a line, where it goes first if it interrupts another.
+    pub(crate) fn start(
+        &mut self,
+        now: Moment,
+        launch: Forming,
+        line: usize,
+        interrupts: Option<LaunchId>,
+    ) -> LaunchPlan {
+        let going = Going { plan: launch.plan, size: launch.size(), line, due: launch.promised, interrupts };
         let plan = launch.plan;
         let (lanes, requests) = launch.into_lanes();
         requests.iter().for_each(|ticket| self.queues.launched(*ticket));
@@ -316,7 +327,8 @@ impl Scheduler {
         let id = self.go(now, going, lanes.iter().map(aboard).collect(), requests);
         let partition = self.space.lines().id(line);
         let predicted = self.in_flight[&id].predicted;
-        LaunchPlan { id, plan: self.plans.key(plan).clone(), partition, lanes, predicted }
+        let urgent = interrupts.is_some();
+        LaunchPlan { id, plan: self.plans.key(plan).clone(), partition, lanes, predicted, urgent }
     }
 
     /// From now on a launch is in flight.
@@ -327,16 +339,33 @@ impl Scheduler {
         lanes: Vec<LaneAboard>,
         requests: Vec<Ticket>,
     ) -> LaunchId {
-        let Going { plan, size, line, due } = going;
+        let Going { plan, size, line, due, interrupts } = going;
         let id = LaunchId(self.launches);
         self.launches += 1;
         let predicted = self.plans.predict_on(self.units(line), plan, size);
-        let alone = self.running[line].is_empty();
-        let begun = alone.then(|| now + self.work_before(now, line));
-        let in_flight =
-            InFlight { plan, size, line, due, predicted, handed: now, alone, begun, lanes, requests };
+        let alone = self.load(line) == 0;
+        let begun = match interrupts {
+            None => alone.then(|| now + self.work_before(now, line)),
+            Some(_) => self.urgent[line].is_empty().then(|| now + self.way()),
+        };
+        let in_flight = InFlight {
+            plan,
+            size,
+            line,
+            due,
+            predicted,
+            handed: now,
+            alone,
+            begun,
+            interrupts,
+            delayed: Duration::ZERO,
+            stood_back: Duration::ZERO,
+            lanes,
+            requests,
+        };
         self.in_flight.insert(id, in_flight);
-        self.running[line].push_back(id);
+        let queue = if interrupts.is_some() { &mut self.urgent } else { &mut self.running };
+        queue[line].push_back(id);
         id
     }
 }

@@ -29,6 +29,8 @@ pub struct LaunchPlan {
     pub lanes: Vec<LanePlan>,
     /// How long it will take, where that can be predicted.
     pub predicted: Option<Duration>,
+    /// Whether it goes before what runs on its partition, at the end of a segment (`express`).
+    pub urgent: bool,
 }
 
 impl LaunchPlan {
@@ -43,13 +45,29 @@ impl LaunchPlan {
     }
 }
 
+/// How a launch ended, as its device tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Over<'a> {
+    /// Since it was handed over.
+    pub took: Duration,
+    /// On the device, urgent launches that went between its segments included. Zero where the device does not tell.
+    pub computed: Duration,
+    /// What each lane took, in their order; empty where the device does not tell.
+    pub lanes: &'a [Duration],
+    /// The longest that an urgent launch may have had to wait for it. `None` of a device that does not yield.
+    pub longest_segment: Option<Duration>,
+}
+
 /// What a launch that is over took, beside what it was predicted to take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timed {
-    /// By the measure that costs are learnt in: from when those before it on its partition were over, as far as known without its way there and back.
+    /// By the measure that costs are learnt in: from when those before it on its partition were over, as far as known without its way there and back
+    /// or what urgent launches took between its segments.
     pub took: Duration,
     /// What was predicted, where that could be.
     pub predicted: Option<Duration>,
+    /// How long urgent launches went between its segments, which is no part of what it took.
+    pub stood_back: Duration,
 }
 
 /// One tenant's place in a launch.

@@ -14,6 +14,7 @@
 
 use crate::cost::{Measured, Size};
 use crate::decide::Going;
+use crate::launch::Over;
 use crate::scheduler::Scheduler;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -119,8 +120,13 @@ impl Scheduler {
         }
         let lanes = NonZeroU32::new(profile.lanes).expect("a profile begins with one lane");
         let line = self.measuring_line();
-        let going =
-            Going { plan, size: Size { lanes: profile.lanes, items: profile.lanes }, line, due: None };
+        let going = Going {
+            plan,
+            size: Size { lanes: profile.lanes, items: profile.lanes },
+            line,
+            due: None,
+            interrupts: None,
+        };
         self.plans.used(plan);
         let id = self.go(now, going, Vec::new(), Vec::new());
         Measure::Launch { id, partition: self.space.lines().id(line), lanes }
@@ -133,20 +139,14 @@ impl Scheduler {
         lines.rev().max_by_key(|line| self.space.lines().units(*line)).unwrap_or(first)
     }
 
-    /// A launch of a profile is over, however it ended: `took` and `computed` as in [`Scheduler::finished`], no time for one that did not run.
-    pub fn measured(
-        &mut self,
-        now: Moment,
-        launch: LaunchId,
-        took: Duration,
-        computed: Duration,
-        profile: &mut Profile,
-    ) {
+    /// A launch of a profile is over, however it ended: no time for one that did not run.
+    pub fn measured(&mut self, now: Moment, launch: LaunchId, over: Over<'_>, profile: &mut Profile) {
         self.queues.tidy(&self.owners);
-        let Some(ended) = self.ended(now, launch, took, computed) else { return };
+        let Some(ended) = self.ended(now, launch, over) else { return };
         self.plans.released(ended.launch.plan);
         // Beside others it was not alone with the device.
-        if took.is_zero() || self.queued() > 0 || self.in_flight() > 0 {
+        let disturbed = self.queued() > 0 || self.in_flight() > 0 || !ended.launch.stood_back.is_zero();
+        if over.took.is_zero() || disturbed {
             return;
         }
         profile.took.push(ended.cost.unwrap_or(ended.took));

@@ -11,6 +11,8 @@
 //! launch moves its cost from the line into the moment the device is free; ending early, cancelling and expiring only add room; and a launch from
 //! outside the line takes no more than there is.
 //!
+//! Beside every line stands another, mostly empty, of launches that go before what runs there (`express`), by the same rules.
+//!
 //! A tenant's booked requests of one plan keep their order: a later one goes on the same line, and not before the last of them. Where that line belongs to
 //! a layout that is being left (`space`), a later one goes on a line of the next, whose turn comes when the old one has run out.
 
@@ -36,7 +38,7 @@ pub(crate) struct Booking {
     pub(crate) cost: Duration,
     /// When its first request came.
     pub(crate) arrived: Moment,
-    line: usize,
+    pub(crate) line: usize,
     place: Place,
     /// The requests' dues, at most as many as a launch has items.
     dues: Vec<(Ticket, Moment)>,
@@ -77,6 +79,8 @@ pub(crate) struct Open {
     pub(crate) free: Vec<Moment>,
     /// The line that the wish's plan belongs on; `None` for any.
     pub(crate) home: Option<usize>,
+    /// The most that a request may add to a line, whatever room there is.
+    pub(crate) most: Nanos,
 }
 
 impl Open {
@@ -125,6 +129,7 @@ fn worthwhile(first: Size, limits: Limits, cost: impl Fn(Size) -> Duration) -> S
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Promises {
+    /// The lines, and then those of the express places beside them.
     lines: Vec<Timeline>,
     bookings: IdMap<u64, Booking>,
     /// Launches that have a place for another tenant.
@@ -136,12 +141,27 @@ pub(crate) struct Promises {
 impl Promises {
     pub(crate) fn new(lines: usize) -> Promises {
         Promises {
-            lines: (0..lines).map(|_| Timeline::default()).collect(),
+            lines: (0..2 * lines).map(|_| Timeline::default()).collect(),
             bookings: IdMap::default(),
             open: BTreeMap::new(),
             flows: IdMap::default(),
             next: 0,
         }
+    }
+
+    /// The line of express places beside a line.
+    pub(crate) fn express(&self, line: usize) -> usize {
+        self.lines.len() / 2 + line
+    }
+
+    /// The line that one of express places is beside; of another itself.
+    pub(crate) fn beside(&self, line: usize) -> usize {
+        line % (self.lines.len() / 2)
+    }
+
+    /// Whether a tenant has requests of a plan booked elsewhere than on this line.
+    pub(crate) fn is_booked_off(&self, line: usize, tenant: TenantId, plan: PlanIx) -> bool {
+        self.flows.get(&(tenant, plan.0)).is_some_and(|flow| flow.line != line)
     }
 
     /// Books a request, or says when it could be answered without making anything late. `cost` is what a launch of the plan takes on a line.
@@ -203,7 +223,7 @@ impl Promises {
         let finish = free + around.until + more;
         // Who costs nothing takes nothing from anybody, whatever room there is.
         let room = around.room_behind.min(Nanos::from(due.0) - around.until).saturating_sub(free);
-        if finish > Nanos::from(wish.by.0) || (more > 0 && room < more + wish.leave) {
+        if finish > Nanos::from(wish.by.0) || (more > 0 && room.min(open.most) < more + wish.leave) {
             return None;
         }
         let added = grown.saturating_sub(before);
@@ -251,7 +271,7 @@ impl Promises {
             let around = self.lines[line].around(place);
             let free = open.free(line);
             let finish = free + around.until + nanos(cost);
-            let room = around.room_behind.saturating_sub(free);
+            let room = around.room_behind.saturating_sub(free).min(open.most);
             let grows = if around.until > 0 { growth(wish, line) } else { 0 };
             if finish + grows > Nanos::from(wish.by.0) || room < nanos(cost).saturating_add(wish.leave) {
                 continue;
@@ -388,7 +408,7 @@ impl Promises {
     /// Takes every launch away, and says who had a place in one, in no order.
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
         let requests = self.bookings.values().flat_map(|booking| booking.launch.tickets()).collect();
-        *self = Promises { next: self.next, ..Promises::new(self.lines.len()) };
+        *self = Promises { next: self.next, ..Promises::new(self.lines.len() / 2) };
         requests
     }
 }

@@ -6,7 +6,7 @@ use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
 use crate::event::{Event, Events};
 use crate::fairness::Owners;
 use crate::forming::Rider;
-use crate::launch::{Decision, Timed};
+use crate::launch::{Decision, Over, Timed};
 use crate::layout::{Lines, Partition};
 use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 use crate::plans::{PlanIx, Plans};
@@ -32,9 +32,13 @@ pub struct Scheduler {
     pub(crate) events: Events,
     pub(crate) stragglers: Stragglers,
     pub(crate) way: Way,
+    /// What launches take besides computing where that is part of their cost.
+    pub(crate) around: Way,
     pub(crate) in_flight: IdMap<LaunchId, InFlight>,
     /// The launches of each line; oldest first.
     pub(crate) running: Vec<VecDeque<LaunchId>>,
+    /// Those of each line that go before them.
+    pub(crate) urgent: Vec<VecDeque<LaunchId>>,
     pub(crate) launches: u64,
     /// Whose turn it was last, for the policies that take turns.
     pub(crate) last_tenant: Option<TenantId>,
@@ -56,6 +60,13 @@ pub(crate) struct InFlight {
     pub(crate) alone: bool,
     /// When it could begin: those before it were over, and its way in was done. `None` while they are not.
     pub(crate) begun: Option<Moment>,
+    /// What it goes before, if it is urgent.
+    pub(crate) interrupts: Option<LaunchId>,
+    /// Beyond what it is predicted to take: for urgent ones that went before it, as counted while they are not over; of an urgent one for the segment
+    /// that it waits for.
+    pub(crate) delayed: Duration,
+    /// How long urgent ones computed between its segments.
+    pub(crate) stood_back: Duration,
     pub(crate) lanes: Vec<LaneAboard>,
     /// Lane by lane.
     pub(crate) requests: Vec<Ticket>,
@@ -73,8 +84,10 @@ pub(crate) struct LaneAboard {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) launch: InFlight,
-    /// For how long its partition was taken.
+    /// For how long its partition was taken, urgent ones between its segments apart.
     pub(crate) took: Duration,
+    /// What it computed, those apart.
+    pub(crate) computed: Duration,
     /// What it cost by itself, on a device that tells and copies beside its kernels.
     pub(crate) cost: Option<Duration>,
 }
@@ -83,7 +96,13 @@ impl InFlight {
     /// Predicted time to its end.
     pub(crate) fn left(&self, now: Moment) -> Duration {
         let begun = self.begun.unwrap_or(now);
-        (begun.since(now) + self.predicted.unwrap_or_default()).saturating_sub(now.since(begun))
+        let takes = self.predicted.unwrap_or_default() + self.delayed;
+        (begun.since(now) + takes).saturating_sub(now.since(begun))
+    }
+
+    /// Whether a tenant has a lane in it.
+    pub(crate) fn carries(&self, tenant: TenantId) -> bool {
+        self.lanes.iter().any(|lane| lane.tenant == tenant)
     }
 }
 
@@ -96,7 +115,7 @@ impl Scheduler {
             tenants: BTreeMap::new(),
             owners: Owners::default(),
             plans: Plans::new(
-                Costs::new(config.cost, most, lines.most_units()),
+                || Costs::new(config.cost, most, lines.most_units()),
                 config.given_costs.clone(),
                 lines.most_units(),
             ),
@@ -105,9 +124,11 @@ impl Scheduler {
             events: Events::default(),
             stragglers: Stragglers::default(),
             way: Way::default(),
+            around: Way::default(),
             promises: Promises::new(lines.count()),
             in_flight: IdMap::default(),
             running: vec![VecDeque::new(); lines.count()],
+            urgent: vec![VecDeque::new(); lines.count()],
             launches: 0,
             last_tenant: None,
             space: Space::new(lines, config.dwell, config.overlap),
@@ -148,7 +169,7 @@ impl Scheduler {
     /// What one launch of the plan has to do: the first guess at its cost.
     pub fn plan_known(&mut self, plan: &PlanKey, work: PlanWork) {
         let plan = self.plans.number(plan);
-        self.plans.costs.plan_known(plan, work);
+        self.plans.work_known(plan, work);
     }
 
     /// The plan is not wanted any more; what was learnt of it goes, unless requests of it wait or run.
@@ -240,34 +261,28 @@ impl Scheduler {
     /// A launch is over, however it ended: `took` since it was handed over, `computed` on the device. Makes room on its partition, learns from it,
     /// charges the owners in it by items. The time that it waited behind others counts for them, not for it.
     pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration, computed: Duration) {
-        self.finished_by_lane(now, launch, took, computed, &[]);
+        self.finished_by_lane(now, launch, Over { took, computed, ..Over::default() });
     }
 
     /// The same of a launch whose lanes were measured, in their order: owners are charged by what their lanes took, and a tenant that is slow beside its neighbours
     /// for long is set apart (`stragglers`). Says what the launch took by the measure that predictions have; `None` of one that does not run.
-    pub fn finished_by_lane(
-        &mut self,
-        now: Moment,
-        launch: LaunchId,
-        took: Duration,
-        computed: Duration,
-        lanes: &[Duration],
-    ) -> Option<Timed> {
+    pub fn finished_by_lane(&mut self, now: Moment, launch: LaunchId, over: Over<'_>) -> Option<Timed> {
         self.queues.tidy(&self.owners);
-        let Ended { launch, took, cost } = self.ended(now, launch, took, computed)?;
+        let Ended { launch, took, computed, cost } = self.ended(now, launch, over)?;
+        let lanes = over.lanes;
         let ordinary = self.judge(now, &launch, computed, lanes);
         let work: Duration = lanes.iter().sum();
         let measured = lanes.len() == launch.lanes.len() && !work.is_zero();
-        self.plans.costs.learn(
-            launch.plan,
-            launch.size,
-            Measured {
-                at: now,
-                units: self.space.lines().units(launch.line),
-                took: cost.unwrap_or(took).mul_f64(ordinary),
-                predicted: launch.predicted,
-            },
-        );
+        let whole = Measured {
+            at: now,
+            units: self.units(launch.line),
+            took: cost.unwrap_or(took).mul_f64(ordinary),
+            predicted: launch.predicted,
+        };
+        // What an urgent one waited for is not its cost, and is not told apart where it does not tell what it computed.
+        if launch.interrupts.is_none() || !computed.is_zero() {
+            self.plans.costs.learn(launch.plan, launch.size, whole);
+        }
         let lane_of = launch.lanes.iter().enumerate();
         let lane_of = lane_of.flat_map(|(number, lane)| std::iter::repeat_n(number, lane.requests));
         for (ticket, lane) in launch.requests.into_iter().zip(lane_of) {
@@ -291,38 +306,62 @@ impl Scheduler {
             self.plans.released(launch.plan);
         }
         let took = cost.map_or(took, |computed| computed + self.plans.costs.pause(launch.plan));
-        Some(Timed { took, predicted: launch.predicted })
+        Some(Timed { took, predicted: launch.predicted, stood_back: launch.stood_back })
     }
 
     /// A launch is not in flight any more, and the next on its partition begins.
-    pub(crate) fn ended(
-        &mut self,
-        now: Moment,
-        id: LaunchId,
-        took: Duration,
-        computed: Duration,
-    ) -> Option<Ended> {
+    pub(crate) fn ended(&mut self, now: Moment, id: LaunchId, over: Over<'_>) -> Option<Ended> {
         let launch = self.in_flight.remove(&id)?;
+        let stood_back = launch.stood_back;
+        let took = over.took.saturating_sub(stood_back);
+        let computed = over.computed.saturating_sub(stood_back);
         let cost = self.learn_way(now, &launch, took, computed);
-        // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
-        let took = launch.begun.map_or(took, |begun| took.min(now.since(begun))).max(computed);
-        self.running[launch.line].retain(|other| *other != id);
-        let way = self.way();
-        if let Some(next) = self.running[launch.line].front().and_then(|next| self.in_flight.get_mut(next)) {
-            next.begun = next.begun.or(Some(now.max(next.handed + way)));
+        if let Some(took) = over.longest_segment {
+            let units = self.units(launch.line);
+            self.plans.learn_segment(
+                launch.plan,
+                launch.size,
+                Measured { at: now, units, took, predicted: None },
+            );
         }
-        Some(Ended { launch, took, cost })
+        // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
+        let took = launch.begun.map_or(took, |begun| took.min(now.since(begun).saturating_sub(stood_back)));
+        let took = cost.filter(|_| launch.interrupts.is_some()).unwrap_or(took.max(computed));
+        self.make_room(now, id, &launch, computed);
+        Some(Ended { took, launch, computed, cost })
+    }
+
+    /// A launch is off its partition: the next one begins, or what it went before goes on.
+    fn make_room(&mut self, now: Moment, id: LaunchId, launch: &InFlight, computed: Duration) {
+        let line = launch.line;
+        match launch.interrupts {
+            None => self.running[line].retain(|other| *other != id),
+            Some(interrupted) => {
+                self.urgent[line].retain(|other| *other != id);
+                self.goes_on(now, launch, interrupted, computed);
+            }
+        }
+        let way = self.way();
+        if let Some(next) = self.urgent[line].front().and_then(|next| self.in_flight.get_mut(next)) {
+            next.begun = next.begun.or(Some(now));
+        }
+        let urgent = self.urgent_left(now, line);
+        if let Some(next) = self.running[line].front().and_then(|next| self.in_flight.get_mut(next)) {
+            let begins = now.max(next.handed + way) + urgent;
+            next.begun = Some(next.begun.map_or(begins, |begun| begun.min(begins)));
+        }
     }
 
     /// How many launches a partition has.
     pub(crate) fn load(&self, line: usize) -> usize {
-        self.running[line].len()
+        self.running[line].len() + self.urgent[line].len()
     }
 
-    /// Predicted time until a launch that is handed to a partition now begins: when those before it are over, and not before its way in is done.
+    /// Predicted time until a launch that is handed to a partition now begins: when those before it are over, urgent ones with what they delay, and not before
+    /// its way in is done.
     pub(crate) fn work_before(&self, now: Moment, line: usize) -> Duration {
         let before: Duration = self.running[line].iter().map(|launch| self.in_flight[launch].left(now)).sum();
-        before.max(self.way())
+        (before.max(self.urgent_left(now, line)) + self.express_booked(line)).max(self.way())
     }
 
     /// How long before its turn a launch is to be handed over: twice the way, as those before it are over earlier than the high percentile that they are
@@ -332,7 +371,7 @@ impl Scheduler {
     }
 
     /// What a launch takes besides computing, on an idle device that tells how long it computed.
-    fn way(&self) -> Duration {
+    pub(crate) fn way(&self) -> Duration {
         self.way.known().unwrap_or_default()
     }
 
@@ -345,10 +384,20 @@ impl Scheduler {
         took: Duration,
         computed: Duration,
     ) -> Option<Duration> {
-        if self.config.lead.is_zero() || computed.is_zero() {
+        if computed.is_zero() {
             return None;
         }
-        let over = launch.begun.map(|begun| now.since(begun));
+        if launch.interrupts.is_some() {
+            // Besides computing it mostly waited for the end of a segment: what others take besides stands for its own.
+            return Some(computed + self.around.known().unwrap_or_default());
+        }
+        if self.config.lead.is_zero() {
+            if launch.alone && launch.stood_back.is_zero() {
+                self.around.note(took.saturating_sub(computed));
+            }
+            return None;
+        }
+        let over = launch.begun.map(|begun| now.since(begun).saturating_sub(launch.stood_back));
         if launch.alone {
             self.way.note(took.saturating_sub(computed));
         } else if let Some(over) = over {
@@ -377,8 +426,10 @@ impl Scheduler {
     /// The planned launch that a request has a place in goes without it.
     fn unbook(&mut self, waiting: &Waiting) {
         let Some(booking) = waiting.booked else { return };
-        let (limits, lines) = (self.limits(), self.space.lines());
-        let cost = |size, line| self.plans.cost_on(lines.units(line), waiting.plan, size);
+        let Some(line) = self.promises.get(booking).map(|booking| booking.line) else { return };
+        let (limits, units, segment) =
+            (self.limits(), self.units(self.promises.beside(line)), self.stands_back(line));
+        let cost = |size, _| segment + self.plans.cost_on(units, waiting.plan, size);
         self.promises.leave(booking, waiting.rider, limits, cost);
     }
 

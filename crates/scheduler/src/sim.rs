@@ -3,10 +3,13 @@
 //! ```text
 //!   arrivals ─▶ offer ─▶ decide ─▶ [partition: busy until …] ─▶ finished ─▶ Outcome per request
 //! ```
+//! Where costs tell segments, an urgent launch has the partition from the end of a segment on. What it interrupts does nothing from the moment when the urgent
+//! one is there until it is over, as if a core that has come to the end of its segment always waited for another.
+//!
 //! Nothing waits: a day of traffic takes as long as its decisions. Scenario tests run on it, and the `simulate` command.
 
 use crate::{
-    Admitted, Cancelled, Config, CostTable, Decision, LanePlan, LaunchPlan, Layout, Offer, Refusal,
+    Admitted, Cancelled, Config, CostTable, Decision, LanePlan, LaunchPlan, Layout, Offer, Over, Refusal,
     Scheduler, Size, Terms,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,11 +49,34 @@ pub struct Around {
 #[derive(Debug)]
 struct Started {
     launch: LaunchPlan,
-    /// From its hand-over to its begin on an idle device.
+    /// From its hand-over to its begin on an idle device; of an urgent one, with the segment that it waited for.
     enter: Duration,
-    /// From its begin to its end.
+    begin: Moment,
+    /// From its begin to its end, urgent ones between them included.
     took: Duration,
+    /// Until when it stands back.
+    stands_back: Moment,
+    /// How long it did, and will.
+    stood_back: Duration,
+    segment: Option<Duration>,
     lanes: Vec<Duration>,
+}
+
+impl Started {
+    fn end(&self) -> Moment {
+        self.begin + self.took
+    }
+
+    /// How long an urgent launch that is there at `at` waits for the end of a segment.
+    fn wait(&self, at: Moment) -> Duration {
+        let Some(segment) = self.segment.filter(|segment| !segment.is_zero()) else { return Duration::ZERO };
+        if at < self.begin.max(self.stands_back) {
+            return Duration::ZERO;
+        }
+        let done = at.since(self.begin).saturating_sub(self.stood_back).as_nanos() % segment.as_nanos();
+        let left = segment - Duration::from_nanos(u64::try_from(done).unwrap_or(u64::MAX));
+        left.min(self.end().since(at))
+    }
 }
 
 /// A scheduler, a device of exact speed, and the time between them.
@@ -63,6 +89,8 @@ pub struct Simulation<C> {
     running: BTreeSet<(Moment, LaunchId)>,
     /// When each partition is through with what it was given.
     busy: BTreeMap<PartitionId, Moment>,
+    /// When each partition is through with what was urgent.
+    busy_urgently: BTreeMap<PartitionId, Moment>,
     wake: Option<Moment>,
     around: Around,
     /// What is drawn with.
@@ -88,6 +116,7 @@ impl<C: CostTable> Simulation<C> {
             now: Moment::START,
             running: BTreeSet::new(),
             busy: BTreeMap::new(),
+            busy_urgently: BTreeMap::new(),
             wake: None,
             around: Around::default(),
             random: 1,
@@ -182,14 +211,15 @@ impl<C: CostTable> Simulation<C> {
     }
 
     fn finished(&mut self, at: Moment, id: LaunchId) {
-        let Started { launch, enter, took, lanes } =
+        let Started { launch, enter, took, lanes, segment, .. } =
             self.launches.remove(&id).expect("a running launch is known");
         for request in launch.requests() {
             self.outcomes.insert(request, Outcome::Answered { at, lanes: launch.lanes.len() as u32 });
         }
         let since = enter + took + self.around.leave;
         let told = if self.tells_lanes { lanes.as_slice() } else { &[] };
-        self.scheduler.finished_by_lane(self.now, id, since, took, told);
+        let over = Over { took: since, computed: took, lanes: told, longest_segment: segment };
+        self.scheduler.finished_by_lane(self.now, id, over);
     }
 
     /// What an engine does whenever something happened.
@@ -234,10 +264,11 @@ impl<C: CostTable> Simulation<C> {
 
     fn start(&mut self, launch: LaunchPlan) {
         let size = Size { lanes: launch.lanes.len() as u32, items: launch.items() };
+        let share = self.share(launch.partition);
         let took = if self.side_by_side {
             self.costs.beside(&launch.plan, size, self.running.len() as u32)
         } else {
-            self.costs.on_share(&launch.plan, size, self.share(launch.partition))
+            self.costs.on_share(&launch.plan, size, share)
         };
         let took = took.unwrap_or(Duration::from_millis(1)).mul_f64(self.ratio());
         let lane = |lane: &LanePlan| {
@@ -248,12 +279,59 @@ impl<C: CostTable> Simulation<C> {
         let took = if self.slow.is_empty() { took } else { lanes.iter().sum() };
         // A partition computes one launch after the other; `space` runs side by side what it makes.
         let Around { leave, gap, .. } = self.around;
-        let enter = self.costs.hand_over(&launch.plan, size);
-        let free = self.busy.get(&launch.partition).filter(|_| !self.side_by_side);
-        let begin = (self.now + enter).max(free.map_or(Moment::START, |free| *free + gap));
-        self.busy.insert(launch.partition, begin + took);
+        let mut enter = self.costs.hand_over(&launch.plan, size);
+        let begin = if launch.urgent {
+            let begin = self.interrupt(launch.partition, self.now + enter, took);
+            enter = begin.since(self.now);
+            begin
+        } else {
+            let free = self.busy.get(&launch.partition).filter(|_| !self.side_by_side);
+            let begin = (self.now + enter).max(free.map_or(Moment::START, |free| *free + gap));
+            self.busy.insert(launch.partition, begin + took);
+            begin
+        };
+        let segment = self.costs.segment(&launch.plan, size, share);
         self.running.insert((begin + took + leave, launch.id));
         self.history.push((self.now, launch.clone()));
-        self.launches.insert(launch.id, Started { launch, enter, took, lanes });
+        let started = Started {
+            launch,
+            enter,
+            begin,
+            took,
+            stands_back: Moment::START,
+            stood_back: Duration::ZERO,
+            segment,
+            lanes,
+        };
+        self.launches.insert(started.launch.id, started);
+    }
+
+    /// Lets an urgent launch in that is on a partition at `at` and takes so long: when it begins. Everything on the partition moves back.
+    fn interrupt(&mut self, partition: PartitionId, at: Moment, took: Duration) -> Moment {
+        let urgent = self.busy_urgently.get(&partition).copied().unwrap_or(Moment::START);
+        let leave = self.around.leave;
+        let delayed = self.launches.values_mut().filter(|started| {
+            started.launch.partition == partition && !started.launch.urgent && started.end() > at
+        });
+        let mut delayed: Vec<&mut Started> = delayed.collect();
+        delayed.sort_by_key(|started| started.begin);
+        let wait = delayed.first().map_or(Duration::ZERO, |first| first.wait(at));
+        let begin = urgent.max(at + wait);
+        let lost = (begin + took).since(urgent.max(at));
+        for (place, started) in delayed.into_iter().enumerate() {
+            self.running.remove(&(started.end() + leave, started.launch.id));
+            if place == 0 && started.begin <= at {
+                started.took += lost;
+                started.stood_back += lost;
+                started.stands_back = begin + took;
+            } else {
+                started.begin = started.begin + lost;
+            }
+            self.running.insert((started.end() + leave, started.launch.id));
+        }
+        let busy = self.busy.entry(partition).or_insert(Moment::START);
+        *busy = (begin + took).max(if *busy > at { *busy + lost } else { *busy });
+        self.busy_urgently.insert(partition, begin + took);
+        begin
     }
 }

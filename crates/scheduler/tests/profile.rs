@@ -8,7 +8,7 @@ use common::{count, ms, offer, plan, us};
 use std::time::Duration;
 use tessera_core::{Bytes, Moment, OwnerId, PartitionId, Policy, TenantId};
 use tessera_scheduler::{
-    Config, Decision, Measure, Offer, PlanWork, Profile, Refusal, Scheduler, Size, Terms,
+    Config, Decision, Measure, Offer, Over, PlanWork, Profile, Refusal, Scheduler, Size, Terms,
 };
 
 /// A scheduler that has heard of plan 1 and of tenant 0, who wants its answers in 5 ms.
@@ -39,13 +39,17 @@ fn profile(
             Measure::Launch { id, lanes, .. } => {
                 let took = took(lanes.get(), launches.len());
                 now = now + took;
-                scheduler.measured(now, id, took, took, &mut profile);
+                scheduler.measured(now, id, over(took, took), &mut profile);
                 launches.push(lanes.get());
             }
             Measure::Busy => panic!("nobody else asks"),
             Measure::Done => return (launches, now),
         }
     }
+}
+
+fn over(took: Duration, computed: Duration) -> Over<'static> {
+    Over { took, computed, ..Over::default() }
 }
 
 fn millis(ms: u64) -> Duration {
@@ -104,7 +108,7 @@ fn nothing_is_measured_while_others_wait_or_run_and_what_ran_beside_them_does_no
     scheduler.offer(ms(2), &offer(1, 0, 1)).unwrap();
     assert!(!matches!(scheduler.decide(ms(2)), Decision::Launch(_)), "the partition is taken");
     let before = scheduler.predicted(&plan(1), Size { lanes: 1, items: 1 });
-    scheduler.measured(ms(90), id, millis(89), Duration::ZERO, &mut measured);
+    scheduler.measured(ms(90), id, over(millis(89), Duration::ZERO), &mut measured);
     let Decision::Launch(_) = scheduler.decide(ms(90)) else { panic!("it waited for one launch only") };
     assert_eq!(scheduler.predicted(&plan(1), Size { lanes: 1, items: 1 }), before);
 }

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch};
 use tessera_scheduler::{
-    Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size, Standing,
+    Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Over, Scheduler, Size, Standing,
 };
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -176,6 +176,11 @@ struct InFlight {
     tenants: Vec<TenantId>,
     /// Per lane, per request, as launched.
     replies: Vec<Vec<(RequestId, oneshot::Sender<Answer>)>>,
+}
+
+/// How a launch ended that was handed over so long ago.
+fn over(finished: &Finished, took: Duration) -> Over<'_> {
+    Over { took, computed: finished.took, lanes: &finished.lanes, longest_segment: finished.longest_segment }
 }
 
 impl Engine {
@@ -331,7 +336,7 @@ impl Engine {
     }
 
     fn launch(&mut self, launch: LaunchPlan) {
-        let LaunchPlan { id, plan, partition, lanes, .. } = launch;
+        let LaunchPlan { id, plan, partition, lanes, urgent, .. } = launch;
         let mut device_lanes = Vec::with_capacity(lanes.len());
         let mut replies = Vec::with_capacity(lanes.len());
         for lane in &lanes {
@@ -357,7 +362,7 @@ impl Engine {
         let submitted = match program {
             Some(program) => self
                 .device
-                .submit(Launch { id, program, lanes: device_lanes, urgent: false })
+                .submit(Launch { id, program, lanes: device_lanes, urgent })
                 .map_err(|error| error.to_string()),
             None => Err(format!("{plan} has no program on {partition}")),
         };
@@ -395,18 +400,19 @@ impl Engine {
         };
         let at = Instant::now();
         let (now, took) = (self.moment(at), at.saturating_duration_since(launch.submitted));
-        let timed = self.scheduler.finished_by_lane(now, finished.id, took, finished.took, &finished.lanes);
+        let timed = self.scheduler.finished_by_lane(now, finished.id, over(&finished, took));
+        let timed = timed.expect("the scheduler made the launch");
+        let computed = finished.took.saturating_sub(timed.stood_back);
         if let Some(loaded) = self.plans.get(&launch.plan) {
-            loaded.pace.measured(finished.took, launch.size.items);
-            let (done, timed) =
-                (loaded.watch.work(launch.size), timed.expect("the scheduler made the launch"));
+            loaded.pace.measured(computed, launch.size.items);
+            let done = loaded.watch.work(launch.size);
             self.monitor.ended(at, launch.partition, done);
             if self.monitor.is_on() {
                 loaded.watch.launched(Launched {
                     at,
                     size: launch.size,
                     timed,
-                    computed: finished.took,
+                    computed,
                     steps: finished.steps.as_deref(),
                 });
             }
@@ -418,7 +424,7 @@ impl Engine {
             self.account(tenant);
             self.judge(now, tenant, &launch.plan);
         }
-        self.metrics.launch_finished(finished.took);
+        self.metrics.launch_finished(computed);
         self.report();
         let answers =
             finished.answers.into_iter().flatten().map(|outputs| outputs.map_err(NotAnswered::from));

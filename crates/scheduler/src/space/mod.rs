@@ -45,7 +45,7 @@ use crate::layout::{Lines, Partition};
 use crate::plans::PlanIx;
 use crate::promises::Open;
 use crate::scheduler::Scheduler;
-use crate::timeline::length;
+use crate::timeline::{Nanos, length};
 use choice::Choice;
 use demand::Demand;
 use std::num::NonZeroU32;
@@ -178,7 +178,7 @@ impl Scheduler {
         }
         let drained = self.space.is_leaving().then(|| self.drained(now));
         let free = |line| drained.unwrap_or(now + self.work_before(now, line));
-        Open { free: lines.clone().map(free).collect(), lines, home }
+        Open { free: lines.clone().map(free).collect(), lines, home, most: Nanos::MAX }
     }
 
     /// When all that runs and is promised on the lines that run now is over.

@@ -140,7 +140,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Decision, LaunchPlan, Offer, Standing, StragglerSettings, Terms};
+    use crate::{Config, Decision, LaunchPlan, Offer, Over, Standing, StragglerSettings, Terms};
     use std::num::NonZeroU32;
     use tessera_core::{Bytes, ClassId, OwnerId, PartitionId, Precision, RequestId};
 
@@ -198,7 +198,8 @@ mod tests {
             let lanes: Vec<Duration> = launch.lanes.iter().map(|of| lane(of.tenant)).collect();
             let took = lanes.iter().sum();
             self.now = self.now + took;
-            self.scheduler.finished_by_lane(self.now, launch.id, took, took, &lanes);
+            let over = Over { took, computed: took, lanes: &lanes, longest_segment: None };
+            self.scheduler.finished_by_lane(self.now, launch.id, over);
         }
 
         /// All tenants share launches until the slow one is evicted.

@@ -49,6 +49,20 @@ impl CostTable for Exact {
     }
 }
 
+/// The same on a device that yields, after so many equal segments.
+#[derive(Clone, Debug)]
+pub(crate) struct Segments(pub(crate) u32);
+
+impl CostTable for Segments {
+    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        Exact.cost(plan, size)
+    }
+
+    fn segment(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
+        Some(Exact.cost(plan, size)?.div_f64(share) / self.0)
+    }
+}
+
 /// The same, give or take: every launch takes up to a tenth less or more, and the scheduler has to learn it.
 #[derive(Debug, Default)]
 pub(crate) struct Noisy(pub(crate) AtomicU64);

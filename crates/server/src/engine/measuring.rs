@@ -8,11 +8,12 @@
 
 use super::Engine;
 use super::handle::Measuring;
+use super::over;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tessera_core::{LaunchId, Moment, PartitionId, PlanKey, TenantId};
 use tessera_device::{Finished, Lane, LaneRequest, Launch};
-use tessera_scheduler::{Measure, Profile};
+use tessera_scheduler::{Measure, Over, Profile};
 
 /// A profile that was asked for.
 pub(super) struct Measurement {
@@ -70,7 +71,7 @@ impl Engine {
         let Some(first) = self.measurements.front_mut() else { return false };
         let Some((_, submitted)) = first.running.take_if(|(id, _)| *id == finished.id) else { return false };
         let took = at.saturating_duration_since(submitted);
-        self.scheduler.measured(now, finished.id, took, finished.took, &mut first.profile);
+        self.scheduler.measured(now, finished.id, over(finished, took), &mut first.profile);
         let plan = first.asked.plan.clone();
         self.release(&plan);
         true
@@ -79,7 +80,7 @@ impl Engine {
     /// A launch that measures could not be made: its plan serves without a profile.
     fn give_up(&mut self, id: LaunchId, why: &str) {
         let Some(mut first) = self.measurements.pop_front() else { return };
-        self.scheduler.measured(self.now(), id, Duration::ZERO, Duration::ZERO, &mut first.profile);
+        self.scheduler.measured(self.now(), id, Over::default(), &mut first.profile);
         tracing::warn!(plan = %first.asked.plan, why, "launches of an architecture could not be measured");
     }
 

@@ -118,7 +118,7 @@ impl Watch {
         let mut seen = self.seen();
         seen.launches += 1;
         seen.took.record(launch.at, launch.computed.as_secs_f64());
-        let Timed { took, predicted } = launch.timed;
+        let Timed { took, predicted, .. } = launch.timed;
         if let Some(predicted) = predicted.filter(|predicted| !predicted.is_zero()) {
             seen.over_predicted.record(launch.at, took.as_secs_f64() / predicted.as_secs_f64());
         }
@@ -237,7 +237,7 @@ mod tests {
     fn run(watch: &Watch, rows: &[Vec<Duration>]) {
         let micros = Duration::from_micros;
         let computed = rows.iter().flatten().sum();
-        let timed = Timed { took: computed, predicted: Some(micros(100)) };
+        let timed = Timed { took: computed, predicted: Some(micros(100)), stood_back: Duration::ZERO };
         watch.launched(Launched { at: Instant::now(), size: ONE, timed, computed, steps: Some(rows) });
     }
 
@@ -264,7 +264,7 @@ mod tests {
     fn a_steps_time_is_its_part_of_the_launch_whether_lanes_ran_side_by_side_or_merged() {
         let micros = Duration::from_micros;
         let [apart, merged] = [watch(), watch()];
-        let timed = Timed { took: micros(100), predicted: None };
+        let timed = Timed { took: micros(100), predicted: None, stood_back: Duration::ZERO };
         let launch = Launched { at: Instant::now(), size: ONE, timed, computed: micros(100), steps: None };
         // Two cores worked a hundred microseconds each.
         let lanes = [vec![micros(20), micros(80)], vec![micros(40), micros(60)]];
