@@ -92,7 +92,8 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// going from one layout to another costs nothing.
     fn layouts(&self) -> Vec<Vec<PartitionId>>;
 
-    /// Whether every partition has all of the device, as streams of a card have, rather than a share that no other has.
+    /// Whether every partition has all of the device, as streams of a card have, rather than a share that no other has. One that is aside
+    /// ([`PartitionInfo::aside`]) has some of it.
     fn overlap(&self) -> bool {
         false
     }
@@ -169,6 +170,8 @@ pub struct PartitionInfo {
     pub ahead: u32,
     /// How long before its turn a launch should be handed over for that.
     pub lead: Duration,
+    /// Whether it is there for launches that nobody should wait for: few units, and behind the others' where they want the same. It is the last of its layout.
+    pub aside: bool,
 }
 
 /// How much one launch of a program may carry.

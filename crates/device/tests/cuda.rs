@@ -16,7 +16,7 @@ use nodes::suite::cases;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -33,6 +33,11 @@ use tessera_planner::pack::pack;
 use tessera_planner::{Plan, SlotLayout};
 
 fn cuda() -> Option<(CudaDevice, Receiver<()>)> {
+    parted(None)
+}
+
+/// A device with a partition over all multiprocessors, and one that is kept to a few if so many are asked for.
+fn parted(aside: Option<NonZeroU32>) -> Option<(CudaDevice, Receiver<()>)> {
     match probe() {
         Ok(()) => {}
         Err(why) if std::env::var_os("TESSERA_REQUIRE_CUDA").is_none() => {
@@ -42,8 +47,13 @@ fn cuda() -> Option<(CudaDevice, Receiver<()>)> {
         Err(why) => panic!("{why}"),
     }
     let (wake, bell) = bell();
-    let options =
-        CudaOptions { ordinal: 0, partitions: NonZeroUsize::MIN, memory_limit: None, kernel_cache: cache() };
+    let options = CudaOptions {
+        ordinal: 0,
+        partitions: NonZeroUsize::MIN,
+        aside,
+        memory_limit: None,
+        kernel_cache: cache(),
+    };
     Some((CudaDevice::open(&options, wake).unwrap(), bell))
 }
 
@@ -54,9 +64,12 @@ fn cache() -> Option<PathBuf> {
 
 fn conforms(precision: Precision) {
     let Some((device, bell)) = cuda() else { return };
-    let subject = Subject { device: &device, wake: &bell, partition: PartitionId(0), precision };
-    let failed: BTreeMap<String, String> = check_all(&subject).into_iter().collect();
-    assert!(failed.is_empty(), "{precision}: {failed:#?}");
+    passes(&Subject { device: &device, wake: &bell, partition: PartitionId(0), precision });
+}
+
+fn passes(subject: &Subject<'_>) {
+    let failed: BTreeMap<String, String> = check_all(subject).into_iter().collect();
+    assert!(failed.is_empty(), "{}: {failed:#?}", subject.precision);
 }
 
 #[test]
@@ -124,6 +137,17 @@ fn load<'a>(
     free: u64,
     precision: Precision,
 ) -> Loaded<'a> {
+    load_on(PartitionId(0), device, bell, models, free, precision)
+}
+
+fn load_on<'a>(
+    partition: PartitionId,
+    device: &'a dyn Device,
+    bell: &'a Receiver<()>,
+    models: &[Model],
+    free: u64,
+    precision: Precision,
+) -> Loaded<'a> {
     let class = &models[0].class;
     let target = device.pack_target(precision).unwrap();
     let layout = Arc::new(SlotLayout::of(class.folded(), target).unwrap());
@@ -143,7 +167,7 @@ fn load<'a>(
     });
     let slots = slots.collect();
     let room = Room { lanes: 32, items: 128 };
-    let program = device.compile(&plan, &layout, room, PartitionId(0)).unwrap();
+    let program = device.compile(&plan, &layout, room, partition).unwrap();
     Loaded { device, bell, plan, program, slots }
 }
 
@@ -177,7 +201,8 @@ impl Loaded<'_> {
         answers.map(|lane| lane.into_iter().map(|answer| answer.unwrap()).collect()).collect()
     }
 
-    fn launch(&self, lanes: &[Vec<Question>]) -> Finished {
+    /// A launch by that name.
+    fn of(&self, id: LaunchId, lanes: &[Vec<Question>]) -> Launch {
         let lane = |asked: &Vec<Question>| Lane {
             slot: self.slots[asked[0].tenant].clone(),
             requests: asked
@@ -185,13 +210,11 @@ impl Loaded<'_> {
                 .map(|question| LaneRequest { items: question.items, inputs: question.inputs.clone() })
                 .collect(),
         };
-        let launch = Launch {
-            id: LaunchId(7),
-            program: self.program,
-            lanes: lanes.iter().map(lane).collect(),
-            urgent: false,
-        };
-        self.device.submit(launch).unwrap();
+        Launch { id, program: self.program, lanes: lanes.iter().map(lane).collect(), urgent: false }
+    }
+
+    fn launch(&self, lanes: &[Vec<Question>]) -> Finished {
+        self.device.submit(self.of(LaunchId(7), lanes)).unwrap();
         loop {
             if let Some(finished) = self.device.poll().pop() {
                 return finished;
@@ -270,6 +293,88 @@ fn whole_networks_answer_as_on_the_cpu_in_every_precision() {
         }
     }
     assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
+}
+
+/// So few that a launch of many lanes comes in waves.
+const FEW: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
+
+#[test]
+fn a_partition_that_is_aside_has_a_few_multiprocessors_and_is_the_last() {
+    for (asked, granted) in [(1, 8), (16, 16), (20, 24)] {
+        let Some((device, _)) = parted(NonZeroU32::new(asked)) else { return };
+        let partitions = device.partitions();
+        let all = partitions[0].units;
+        let found: Vec<_> = partitions.iter().map(|partition| (partition.units, partition.aside)).collect();
+        assert_eq!(found, [(all, false), (granted, true)], "{}", device.info().description);
+    }
+    let Some((device, _)) = parted(Some(NonZeroU32::MAX)) else { return };
+    let partitions = device.partitions();
+    assert!(partitions[1].aside && partitions[1].units == partitions[0].units, "more than all are all");
+}
+
+#[test]
+fn a_partition_of_a_few_multiprocessors_conforms() {
+    let Some((device, bell)) = parted(Some(FEW)) else { return };
+    for precision in [Precision::Fp32, Precision::Bf16] {
+        passes(&Subject { device: &device, wake: &bell, partition: PartitionId(1), precision });
+    }
+}
+
+/// Whole networks in turn on all multiprocessors and on a few: the same bits, and what a launch takes is told, as proof that the few are all it has.
+#[test]
+fn a_few_multiprocessors_answer_with_the_same_bits_and_take_longer() {
+    let Some((device, bell)) = parted(Some(FEW)) else { return };
+    let mut random = StdRng::seed_from_u64(11);
+    for (names, free) in NETWORKS {
+        for precision in Precision::ALL {
+            let models: Vec<Model> = names.iter().map(|name| class::load(&fixture(name)).unwrap()).collect();
+            let whole = load(&device, &bell, &models, free, precision);
+            let few = load_on(PartitionId(1), &device, &bell, &models, free, precision);
+            let mut longer = 0.0;
+            for lane_count in [1, 5, 32] {
+                let lanes: Vec<Vec<Question>> =
+                    (0..lane_count).map(|lane| vec![whole.question(&mut random, 1 + lane % 4)]).collect();
+                let (on_all, on_few) = (whole.launch(&lanes), few.launch(&lanes));
+                assert_eq!(on_all.answers, on_few.answers, "{} in {precision}, {lane_count} lanes", names[0]);
+                let took = || (whole.launch(&lanes).took, few.launch(&lanes).took);
+                let mut ratios: Vec<f64> =
+                    (0..5).map(|_| took()).map(|(all, few)| few.div_duration_f64(all)).collect();
+                ratios.sort_by(f64::total_cmp);
+                longer = ratios[2];
+                println!("{:<22} {precision}, {lane_count:>2} lanes: {longer:.2} times as long", names[0]);
+            }
+            // The widest of them has work for all multiprocessors.
+            if names[0].starts_with("resnet26") {
+                assert!(longer > 1.5, "{} in {precision} is as fast on few", names[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn launches_on_a_few_multiprocessors_and_on_all_run_at_once_and_answer_as_alone() {
+    let Some((device, bell)) = parted(Some(FEW)) else { return };
+    let models: Vec<Model> =
+        (0..3).map(|number| class::load(&fixture(&format!("resnet26_narrow-{number}"))).unwrap()).collect();
+    let whole = load(&device, &bell, &models, 1, Precision::Bf16);
+    let few = load_on(PartitionId(1), &device, &bell, &models, 1, Precision::Bf16);
+    let mut random = StdRng::seed_from_u64(12);
+    let lanes: Vec<Vec<Question>> = (0..32).map(|_| vec![whole.question(&mut random, 4)]).collect();
+    let alone = whole.launch(&lanes).answers;
+    for id in 0..60 {
+        let loaded = if id % 3 == 0 { &few } else { &whole };
+        device.submit(loaded.of(LaunchId(id), &lanes)).unwrap();
+    }
+    let mut finished = Vec::new();
+    while finished.len() < 60 {
+        finished.extend(device.poll());
+        if finished.len() < 60 {
+            bell.recv_timeout(Duration::from_secs(60)).expect("a launch ends within a minute");
+        }
+    }
+    assert!(finished.iter().all(|launch| launch.answers == alone));
+    let few_ended = finished.iter().position(|launch| launch.id.0 % 3 == 0).unwrap();
+    println!("of 60 launches the first on few multiprocessors was over after {few_ended} others");
 }
 
 #[test]

@@ -132,6 +132,8 @@ mod cuda {
         let options = CudaOptions {
             ordinal,
             partitions: partitions(settings).unwrap_or(auto),
+            // Nobody is apart under the other policies.
+            aside: settings.apart_multiprocessors.filter(|_| settings.policy == Policy::SpaceTime),
             memory_limit: settings.memory_limit,
             kernel_cache: settings.kernel_cache.as_ref().map(|folder| folder.join("kernels")),
         };

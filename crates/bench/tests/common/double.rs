@@ -97,7 +97,7 @@ impl Device for Double {
     }
 
     fn partitions(&self) -> Vec<PartitionInfo> {
-        vec![PartitionInfo { id: PartitionId(0), units: 1, ahead: 1, lead: Duration::ZERO }]
+        vec![PartitionInfo { id: PartitionId(0), units: 1, ahead: 1, lead: Duration::ZERO, aside: false }]
     }
 
     fn layouts(&self) -> Vec<Vec<PartitionId>> {

@@ -121,7 +121,8 @@ impl CpuDevice {
             let mine: Vec<_> = mine.into_iter().map(|core| cores[core]).collect();
             let queue = Arc::new(Queue::new(sharing));
             let id = PartitionId(number as u64);
-            let info = PartitionInfo { id, units: mine.len(), ahead: AHEAD, lead: Duration::ZERO };
+            let info =
+                PartitionInfo { id, units: mine.len(), ahead: AHEAD, lead: Duration::ZERO, aside: false };
             let mut partition = Partition { info, queue, workers: Vec::new() };
             for (worker, core) in mine.into_iter().enumerate() {
                 let thread = format!("cpu-{number}-{worker}");

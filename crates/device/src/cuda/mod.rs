@@ -9,6 +9,14 @@
 //! A super-kernel reads each lane's weights from the slot that the launch's table names, so one captured graph serves any tenants of a class.
 //! Kernels are text in `kernels/`, specialised by constants and compiled here, for the card that is here.
 //!
+//! **Partitions** are streams over all multiprocessors: a class's launches fill them, and what they leave idle goes to another class's. One more may be asked for,
+//! *aside*, for tenants whose launches nobody should wait for: a stream of a green context, kept to a few multiprocessors, whose blocks also
+//! come last where several wait (`fence/share.rs`). While it computes, the others miss those few, and while it does not, nothing. Cutting the card in two instead would
+//! take them for good, and more than them: parts are whole groups of 8 multiprocessors, and what is left over beside them promises no clusters.
+//! Programs are compiled and captured for it as for any partition, when a class is loaded, so putting a tenant aside costs nothing then; it costs the memory of one
+//! partition more. Kernels are the same, with grids for as many multiprocessors as the partition has: nothing waits for all blocks of a grid to be
+//! resident (recurrent cells and long sums wait within a cluster of at most 8 blocks, which fits in every group), and no bit depends on where a block runs.
+//!
 //! An error of the card is final: its context is lost with everything in it. Requests in flight are then answered with the reason, and
 //! [`Device::failure`] tells the server to stop.
 
@@ -36,7 +44,7 @@ use crate::{
     Device, DeviceError, DeviceInfo, Finished, Lane, Launch, MemoryUse, PartitionInfo, Rates, RequestError,
     Room, Slot, StepTime, StepTiming, Wake, misfit,
 };
-use fence::{Compiler, Context, CudaError};
+use fence::{Compiler, Context, CudaError, Share};
 use landing::Landing;
 use library::Library;
 use partition::{Partition, Running};
@@ -45,7 +53,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use slab::{SlabKey, Slabs};
 use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -83,6 +91,8 @@ pub struct CudaOptions {
     pub ordinal: usize,
     /// In how many partitions: each computes its launches in order, and the card runs partitions side by side.
     pub partitions: NonZeroUsize,
+    /// One partition more, kept to so many multiprocessors or a few more, behind whose kernels those of the others never wait long: see the module's text.
+    pub aside: Option<NonZeroU32>,
     /// What weights and arenas may take together; all of the card's memory when there is no limit.
     pub memory_limit: Option<Bytes>,
     /// Where compiled kernels are kept.
@@ -166,10 +176,12 @@ impl CudaDevice {
         };
         let slabs = Slabs::new(&context).map_err(|error| cannot(error.to_string()))?;
         let landing = Arc::new(Landing::new(&context));
-        let open = |number: usize| {
-            Partition::open(PartitionId(number as u64), &context, &outbox, &landing, &stagers)
+        let shares = shares(options, &context).map_err(|error| cannot(error.to_string()))?;
+        let open = |(number, (share, aside)): (usize, (Share, bool))| {
+            let place = (PartitionId(number as u64), share, aside);
+            Partition::open(place, &context, &outbox, &landing, &stagers)
         };
-        let partitions: Result<Vec<Partition>, Refused> = (0..options.partitions.get()).map(open).collect();
+        let partitions: Result<Vec<Partition>, Refused> = shares.into_iter().enumerate().map(open).collect();
         Ok(CudaDevice {
             partitions: partitions.map_err(|refused| cannot(refused.to_string()))?,
             programs: RwLock::default(),
@@ -220,6 +232,16 @@ impl CudaDevice {
     }
 }
 
+/// What of the card each partition has, and which of them is aside.
+fn shares(options: &CudaOptions, context: &Arc<Context>) -> Result<Vec<(Share, bool)>, CudaError> {
+    let Some(aside) = options.aside else {
+        return Ok(vec![(Share::whole(context), false); options.partitions.get()]);
+    };
+    let mut shares = vec![(Share::first(context), false); options.partitions.get()];
+    shares.push((Share::kept_to(context, aside)?, true));
+    Ok(shares)
+}
+
 impl fmt::Debug for CudaDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CudaDevice").field("name", &self.name).finish_non_exhaustive()
@@ -230,8 +252,11 @@ impl Device for CudaDevice {
     fn info(&self) -> DeviceInfo {
         let Context { name, multiprocessors, driver_version, .. } = &*self.context;
         let (major, minor) = (driver_version / 1000, driver_version % 1000 / 10);
+        let aside = self.partitions.iter().find(|partition| partition.info.aside);
+        let aside = aside.map(|aside| format!(" ({} of them aside)", aside.multiprocessors()));
         let description = format!(
-            "{name}, {multiprocessors} multiprocessors, {}, driver for CUDA {major}.{minor}",
+            "{name}, {multiprocessors} multiprocessors{}, {}, driver for CUDA {major}.{minor}",
+            aside.unwrap_or_default(),
             Bytes(self.context.total_bytes)
         );
         DeviceInfo {
@@ -293,7 +318,7 @@ impl Device for CudaDevice {
         self.partitions.iter().map(|partition| partition.info.clone()).collect()
     }
 
-    /// One: streams share all multiprocessors, so there is nothing to cut anew.
+    /// One: streams share the multiprocessors, so there is nothing to cut anew.
     fn layouts(&self) -> Vec<Vec<PartitionId>> {
         vec![self.partitions.iter().map(|partition| partition.info.id).collect()]
     }

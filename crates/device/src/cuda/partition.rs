@@ -8,10 +8,11 @@
 //!   few bytes ─▶ table, graph ─▶ reaper          kernels read and write the berth on the host
 //! ```
 //! Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
-//! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled.
+//! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled. The kernels of a
+//! partition run on its share of the multiprocessors; copies are nobody's.
 
 use super::abi::ItemError;
-use super::fence::{Context, CudaError, Event, Memory, Pinned, Stream};
+use super::fence::{Context, CudaError, Event, Memory, Pinned, Share, Stream};
 use super::landing::{Landing, Lying};
 use super::program::{ALIGNMENT, Program, stage_offsets};
 use super::staging::Route;
@@ -43,7 +44,7 @@ const DIRECT: usize = 64 << 10;
 pub(crate) struct Partition {
     pub(crate) info: PartitionInfo,
     pub(crate) context: Arc<Context>,
-    pub(crate) multiprocessors: u32,
+    share: Share,
     arena: Arc<Mutex<Arena>>,
     berths: Arc<Berths>,
     pub(crate) landing: Arc<Landing>,
@@ -120,22 +121,22 @@ pub(crate) struct Staged {
 }
 
 impl Partition {
-    /// Makes streams and starts threads.
+    /// Makes streams and starts threads. `aside` is [`PartitionInfo::aside`].
     pub(crate) fn open(
-        id: PartitionId,
+        (id, share, aside): (PartitionId, Share, bool),
         context: &Arc<Context>,
         outbox: &Outbox,
         landing: &Arc<Landing>,
         stagers: &Arc<ThreadPool>,
     ) -> Result<Partition, Refused> {
-        let units = context.multiprocessors;
+        let units = share.multiprocessors() as usize;
         let arena = Memory::reserve(context, context.total_bytes as usize)?;
         let berths = Arc::new(Berths::new(context));
         let (feed, fed) = channel();
         let (reap, reaped) = channel();
         let feeder = Feeder {
             copy_in: Stream::new(context)?,
-            compute: Stream::new(context)?,
+            compute: Stream::of(&share)?,
             copy_out: Stream::new(context)?,
             berths: berths.clone(),
             landing: landing.clone(),
@@ -153,9 +154,9 @@ impl Partition {
             spawn(format!("cuda-reap-{}", id.0), Box::new(move || reaper.run(&reaped)))?,
         ];
         Ok(Partition {
-            info: PartitionInfo { id, units: units as usize, ahead: AHEAD, lead: LEAD },
+            info: PartitionInfo { id, units, ahead: AHEAD, lead: LEAD, aside },
             context: context.clone(),
-            multiprocessors: units,
+            share,
             arena: Arc::new(Mutex::new(Arena { memory: arena, programs: 0 })),
             berths,
             landing: landing.clone(),
@@ -163,6 +164,16 @@ impl Partition {
             feeder: Some(feed),
             threads,
         })
+    }
+
+    /// How many multiprocessors it has.
+    pub(crate) fn multiprocessors(&self) -> u32 {
+        self.share.multiprocessors()
+    }
+
+    /// A stream beside the partition's own, on its multiprocessors: what is captured there runs there.
+    pub(crate) fn stream(&self) -> Result<Stream, CudaError> {
+        Stream::of(&self.share)
     }
 
     /// A place for a program that needs so many bytes of arena.

@@ -4,7 +4,7 @@
 //! a little more than a launch takes; caches are as warm as in a launch.
 
 use super::Refused;
-use super::fence::{CudaError, Event, Graph, Stream};
+use super::fence::{CudaError, Event, Graph};
 use super::partition::{Partition, Running};
 use super::program::NoKernel;
 use super::staging::Route;
@@ -24,7 +24,7 @@ pub(super) fn profile(
     let lowered = program
         .lower(program.capacity(running.items()))
         .map_err(|NoKernel { step, why }| Refused::NoKernel(NoKernel { step, why }))?;
-    let stream = Stream::new(&partition.context)?;
+    let stream = partition.stream()?;
     let events: Result<Vec<Event>, CudaError> =
         (0..=lowered.steps.len()).map(|_| Event::timed(&partition.context)).collect();
     let events = events?;

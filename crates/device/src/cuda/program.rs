@@ -108,7 +108,7 @@ impl Program {
         library: &Library,
     ) -> Result<Program, Refused> {
         // A stream of its own: several programs may be made at once, and a stream that is captured runs nothing else.
-        let stream = &Arc::new(Stream::new(&partition.context)?);
+        let stream = &Arc::new(partition.stream()?);
         let table = TableLayout::new(room, plan.inputs.len() + plan.outputs.len());
         let mut end = table.bytes.next_multiple_of(ALIGNMENT);
         end += (room.items as usize * size_of::<ItemError>()).next_multiple_of(ALIGNMENT);
@@ -132,7 +132,7 @@ impl Program {
             layout: layout.clone(),
             memory,
             constants,
-            multiprocessors: partition.multiprocessors,
+            multiprocessors: partition.multiprocessors(),
             began: Block::new(stream, 0)?,
             graphs: Vec::new(),
             functions: Functions::new(),

@@ -116,6 +116,14 @@ pub(super) fn count_or_auto(words: &[String]) -> Read<Option<NonZeroU32>> {
     }
 }
 
+/// A count, or none for `off`.
+pub(super) fn count_or_off(words: &[String]) -> Read<Option<NonZeroU32>> {
+    match one(words)? {
+        "off" => Ok(None),
+        _ => number(words, "off, or a whole number from 1 to 4294967295").map(Some),
+    }
+}
+
 pub(super) fn replicas(words: &[String]) -> Read<Replicas> {
     one(words)?.parse()
 }

@@ -130,6 +130,8 @@ settings! {
         "Longest time a request waits on an idle device for company to share its launch with.";
     straggler_bound: f64 = "straggler_bound", "RATIO|off", read::ratio_or_off, "3", false,
         "How many times what its neighbours in a launch take a tenant may take; who does for long runs by itself until it is well.";
+    apart_multiprocessors: Option<NonZeroU32> = "apart_multiprocessors", "N|off", read::count_or_off, "off", false,
+        "To how many multiprocessors of a card tenants that run by themselves for being slow are kept under space-time, behind the others' launches where both wait: in a share of its own, which takes the memory of one. Off, they run on all of them like anybody else.";
     monitor: StepTiming = "monitor", "N|auto|off", read::step_timing, "auto", false,
         "Launches are watched for /v2/models/NAME/steps, and one in so many is timed step by step; auto is 128 on a CPU and 64 on a card. Off watches none.";
     pack_cache: Option<PathBuf> = "pack_cache", "DIR|off", read::cache, "auto", false,

@@ -2,6 +2,7 @@
 
 use super::context::{Context, CudaError, Doing};
 use super::order::Stream;
+use super::share::Share;
 use cudarc::driver::{result, sys};
 use std::ffi::{CString, c_void};
 use std::fmt;
@@ -163,7 +164,8 @@ impl Function {
 
 /// A sequence of launches, captured once and launched as one.
 pub(crate) struct Graph {
-    context: Arc<Context>,
+    /// Where it was captured, and so where it runs, whatever stream it is launched into.
+    share: Share,
     exec: sys::CUgraphExec,
 }
 
@@ -198,7 +200,7 @@ impl Graph {
         let exec = unsafe { result::graph::instantiate(graph, flags) }.doing("prepare a graph");
         // SAFETY: the executable graph does not need it any more.
         let _ = unsafe { result::graph::destroy(graph) };
-        let graph = Graph { context: stream.context().clone(), exec: exec? };
+        let graph = Graph { share: stream.share().clone(), exec: exec? };
         // SAFETY: both live.
         unsafe { result::graph::upload(graph.exec, stream.raw) }.doing("upload a graph")?;
         Ok(graph)
@@ -215,6 +217,6 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: made once, destroyed once; the driver keeps what is in flight.
-        let _ = self.context.bind().map(|()| unsafe { result::graph::exec_destroy(self.exec) });
+        let _ = self.share.context().bind().map(|()| unsafe { result::graph::exec_destroy(self.exec) });
     }
 }

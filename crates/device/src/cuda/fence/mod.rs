@@ -3,7 +3,7 @@
 //! Everything that calls the driver or the run-time compiler is here, as types that own what they name:
 //!
 //! ```text
-//!   Context ─┬─ Stream, Event               order
+//!   Context ─┬─ Share ─▶ Stream, Event      which multiprocessors, and order
 //!            ├─ Memory, Pinned, Pieces      bytes, on the device (grows without moving) and on the host
 //!            └─ Module ─▶ Function ─▶ Graph code, and a program's kernels captured as one thing to launch
 //!   Compiler                                source to machine code
@@ -24,6 +24,7 @@ mod memory;
 mod nvrtc;
 mod order;
 mod pieces;
+mod share;
 
 pub(crate) use code::{Function, Graph, Shape};
 pub(crate) use context::{Context, CudaError};
@@ -32,3 +33,4 @@ pub(crate) use memory::{Block, Memory, Pinned};
 pub(crate) use nvrtc::{Compiled, Compiler};
 pub(crate) use order::{Event, Stream};
 pub(crate) use pieces::{Piece, Pieces};
+pub(crate) use share::Share;

@@ -3,6 +3,7 @@
 use super::context::{Context, CudaError, Doing};
 use super::memory::{Memory, Pinned};
 use super::pieces::Pieces;
+use super::share::Share;
 use cudarc::driver::{result, sys};
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 /// Work in order.
 pub(crate) struct Stream {
-    context: Arc<Context>,
+    share: Share,
     pub(super) raw: sys::CUstream,
 }
 
@@ -27,19 +28,27 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// A stream that waits for no other.
+    /// A stream of the whole card that waits for no other.
     pub(crate) fn new(context: &Arc<Context>) -> Result<Stream, CudaError> {
-        context.bind()?;
-        let raw = result::stream::create(result::stream::StreamKind::NonBlocking).doing("make a stream")?;
-        Ok(Stream { context: context.clone(), raw })
+        Stream::of(&Share::whole(context))
+    }
+
+    /// A stream of a share of a card that waits for no other.
+    pub(crate) fn of(share: &Share) -> Result<Stream, CudaError> {
+        Ok(Stream { raw: share.stream()?, share: share.clone() })
     }
 
     pub(super) fn bind(&self) -> Result<(), CudaError> {
-        self.context.bind()
+        self.context().bind()
     }
 
     pub(super) fn context(&self) -> &Arc<Context> {
-        &self.context
+        self.share.context()
+    }
+
+    /// Where its kernels run.
+    pub(super) fn share(&self) -> &Share {
+        &self.share
     }
 
     /// Everything after this waits for `event`.
