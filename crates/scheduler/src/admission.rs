@@ -148,7 +148,8 @@ impl Scheduler {
     /// its owner has not had more than the one that asks. What belongs on other partitions claims nothing here.
     fn claim(&self, now: Moment, Whose { owner: asks, plan, .. }: Whose) -> Duration {
         let next = match self.space.home(plan) {
-            None => self.queues.fair().next(),
+            // Of what belongs nowhere in particular, as all does while nobody is apart.
+            None if !self.plans.any_own() => self.queues.fair().next(),
             home => self.queues.fair().next_of(|plan| self.space.home(plan) == home),
         };
         let next = next.and_then(|request| self.queues.get(request));

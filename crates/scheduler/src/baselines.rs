@@ -41,7 +41,7 @@ impl Scheduler {
             return Formed::Nothing;
         };
         self.last_tenant = Some(tenant);
-        let line = self.space.running().min_by_key(|line| self.load(*line)).unwrap_or(0);
+        let line = self.space.open_to_all().min_by_key(|line| self.load(*line)).unwrap_or(0);
         self.of_one(tenant).map_or(Formed::Nothing, |launch| Formed::Launch(launch, line))
     }
 

@@ -71,7 +71,7 @@ pub struct Config {
 impl Config {
     /// The defaults, for `policy` on `partitions` of one size: one layout, in force for ever.
     pub fn new(policy: Policy, partitions: Vec<PartitionId>) -> Config {
-        let layout = partitions.into_iter().map(|id| Partition { id, units: NonZeroU32::MIN }).collect();
+        let layout = partitions.into_iter().map(|id| Partition::new(id, NonZeroU32::MIN)).collect();
         let count = |n: u32| NonZeroU32::new(n).expect("a default is not zero");
         Config {
             policy,

@@ -19,6 +19,15 @@ pub struct Partition {
     pub id: PartitionId,
     /// Cores, or multiprocessors: what its share is measured in.
     pub units: NonZeroU32,
+    /// Whether only launches of tenants that are apart (`stragglers`) run there. It is the last of its layout, and not the only one.
+    pub aside: bool,
+}
+
+impl Partition {
+    /// One for everybody.
+    pub fn new(id: PartitionId, units: NonZeroU32) -> Partition {
+        Partition { id, units, aside: false }
+    }
 }
 
 /// Partitions that share nothing, and run launches side by side.
@@ -32,11 +41,15 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Panics where there is no layout, or one has no partition: there would be nothing to run on.
+    /// Panics where there is no layout, or one has no partition for everybody before one that is aside: there would be nothing to run on.
     pub(crate) fn new(layouts: &[Layout]) -> Lines {
         let mut lines = Lines { partitions: Vec::new(), layouts: Vec::new() };
         for layout in layouts {
-            assert!(!layout.is_empty(), "a layout has at least one partition");
+            let aside = layout.iter().position(|partition| partition.aside);
+            assert!(
+                aside.map_or(!layout.is_empty(), |aside| aside > 0 && aside + 1 == layout.len()),
+                "a layout has at least one partition for everybody, and one aside at most, behind them"
+            );
             let first = lines.partitions.len();
             lines.partitions.extend(layout);
             lines.layouts.push(first..lines.partitions.len());
@@ -71,6 +84,17 @@ impl Lines {
 
     pub(crate) fn units(&self, line: usize) -> NonZeroU32 {
         self.partitions[line].units
+    }
+
+    /// The line of a layout that is aside.
+    pub(crate) fn aside(&self, layout: usize) -> Option<usize> {
+        self.of(layout).next_back().filter(|line| self.partitions[*line].aside)
+    }
+
+    /// Lines of a layout for everybody.
+    pub(crate) fn open_to_all(&self, layout: usize) -> Range<usize> {
+        let Range { start, end } = self.of(layout);
+        start..self.aside(layout).unwrap_or(end)
     }
 
     /// Units of the largest partition: what shares are shares of.

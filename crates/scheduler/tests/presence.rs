@@ -6,10 +6,11 @@ mod common;
 
 use common::{count, offer};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, TenantId};
 use tessera_scheduler::sim::{Around, Outcome, Simulation};
-use tessera_scheduler::{Config, CostTable, Happened, Offer, Size, Standing, Terms};
+use tessera_scheduler::{Config, CostTable, Happened, Offer, Partition, Size, Standing, Terms};
 
 /// ResNet-50 in bf16 on an H100 (`crates/bench/costs`), times a factor that the whole device may get.
 #[derive(Clone, Debug)]
@@ -38,11 +39,16 @@ struct Load {
 impl Load {
     /// `noise` is how far launches stray from their cost, either way.
     fn new(tenants: u64, slo: Option<Duration>, noise: f64, seed: u64) -> Load {
+        let config = Config::new(Policy::SpaceTime, vec![PartitionId(0)]);
+        Load::on(config, tenants, slo, noise, seed)
+    }
+
+    fn on(config: Config, tenants: u64, slo: Option<Duration>, noise: f64, seed: u64) -> Load {
         let ratios = (0..=40).map(|step| 1.0 + noise * (f64::from(step) / 20.0 - 1.0)).collect();
         let around = Around { ratios, ..Around::default() };
         // Those who ask at the same moment ride together.
         let max_wait = Duration::from_micros(1);
-        let config = Config { max_wait, ..Config::new(Policy::SpaceTime, vec![PartitionId(0)]) };
+        let config = Config { max_wait, ..config };
         let mut simulation = Simulation::new(config, Card(1.0)).with(around, seed | 1).without_lanes();
         for tenant in 0..tenants {
             let terms = Terms { slo, ..Terms::best_effort(OwnerId(tenant)) };
@@ -178,6 +184,59 @@ fn among_launches_of_differing_company_the_slow_one_is_found() {
             out.since(since)
         );
         assert!(who == SLOW && out.since(since) < SECOND, "{who} after {:?}", out.since(since));
+    }
+}
+
+/// Two streams over the whole card, and a partition of a few of its multiprocessors for who is apart.
+fn with_a_partition_aside() -> Config {
+    let stream = |id| Partition::new(PartitionId(id), count(132));
+    let aside = Partition { aside: true, ..Partition::new(ASIDE, count(16)) };
+    let layouts = vec![vec![stream(0), stream(1), aside]];
+    Config { layouts, overlap: true, ..Config::new(Policy::SpaceTime, Vec::new()) }
+}
+
+const ASIDE: PartitionId = PartitionId(2);
+
+#[test]
+fn who_is_apart_runs_aside_and_nobody_else_does_not_even_who_is_heard() {
+    for seed in [3, 5, 7] {
+        let mut load = Load::on(with_a_partition_aside(), 24, None, 0.1, seed);
+        load.at_random(3 * SECOND, 500.0);
+        let since = load.now;
+        load.simulation.slow(SLOW, 5.0);
+        load.at_random(2 * SECOND, 500.0);
+        let (out, who) = load.evicted().unwrap();
+        assert!(who == SLOW && out.since(since) < SECOND, "{who} after {:?}", out.since(since));
+        load.simulation.slow(SLOW, 1.0);
+        load.at_random(10 * SECOND, 500.0);
+        load.simulation.run_out();
+        load.hear();
+        let is_back = |what: &Happened| matches!(what, Happened::Probation { tenant: SLOW, .. });
+        let (back, _) = load.told.iter().find(|(at, what)| *at > out && is_back(what)).unwrap();
+        assert_eq!(load.simulation.scheduler.pace(SLOW).standing, Standing::Sharing);
+        let mut aside = 0;
+        for (at, launch) in &load.simulation.history {
+            let is_slow = launch.lanes.iter().any(|lane| lane.tenant == SLOW);
+            if launch.partition == ASIDE {
+                assert!(is_slow && launch.lanes.len() == 1 && *at >= out, "{launch:?} at {at:?}");
+                aside += 1;
+            } else {
+                assert!(!is_slow || *at <= out || at >= back, "{launch:?} at {at:?} while apart");
+            }
+        }
+        println!("seed {seed}: {aside} launches aside");
+        assert!(aside > 20, "it is served meanwhile");
+    }
+}
+
+#[test]
+fn other_policies_leave_the_partition_aside_alone() {
+    for policy in [Policy::Space, Policy::Time, Policy::Exclusive] {
+        let mut load = Load::on(Config { policy, ..with_a_partition_aside() }, 24, None, 0.1, 3);
+        load.together(SECOND / 10);
+        let partitions: BTreeSet<PartitionId> =
+            load.launches(Moment::START).map(|launch| launch.partition).collect();
+        assert!(!partitions.is_empty() && !partitions.contains(&ASIDE), "{policy}: {partitions:?}");
     }
 }
 

@@ -33,7 +33,7 @@ impl CostTable for LaneACore {
 
 /// Four cores, whole, in three and one, and in halves.
 fn four_cores() -> Vec<Layout> {
-    let partition = |id, units| Partition { id: PartitionId(id), units: count(units) };
+    let partition = |id, units| Partition::new(PartitionId(id), count(units));
     vec![
         vec![partition(0, 4)],
         vec![partition(1, 3), partition(2, 1)],
@@ -290,10 +290,7 @@ impl CostTable for Twenty {
 
 /// Two partitions; a promised launch that computes runs on one, for 20 of the 25 ms that it may take. When best effort of this work starts beside it.
 fn best_effort_beside_a_promised_launch(work: PlanWork) -> Option<Moment> {
-    let two = vec![
-        Partition { id: PartitionId(0), units: count(1) },
-        Partition { id: PartitionId(1), units: count(1) },
-    ];
+    let two = vec![Partition::new(PartitionId(0), count(1)), Partition::new(PartitionId(1), count(1))];
     let mut simulation =
         with_tenants(Config { patience: Duration::from_millis(15), ..config(&Twenty, vec![two]) }, Twenty);
     let computes = PlanWork { flops_per_item: 1_000_000_000, ..PlanWork::default() };
@@ -318,7 +315,7 @@ fn best_effort_goes_beside_a_promised_launch_of_the_opposite_profile_and_waits_f
 
 /// Two partitions, one for each of two classes: 4 ms that is wanted within 10, and 40 ms that is wanted in the end.
 fn parted() -> Simulation<Exact> {
-    let partition = |id, units| Partition { id: PartitionId(id), units: count(units) };
+    let partition = |id, units| Partition::new(PartitionId(id), count(units));
     let layouts = vec![vec![partition(0, 2)], vec![partition(1, 1), partition(2, 1)]];
     let mut simulation = with_tenants(config(&Exact, layouts), Exact);
     for number in 0..400u64 {

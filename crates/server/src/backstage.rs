@@ -29,11 +29,11 @@ use tokio::runtime::Handle;
 
 /// A device's layout in the scheduler's words.
 fn layout(partitions: &[PartitionId], shares: &[PartitionInfo]) -> Layout {
-    let units =
-        |id| shares.iter().find(|share| share.id == id).and_then(|share| u32::try_from(share.units).ok());
-    let partition = |id: &PartitionId| Partition {
-        id: *id,
-        units: units(*id).and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN),
+    let partition = |id: &PartitionId| {
+        let share = shares.iter().find(|share| share.id == *id);
+        let units = share.and_then(|share| u32::try_from(share.units).ok()).and_then(NonZeroU32::new);
+        let aside = share.is_some_and(|share| share.aside);
+        Partition { id: *id, units: units.unwrap_or(NonZeroU32::MIN), aside }
     };
     partitions.iter().map(partition).collect()
 }

@@ -29,6 +29,9 @@
 //! a longer launch than its own classes can wait for (`beside`). Layouts that no cut was chosen for have no homes: everything may be everywhere, but who is
 //! apart (`stragglers`) only on the last.
 //!
+//! **Aside.** Where the device has a partition for it, who is apart runs there and nobody else does: on few units, and behind the others. Who is only heard does
+//! not, as what it takes is compared with what others take.
+//!
 //! **Streams.** Where every partition has the whole device, there is nothing to cut; how many of them are open follows the classes (`streams`).
 //!
 //! Costs: a look at at most [`choice::MOST_CLASSES`] classes, by the load they are, takes tens of microseconds; a change O(n log n) for n planned launches.
@@ -119,19 +122,27 @@ impl Space {
         &self.lines
     }
 
+    /// The lines that run launches now, but for one that is aside.
+    pub(crate) fn open_to_all(&self) -> Range<usize> {
+        self.lines.open_to_all(self.leaving.unwrap_or(self.in_force))
+    }
+
     /// The line that a plan belongs on; `None` where it may be anywhere.
     pub(crate) fn home(&self, plan: PlanIx) -> Option<usize> {
         let patient = self.cut.map(|cut| cut.patient);
-        // Who is apart has the last partition where there are several, so that its launches, which nobody can shorten, leave the others free.
-        let last = || (plan.is_own() && self.promising().len() > 1).then(|| self.promising().end - 1);
+        // Who runs alone has the last partition where there are several, so that its launches, which nobody can shorten, leave the others free.
+        let last = || {
+            let lines = self.lines.open_to_all(self.in_force);
+            (plan.is_own() && lines.len() > 1).then(|| lines.end - 1)
+        };
         self.homes.get(&plan).copied().or(patient).or_else(last)
     }
 
     /// Whether only what belongs on a line, and what was promised on it before, runs there.
     pub(crate) fn is_closed(&self, line: usize) -> bool {
-        let lines = self.promising();
-        let open = self.streams.as_ref().map_or(lines.len(), Streams::classes);
-        lines.contains(&line) && line >= lines.start + open
+        let lines = self.lines.open_to_all(self.in_force);
+        let open = self.streams.as_ref().map_or(lines.len(), Streams::classes).min(lines.len());
+        self.promising().contains(&line) && line >= lines.start + open
     }
 
     /// Units of the partition that a plan's launches have by rights.
@@ -142,6 +153,25 @@ impl Space {
 }
 
 impl Scheduler {
+    /// From now on a plan of a tenant that is apart belongs aside, where the device has such a partition.
+    pub(crate) fn put_aside(&mut self, plan: PlanIx) {
+        let Space { lines, in_force, homes, .. } = &mut self.space;
+        let Some(aside) = lines.aside(*in_force).filter(|aside| homes.get(&plan) != Some(aside)) else {
+            return;
+        };
+        // Plans of tenants that came back have gone meanwhile.
+        homes.retain(|plan, _| self.plans.is_known(*plan));
+        homes.insert(plan, aside);
+    }
+
+    /// From now on a tenant's own plan runs beside the others', as one that is heard does: on as many units, or it could not be compared.
+    pub(crate) fn take_back(&mut self, plan: PlanIx) {
+        let aside = self.space.lines.aside(self.space.in_force);
+        if aside.is_some() && self.space.homes.get(&plan).copied() == aside {
+            self.space.homes.remove(&plan);
+        }
+    }
+
     /// Units of a line's partition.
     pub(crate) fn units(&self, line: usize) -> NonZeroU32 {
         self.space.lines.units(line)

@@ -19,9 +19,20 @@ impl Scheduler {
         }
         let shared = self.plans.number(key);
         match self.stragglers.slower_by(tenant) {
-            Some(factor) => self.plans.own(shared, tenant, factor),
+            Some(factor) => self.own_plan(shared, tenant, factor),
             None => shared,
         }
+    }
+
+    /// A tenant's own number for a plan, at home where the tenant's standing wants it.
+    fn own_plan(&mut self, shared: PlanIx, tenant: TenantId, factor: f64) -> PlanIx {
+        let own = self.plans.own(shared, tenant, factor);
+        if self.stragglers.is_apart(tenant) {
+            self.put_aside(own);
+        } else {
+            self.take_back(own);
+        }
+        own
     }
 
     /// Judges the lanes of a launch that is over by what each took, or where the device does not tell by what all did, and acts on it. Returns the part of the launch's
@@ -97,7 +108,7 @@ impl Scheduler {
         let Some(factor) = self.stragglers.slower_by(tenant) else { return };
         for (ticket, plan) in self.waiting_of(tenant).into_iter().filter(|(_, plan)| !plan.is_own()) {
             if self.queues.get(ticket).is_some_and(|waiting| waiting.booked.is_none()) {
-                let own = self.plans.own(plan, tenant, factor);
+                let own = self.own_plan(plan, tenant, factor);
                 self.run_as(ticket, own);
             }
         }
@@ -109,7 +120,7 @@ impl Scheduler {
         let Some(factor) = self.stragglers.slower_by(tenant) else { return };
         for (ticket, plan) in self.waiting_of(tenant).into_iter().filter(|(_, plan)| !plan.is_own()) {
             self.break_promise(ticket);
-            let own = self.plans.own(plan, tenant, factor);
+            let own = self.own_plan(plan, tenant, factor);
             self.run_as(ticket, own);
         }
     }

@@ -173,7 +173,7 @@ mod tests {
     const QUARTER: PartitionId = PartitionId(1);
 
     fn usage() -> Usage {
-        let part = |id, units| Partition { id, units: NonZeroU32::new(units).unwrap() };
+        let part = |id, units| Partition::new(id, NonZeroU32::new(units).unwrap());
         let mut usage = Usage::default();
         usage.cut(&[vec![part(WHOLE, 4)], vec![part(QUARTER, 1), part(PartitionId(2), 3)]]);
         usage.peak(Rates { flops_per_s: 1000.0, bytes_per_s: 100.0 });
