@@ -129,9 +129,9 @@ pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Report> {
         precision: options.precision.name(),
         device: info.name,
         device_description: info.description,
-        input_bytes: bytes(&bench.yard.plan.inputs),
-        output_bytes: bytes(&bench.yard.plan.outputs),
-        segments: bench.yard.plan.segments.len(),
+        input_bytes: bytes(&bench.yard.stock.plan.inputs),
+        output_bytes: bytes(&bench.yard.stock.plan.outputs),
+        segments: bench.yard.stock.plan.segments.len(),
         rows,
     };
     bench.yard.device.discard(bench.program);

@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use tessera_core::{LaunchId, PlanKey, Precision, ProgramId};
+use tessera_core::{LaunchId, PartitionId, PlanKey, Precision, ProgramId};
 use tessera_device::conformance::bell;
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, PartitionInfo, Room, Slot};
 use tessera_planner::class;
@@ -23,17 +23,23 @@ use tessera_planner::{Plan, SlotLayout, pack};
 use tessera_server::devices;
 
 /// No launch takes longer.
-const LONGEST: Duration = Duration::from_secs(120);
+pub(crate) const LONGEST: Duration = Duration::from_secs(120);
 
 /// Tenants of one model on a device that does nothing else.
 #[derive(Debug)]
 pub(crate) struct Yard {
     pub(crate) device: Arc<dyn Device>,
     woken: Receiver<()>,
-    pub(crate) plan: Arc<Plan>,
-    layout: Arc<SlotLayout>,
+    pub(crate) stock: Stock,
     /// The first of the first layout, in which everything runs.
     pub(crate) partition: PartitionInfo,
+}
+
+/// Tenants of one model on a device.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    pub(crate) plan: Arc<Plan>,
+    layout: Arc<SlotLayout>,
     slots: Vec<Slot>,
     model: zoo::Model,
 }
@@ -46,18 +52,15 @@ pub(crate) struct Over {
     pub(crate) answers: Vec<Vec<Vec<Bytes>>>,
 }
 
-impl Yard {
-    /// Opens the device and uploads the weights of so many tenants.
-    pub(crate) fn open(
-        device: &str,
+impl Stock {
+    /// Uploads the weights of so many tenants.
+    pub(crate) fn load(
+        device: &dyn Device,
         model: &zoo::Model,
         precision: Precision,
         tenants: usize,
         seed: u64,
-    ) -> Result<Yard> {
-        let (wake, woken) = bell();
-        let settings = load::settings([("device", device.to_owned())])?;
-        let device = devices::open(&settings, wake)?;
+    ) -> Result<Stock> {
         let loaded = |tenant| class::load_bytes(model.bytes(zoo::tenant_seed(seed, tenant)), None);
         let first = loaded(0)?;
         let class = &first.class;
@@ -79,15 +82,17 @@ impl Yard {
             Ok(device.upload(class.id, &layout, packed)?)
         };
         let slots = (0..tenants).map(upload).collect::<Result<_>>()?;
-        let whole = device.layouts().first().and_then(|layout| layout.first().copied());
-        let partition = device.partitions().into_iter().find(|partition| Some(partition.id) == whole);
-        let partition = partition.context("a device has a partition")?;
-        Ok(Yard { device, woken, plan, layout, partition, slots, model: model.clone() })
+        Ok(Stock { plan, layout, slots, model: model.clone() })
     }
 
     /// A program with room for so much.
-    pub(crate) fn compile(&self, room: Room) -> Result<ProgramId> {
-        Ok(self.device.compile(&self.plan, &self.layout, room, self.partition.id)?)
+    pub(crate) fn compile(
+        &self,
+        device: &dyn Device,
+        room: Room,
+        partition: PartitionId,
+    ) -> Result<ProgramId> {
+        Ok(device.compile(&self.plan, &self.layout, room, partition)?)
     }
 
     /// One item's inputs.
@@ -102,6 +107,41 @@ impl Yard {
         let inputs = (0..self.plan.inputs.len()).map(input).collect();
         let requests = vec![LaneRequest { items: items.len() as u32, inputs }];
         Lane { slot: self.slots[tenant].clone(), requests }
+    }
+}
+
+impl Yard {
+    /// Opens the device and uploads the weights of so many tenants.
+    pub(crate) fn open(
+        device: &str,
+        model: &zoo::Model,
+        precision: Precision,
+        tenants: usize,
+        seed: u64,
+    ) -> Result<Yard> {
+        let (wake, woken) = bell();
+        let settings = load::settings([("device", device.to_owned())])?;
+        let device = devices::open(&settings, wake)?;
+        let stock = Stock::load(&*device, model, precision, tenants, seed)?;
+        let whole = device.layouts().first().and_then(|layout| layout.first().copied());
+        let partition = device.partitions().into_iter().find(|partition| Some(partition.id) == whole);
+        let partition = partition.context("a device has a partition")?;
+        Ok(Yard { device, woken, stock, partition })
+    }
+
+    /// A program with room for so much.
+    pub(crate) fn compile(&self, room: Room) -> Result<ProgramId> {
+        self.stock.compile(&*self.device, room, self.partition.id)
+    }
+
+    /// One item's inputs.
+    pub(crate) fn item(&self, random: &mut StdRng) -> Result<Vec<Bytes>> {
+        self.stock.item(random)
+    }
+
+    /// A tenant's request for these items, as one lane.
+    pub(crate) fn lane(&self, tenant: usize, items: &[Vec<Bytes>]) -> Lane {
+        self.stock.lane(tenant, items)
     }
 
     /// Hands a launch over and goes on.

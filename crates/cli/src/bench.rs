@@ -2,7 +2,7 @@
 
 use crate::flags::{arg, count, json_flag, number, policies, policy_flag, publish, seed, seed_flag, text};
 use crate::zoo::{size_flags, sizes};
-use crate::{figures, launches, open_loop, processes, products, reality};
+use crate::{beside, figures, launches, open_loop, processes, products, reality};
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::process::ExitCode;
@@ -24,6 +24,7 @@ pub(crate) fn command() -> Command {
                 .arg(json_flag()),
         )
         .subcommand(launches::command())
+        .subcommand(beside::command())
         .subcommands(open_loop::commands())
         .subcommands(reality::commands())
         .subcommands(processes::commands())
@@ -36,6 +37,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         Some(("tenants", given)) => run_tenants(given),
         Some(("residency", given)) => run_residency(given),
         Some(("launches", given)) => launches::run(given),
+        Some(("beside", given)) => beside::run(given),
         Some(("goodput", given)) => open_loop::goodput(given),
         Some(("mixed", given)) => open_loop::mixed(given),
         Some(("costs", given)) => reality::costs(given),

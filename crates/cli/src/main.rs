@@ -1,6 +1,7 @@
 //! The `tessera` binary: a table of commands, glue only.
 
 mod bench;
+mod beside;
 mod demo;
 mod figures;
 mod flags;

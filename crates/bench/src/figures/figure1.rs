@@ -90,7 +90,7 @@ fn network(ask: &Ask, name: &str, year: u32, described: &mut Vec<String>) -> Res
         if !described.contains(&what) {
             described.push(what);
         }
-        gflop = yard.plan.flops_per_item() as f64 / 1e9;
+        gflop = yard.stock.plan.flops_per_item() as f64 / 1e9;
         let program = yard.compile(Room { lanes: 1, items: 1 })?;
         // The same image on every device.
         let item = yard.item(&mut StdRng::seed_from_u64(ask.seed))?;

@@ -172,7 +172,7 @@ impl Bench<'_> {
         let length = ask.run_length(0.3, 16 * ask.rounds);
         let latency_ms = yard.latency_ms(program, &lane, length, ask.rounds)?;
         yard.device.discard(program);
-        let flops = (yard.plan.flops_per_item() * u64::from(batch)) as f64;
+        let flops = (yard.stock.plan.flops_per_item() * u64::from(batch)) as f64;
         let tflops = flops / latency_ms.median / 1e9;
         let share = self.peak.map(|peak| tflops / peak.tflops);
         Ok(Point { batch, latency_ms, tflops, share })
