@@ -163,6 +163,7 @@ struct Waiting {
     plan: PlanKey,
     items: NonZeroU32,
     inputs: Vec<Bytes>,
+    arrived: Instant,
     reply: oneshot::Sender<Answer>,
     _queued: Option<Queued>,
 }
@@ -175,13 +176,16 @@ struct InFlight {
     /// Per lane.
     tenants: Vec<TenantId>,
     /// Per lane, per request, as launched.
-    replies: Vec<Vec<(RequestId, oneshot::Sender<Answer>)>>,
+    replies: Vec<Vec<Reply>>,
 }
 
 /// How a launch ended that was handed over so long ago.
 fn over(finished: &Finished, took: Duration) -> Over<'_> {
     Over { took, computed: finished.took, lanes: &finished.lanes, longest_segment: finished.longest_segment }
 }
+
+/// When a request arrived, and where its answer goes.
+type Reply = (Instant, oneshot::Sender<Answer>);
 
 impl Engine {
     fn run(mut self) {
@@ -326,7 +330,10 @@ impl Engine {
             Ok(_) => {
                 loaded.users += 1;
                 let queued = self.tenants.get(&tenant).map(|guest| guest.home.queue.enter());
-                self.waiting.insert(request, Waiting { tenant, plan, items, inputs, reply, _queued: queued });
+                self.waiting.insert(
+                    request,
+                    Waiting { tenant, plan, items, inputs, arrived, reply, _queued: queued },
+                );
             }
             Err(refusal) => {
                 self.account(tenant);
@@ -348,7 +355,7 @@ impl Engine {
                     .remove(request)
                     .expect("an admitted request waits here until it is launched");
                 requests.push(LaneRequest { items: waiting.items.get(), inputs: waiting.inputs });
-                lane_replies.push((*request, waiting.reply));
+                lane_replies.push((waiting.arrived, waiting.reply));
             }
             let guest = self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant");
             guest.home.standing.launched();
@@ -420,7 +427,8 @@ impl Engine {
             self.tell_pace(&launch.plan, &loaded.pace);
         }
         let now = self.now();
-        for &tenant in &launch.tenants {
+        for (&tenant, replies) in launch.tenants.iter().zip(&launch.replies) {
+            self.note_times(at, tenant, replies, computed);
             self.account(tenant);
             self.judge(now, tenant, &launch.plan);
         }
@@ -437,6 +445,15 @@ impl Engine {
     fn tell_pace(&self, plan: &PlanKey, pace: &Pace) {
         if let Some(alone) = self.scheduler.predicted(plan, Size::one_lane(NonZeroU32::MIN)) {
             pace.predicted(alone);
+        }
+    }
+
+    /// Notes where the time of a tenant's requests went, which are over now and whose launch computed for so long.
+    fn note_times(&self, at: Instant, tenant: TenantId, requests: &[Reply], computed: Duration) {
+        if let Some(guest) = self.tenants.get(&tenant).filter(|_| self.monitor.is_on()) {
+            let queue =
+                |(arrived, _): &Reply| at.saturating_duration_since(*arrived).saturating_sub(computed);
+            guest.home.standing.took(at, requests.iter().map(|request| (queue(request), computed)));
         }
     }
 

@@ -1,25 +1,39 @@
 //! How tenants fare: what became of their requests, and whether what was agreed is kept.
 //!
 //! ```text
-//!   engine of each device ─ launches, deadlines, verdict ─▶ Standing ─┐
-//!   service ─ answered, failed, time from arrival to answer ─▶ Tally ─┴▶ GET /v2/models/M/stats
+//!   engine of each device ─ launches, deadlines, verdict, waiting and computing ─▶ Standing ─┐
+//!   service ─ answered, failed, time from arrival to answer ────────────────────────▶ Tally ─┴▶ GET /v2/models/M/stats
 //! ```
 //! One [`Standing`] for each tenant version and device, which its engine alone writes; one [`Tally`] for each version, whatever device answers.
 
+mod times;
+
+use crate::monitor::quantiles;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tessera_scheduler::{Attainment, Verdict};
+use times::{Count, Times, all_of};
 
 /// A tenant on one device, as its engine last said.
 #[derive(Debug, Default)]
 pub struct Standing {
     launches: AtomicU64,
     kept: Mutex<(Attainment, Option<Verdict>)>,
+    queue: Times,
+    compute: Times,
 }
 
 impl Standing {
+    /// Requests of it were answered: each waited for so long, its way to the device and back included, and was in a launch that computed for so long.
+    pub fn took(&self, at: Instant, requests: impl Iterator<Item = (Duration, Duration)>) {
+        for (queue, compute) in requests {
+            self.queue.add(at, queue);
+            self.compute.add(at, compute);
+        }
+    }
+
     /// A launch has a lane of it.
     pub fn launched(&self) {
         self.launches.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +59,7 @@ impl Standing {
 /// What became of a version's requests.
 #[derive(Debug, Default)]
 pub struct Tally {
-    answered: Count,
+    answered: Times,
     failed: Count,
     /// Items answered.
     items: AtomicU64,
@@ -53,27 +67,10 @@ pub struct Tally {
     last_ms: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Count {
-    requests: AtomicU64,
-    nanos: AtomicU64,
-}
-
-impl Count {
-    fn add(&self, took: Duration) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn json(&self) -> Value {
-        json!({ "count": self.requests.load(Ordering::Relaxed), "ns": self.nanos.load(Ordering::Relaxed) })
-    }
-}
-
 impl Tally {
     /// A request of so many items was answered, so long after it came.
     pub fn answered(&self, items: u64, took: Duration) {
-        self.answered.add(took);
+        self.answered.add(Instant::now(), took);
         self.items.fetch_add(items, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -94,7 +91,8 @@ pub struct Agreed {
     pub percentile: f64,
 }
 
-/// A version's statistics as Triton shows them, with our own under `slo`: what was agreed, what was kept, and on each device whether it can be.
+/// A version's statistics as Triton shows them, with our own beside: under `recent_ms` where the time of requests went in the last minutes, by quantile in
+/// milliseconds; under `slo` what was agreed, what was kept, and on each device whether it can be.
 pub fn statistics(
     (name, version): (&str, u64),
     tally: &Tally,
@@ -117,13 +115,26 @@ pub fn statistics(
         }));
     }
     let kept = 100.0 * sum.kept();
+    let at = Instant::now();
+    let queue = || standings.iter().map(|(_, standing)| &standing.queue);
+    let compute = || standings.iter().map(|(_, standing)| &standing.compute);
     json!({
         "name": name,
         "version": version.to_string(),
         "last_inference": tally.last_ms.load(Ordering::Relaxed),
         "inference_count": tally.items.load(Ordering::Relaxed),
         "execution_count": lanes,
-        "inference_stats": { "success": tally.answered.json(), "fail": tally.failed.json() },
+        "inference_stats": {
+            "success": tally.answered.ever.json(),
+            "fail": tally.failed.json(),
+            "queue": all_of(queue().map(|times| &times.ever)),
+            "compute_infer": all_of(compute().map(|times| &times.ever)),
+        },
+        "recent_ms": {
+            "queue": quantiles(&Times::read(queue(), at), 1e3),
+            "compute": quantiles(&Times::read(compute(), at), 1e3),
+            "total": quantiles(&Times::read([&tally.answered], at), 1e3),
+        },
         "slo": {
             "ms": agreed.slo.map(|slo| slo.as_secs_f64() * 1e3),
             "percentile": agreed.percentile,
@@ -158,6 +169,8 @@ mod tests {
             percentile: 99.0,
             margin: Duration::ZERO,
         });
+        first.took(Instant::now(), [(ms(1), ms(2)), (ms(3), ms(2))].into_iter());
+        second.took(Instant::now(), std::iter::once((ms(9), ms(4))));
         tally.answered(4, ms(3));
         tally.failed(ms(1));
         let agreed = Agreed { slo: Some(ms(25)), percentile: 99.0 };
@@ -165,6 +178,13 @@ mod tests {
         let shown = statistics(("a", 2), &tally, agreed, &devices);
         assert_eq!((&shown["inference_count"], &shown["execution_count"]), (&json!(4), &json!(2)));
         assert_eq!(shown["inference_stats"]["success"], json!({ "count": 1, "ns": 3_000_000 }));
+        assert_eq!(shown["inference_stats"]["queue"], json!({ "count": 3, "ns": 13_000_000 }));
+        assert_eq!(shown["inference_stats"]["compute_infer"]["ns"], 8_000_000);
+        let near = |of: &str, quantile: &str, ms: f64| {
+            shown["recent_ms"][of][quantile].as_f64().is_some_and(|seen| (1.0..1.051).contains(&(seen / ms)))
+        };
+        assert!(near("queue", "p50", 3.0) && near("queue", "p99", 9.0), "{shown}");
+        assert!(near("compute", "p95", 4.0) && near("total", "p50", 3.0), "{shown}");
         let slo = &shown["slo"];
         assert_eq!(
             (&slo["kept_percent"], &slo["kept"], &slo["refused"]),

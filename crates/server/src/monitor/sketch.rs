@@ -113,7 +113,7 @@ const SPAN: Duration = Duration::from_secs(300);
 /// How exact a [`Recent`] is.
 const WIDTH: f64 = 1.02;
 
-/// A sketch of the last five to ten minutes, to two percent. Some hundred bytes for numbers that are alike, a few thousand for those that are not.
+/// A sketch of the last five to ten minutes; to two percent, where no other width is asked for. Some hundred bytes for numbers that are alike, a few thousand for those that are not.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Recent {
     since: Option<Instant>,
@@ -123,11 +123,16 @@ pub struct Recent {
 
 impl Default for Recent {
     fn default() -> Recent {
-        Recent { since: None, now: Sketch::new(WIDTH), before: Sketch::new(WIDTH) }
+        Recent::new(WIDTH)
     }
 }
 
 impl Recent {
+    /// With buckets of another width: see [`Sketch::new`].
+    pub fn new(width: f64) -> Recent {
+        Recent { since: None, now: Sketch::new(width), before: Sketch::new(width) }
+    }
+
     /// Counts a number of this moment; moments must not go back.
     pub fn record(&mut self, at: Instant, value: f64) {
         let since = *self.since.get_or_insert(at);
@@ -143,10 +148,16 @@ impl Recent {
         self.now.record(value);
     }
 
+    /// Memory of its buckets.
+    #[cfg(test)]
+    pub(crate) fn heap_bytes(&self) -> usize {
+        (self.now.buckets.capacity() + self.before.buckets.capacity()) * size_of::<u32>()
+    }
+
     /// What was recorded lately, as of this moment.
     pub fn read(&self, at: Instant) -> Sketch {
         let age = self.since.map_or(Duration::MAX, |since| at.saturating_duration_since(since));
-        let mut all = Sketch::new(WIDTH);
+        let mut all = Sketch::new(self.now.width);
         if age < 2 * SPAN {
             all.merge(&self.now);
         }

@@ -43,6 +43,12 @@ fn an_slo_that_cannot_be_met_is_told_and_what_was_kept_is_shown() {
         (&easy["slo"]["in_time"], &easy["slo"]["text"]),
         (&json!(3), &json!("99 % asked, 100.0000 % kept"))
     );
+    for (of, ever) in [("queue", "queue"), ("compute", "compute_infer"), ("total", "success")] {
+        let recent = &easy["recent_ms"][of];
+        let [p50, p95, p99] = ["p50", "p95", "p99"].map(|quantile| recent[quantile].as_f64().unwrap());
+        assert!(0.0 < p50 && p50 <= p95 && p95 <= p99, "{easy}");
+        assert_eq!((&recent["count"], &easy["inference_stats"][ever]["count"]), (&json!(3), &json!(3)));
+    }
     assert_eq!(easy["slo"]["verdicts"][0]["can_be_met"], true);
     let hopeless = served.get("/v2/models/hopeless/versions/1/stats").json()["model_stats"][0].clone();
     assert_eq!(
