@@ -251,6 +251,14 @@ impl Costs {
         self.plans.insert(plan, known);
     }
 
+    /// A plan is to run on partitions of so many units from now on. Where it never did, what it takes there is an upper bound, and it counts as not measured.
+    pub(crate) fn moved(&mut self, plan: PlanIx, units: NonZeroU32) {
+        let known = self.plans.get_mut(&plan);
+        if let Some(known) = known.filter(|known| known.places.iter().all(|place| place.units != units)) {
+            known.measured_at = None;
+        }
+    }
+
     /// When the plan was last measured.
     pub(crate) fn measured_at(&self, plan: PlanIx) -> Option<Moment> {
         self.plans.get(&plan)?.measured_at

@@ -22,6 +22,11 @@ impl CostTable for Card {
         let micros = if lanes < 8.0 { 347.4 + (lanes - 1.0) * 31.9 } else { 570.7 + (lanes - 8.0) * 30.65 };
         Some(Duration::from_secs_f64(1e-6 * self.0 * (micros + 28.8 * (f64::from(items) - lanes))))
     }
+
+    /// A launch of few lanes leaves most of a card idle, so an eighth of it takes only some times as long.
+    fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
+        Some(self.cost(plan, size)?.mul_f64(if share < 1.0 { 2.5 } else { 1.0 }))
+    }
 }
 
 const SLOW: TenantId = TenantId(0);
@@ -227,6 +232,30 @@ fn who_is_apart_runs_aside_and_nobody_else_does_not_even_who_is_heard() {
         println!("seed {seed}: {aside} launches aside");
         assert!(aside > 20, "it is served meanwhile");
     }
+}
+
+#[test]
+fn who_is_put_aside_is_not_refused_for_what_the_whole_device_would_take_a_part_of() {
+    // Five times as slow it takes 1.7 ms, and aside 4.3 of the 10 that it has; by its part of the multiprocessors it would be 14.
+    let mut load = Load::on(with_a_partition_aside(), 24, Some(Duration::from_millis(10)), 0.1, 3);
+    load.at_random(3 * SECOND, 500.0);
+    load.simulation.slow(SLOW, 5.0);
+    load.at_random(2 * SECOND, 500.0);
+    load.simulation.run_out();
+    let (out, who) = load.evicted().unwrap();
+    assert_eq!(who, SLOW);
+    let asked = load.asked.iter().enumerate().filter(|(_, (at, tenant))| *tenant == SLOW && *at > out);
+    let became: Vec<&Outcome> = asked
+        .map(|(request, _)| &load.simulation.outcomes[&tessera_core::RequestId(request as u64)])
+        .collect();
+    let answered = became.iter().filter(|outcome| matches!(outcome, Outcome::Answered { .. })).count();
+    // Of three that come at once the last would be late.
+    assert!(
+        became.len() > 10 && answered * 10 > became.len() * 9,
+        "{answered} of {}: {became:?}",
+        became.len()
+    );
+    assert!(matches!(became[0], Outcome::Answered { .. }));
 }
 
 #[test]

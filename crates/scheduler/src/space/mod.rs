@@ -162,6 +162,8 @@ impl Scheduler {
         // Plans of tenants that came back have gone meanwhile.
         homes.retain(|plan, _| self.plans.is_known(*plan));
         homes.insert(plan, aside);
+        // Nobody is refused for a cost that is only guessed.
+        self.plans.costs.moved(plan, lines.units(aside));
     }
 
     /// From now on a tenant's own plan runs beside the others', as one that is heard does: on as many units, or it could not be compared.
