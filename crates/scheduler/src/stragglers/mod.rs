@@ -14,7 +14,8 @@
 //! - **Apart**: once the median was above [`StragglerSettings::bound`] for [`StragglerSettings::after`], over at least [`LEAST`] samples, the tenant is apart. It is
 //!   served from then on by a plan of its own, number and all (`plans`): launches carry one plan, so it never shares, and costs belong to plans, so admission
 //!   proves its promises from what it takes itself, and nobody else's from that. Its owner is charged what its launches take.
-//!   Where there are several partitions it has the last, unless a cut gives its plan another home (`space`). On one partition it has turns like anybody else, and what comes while it runs waits for it: it is no longer
+//!   Where the device has a partition aside it runs there, as nobody else does; else where there are several it has the last, unless a cut gives its plan another home
+//!   (`space`). On one partition it has turns like anybody else, and what comes while it runs waits for it: it is no longer
 //!   *in* the others' launches, but still before some of them.
 //! - **On probation**: its time apart over, it shares again on trial, unless the launches that it had alone still are slow beside others' lanes.
 //!   [`TRIAL`] samples decide. They must lie below [`HEALTHY`] of the bound: who is evicted at the bound and let in just below it would come and go.

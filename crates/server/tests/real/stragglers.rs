@@ -3,12 +3,17 @@
 use crate::client;
 use crate::fixture;
 use crate::served::{Served, settings};
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+use tessera_core::{PartitionId, ProgramId, SlotId};
+use tessera_device::around::Around;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::slowed::Slowed;
-use tessera_device::{Device, Wake};
+use tessera_device::{Device, DeviceError, Launch, PartitionInfo, Room, Wake};
+use tessera_planner::{Plan, SlotLayout};
 use tessera_server::server::StartError;
 
 const TENANTS: [&str; 4] = ["mlp-0", "mlp-1", "mlp-2", "mlp-3"];
@@ -16,6 +21,82 @@ const SLOW: &str = "mlp-3";
 
 #[test]
 fn a_slow_tenant_runs_by_itself_until_it_is_well_and_answers_as_ever() {
+    comes_and_goes(None, Arc::new);
+}
+
+#[test]
+fn a_slow_tenant_and_nobody_else_runs_on_the_partition_that_is_aside() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        eprintln!("skipped: two partitions need two cores");
+        return;
+    }
+    let seen: Arc<Mutex<Vec<SlotId>>> = Arc::default();
+    let keeping = seen.clone();
+    let slow = comes_and_goes(NonZeroUsize::new(2), move |inner| {
+        Arc::new(WithOneAside { inner, programs: Mutex::default(), seen: keeping })
+    });
+    let seen = seen.lock().unwrap();
+    assert!(!seen.is_empty() && seen.iter().all(|slot| *slot == slow), "{seen:?} and not only {slow}");
+}
+
+/// A CPU device in two partitions, of which the second is aside, as a card's may be.
+#[derive(Debug)]
+struct WithOneAside {
+    inner: CpuDevice,
+    /// That were compiled for it.
+    programs: Mutex<HashSet<ProgramId>>,
+    /// Whose weights its launches read.
+    seen: Arc<Mutex<Vec<SlotId>>>,
+}
+
+impl WithOneAside {
+    fn aside(&self) -> PartitionId {
+        self.inner.partitions().last().unwrap().id
+    }
+}
+
+impl Around for WithOneAside {
+    fn inner(&self) -> &dyn Device {
+        &self.inner
+    }
+
+    fn partitions(&self) -> Vec<PartitionInfo> {
+        let told = |share: PartitionInfo| PartitionInfo { aside: share.id == self.aside(), ..share };
+        self.inner.partitions().into_iter().map(told).collect()
+    }
+
+    fn overlap(&self) -> bool {
+        true
+    }
+
+    fn compile(
+        &self,
+        plan: &Arc<Plan>,
+        layout: &Arc<SlotLayout>,
+        room: Room,
+        partition: PartitionId,
+    ) -> Result<ProgramId, DeviceError> {
+        let program = self.inner.compile(plan, layout, room, partition)?;
+        if partition == self.aside() {
+            self.programs.lock().unwrap().insert(program);
+        }
+        Ok(program)
+    }
+
+    fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
+        if self.programs.lock().unwrap().contains(&launch.program) {
+            self.seen.lock().unwrap().extend(launch.lanes.iter().map(|lane| lane.slot.id()));
+        }
+        self.inner.submit(launch)
+    }
+}
+
+/// A tenant becomes slow, is out, becomes well and is back, on a CPU device of so many partitions, inside what `outer` puts around it. Says where its weights
+/// are.
+fn comes_and_goes<D: Device + 'static>(
+    partitions: Option<NonZeroUsize>,
+    outer: impl FnOnce(CpuDevice) -> Arc<D> + Send + 'static,
+) -> SlotId {
     let folder = tempfile::tempdir().unwrap();
     fixture::place(folder.path(), &TENANTS[..3]);
     let slowed: Arc<OnceLock<Arc<Slowed>>> = Arc::default();
@@ -24,8 +105,8 @@ fn a_slow_tenant_runs_by_itself_until_it_is_well_and_answers_as_ever() {
         settings(folder.path()),
         vec![Box::new(move |wake| {
             let device = Slowed::open(wake, |wake: Wake| -> Result<Arc<dyn Device>, StartError> {
-                let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
-                Ok(Arc::new(CpuDevice::open(&options, wake)?))
+                let options = CpuOptions { cores: Cores::All, partitions, memory_limit: None };
+                Ok(outer(CpuDevice::open(&options, wake)?))
             })?;
             _ = opened.set(device.clone());
             Ok(device)
@@ -88,4 +169,6 @@ fn a_slow_tenant_runs_by_itself_until_it_is_well_and_answers_as_ever() {
         assert_eq!(others[..3], [false; 3], "and only it");
         assert!(back, "it never came back");
     });
+    let (_, slot, _) = place;
+    slot
 }
