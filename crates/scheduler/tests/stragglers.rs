@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_scheduler::sim::{Outcome, Simulation};
-use tessera_scheduler::{Config, CostTable, Happened, Offer, Refusal, Size, Standing, Terms};
+use tessera_scheduler::{Config, CostTable, Happened, Offer, Partition, Refusal, Size, Standing, Terms};
 
 /// A launch takes 200 microseconds and 250 for every item. The scheduler has to learn it.
 #[derive(Clone, Debug)]
@@ -41,7 +41,24 @@ impl Load {
 
     fn on(partitions: u64, slo: Option<Duration>, seed: u64) -> Load {
         let partitions = (0..partitions).map(PartitionId).collect();
-        let mut simulation = Simulation::new(Config::new(Policy::SpaceTime, partitions), Affine);
+        Load::under(Config::new(Policy::SpaceTime, partitions), slo, seed)
+    }
+
+    /// Two streams over all of a device, and a partition of an eighth of it for who is apart.
+    fn with_one_aside(slo: Option<Duration>, seed: u64) -> Load {
+        let units = |units| NonZeroU32::new(units).unwrap();
+        let stream = |id| Partition::new(PartitionId(id), units(128));
+        let aside = Partition { aside: true, ..Partition::new(PartitionId(2), units(16)) };
+        let layouts = vec![vec![stream(0), stream(1), aside]];
+        Load::under(
+            Config { layouts, overlap: true, ..Config::new(Policy::SpaceTime, Vec::new()) },
+            slo,
+            seed,
+        )
+    }
+
+    fn under(config: Config, slo: Option<Duration>, seed: u64) -> Load {
+        let mut simulation = Simulation::new(config, Affine);
         for tenant in 0..TENANTS {
             let owner = OwnerId(tenant);
             simulation.tenant(TenantId(tenant), Terms { slo, ..Terms::best_effort(owner) });
@@ -262,8 +279,8 @@ proptest! {
 
     /// However slow it is: everybody is answered, nobody but the slow one is ever evicted, and it neither comes nor goes more often than its time apart allows.
     #[test]
-    fn nobody_starves_and_nobody_comes_and_goes(seed in any::<u64>(), factor in 1.0f64..12.0) {
-        let mut load = Load::new(None, seed);
+    fn nobody_starves_and_nobody_comes_and_goes(seed in any::<u64>(), factor in 1.0f64..12.0, aside: bool) {
+        let mut load = if aside { Load::with_one_aside(None, seed) } else { Load::new(None, seed) };
         load.simulation.slow(SLOW, factor);
         load.for_seconds(9);
         load.simulation.run_out();
