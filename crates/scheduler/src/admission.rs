@@ -68,7 +68,7 @@ impl Scheduler {
             Entry::Booked(booked) => (Some(booked), Some(booked.finish.since(now))),
             Entry::Loose { predicted } => (None, predicted),
         };
-        let committed = booked.map_or(Duration::ZERO, |booked| booked.added);
+        let committed = booked.map_or(Duration::ZERO, |booked| booked.added.mul_f64(self.space.weight(plan)));
         self.owners.commit(terms.owner, committed);
         let waiting = Waiting {
             owner: terms.owner,

@@ -97,6 +97,13 @@ impl Lines {
         start..self.aside(layout).unwrap_or(end)
     }
 
+    /// What part of the device's time a launch on a line takes, from 0 to 1: on one that is aside no more than its part of the units. Partitions for everybody
+    /// count in full, as who runs there may be what the others wait for.
+    pub(crate) fn weight(&self, line: usize) -> f64 {
+        let Partition { units, aside, .. } = self.partitions[line];
+        if aside { f64::from(units.get()) / f64::from(self.most_units().get()) } else { 1.0 }
+    }
+
     /// Units of the largest partition: what shares are shares of.
     pub(crate) fn most_units(&self) -> NonZeroU32 {
         self.partitions.iter().map(|partition| partition.units).max().unwrap_or(NonZeroU32::MIN)

@@ -283,6 +283,7 @@ impl Scheduler {
         if launch.interrupts.is_none() || !computed.is_zero() {
             self.plans.costs.learn(launch.plan, launch.size, whole);
         }
+        let weight = self.space.lines().weight(launch.line);
         let lane_of = launch.lanes.iter().enumerate();
         let lane_of = lane_of.flat_map(|(number, lane)| std::iter::repeat_n(number, lane.requests));
         for (ticket, lane) in launch.requests.into_iter().zip(lane_of) {
@@ -300,7 +301,7 @@ impl Scheduler {
                 took * items.get() / launch.size.items.max(1)
             };
             let before = self.owners.virtual_time(owner);
-            let after = self.owners.charge(owner, part, Duration::ZERO);
+            let after = self.owners.charge(owner, part.mul_f64(weight), Duration::ZERO);
             self.queues.owner_moved(owner, before, after);
             self.owners.work_left(owner);
             self.plans.released(launch.plan);

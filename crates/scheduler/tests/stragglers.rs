@@ -253,6 +253,20 @@ fn its_owner_pays_for_what_its_lanes_take() {
 }
 
 #[test]
+fn aside_its_owner_pays_for_the_part_of_the_device_that_it_has() {
+    let mut load = Load::with_one_aside(None, 11);
+    load.simulation.slow(SLOW, 5.0);
+    load.for_seconds(1);
+    assert_eq!(load.simulation.scheduler.pace(SLOW).standing, Standing::Apart);
+    let before = load.simulation.scheduler.served(OwnerId(0));
+    load.for_seconds(1);
+    let paid = load.simulation.scheduler.served(OwnerId(0)) - before;
+    // Twenty requests of 450 µs, five times slower, and eight times on an eighth.
+    let aside = Duration::from_micros(20 * 450 * 5 * 8);
+    assert!(paid > aside / 8 / 2 && paid < aside / 8 * 2, "{paid:?} for {aside:?} on an eighth");
+}
+
+#[test]
 fn a_request_larger_than_a_launch_is_refused_and_one_that_fills_it_is_no_straggler() {
     let mut load = Load::new(None, 13);
     load.for_seconds(1);

@@ -145,6 +145,11 @@ impl Space {
         self.promising().contains(&line) && line >= lines.start + open
     }
 
+    /// What part of the device's time a plan's launches take: see [`Lines::weight`].
+    pub(crate) fn weight(&self, plan: PlanIx) -> f64 {
+        self.home(plan).map_or(1.0, |line| self.lines.weight(line))
+    }
+
     /// Units of the partition that a plan's launches have by rights.
     pub(crate) fn units(&self, plan: PlanIx) -> NonZeroU32 {
         let line = self.home(plan).unwrap_or(self.promising().start);
