@@ -68,8 +68,7 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
     }
 }
 
-/// Every kernel that computes a linear layer or a convolution to the same bits; none for other steps.
-#[cfg(test)]
+/// The kernels that each compute a linear layer or a convolution, all to the same bits, first that of [`calls`]; none for other steps.
 pub(crate) fn alike(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
     match &site.plan.steps[index].kind {
         kind @ (StepKind::Gemm { .. } | StepKind::Conv { .. }) => product::alike(site, kind),

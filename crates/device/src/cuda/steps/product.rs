@@ -235,27 +235,24 @@ fn candidates(site: &Site<'_>, product: &Product<'_>) -> Vec<Chosen> {
     if site.precision() == Precision::Fp32 {
         strict(site, product, &sizes)
     } else {
-        vec![on_matrix_unit(site, product, &sizes)]
+        on_matrix_unit(site, product, &sizes)
     }
 }
 
 fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> {
-    let few = FewFloatTile::of(sizes).filter(|_| product.in_chunks(site));
-    if let Some(tile) = few {
-        return vec![Chosen {
-            spec: site.spec("product_few_float.cu"),
-            loader: Loader::Rows,
-            outputs: FewFloatTile::OUTPUTS,
-            rows: tile.rows,
-            depth: sizes.k,
-            threads: FewFloatTile::THREADS,
-            shared_bytes: tile.shared_bytes(sizes.k),
-            tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
-            parts: 1,
-            window: None,
-            stem: None,
-        }];
-    }
+    let few = FewFloatTile::holding(sizes).filter(|_| product.in_chunks(site)).map(|tile| Chosen {
+        spec: site.spec("product_few_float.cu"),
+        loader: Loader::Rows,
+        outputs: FewFloatTile::OUTPUTS,
+        rows: tile.rows,
+        depth: sizes.k,
+        threads: FewFloatTile::THREADS,
+        shared_bytes: tile.shared_bytes(sizes.k),
+        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+        parts: 1,
+        window: None,
+        stem: None,
+    });
     let loader = product.loader(site);
     let chosen = |tile: FloatTile| Chosen {
         loader,
@@ -278,10 +275,15 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         window: None,
         stem: None,
     };
-    FloatTile::best_first(sizes).into_iter().map(chosen).collect()
+    let streamed = FloatTile::best_first(sizes).into_iter().map(chosen);
+    if FewFloatTile::is_best(sizes) {
+        few.into_iter().chain(streamed).collect()
+    } else {
+        streamed.chain(few).collect()
+    }
 }
 
-fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Chosen {
+fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> {
     let precision = site.precision();
     let size = precision.stored(DType::F32).size();
     let loader = product.loader(site);
@@ -289,7 +291,7 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Chos
     let steps = sizes.k.div_ceil(depth);
     let few = FewTile::of(sizes.rows, steps).filter(|_| product.in_chunks(site));
     if let Some(tile) = few {
-        return Chosen {
+        return vec![Chosen {
             spec: site.spec("product_few.cu").define("SPLIT", tile.split),
             loader: Loader::Rows,
             outputs: tile.outputs(),
@@ -301,75 +303,101 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Chos
             parts: 1,
             window: None,
             stem: None,
-        };
+        }];
     }
-    let stays = product.linear.is_none() && loader == Loader::Taps && tensor::parts(sizes, steps) == 1;
-    if let Some(tile) = WindowTile::of(sizes, &product.shape, size).filter(|_| stays) {
+    let tensor = |tile: TensorTile| {
         let mut spec = site
-            .spec("product_window.cu")
-            .define("ACROSS", tile.across)
+            .spec("product_tensor.cu")
             .define("STAGES", tile.stages)
+            .define("LAG", tile.lag)
+            .define("AHEAD", tile.ahead)
+            .define("PARTS", tile.parts)
             .define("MIN_BLOCKS", tile.blocks);
-        spec.generated = instruction::multiply(precision, tile.columns);
-        return Chosen {
+        spec.generated = instruction::multiply(precision, tile.rows);
+        Chosen {
             spec,
             loader,
             outputs: tile.outputs,
-            rows: tile.positions(),
+            rows: tile.rows,
             depth,
             threads: tile.threads(),
             shared_bytes: tile.shared_bytes(),
-            tiles: sizes.room.items as usize * tile.item_tiles,
-            parts: 1,
-            window: Some(tile),
+            tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+            parts: tile.parts,
+            window: None,
             stem: None,
-        };
+        }
+    };
+    let tensor_tiles =
+        || TensorTile::best_first(sizes, steps, loader == Loader::Rows).into_iter().map(tensor);
+    let stays = product.linear.is_none() && loader == Loader::Taps && tensor::parts(sizes, steps) == 1;
+    if stays {
+        let windows = WindowTile::best_first(sizes, &product.shape, size).into_iter();
+        let windows = windows.map(|tile| windowed(site, sizes, loader, depth, tile));
+        let windows: Vec<Chosen> = windows.collect();
+        if !windows.is_empty() {
+            return windows.into_iter().chain(tensor_tiles()).collect();
+        }
     }
     let dense = product.linear.is_none() && site.stored(product.x) == precision.stored(DType::F32);
     let residual = product.epilogue.residual.is_some();
-    if let Some(tile) = StemTile::of(sizes, &product.shape, size, residual).filter(|_| dense) {
-        let mut spec = site
-            .spec("product_stem.cu")
-            .define("CHANNELS", product.shape.in_per_group)
-            .define("KERNEL_HEIGHT", product.shape.kernel[0])
-            .define("KERNEL_WIDTH", product.shape.kernel[1])
-            .define("MIN_BLOCKS", tile.blocks);
-        spec.generated = instruction::multiply_held(precision, tile.columns);
-        return Chosen {
-            spec,
-            loader,
-            outputs: StemTile::OUTPUTS,
-            rows: tile.columns,
-            depth,
-            threads: StemTile::THREADS,
-            shared_bytes: tile.shared_bytes(&product.shape),
-            tiles: sizes.room.items as usize * tile.item_tiles,
-            parts: 1,
-            window: None,
-            stem: Some(tile),
-        };
+    let stems = StemTile::best_first(sizes, &product.shape, size, residual);
+    if dense && !stems.is_empty() {
+        let stem = |tile| stemmed(site, product, sizes, loader, depth, tile);
+        return stems.into_iter().map(stem).collect();
     }
-    let tile = TensorTile::of(sizes, steps, product.loader(site) == Loader::Rows);
+    tensor_tiles().collect()
+}
+
+fn windowed(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: WindowTile) -> Chosen {
     let mut spec = site
-        .spec("product_tensor.cu")
+        .spec("product_window.cu")
+        .define("ACROSS", tile.across)
         .define("STAGES", tile.stages)
-        .define("LAG", tile.lag)
-        .define("AHEAD", tile.ahead)
-        .define("PARTS", tile.parts)
         .define("MIN_BLOCKS", tile.blocks);
-    spec.generated = instruction::multiply(precision, tile.rows);
+    spec.generated = instruction::multiply(site.precision(), tile.columns);
     Chosen {
         spec,
         loader,
         outputs: tile.outputs,
-        rows: tile.rows,
+        rows: tile.positions(),
         depth,
         threads: tile.threads(),
         shared_bytes: tile.shared_bytes(),
-        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
-        parts: tile.parts,
-        window: None,
+        tiles: sizes.room.items as usize * tile.item_tiles,
+        parts: 1,
+        window: Some(tile),
         stem: None,
+    }
+}
+
+fn stemmed(
+    site: &Site<'_>,
+    product: &Product<'_>,
+    sizes: &Sizes,
+    loader: Loader,
+    depth: usize,
+    tile: StemTile,
+) -> Chosen {
+    let mut spec = site
+        .spec("product_stem.cu")
+        .define("CHANNELS", product.shape.in_per_group)
+        .define("KERNEL_HEIGHT", product.shape.kernel[0])
+        .define("KERNEL_WIDTH", product.shape.kernel[1])
+        .define("MIN_BLOCKS", tile.blocks);
+    spec.generated = instruction::multiply_held(site.precision(), tile.columns);
+    Chosen {
+        spec,
+        loader,
+        outputs: StemTile::OUTPUTS,
+        rows: tile.columns,
+        depth,
+        threads: StemTile::THREADS,
+        shared_bytes: tile.shared_bytes(&product.shape),
+        tiles: sizes.room.items as usize * tile.item_tiles,
+        parts: 1,
+        window: None,
+        stem: Some(tile),
     }
 }
 
@@ -379,11 +407,17 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
     Ok(vec![call(site, &product, chosen)?])
 }
 
-/// Of all that compute the step alike, the one kernel that each takes.
-#[cfg(test)]
+/// Of all that compute the step alike, to the last bit, the one kernel that each takes: first that of [`calls`], the likelier before the others.
 pub(super) fn alike(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
     let product = Product::of(kind);
-    candidates(site, &product).into_iter().map(|chosen| call(site, &product, chosen)).collect()
+    let mut all: Vec<KernelCall> = Vec::new();
+    for chosen in candidates(site, &product) {
+        let call = call(site, &product, chosen)?;
+        if !all.contains(&call) {
+            all.push(call);
+        }
+    }
+    Ok(all)
 }
 
 fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<KernelCall, String> {

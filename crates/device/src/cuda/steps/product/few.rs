@@ -45,19 +45,23 @@ impl FewFloatTile {
     /// k of one chain of sums, `K_SEGMENT` of the plan.
     const RUN: usize = 256;
 
-    /// The tile of a step; `None` where rows or lanes are many, or k is longer than a block can hold.
-    pub(super) fn of(sizes: &Sizes) -> Option<FewFloatTile> {
+    /// The tile of a step; `None` where rows are many, or k is longer than a block can hold.
+    pub(super) fn holding(sizes: &Sizes) -> Option<FewFloatTile> {
         let rows = sizes.lane_rows();
-        if rows > FEW || sizes.k.div_ceil(FewFloatTile::RUN) * FewFloatTile::OUTPUTS > FewFloatTile::THREADS {
-            return None;
-        }
-        let tile = FewFloatTile { rows: rows.next_power_of_two() };
+        let runs = sizes.k.div_ceil(FewFloatTile::RUN);
+        let held = rows <= FEW && runs * FewFloatTile::OUTPUTS <= FewFloatTile::THREADS;
+        held.then(|| FewFloatTile { rows: rows.next_power_of_two() })
+    }
+
+    /// Whether the tile of a step is the one to take: where lanes are few as well.
+    pub(super) fn is_best(sizes: &Sizes) -> bool {
+        let Some(tile) = FewFloatTile::holding(sizes) else { return false };
         // What the driver keeps of each block.
         let of_block = tile.shared_bytes(sizes.k) + 1024;
         let resident = (SHARED_BYTES / of_block).min(6) * sizes.multiprocessors as usize;
         // Blocks that begin together take as long as one. Many are better as few that stream.
         let blocks = sizes.blocks(FewFloatTile::OUTPUTS, tile.rows);
-        (blocks * 2 <= resident * 3).then_some(tile)
+        blocks * 2 <= resident * 3
     }
 
     /// Dynamic shared memory: weights, inputs and the sums of runs; both of the former have a gap after every run.
@@ -74,7 +78,8 @@ mod tests {
     use tessera_planner::plan::K_SEGMENT;
 
     fn float(rows: usize, outputs: usize, k: usize, lanes: u32) -> Option<usize> {
-        FewFloatTile::of(&sizes(rows, outputs, k, lanes)).map(|tile| tile.rows)
+        let sizes = sizes(rows, outputs, k, lanes);
+        FewFloatTile::holding(&sizes).filter(|_| FewFloatTile::is_best(&sizes)).map(|tile| tile.rows)
     }
 
     #[test]
@@ -98,7 +103,7 @@ mod tests {
     fn every_tile_fits_its_multiprocessor() {
         for rows in 1..=8 {
             for k in (4..2100).step_by(4) {
-                if let Some(tile) = FewFloatTile::of(&sizes(rows, 16, k, 1)) {
+                if let Some(tile) = FewFloatTile::holding(&sizes(rows, 16, k, 1)) {
                     assert!(tile.rows >= rows && tile.shared_bytes(k) + 1024 <= SHARED_BYTES, "{rows} × {k}");
                 }
             }

@@ -29,15 +29,15 @@ impl StemTile {
     const PROLOGUE: usize = 3;
     const LONGEST_STRIP: usize = 32;
 
-    /// The tile of a convolution, whose elements have `size` bytes; `None` where it is no stem: neighbours' inputs must start 16 bytes apart,
-    /// which are two pixels of four halves, and a thread's share of the weights must fit its registers. So must a residual, which no network has
-    /// here.
-    pub(super) fn of(sizes: &Sizes, shape: &ConvShape, size: usize, residual: bool) -> Option<StemTile> {
+    /// The tiles of a convolution, whose elements have `size` bytes, the one to take first; none where it is no stem: neighbours' inputs must start 16 bytes
+    /// apart, which are two pixels of four halves, and a thread's share of the weights must fit its registers. So must a residual, which no
+    /// network has here. They differ in their strips alone.
+    pub(super) fn best_first(sizes: &Sizes, shape: &ConvShape, size: usize, residual: bool) -> Vec<StemTile> {
         let [height, across] = shape.kernel;
         let jumps = shape.strides == [2; 2] && shape.dilations == [1; 2];
         let small = shape.groups == 1 && shape.in_per_group <= 4 && size == 2;
         if !jumps || !small || !(2..=7).contains(&height) || !(2..=8).contains(&across) {
-            return None;
+            return Vec::new();
         }
         let columns = width(StemTile::WIDTHS, shape.output[1]);
         let elements = if residual { columns } else { columns / 2 };
@@ -55,7 +55,9 @@ impl StemTile {
         let room = SHARED_BYTES / blocks - BESIDE_STAGES;
         let strips = 1..=shape.output[0].min(StemTile::LONGEST_STRIP);
         let fitting = strips.map(of_strip).filter(|tile| tile.shared_bytes(shape) <= room);
-        fitting.min_by_key(|tile| tile.lines(sizes))
+        let mut tiles: Vec<StemTile> = fitting.collect();
+        tiles.sort_by_key(|tile| tile.lines(sizes));
+        tiles
     }
 
     /// An estimate of a launch's time, in lines of outputs that one block computes after the other.
@@ -106,7 +108,7 @@ mod tests {
     fn tile(shape: &ConvShape, lanes: u32) -> Option<StemTile> {
         let rows = shape.output.iter().product();
         let k = shape.kernel[0] * shape.kernel[1] * shape.in_per_group;
-        StemTile::of(&sizes(rows, 64, k, lanes), shape, 2, false)
+        StemTile::best_first(&sizes(rows, 64, k, lanes), shape, 2, false).first().copied()
     }
 
     #[test]
@@ -137,8 +139,8 @@ mod tests {
         assert_eq!(of(ConvShape { kernel: [9; 2], ..stem }), None);
         assert_eq!(of(ConvShape { kernel: [1; 2], ..stem }), None);
         assert_eq!(
-            StemTile::of(&sizes(12544, 64, 147, 32), &stem, 4, false),
-            None,
+            StemTile::best_first(&sizes(12544, 64, 147, 32), &stem, 4, false),
+            [],
             "four bytes are too many"
         );
     }

@@ -29,8 +29,65 @@ pub(super) fn parts(sizes: &Sizes, steps: usize) -> usize {
     if few && steps >= 32 { 2 } else { 1 }
 }
 
+/// Registers of a multiprocessor.
+const REGISTERS: usize = 1 << 16;
+/// Of a thread, those beside its sums.
+const BESIDE_SUMS: usize = 60;
+
 impl TensorTile {
     const WIDTHS: &[usize] = &[8, 16, 32, 48, 56, 64, 104, 112, 128];
+
+    /// The tiles of a step as [`TensorTile::of`] takes it: that one first, then its neighbours in height, width and in how many share a multiprocessor.
+    pub(super) fn best_first(sizes: &Sizes, steps: usize, whole_rows: bool) -> Vec<TensorTile> {
+        let best = TensorTile::of(sizes, steps, whole_rows);
+        let TensorTile { outputs, rows, blocks, .. } = best;
+        let steps = steps.div_ceil(best.parts);
+        let place = TensorTile::WIDTHS.iter().position(|&width| width == rows);
+        let beside = |away: isize| {
+            let width = place?.checked_add_signed(away).and_then(|place| TensorTile::WIDTHS.get(place));
+            width.copied().filter(|&width| away < 0 || rows < sizes.lane_rows().min(width))
+        };
+        let other = if outputs == 64 { 128 } else { 64 };
+        let (narrower, wider) = (beside(-1), beside(1));
+        let near = [
+            (other, Some(rows), blocks),
+            (outputs, narrower, blocks),
+            (outputs, wider, blocks),
+            (outputs, Some(rows), blocks + 1),
+            (outputs, Some(rows), blocks.saturating_sub(1)),
+            (other, Some(rows), if other == 64 { blocks + 1 } else { blocks.saturating_sub(1) }),
+            (other, narrower, blocks),
+            (other, wider, blocks),
+        ];
+        let near = near.into_iter().filter(|(outputs, ..)| *outputs == 64 || sizes.has_pairs());
+        let near = near.filter_map(|(outputs, rows, blocks)| {
+            TensorTile::holding(outputs, rows?, blocks, steps, best.parts, whole_rows)
+        });
+        std::iter::once(best).chain(near).collect()
+    }
+
+    /// A tile with all the stages for which `blocks` on a multiprocessor leave room; `None` where they leave none, or too few registers.
+    fn holding(
+        outputs: usize,
+        rows: usize,
+        blocks: usize,
+        steps: usize,
+        parts: usize,
+        whole_rows: bool,
+    ) -> Option<TensorTile> {
+        let room = (SHARED_BYTES / Some(blocks).filter(|&blocks| blocks > 0)?).checked_sub(BESIDE_STAGES)?;
+        let stages = match steps {
+            1 if whole_rows => 1,
+            ..=2 => 2,
+            _ => stages(room, (outputs + rows) * 128)?,
+        };
+        let lag = usize::from(stages >= 6);
+        let ahead = if steps <= stages { stages } else { stages - 1 - lag };
+        let tile = TensorTile { outputs, rows, stages, lag, ahead, blocks, parts };
+        let fits = tile.shared_bytes() - 1024 <= room;
+        let registers = tile.threads() * blocks * (rows / 2 + BESIDE_SUMS);
+        (fits && registers <= REGISTERS).then_some(tile)
+    }
 
     /// The tile of a step whose k is `steps` stages long, and of whose inputs each row lies in one piece or not.
     pub(super) fn of(sizes: &Sizes, steps: usize, whole_rows: bool) -> TensorTile {
@@ -173,17 +230,41 @@ mod tests {
     fn every_tile_fits_its_multiprocessor_and_its_sums() {
         for rows in (1..400).chain([3136, 12544]) {
             for (outputs, k, lanes) in
-                [(64, 64, 1), (96, 16, 32), (200, 640, 8), (512, 4608, 32), (4096, 1024, 128)]
+                [(64, 64, 1), (64, 128, 32), (96, 16, 32), (200, 640, 8), (512, 4608, 32), (4096, 1024, 128)]
             {
-                let tile = TensorTile::of(&sizes(rows, outputs, k, lanes), k.div_ceil(64), true);
-                assert!(
-                    tile.blocks * (tile.shared_bytes() + BESIDE_STAGES - 1024) <= SHARED_BYTES,
-                    "{tile:?}"
-                );
-                assert!(tile.rows * (tile.outputs + 4) * 4 <= tile.shared_bytes() - 1024, "{tile:?}");
-                let steps = k.div_ceil(64).div_ceil(tile.parts);
-                assert!(tile.ahead > 0 && (tile.ahead < tile.stages - tile.lag || steps <= tile.stages));
+                for whole_rows in [false, true] {
+                    let tiles =
+                        TensorTile::best_first(&sizes(rows, outputs, k, lanes), k.div_ceil(64), whole_rows);
+                    for tile in &tiles {
+                        assert!(
+                            tile.blocks * (tile.shared_bytes() + BESIDE_STAGES - 1024) <= SHARED_BYTES,
+                            "{tile:?}"
+                        );
+                        assert!(tile.rows * (tile.outputs + 4) * 4 <= tile.shared_bytes() - 1024, "{tile:?}");
+                        let steps = k.div_ceil(64).div_ceil(tile.parts);
+                        assert!(
+                            tile.ahead > 0 && (tile.ahead < tile.stages - tile.lag || steps <= tile.stages)
+                        );
+                        assert_eq!(tile.parts, tiles[0].parts, "parts are part of the sum");
+                    }
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_tile_has_neighbours_in_height_width_and_company() {
+        let tiles = TensorTile::best_first(&sizes(128, 256, 1152, 16), 18, true);
+        let shapes: Vec<[usize; 3]> =
+            tiles.iter().map(|tile| [tile.outputs, tile.rows, tile.blocks]).collect();
+        assert_eq!(shapes[0], [64, 64, 1]);
+        for near in [[128, 64, 1], [64, 56, 1], [64, 104, 1], [64, 64, 2]] {
+            assert!(shapes.contains(&near), "{shapes:?}");
+        }
+        let few = TensorTile::best_first(&sizes(1, 64, 640, 4), 10, true);
+        assert!(
+            few.iter().all(|tile| tile.rows == 8 && tile.outputs == 64),
+            "no wider than its rows: {few:?}"
+        );
     }
 }

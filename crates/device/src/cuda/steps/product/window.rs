@@ -37,30 +37,33 @@ impl WindowTile {
         (64, 1, 56),
     ];
 
-    /// The tile of a convolution, whose elements have `size` bytes; `None` where taps are better gathered one by one: there is one, they
-    /// jump, channels do not fill steps, an eighth of the sums or more would be of padding (7×7 ties at best), or the window does not fit.
-    pub(super) fn of(sizes: &Sizes, shape: &ConvShape, size: usize) -> Option<WindowTile> {
+    /// The tiles of a convolution, whose elements have `size` bytes, the one to take first; none where taps are better gathered one by one: there is one,
+    /// they jump, channels do not fill steps, an eighth of the sums or more would be of padding (7×7 ties at best), or the window does not fit.
+    pub(super) fn best_first(sizes: &Sizes, shape: &ConvShape, size: usize) -> Vec<WindowTile> {
         let pixel = shape.in_per_group * size;
         let walks = shape.strides == [1; 2]
             && shape.dilations == [1; 2]
             && shape.kernel.iter().product::<usize>() > 1;
         if !walks || shape.groups != 1 || !pixel.is_multiple_of(128) {
-            return None;
+            return Vec::new();
         }
         let line = line(shape);
         if shape.output[1] * 20 < line * 17 {
-            return None;
+            return Vec::new();
         }
         let tiles = WindowTile::TILES.iter().filter(|(outputs, ..)| *outputs == 64 || sizes.has_pairs());
         let all = tiles.filter_map(|&(outputs, across, columns)| {
             let tile = WindowTile::fitting(outputs, across, columns, sizes, shape, pixel)?;
             Some((tile.cycles(sizes, shape, size), tile))
         });
+        let mut all: Vec<(usize, WindowTile)> = all.collect();
         // One that comes later must be better by more than the estimate's error.
         let better = |best: (usize, WindowTile), next: (usize, WindowTile)| {
             if next.0 * 100 < best.0 * 97 { next } else { best }
         };
-        all.reduce(better).map(|(_, tile)| tile)
+        let Some((_, best)) = all.iter().copied().reduce(better) else { return Vec::new() };
+        all.sort_by_key(|(cycles, tile)| (*tile != best, *cycles));
+        all.into_iter().map(|(_, tile)| tile).collect()
     }
 
     fn fitting(
@@ -143,7 +146,7 @@ mod tests {
 
     fn tile(side: usize, channels: usize, lanes: u32, size: usize) -> Option<WindowTile> {
         let sizes = sizes(side * side, channels, 9 * channels, lanes);
-        WindowTile::of(&sizes, &square(side, channels, channels), size)
+        WindowTile::best_first(&sizes, &square(side, channels, channels), size).first().copied()
     }
 
     #[test]
@@ -160,7 +163,8 @@ mod tests {
 
     #[test]
     fn jumping_taps_and_odd_channels_are_gathered() {
-        let of = |shape: ConvShape| WindowTile::of(&sizes(196, 64, 576, 8), &shape, 2);
+        let of =
+            |shape: ConvShape| WindowTile::best_first(&sizes(196, 64, 576, 8), &shape, 2).first().copied();
         assert!(of(square(14, 64, 64)).is_some());
         assert_eq!(of(ConvShape { strides: [2; 2], ..square(14, 64, 64) }), None);
         assert_eq!(of(ConvShape { dilations: [2; 2], ..square(14, 64, 64) }), None);
@@ -172,7 +176,8 @@ mod tests {
     fn every_tile_fits_its_multiprocessor() {
         for side in [14, 20, 28, 56, 112, 224, 500] {
             for (channels, size) in [(64, 2), (256, 2), (512, 2), (64, 4), (256, 4)] {
-                if let Some(tile) = tile(side, channels, 32, size) {
+                let sizes = sizes(side * side, channels, 9 * channels, 32);
+                for tile in WindowTile::best_first(&sizes, &square(side, channels, channels), size) {
                     assert!(
                         tile.blocks * (tile.shared_bytes() + BESIDE_STAGES - 1024) <= SHARED_BYTES,
                         "{tile:?}"
