@@ -8,7 +8,7 @@
 
 use crate::{
     Device, DeviceError, DeviceInfo, Finished, Launch, MemoryUse, PartitionInfo, Rates, Room, Slot, StepTime,
-    StepTiming,
+    StepTiming, Tuned,
 };
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -42,6 +42,7 @@ around! {
     pack_target(precision: Precision) -> Result<PackTarget, DeviceError>;
     upload(class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError>;
     check(plan: &Plan, layout: &SlotLayout, room: Room) -> Result<(), DeviceError>;
+    tune(plan: &Plan, layout: &SlotLayout, room: Room) -> Result<Option<Tuned>, DeviceError>;
     compile(plan: &Arc<Plan>, layout: &Arc<SlotLayout>, room: Room, partition: PartitionId) -> Result<ProgramId, DeviceError>;
     discard(program: ProgramId);
     partitions() -> Vec<PartitionInfo>;

@@ -34,9 +34,11 @@ mod rates;
 pub mod sgemm;
 pub mod slowed;
 mod timing;
+mod tuned;
 
 pub use rates::Rates;
 pub use timing::StepTiming;
+pub use tuned::Tuned;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -69,6 +71,14 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn check(&self, plan: &Plan, layout: &SlotLayout, room: Room) -> Result<(), DeviceError> {
         let _ = (plan, layout, room);
         Ok(())
+    }
+
+    /// Has the device time kernels that would do for a plan, and take the fastest in programs that are compiled later; those that are there stay as they
+    /// are, and no answer changes. Takes seconds at most, and only while nothing else runs: for loaders, never on the serving path. `None` where
+    /// the device has nothing to choose, or was told not to.
+    fn tune(&self, plan: &Plan, layout: &SlotLayout, room: Room) -> Result<Option<Tuned>, DeviceError> {
+        let _ = (plan, layout, room);
+        Ok(None)
     }
 
     /// Makes a program of a plan for one partition, with room for so many lanes and items. May take long (CUDA compiles

@@ -38,6 +38,14 @@ fn cuda() -> Option<(CudaDevice, Receiver<()>)> {
 
 /// A device with a partition over all multiprocessors, and one that is kept to a few if so many are asked for.
 fn parted(aside: Option<NonZeroU32>) -> Option<(CudaDevice, Receiver<()>)> {
+    opened(aside, None, cache())
+}
+
+fn opened(
+    aside: Option<NonZeroU32>,
+    tuning: Option<Duration>,
+    kernel_cache: Option<PathBuf>,
+) -> Option<(CudaDevice, Receiver<()>)> {
     match probe() {
         Ok(()) => {}
         Err(why) if std::env::var_os("TESSERA_REQUIRE_CUDA").is_none() => {
@@ -47,13 +55,8 @@ fn parted(aside: Option<NonZeroU32>) -> Option<(CudaDevice, Receiver<()>)> {
         Err(why) => panic!("{why}"),
     }
     let (wake, bell) = bell();
-    let options = CudaOptions {
-        ordinal: 0,
-        partitions: NonZeroUsize::MIN,
-        aside,
-        memory_limit: None,
-        kernel_cache: cache(),
-    };
+    let partitions = NonZeroUsize::MIN;
+    let options = CudaOptions { ordinal: 0, partitions, aside, memory_limit: None, kernel_cache, tuning };
     Some((CudaDevice::open(&options, wake).unwrap(), bell))
 }
 
@@ -375,6 +378,41 @@ fn launches_on_a_few_multiprocessors_and_on_all_run_at_once_and_answer_as_alone(
     assert!(finished.iter().all(|launch| launch.answers == alone));
     let few_ended = finished.iter().position(|launch| launch.id.0 % 3 == 0).unwrap();
     println!("of 60 launches the first on few multiprocessors was over after {few_ended} others");
+}
+
+#[test]
+fn tuning_changes_no_bit_and_no_program_that_is_there_and_lasts() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = Some(Duration::from_secs(5));
+    let room = Room { lanes: 32, items: 128 };
+    for (names, free) in NETWORKS {
+        for precision in Precision::ALL {
+            let open = || opened(None, budget, Some(folder.path().to_owned()));
+            let Some((device, bell)) = open() else { return };
+            let models: Vec<Model> = names.iter().map(|name| class::load(&fixture(name)).unwrap()).collect();
+            let ruled = load(&device, &bell, &models, free, precision);
+            let mut random = StdRng::seed_from_u64(5);
+            let mut lanes = |count: usize| -> Vec<Vec<Question>> {
+                (0..count).map(|lane| vec![ruled.question(&mut random, [1, 3][lane % 2])]).collect()
+            };
+            let asked = [lanes(1), lanes(3), lanes(32)];
+            let answers = |loaded: &Loaded<'_>| asked.each_ref().map(|lanes| loaded.ask(lanes));
+            let before = answers(&ruled);
+            let target = device.pack_target(precision).unwrap();
+            let layout = SlotLayout::of(models[0].class.folded(), target).unwrap();
+            let tuned = device.tune(&ruled.plan, &layout, room).unwrap().expect("it has a budget");
+            println!("{:<22} {precision}: {tuned}", names[0]);
+            assert_eq!(tuned.remarks, Vec::<String>::new(), "{} in {precision}", names[0]);
+            assert!(answers(&ruled) == before, "{} in {precision}: a program that was there", names[0]);
+            let chosen = load(&device, &bell, &models, free, precision);
+            assert!(answers(&chosen) == before, "{} in {precision}: retuned", names[0]);
+            let Some((next, _)) = open() else { return };
+            let again = next.tune(&ruled.plan, &layout, room).unwrap().expect("it has a budget");
+            assert_eq!(again.products, tuned.products);
+            assert!(again.timed <= tuned.left, "what was timed is found on disk: {again}");
+            assert!(again.changed >= tuned.changed);
+        }
+    }
 }
 
 #[test]

@@ -76,11 +76,15 @@ fn options(spec: &KernelSpec) -> Vec<String> {
     fixed.into_iter().chain(defines).collect()
 }
 
+/// The names and texts of all sources.
+pub(crate) fn sources() -> impl Iterator<Item = String> {
+    SOURCES.iter().flat_map(|(name, text)| [(*name).to_owned(), (*text).to_owned()])
+}
+
 /// Everything of ours that can change a specialisation's code: all sources, as any may include any; what is generated; the options.
 pub(crate) fn identity(spec: &KernelSpec) -> impl Iterator<Item = String> {
-    let sources = SOURCES.iter().flat_map(|(name, text)| [(*name).to_owned(), (*text).to_owned()]);
     let own = [spec.source.to_owned(), spec.generated.clone()];
-    sources.chain(own).chain(options(spec))
+    sources().chain(own).chain(options(spec))
 }
 
 /// Compiles a specialisation. The error is the compiler's log.

@@ -4,20 +4,17 @@
 //!   specs ─▶ loaded here? ─▶ on disk? ─▶ NVRTC, all missing ones in parallel ─▶ disk
 //! ```
 //! The name of a file covers everything that can change its bytes: the sources, the specialisation, the options, the compiler's version. So a
-//! file is never stale, only unused. It is written under a name of its own and renamed into place, and carries a checksum: processes may
-//! share the folder. The folder only ever helps; each of its errors leaves the caller where a missing file would.
+//! file is never stale, only unused (`files.rs`). The folder only ever helps; each of its errors leaves the caller where a missing file would.
 
-use super::call::KernelSpec;
+use super::call::{KernelCall, KernelSpec};
 use super::compile;
-use super::fence::{Compiler, Context, Function};
+use super::fence::{Compiler, Context, CudaError, Function, Shape, Stream};
+use super::files::{self, Found};
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-/// Bytes of the checksum at the start of a file.
-const CHECKSUM: usize = 32;
 
 /// Every kernel of a device.
 #[derive(Debug)]
@@ -26,8 +23,6 @@ pub(crate) struct Library {
     compiler: Compiler,
     folder: Option<PathBuf>,
     loaded: Mutex<HashMap<KernelSpec, Weak<Function>>>,
-    /// Numbers the parts of files that this process writes.
-    parts_ever: AtomicU64,
 }
 
 /// Machine code, or why there is none.
@@ -40,13 +35,7 @@ impl Library {
     /// No kernels yet; `folder` is where compiled ones are kept.
     pub(crate) fn new(context: &Arc<Context>, compiler: Compiler, folder: Option<PathBuf>) -> Library {
         let folder = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok());
-        Library {
-            context: context.clone(),
-            compiler,
-            folder,
-            loaded: Mutex::default(),
-            parts_ever: AtomicU64::new(0),
-        }
+        Library { context: context.clone(), compiler, folder, loaded: Mutex::default() }
     }
 
     /// All of `specs`, ready to be launched. Compiling takes about 0.1 to 0.5 s a kernel and core. The error is the compiler's or the driver's.
@@ -100,13 +89,12 @@ impl Library {
 
     fn cubin(&self, spec: &KernelSpec) -> Cubin {
         let path = self.folder.as_ref().map(|folder| folder.join(self.file_name(spec)));
-        if let Some(cubin) = path.as_deref().and_then(read) {
+        if let Some(Found::Whole(cubin)) = path.as_deref().map(files::read) {
             return Ok(cubin);
         }
         let cubin = compile::compile(&self.compiler, spec)?.cubin;
-        let number = self.parts_ever.fetch_add(1, Ordering::Relaxed);
         if let Some(path) = path {
-            write(&path, &cubin, number);
+            files::write(&path, &cubin);
         }
         Ok(cubin)
     }
@@ -120,41 +108,11 @@ impl Library {
     }
 }
 
-/// The code in a file, if it is all there.
-fn read(path: &Path) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(path).ok()?;
-    let (checksum, cubin) = bytes.split_at_checked(CHECKSUM)?;
-    (blake3::hash(cubin).as_bytes() == checksum).then(|| cubin.to_vec())
-}
-
-/// Puts code into a file, whole or not at all.
-fn write(path: &Path, cubin: &[u8], number: u64) {
-    let part = path.with_extension(format!("{}-{number}.part", std::process::id()));
-    let whole = [blake3::hash(cubin).as_bytes().as_slice(), cubin].concat();
-    if std::fs::write(&part, whole).and_then(|()| std::fs::rename(&part, path)).is_err() {
-        // A full disk, most likely. What is left of the part would only take room.
-        let _ = std::fs::remove_file(&part);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_damaged_or_short_file_is_no_kernel() {
-        let folder = std::env::temp_dir().join(format!("tessera-library-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("a.cubin");
-        write(&path, b"machine code", 0);
-        assert_eq!(read(&path).as_deref(), Some(b"machine code".as_slice()));
-        let mut bytes = std::fs::read(&path).unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
-        std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(read(&path), None, "damaged");
-        std::fs::write(&path, &bytes[..10]).unwrap();
-        assert_eq!(read(&path), None, "short");
-        assert_eq!(read(&folder.join("b.cubin")), None, "absent");
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
+/// Puts one call of a loaded kernel into a stream.
+pub(crate) fn launch(functions: &Functions, call: &KernelCall, stream: &Stream) -> Result<(), CudaError> {
+    let shape =
+        Shape { grid: call.grid, block: call.block, shared_bytes: call.shared_bytes, cluster: call.cluster };
+    let function = &functions[&call.spec];
+    let launched = function.allow(&shape).and_then(|()| function.launch(stream, &shape, &call.params));
+    launched.map_err(|error| error.to(format_args!("{}, {shape:?}", call.spec)))
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   weights   upload ─▶ slab of the class: [slot][packed model]                                     slab.rs
+//!   tiles     tune ─▶ the fastest of the kernels that compute a step alike, for programs compiled later                      tune/
 //!   programs  compile ─▶ steps to kernel calls ─▶ cubins ─▶ graphs, one per capacity                steps/, library.rs, program.rs
 //!   inputs    adopt ─▶ pinned, when they arrive                                                     landing.rs
 //!   launches  submit ─▶ stage ─▶ copy in ─▶ table, graph ─▶ copy out ─▶ poll                        table.rs, partition.rs
@@ -24,6 +25,7 @@ mod abi;
 mod call;
 mod compile;
 mod fence;
+mod files;
 mod landing;
 mod library;
 #[cfg(test)]
@@ -38,30 +40,32 @@ mod slab;
 mod staging;
 mod steps;
 mod table;
+mod tune;
 
 use crate::timing::Timing;
 use crate::{
     Device, DeviceError, DeviceInfo, Finished, Lane, Launch, MemoryUse, PartitionInfo, Rates, RequestError,
-    Room, Slot, StepTime, StepTiming, Wake, misfit,
+    Room, Slot, StepTime, StepTiming, Tuned, Wake, misfit,
 };
 use fence::{Compiler, Context, CudaError, Share};
 use landing::Landing;
 use library::Library;
 use partition::{Partition, Running};
-use program::{NoKernel, Program};
+use program::{NoKernel, Program, capacities};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use slab::{SlabKey, Slabs};
 use std::collections::HashMap;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use table::LaneRow;
 use tessera_core::{Bytes, ClassId, LaunchId, PartitionId, Precision, ProgramId};
 use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
+use tune::{Beside, Tuner};
 
 /// Columns of a panel of a matrix in fp32: what the strict kernels read at once.
 pub(crate) const PANEL_WIDTH: usize = 64;
@@ -78,6 +82,7 @@ pub struct CudaDevice {
     programs_ever: AtomicU64,
     slabs: Arc<Slabs>,
     library: Library,
+    tuner: Option<Tuner>,
     stagers: Arc<ThreadPool>,
     landing: Arc<Landing>,
     outbox: Outbox,
@@ -97,6 +102,8 @@ pub struct CudaOptions {
     pub memory_limit: Option<Bytes>,
     /// Where compiled kernels are kept.
     pub kernel_cache: Option<PathBuf>,
+    /// How long the kernels of one plan may be timed for when it is tuned; without it kernels are chosen by rule.
+    pub tuning: Option<Duration>,
 }
 
 /// Whether a card can be used here; the error says why not, for people.
@@ -170,6 +177,7 @@ impl CudaDevice {
             finished: Arc::default(),
             wake,
             lost: Arc::default(),
+            under_way: Arc::default(),
             context: context.clone(),
             limit: options.memory_limit,
             timing: Arc::new(Timing::new(partition::SAMPLED)),
@@ -181,6 +189,8 @@ impl CudaDevice {
             let place = (PartitionId(number as u64), share, aside);
             Partition::open(place, &context, &outbox, &landing, &stagers)
         };
+        let choices = options.kernel_cache.as_ref().map(|folder| folder.join("tiles"));
+        let tuner = options.tuning.map(|budget| Tuner::new(&context, compiler.version(), choices, budget));
         let partitions: Result<Vec<Partition>, Refused> = shares.into_iter().enumerate().map(open).collect();
         Ok(CudaDevice {
             partitions: partitions.map_err(|refused| cannot(refused.to_string()))?,
@@ -188,6 +198,7 @@ impl CudaDevice {
             programs_ever: AtomicU64::new(0),
             slabs: Arc::new(slabs),
             library: Library::new(&context, compiler, options.kernel_cache.clone()),
+            tuner,
             stagers,
             landing,
             outbox,
@@ -290,6 +301,17 @@ impl Device for CudaDevice {
         checked.map_err(|none| self.refuse(none.into()))
     }
 
+    fn tune(&self, plan: &Plan, layout: &SlotLayout, room: Room) -> Result<Option<Tuned>, DeviceError> {
+        let Some(tuner) = &self.tuner else { return Ok(None) };
+        let beside = Beside {
+            idle: &|| self.outbox.under_way.load(Ordering::Relaxed) == 0,
+            has_room: &|more| self.outbox.room_for("the timing of kernels", more).is_ok(),
+        };
+        let capacities: Vec<Room> = capacities(room).collect();
+        let tuned = tuner.tune(plan, layout, &capacities, &self.library, &beside);
+        tuned.map(Some).map_err(|why| DeviceError::Failed { device: self.name.clone(), why })
+    }
+
     fn compile(
         &self,
         plan: &Arc<Plan>,
@@ -301,7 +323,7 @@ impl Device for CudaDevice {
             let why = format!("it has no {partition}");
             return Err(DeviceError::CannotOpen { device: self.name.clone(), why });
         };
-        let program = Program::new(plan, layout, room, place, &self.library);
+        let program = Program::new(plan, layout, room, place, &self.library, self.tuner.as_ref());
         let program = Arc::new(program.map_err(|refused| self.refuse(refused))?);
         let id = ProgramId(self.programs_ever.fetch_add(1, Ordering::Relaxed));
         let mut programs = self.programs.write().unwrap_or_else(PoisonError::into_inner);
@@ -334,6 +356,7 @@ impl Device for CudaDevice {
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
         let Launch { id, program, lanes, urgent: _ } = launch;
         let (running, partition) = self.let_in(id, program, lanes)?;
+        self.outbox.under_way.fetch_add(1, Ordering::Relaxed);
         partition.push(running);
         Ok(())
     }
@@ -375,6 +398,8 @@ struct Outbox {
     wake: Wake,
     /// The first error of the card, after which nothing runs.
     lost: Arc<OnceLock<String>>,
+    /// Launches that were submitted and have not finished.
+    under_way: Arc<AtomicUsize>,
     context: Arc<Context>,
     limit: Option<Bytes>,
     /// Which launches have their steps timed.
@@ -389,6 +414,7 @@ impl fmt::Debug for Outbox {
 
 impl Outbox {
     fn finish(&self, finished: Finished) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
         self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
         (self.wake)();
     }

@@ -9,14 +9,15 @@
 use super::Refused;
 use super::abi::{ItemError, LaunchParams};
 use super::call::KernelCall;
-use super::fence::{Block, CudaError, Graph, Shape, Stream};
+use super::fence::{Block, CudaError, Graph, Stream};
 use super::landing::LandingRights;
-use super::library::{Functions, Library};
+use super::library::{Functions, Library, launch};
 use super::partition::{Partition, Stay};
 use super::site::Site;
 use super::slab::SlabKey;
 use super::steps;
 use super::table::TableLayout;
+use super::tune::{Tiles, Tuner};
 use crate::{RequestError, Room};
 use bytemuck::Zeroable;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub(crate) struct Program {
     /// By the items they hold, fewest first.
     graphs: Vec<Captured>,
     functions: Functions,
+    /// Which kernels its steps take, of those that compute them alike: for good, as graphs are.
+    tiles: Tiles,
     _landing: LandingRights,
     /// Given up last.
     stay: Stay,
@@ -106,6 +109,7 @@ impl Program {
         room: Room,
         partition: &Partition,
         library: &Library,
+        tuner: Option<&Tuner>,
     ) -> Result<Program, Refused> {
         // A stream of its own: several programs may be made at once, and a stream that is captured runs nothing else.
         let stream = &Arc::new(partition.stream()?);
@@ -136,6 +140,9 @@ impl Program {
             began: Block::new(stream, 0)?,
             graphs: Vec::new(),
             functions: Functions::new(),
+            tiles: tuner
+                .map(|tuner| tuner.tiles(plan, layout, capacities(room), partition.multiprocessors()))
+                .unwrap_or_default(),
             _landing: landing,
             stay,
         };
@@ -175,7 +182,7 @@ impl Program {
         };
         let wire = |port: usize| self.table.port(address, port);
         let inputs = (0..plan.inputs.len()).map(|index| steps::ingest(&site, index, wire(index)));
-        let steps = steps_of(&site)?;
+        let steps = steps_of(&site, &self.tiles)?;
         let after = plan.inputs.len();
         let outputs = (0..plan.outputs.len()).map(|index| steps::egress(&site, index, wire(after + index)));
         Ok(Lowered { inputs: inputs.collect(), steps, outputs: outputs.collect() })
@@ -183,15 +190,7 @@ impl Program {
 
     /// Puts one call into a stream.
     pub(crate) fn launch(&self, call: &KernelCall, stream: &Stream) -> Result<(), CudaError> {
-        let shape = Shape {
-            grid: call.grid,
-            block: call.block,
-            shared_bytes: call.shared_bytes,
-            cluster: call.cluster,
-        };
-        let function = &self.functions[&call.spec];
-        let launched = function.allow(&shape).and_then(|()| function.launch(stream, &shape, &call.params));
-        launched.map_err(|error| error.to(format_args!("{}, {shape:?}", call.spec)))
+        launch(&self.functions, call, stream)
     }
 
     /// The smallest capacity that holds so many items.
@@ -252,10 +251,11 @@ impl Program {
 }
 
 /// The kernels of each step.
-fn steps_of(site: &Site<'_>) -> Result<Vec<Vec<KernelCall>>, NoKernel> {
+fn steps_of(site: &Site<'_>, tiles: &Tiles) -> Result<Vec<Vec<KernelCall>>, NoKernel> {
     let steps = site.plan.steps.iter().enumerate();
     let calls = steps.map(|(index, step)| {
-        steps::calls(site, index).map_err(|why| NoKernel { step: step.name.clone(), why })
+        let calls = steps::chosen(site, index, tiles.of(site.capacity.items, index));
+        calls.map_err(|why| NoKernel { step: step.name.clone(), why })
     });
     calls.collect()
 }
@@ -271,7 +271,7 @@ pub(crate) fn check(
     let (launch, arena, workspace) = (LaunchParams::zeroed(), 0, 0);
     let site =
         Site { plan, layout, capacity, multiprocessors, launch, arena, constants: &constants, workspace };
-    steps_of(&site).map(drop)
+    steps_of(&site, &Tiles::default()).map(drop)
 }
 
 /// From each of the kernels `firsts` to the next, given when every kernel began, in nanoseconds.
@@ -295,7 +295,7 @@ fn choice(kind: &StepKind, position: usize) -> Option<(&str, usize)> {
 
 /// Powers of two up to the room's items, and the room itself. A launch fills at least half of its graph's capacity, so at most half of a grid
 /// finds nothing to do.
-fn capacities(room: Room) -> impl Iterator<Item = Room> {
+pub(crate) fn capacities(room: Room) -> impl Iterator<Item = Room> {
     let powers = (0..32).map(|power| 1u32 << power).take_while(move |&items| items < room.items);
     powers.chain([room.items]).map(move |items| Room { lanes: room.lanes.min(items), items })
 }

@@ -20,14 +20,16 @@ use super::Refused;
 use super::call::KernelSpec;
 use super::fence::{Blas, Compiler, Context, CudaError, Event, Memory, Stream};
 use super::library::{Functions, Library};
-use crate::DeviceError;
+use super::tune::{Beside, Tuner};
 use crate::sgemm::{Cell, Measured, Sizes};
+use crate::{DeviceError, Room};
 use problem::{Definition, Numbers};
 use rotation::Rotation;
 use run::{Calls, Clock, Run};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tessera_core::Precision;
 use yard::Yard;
 
@@ -46,6 +48,7 @@ pub struct Bench {
     cublas: i32,
     functions: Functions,
     library: Library,
+    tuner: Option<Tuner>,
     lanes: Vec<Lane>,
     start: Event,
     end: Event,
@@ -63,27 +66,35 @@ impl fmt::Debug for Bench {
 }
 
 impl Bench {
-    /// Opens a card. Errors say what is missing: the driver, the compiler, cuBLAS, a card of the right kind.
-    pub fn open(ordinal: usize) -> Result<Bench, DeviceError> {
+    /// Opens a card, whose kernels may be timed for so long before each cell. Errors say what is missing: the driver, the compiler, cuBLAS, a card of the right
+    /// kind.
+    pub fn open(ordinal: usize, tuning: Option<Duration>) -> Result<Bench, DeviceError> {
         let name = format!("cuda:{ordinal}");
         let cannot = |why: String| DeviceError::CannotOpen { device: name.clone(), why };
         let context = Context::open(ordinal).map_err(cannot)?;
         let compiler = Compiler::find().map_err(cannot)?;
         Blas::find().map_err(cannot)?;
-        Bench::new(name.clone(), &context, compiler).map_err(|error| cannot(error.to_string()))
+        Bench::new(name.clone(), &context, compiler, tuning).map_err(|error| cannot(error.to_string()))
     }
 
-    fn new(name: String, context: &Arc<Context>, compiler: Compiler) -> Result<Bench, CudaError> {
+    fn new(
+        name: String,
+        context: &Arc<Context>,
+        compiler: Compiler,
+        tuning: Option<Duration>,
+    ) -> Result<Bench, CudaError> {
         let lane = |_| -> Result<Lane, CudaError> {
             let stream = Arc::new(Stream::new(context)?);
             Ok(Lane { blas: Blas::new(&stream)?, done: Event::timed(context)?, stream })
         };
+        let tuner = tuning.map(|budget| Tuner::new(context, compiler.version(), None, budget));
         let lanes = (0..ways::MOST_STREAMS).map(lane).collect::<Result<Vec<Lane>, CudaError>>()?;
         Ok(Bench {
             name,
             cublas: lanes[0].blas.version()?,
             functions: Functions::new(),
             library: Library::new(context, compiler, None),
+            tuner,
             lanes,
             start: Event::timed(context)?,
             end: Event::timed(context)?,
@@ -120,7 +131,7 @@ impl Bench {
             let definition = self.definition(cell.sizes, cell.precision)?;
             // One set has every specialisation.
             let yard = Yard::new(&definition, Rotation { tenants: cell.tenants, sets: 1 });
-            specs.extend(self.lower(&yard)?.specs().cloned());
+            specs.extend(self.lower(&yard, 0)?.specs().cloned());
         }
         self.load(specs)
     }
@@ -143,7 +154,8 @@ impl Bench {
         let rotation = Rotation::new(cell.tenants, definition.product_bytes());
         let yard = Yard::new(&definition, rotation).at(self.memory.address());
         self.memory.grow_to(yard.bytes).map_err(|error| self.refuse(error.into()))?;
-        let calls = self.lower(&yard)?;
+        let tile = self.tile(&definition, yard::room(rotation))?;
+        let calls = self.lower(&yard, tile)?;
         self.load(calls.specs().cloned().collect())?;
         let clock = Clock { lanes: &self.lanes, start: &self.start, end: &self.end, fork: &self.fork };
         let run = Run::new(cell, clock, (&definition, &numbers), &yard, calls, &self.functions);
@@ -158,10 +170,21 @@ impl Bench {
             .map_err(|error| DeviceError::Failed { device: self.name.clone(), why: error.to_string() })
     }
 
-    fn lower(&self, yard: &Yard<'_>) -> Result<Calls, DeviceError> {
+    /// The place of the super-kernel among those that compute it alike, timed where that was asked for.
+    fn tile(&self, definition: &Definition, room: Room) -> Result<usize, DeviceError> {
+        let Some(tuner) = &self.tuner else { return Ok(0) };
+        let (plan, layout) = (&definition.plan, &definition.layout);
+        let beside = Beside { idle: &|| true, has_room: &|_| true };
+        let tuned = tuner.tune(plan, layout, &[room], &self.library, &beside);
+        tuned.map_err(|why| DeviceError::Failed { device: self.name.clone(), why })?;
+        Ok(tuner.tiles(plan, layout, [room].into_iter(), self.context.multiprocessors).of(room.items, 0))
+    }
+
+    fn lower(&self, yard: &Yard<'_>, tile: usize) -> Result<Calls, DeviceError> {
         let units = self.context.multiprocessors;
-        let calls =
-            yard.merged_calls(units).and_then(|merged| Ok(Calls { merged, alone: yard.alone_calls(units)? }));
+        let calls = yard
+            .merged_calls(units, tile)
+            .and_then(|merged| Ok(Calls { merged, alone: yard.alone_calls(units)? }));
         calls.map_err(|none| self.refuse(none.into()))
     }
 

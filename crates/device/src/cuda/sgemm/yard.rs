@@ -199,13 +199,19 @@ impl<'a> Yard<'a> {
     }
 
     /// The step for all tenants of each set.
-    pub(super) fn merged_calls(&self, multiprocessors: u32) -> Result<Vec<Vec<KernelCall>>, NoKernel> {
+    ///
+    /// `tile` is the place of the kernel among those that compute the step alike.
+    pub(super) fn merged_calls(
+        &self,
+        multiprocessors: u32,
+        tile: usize,
+    ) -> Result<Vec<Vec<KernelCall>>, NoKernel> {
         let room = room(self.rotation);
         let table = TableLayout::new(room, 0);
         let calls = (0..self.rotation.sets).map(|set| {
             let launch = table.params(self.place(self.merged_tables, set), self.place(self.errors, 0));
             let workspace = self.place(self.merged_workspace, 0);
-            self.calls(room, multiprocessors, launch, self.place(self.merged, set), workspace)
+            self.calls((room, tile), multiprocessors, launch, self.place(self.merged, set), workspace)
         });
         calls.collect()
     }
@@ -216,7 +222,7 @@ impl<'a> Yard<'a> {
         let calls = (0..self.rotation.products()).map(|product| {
             let launch = table.params(self.place(self.alone_tables, product), self.place(self.errors, 0));
             let workspace = self.place(self.workspaces, product);
-            self.calls(ALONE, multiprocessors, launch, self.place(self.alone, product), workspace)
+            self.calls((ALONE, 0), multiprocessors, launch, self.place(self.alone, product), workspace)
         });
         calls.collect()
     }
@@ -224,7 +230,7 @@ impl<'a> Yard<'a> {
     /// The plan's step, exactly as a program lowers it.
     fn calls(
         &self,
-        capacity: Room,
+        (capacity, tile): (Room, usize),
         multiprocessors: u32,
         launch: LaunchParams,
         arena: u64,
@@ -232,7 +238,7 @@ impl<'a> Yard<'a> {
     ) -> Result<Vec<KernelCall>, NoKernel> {
         let (plan, layout) = (&self.definition.plan, &self.definition.layout);
         let site = Site { plan, layout, capacity, multiprocessors, launch, arena, constants: &[], workspace };
-        steps::calls(&site, 0).map_err(|why| NoKernel { step: plan.steps[0].name.clone(), why })
+        steps::chosen(&site, 0, tile).map_err(|why| NoKernel { step: plan.steps[0].name.clone(), why })
     }
 }
 
@@ -249,7 +255,7 @@ impl Matrix {
     const ALL: [Matrix; 4] = [Matrix::A, Matrix::ATransposed, Matrix::B, Matrix::C];
 }
 
-fn room(rotation: Rotation) -> Room {
+pub(super) fn room(rotation: Rotation) -> Room {
     let tenants = rotation.tenants as u32;
     Room { lanes: tenants, items: tenants }
 }
@@ -324,7 +330,7 @@ mod tests {
                     let of = |sets, base| {
                         let yard = Yard::new(&definition, Rotation { tenants, sets }).at(base);
                         let (merged, alone) =
-                            (yard.merged_calls(132).unwrap(), yard.alone_calls(132).unwrap());
+                            (yard.merged_calls(132, 0).unwrap(), yard.alone_calls(132).unwrap());
                         assert_eq!((merged.len(), alone.len()), (sets, sets * tenants));
                         (specs(merged), specs(alone))
                     };

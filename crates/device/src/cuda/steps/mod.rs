@@ -33,6 +33,12 @@ use super::site::Site;
 use crate::Room;
 use tessera_planner::plan::{Step, StepKind};
 
+/// The kernels of the plan's step `index`: those of [`calls`], or in their place one of those that compute it alike, where a tuner found it faster.
+pub(crate) fn chosen(site: &Site<'_>, index: usize, place: usize) -> Result<Vec<KernelCall>, String> {
+    let other = if place > 0 { alike(site, index)?.into_iter().nth(place) } else { None };
+    other.map_or_else(|| calls(site, index), |call| Ok(vec![call]))
+}
+
 /// Bytes that a step needs beside the plan's buffers while it runs, for launches of up to `capacity`.
 pub(crate) fn workspace_bytes(step: &Step, capacity: Room) -> u64 {
     match &step.kind {

@@ -516,6 +516,7 @@ mod tests {
     use crate::Room;
     use crate::conformance::cases;
     use crate::cuda::target;
+    use std::collections::BTreeSet;
 
     /// The call of a case.
     fn call(name: &str, precision: Precision) -> KernelCall {
@@ -563,6 +564,61 @@ mod tests {
         }
         let short = call("gemm 49×72×24", Precision::Bf16);
         assert_eq!((short.spec.source, short.cluster), ("product_tensor.cu", 1));
+    }
+
+    /// In which order a kernel sums: which family of kernels it is of, and how k is cut.
+    fn order(k: usize, call: &KernelCall) -> String {
+        let number = |name: &str| defined(&call.spec, name).parse::<usize>().unwrap();
+        match call.spec.source {
+            // Runs of 256, each from zero, added in order: by blocks of a cluster, or by one block after the other.
+            "product_few_float.cu" => "runs".to_owned(),
+            "product_float.cu" => {
+                let runs = k.div_ceil(256).max(1);
+                let (parts, long) = (number("PARTS"), number("LONG"));
+                assert!(parts == runs || (parts == 1 && long > 0), "{runs} runs: {}", call.spec);
+                "runs".to_owned()
+            }
+            "product_tensor.cu" => format!("steps in {} parts", number("PARTS")),
+            "product_window.cu" => "steps in 1 parts".to_owned(),
+            "product_few.cu" => format!("few, shared by {} warps", number("SPLIT")),
+            other => other.to_owned(),
+        }
+    }
+
+    #[test]
+    fn all_kernels_of_a_product_sum_in_one_order_at_every_number_of_lanes() {
+        let rooms = [(1, 1), (2, 2), (4, 32), (16, 64), (32, 32), (128, 128), (1024, 1024)];
+        let (mut products, mut kernels) = (0, 0);
+        for precision in Precision::ALL {
+            for case in cases() {
+                let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
+                let kind @ (StepKind::Gemm { .. } | StepKind::Conv { .. }) = &plan.steps[0].kind else {
+                    continue;
+                };
+                let k = Product::of(kind).k();
+                let constants = vec![0; plan.constants.len()];
+                let mut orders = BTreeSet::new();
+                for (lanes, items) in rooms {
+                    let site = Site {
+                        plan: &plan,
+                        layout: &layout,
+                        capacity: Room { lanes, items },
+                        multiprocessors: 132,
+                        launch: LaunchParams::zeroed(),
+                        arena: 0,
+                        constants: &constants,
+                        workspace: 0,
+                    };
+                    let alike = alike(&site, kind).unwrap();
+                    assert_eq!(alike[..1], calls(&site, kind).unwrap(), "{}: the rule's is first", case.name);
+                    kernels += alike.len();
+                    orders.extend(alike.iter().map(|call| order(k, call)));
+                }
+                products += 1;
+                assert_eq!(orders.len(), 1, "{} in {precision}: {orders:?}", case.name);
+            }
+        }
+        assert!(products > 100 && kernels > 20 * products, "{kernels} kernels of {products} products");
     }
 
     #[test]
