@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
-use tessera_device::{Device, DeviceError, Room, Slot};
+use tessera_device::{Device, DeviceError, Room, Slot, Tuned};
 use tessera_planner::class::{Bound, Class};
 use tessera_planner::infer::{DimValue, InferError};
 use tessera_planner::pack::PackError;
@@ -151,6 +151,8 @@ struct Wish {
     bound: Bound,
     /// The dimension that is left open.
     item_dim: Option<usize>,
+    /// Whether a loader asks, and no request waits: then there is time to tune.
+    loading: bool,
 }
 
 /// The values of the dimensions that are not open. With and without an open one the length differs.
@@ -176,6 +178,8 @@ pub struct Planned {
     pub most_items: NonZeroU32,
     /// What it costs on its device.
     pub pace: Arc<Pace>,
+    /// What tuning its kernels came to, where its device was tuned for it.
+    pub tuned: Option<Tuned>,
     programs: Programs,
     engine: EngineHandle,
 }
@@ -194,13 +198,17 @@ impl ClassEntry {
     ///
     /// Items are batched if the planner proves them independent; if not, the item count is one more fixed dimension.
     pub async fn planned(self: &Arc<Self>, bound: &Bound) -> Result<Arc<Planned>, NoPlan> {
+        self.planned_for(bound, false).await
+    }
+
+    async fn planned_for(self: &Arc<Self>, bound: &Bound, loading: bool) -> Result<Arc<Planned>, NoPlan> {
         for item_dim in [bound.item_dim, None] {
             let cell = self.cell(&dims_of(bound, item_dim));
             let made = match cell.get() {
                 Some(made) => made.clone(),
                 // A task of its own, which outlives the caller: half a making would leave programs that nobody owns.
                 None => {
-                    let wish = Wish { bound: bound.clone(), item_dim };
+                    let wish = Wish { bound: bound.clone(), item_dim, loading };
                     tokio::spawn(fill(cell, self.clone(), wish)).await.unwrap_or(Err(NoPlan::Interrupted))
                 }
             };
@@ -227,13 +235,14 @@ impl ClassEntry {
         };
         let shapes: Vec<Vec<u64>> = self.class.input_shapes().map(shape).collect();
         let bound = self.class.bind(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>()).ok()?;
-        let wishes = [bound.item_dim, None].map(|item_dim| Wish { bound: bound.clone(), item_dim });
+        let wish = |item_dim| Wish { bound: bound.clone(), item_dim, loading: true };
+        let wishes = [bound.item_dim, None].map(wish);
         wishes.iter().find_map(|wish| self.plan(wish).ok())
     }
 
-    /// As [`ClassEntry::planned`], for threads that may wait: loaders.
+    /// As [`ClassEntry::planned`], for threads that may wait: loaders. A device that can be tuned is, before it makes programs.
     pub fn planned_now(self: &Arc<Self>, bound: &Bound) -> Result<(), NoPlan> {
-        self.workshop.runtime.block_on(self.planned(bound)).map(drop)
+        self.workshop.runtime.block_on(self.planned_for(bound, true)).map(drop)
     }
 
     /// Has a plan that was made measured with the weights of one tenant, for loaders: before anybody of the class is served, where that can be.
@@ -303,6 +312,7 @@ impl ClassEntry {
             return Err(NoPlan::Unplannable { dims: self.describe(&wish.bound), why });
         }
         let room = self.room_of(&plan);
+        let tuned = if wish.loading { self.tuned(&plan, room) } else { None };
         let mut programs = Vec::new();
         for partition in self.workshop.device.partitions() {
             let program = self.workshop.device.compile(&plan, &self.layout, room, partition.id)?;
@@ -322,9 +332,33 @@ impl ClassEntry {
             plan,
             most_items,
             pace,
+            tuned,
             programs,
             engine: self.workshop.engine.clone(),
         })))
+    }
+
+    /// Has the device time kernels of a plan. Without that its rules choose, so that an error is no more than a word in the log.
+    fn tuned(&self, plan: &Plan, room: Room) -> Option<Tuned> {
+        let Workshop { device, profiler, .. } = &self.workshop;
+        // What is measured meanwhile would be measured beside it.
+        let _turn = profiler.turn();
+        match device.tune(plan, &self.layout, room) {
+            Ok(tuned) => {
+                if let Some(tuned) = &tuned {
+                    tracing::info!(class = %self.class.id, precision = %self.precision, %tuned, "kernels were timed");
+                    tuned
+                        .remarks
+                        .iter()
+                        .for_each(|remark| tracing::warn!(class = %self.class.id, remark, "tuning"));
+                }
+                tuned
+            }
+            Err(why) => {
+                tracing::warn!(class = %self.class.id, %why, "kernels could not be timed and are chosen by rule");
+                None
+            }
+        }
     }
 
     /// Of a launch. Where a whole request is one item, each lane carries one.

@@ -136,6 +136,7 @@ mod cuda {
             aside: settings.apart_multiprocessors.filter(|_| settings.policy == Policy::SpaceTime),
             memory_limit: settings.memory_limit,
             kernel_cache: settings.kernel_cache.as_ref().map(|folder| folder.join("kernels")),
+            tuning: settings.tune,
         };
         Ok(Arc::new(CudaDevice::open(&options, wake)?))
     }
