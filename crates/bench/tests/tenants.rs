@@ -24,6 +24,7 @@ fn options(name: &str, tenants: usize) -> Options {
         rounds: 2,
         in_flight: 2,
         steps: false,
+        tune: None,
         seed: 1,
     }
 }

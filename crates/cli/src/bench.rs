@@ -4,7 +4,7 @@ use crate::flags::{arg, count, json_flag, number, policies, policy_flag, publish
 use crate::zoo::{size_flags, sizes};
 use crate::{beside, figures, launches, open_loop, processes, products, reality};
 use anyhow::Result;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::process::ExitCode;
 use std::time::Duration;
 use tessera_bench::tenants::{self, Options, residency};
@@ -78,9 +78,22 @@ pub(crate) fn load_flags() -> Vec<Arg> {
         number("items", "1").help("Items that a request brings"),
         number("seconds", "3").help("How long each run is"),
         number("in-flight", "3").help("Requests that each tenant has on their way at a time"),
+        tune_flag(),
         seed_flag("Decides weights and inputs"),
     ];
     flags.into_iter().chain(size_flags()).collect()
+}
+
+/// For benches of a card: how long it may time kernels for.
+pub(crate) fn tune_flag() -> Arg {
+    arg("tune-ms", "MS").value_parser(value_parser!(u32).range(1..)).help(
+        "Longest that a card times kernels for beforehand, to take the fastest of those that give the same bits; without it they are chosen by rule",
+    )
+}
+
+/// What [`tune_flag`] says.
+pub(crate) fn tuning(given: &ArgMatches) -> Option<Duration> {
+    given.get_one::<u32>("tune-ms").map(|&tune| Duration::from_millis(tune.into()))
 }
 
 /// What [`load_flags`] say, to be measured under these policies.
@@ -97,6 +110,7 @@ pub(crate) fn options(given: &ArgMatches, policies: Vec<Policy>) -> Result<Optio
         rounds: 1,
         in_flight: count(given, "in-flight") as usize,
         steps: false,
+        tune: tuning(given),
         seed: seed(given),
     })
 }

@@ -1,5 +1,6 @@
 //! `tessera bench table1` and `figure7`: the paper's matrix products on a card, see `tessera_bench::figures`.
 
+use crate::bench::{tune_flag, tuning};
 use crate::flags::{arg, json_flag, list, publish, text, words};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{ArgMatches, Command, value_parser};
@@ -58,6 +59,7 @@ fn command(name: &'static str, shapes: &str) -> Command {
                 .help("How often the best ways are timed; their order turns round every time"),
         )
         .arg(text("device", "DEVICE", "cuda:0").help("Which card"))
+        .arg(tune_flag())
         .arg(json_flag())
 }
 
@@ -76,6 +78,7 @@ fn options(given: &ArgMatches) -> Result<Options> {
             .collect::<Result<_>>()?,
         tenants: given.get_many("tenants").into_iter().flatten().map(count).collect::<Result<_>>()?,
         rounds: given.get_one("rounds").map(count).transpose()?.unwrap_or(1),
+        tune: tuning(given),
         ordinal: ordinal.ok_or_else(|| anyhow!("`{device}` is not a card; name one as cuda:0"))?,
     };
     ensure!(!options.tenants.is_empty(), "name a number of tenants");

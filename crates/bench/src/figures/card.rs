@@ -1,5 +1,6 @@
 //! The card that measures, where drivers for cards exist.
 
+use std::time::Duration;
 use tessera_device::sgemm::{Cell, Measured};
 
 /// What measured.
@@ -9,15 +10,15 @@ pub(super) struct About {
     pub(super) versions: String,
 }
 
-/// Measures all cells in order, and tells `each` as it comes.
+/// Measures all cells in order on a card, whose kernels are timed beforehand for so long, and tells `each` as it comes.
 #[cfg(any(target_os = "linux", windows))]
 pub(super) fn measure(
-    ordinal: usize,
+    (ordinal, tune): (usize, Option<Duration>),
     cells: &[Cell],
     rounds: usize,
     each: &mut dyn FnMut(&About, Measured),
 ) -> anyhow::Result<About> {
-    let mut bench = tessera_device::cuda::sgemm::Bench::open(ordinal)?;
+    let mut bench = tessera_device::cuda::sgemm::Bench::open(ordinal, tune)?;
     let about = About { card: bench.card().to_owned(), versions: bench.versions() };
     bench.prepare(cells)?;
     for &cell in cells {
@@ -29,7 +30,7 @@ pub(super) fn measure(
 /// Says that there is none.
 #[cfg(not(any(target_os = "linux", windows)))]
 pub(super) fn measure(
-    ordinal: usize,
+    (ordinal, _tune): (usize, Option<Duration>),
     _cells: &[Cell],
     _rounds: usize,
     _each: &mut dyn FnMut(&About, Measured),

@@ -13,6 +13,7 @@ use crate::tenants::Peak;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 use tessera_core::{DType, Precision};
 use tessera_device::sgemm::{Cell, Family, Measured, Sizes, Timed};
 
@@ -81,6 +82,8 @@ pub struct Options {
     pub rounds: usize,
     /// Which card.
     pub ordinal: usize,
+    /// How long kernels of one cell may be timed for beforehand; without it they are chosen by rule.
+    pub tune: Option<Duration>,
 }
 
 /// A shape by its name. The error lists all.
@@ -272,7 +275,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Sheet> {
     let asked: Vec<Cell> = cells.iter().map(|(_, cell)| *cell).collect();
     let mut rows: Vec<Row> = Vec::with_capacity(cells.len());
     let About { card, versions } =
-        card::measure(options.ordinal, &asked, options.rounds, &mut |about, measured| {
+        card::measure((options.ordinal, options.tune), &asked, options.rounds, &mut |about, measured| {
             let (shape, _) = cells[rows.len()];
             let peak = Peak::of(&about.card, measured.cell.precision);
             let row = Row::new(shape, measured, peak);

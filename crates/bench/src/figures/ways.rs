@@ -47,6 +47,7 @@ pub(super) fn tenants(
         rounds: 1,
         in_flight: 1,
         steps: false,
+        tune: None,
         seed: ask.seed,
     })
 }

@@ -59,6 +59,8 @@ pub struct Options {
     pub in_flight: usize,
     /// Whether each step of a launch is measured too, where the device can.
     pub steps: bool,
+    /// How long a card may time kernels for before it serves; without it they are chosen by rule.
+    pub tune: Option<Duration>,
     /// Decides weights and inputs.
     pub seed: u64,
 }
@@ -168,5 +170,6 @@ fn settings(options: &Options, policy: Policy, limits: Limits) -> Result<Setting
         ("max_items", items.to_string()),
         ("queue_requests", limits.queued.to_string()),
         ("queue_bytes", format!("{}GiB", 1 << 20)),
+        ("tune_ms", options.tune.map_or("off".to_owned(), |tune| tune.as_millis().to_string())),
     ])
 }

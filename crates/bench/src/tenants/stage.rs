@@ -126,6 +126,10 @@ impl Stage {
                 options.model.architecture.name
             );
         }
+        if let Some(tuned) = &plan.tuned {
+            heard(&tuned.to_string());
+            tuned.remarks.iter().for_each(|remark| heard(remark));
+        }
         let items = NonZeroU32::new(options.items).context("a request has an item")?;
         let mut random = StdRng::seed_from_u64(options.seed);
         let mut requests = Vec::with_capacity(tenants.len());
