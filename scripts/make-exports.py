@@ -124,6 +124,13 @@ def ghostnet():
     return GhostNet(config, num_classes=10, width=0.5)
 
 
+def nfnet():
+    from timm.layers import ScaledStdConv2d
+
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10)]
+    return nn.Sequential(ScaledStdConv2d(3, 8, 3, stride=2), nn.SiLU(), ScaledStdConv2d(8, 12, 3, groups=2), nn.SiLU(), *head)
+
+
 # name: how it is made, image side, exporters with opsets.
 FIXTURES = {
     "beit": (beit, 32, ["script-17"]),
@@ -132,6 +139,7 @@ FIXTURES = {
     "efficientnet": (efficientnet, 32, ["script-13", "dynamo-18"]),
     "ghostnet": (ghostnet, 32, ["script-11", "dynamo-18"]),
     "mixer": (mixer, 32, ["script-17", "dynamo-18"]),
+    "nfnet": (nfnet, 32, ["script-20", "dynamo-18"]),
     "poolformer": (poolformer, 32, ["script-13", "dynamo-18"]),
     "regnet": (regnet, 32, ["script-17", "dynamo-18"]),
     "repvgg": (repvgg, 32, ["script-11", "dynamo-18"]),

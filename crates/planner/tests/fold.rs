@@ -8,7 +8,7 @@ use support::{Builder, meaning, transposed, window};
 use tessera_core::DType;
 use tessera_planner::fold::{FoldError, Folded, Role, WeightExpr, fold};
 use tessera_planner::graph::{Graph, ParamData, ValueId, WeightSource};
-use tessera_planner::op::{Binary, Cell, CellKind, Direction, Op, Recurrent, Unary};
+use tessera_planner::op::{Binary, Cell, CellKind, Direction, Op, Recurrent, Reduction, Unary};
 use tessera_planner::tensor::Tensor;
 
 const GEMM: Op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
@@ -386,6 +386,28 @@ fn what_only_depends_on_weights_leaves_the_graph() {
              w0 matrix [4, 3] = Transpose(Slice(Reshape(packed, [6, -1]), [3], [6], [0]))"
         )
     );
+}
+
+#[test]
+fn a_standardised_weight_is_computed_when_it_is_packed() {
+    let mut b = Builder::default();
+    let x = b.input("x", &[1, 2, 8, 8]);
+    let (w, rows) = (b.weight("w", &[4, 2, 3, 3]), b.integers("rows", &[1, 4, -1]));
+    let (gain, bias) = (b.weight("gain", &[4]), b.weight("bias", &[4]));
+    let (axes, dims) = (b.integers("axes", &[0, 2]), b.integers("dims", &[4, 2, 3, 3]));
+    let mean = |keep_dims| Op::Reduce { kind: Reduction::Mean, keep_dims, noop_with_empty_axes: false };
+    let rows = b.node(Op::Reshape { allow_zero: false }, &[w, rows], "rows_of_w");
+    let means = b.node(mean(false), &[rows, axes], "means");
+    let square = b.node(Op::Binary(Binary::Mul), &[rows, rows], "square");
+    let variance = b.node(mean(false), &[square, axes], "variance");
+    let normed = b.node(Op::BatchNorm { epsilon: 1e-5 }, &[rows, gain, bias, means, variance], "normed");
+    let kernel = b.node(Op::Reshape { allow_zero: false }, &[normed, dims], "kernel");
+    let y = b.node(Op::Conv(window(&[3, 3]), 1), &[x, kernel], "y");
+    let rows = "Reshape(w, [1, 4, -1])";
+    let (means, square) = (format!("Reduce({rows}, [0, 2])"), format!("Mul({rows}, {rows})"));
+    let normed = format!("BatchNorm({rows}, gain, bias, {means}, Reduce({square}, [0, 2]))");
+    let packed = format!("w0 conv/1 [4, 2, 3, 3] = Reshape({normed}, [4, 2, 3, 3])");
+    assert_eq!(folded(b, y), lines(&format!("y = Conv(x, w0)\n{packed}")));
 }
 
 #[test]

@@ -283,6 +283,24 @@ fn shape(op: &Op, inputs: &[Option<Fixed>]) -> Option<Vec<usize>> {
             ([m, k], [l, n]) if k == l => Some(vec![*m, *n]),
             _ => None,
         },
+        Op::Reduce { keep_dims, noop_with_empty_axes, .. } => {
+            let axes = input(1).map_or(Some(Vec::new()), Fixed::as_integers)?;
+            let axes = match axes.is_empty() && !noop_with_empty_axes {
+                true => (0..x.dims.len()).collect(),
+                false => resolve_all(&axes, x.dims.len())?,
+            };
+            let dim = |(axis, &dim): (usize, &usize)| match axes.contains(&axis) {
+                true => keep_dims.then_some(1),
+                false => Some(dim),
+            };
+            (x.dtype.is_float() && count(&x.dims) > 0)
+                .then(|| x.dims.iter().enumerate().filter_map(dim).collect())
+        }
+        Op::BatchNorm { .. } => {
+            let channels = *x.dims.get(1)?;
+            let vector = |index: usize| input(index).is_some_and(|vector| vector.dims == [channels]);
+            (floats(inputs) && (1..5).all(vector)).then(|| x.dims.clone())
+        }
         _ => None,
     }
 }
@@ -358,6 +376,7 @@ pub(super) fn slice_length(length: usize, start: i64, end: i64, step: i64) -> Op
 mod tests {
     use super::*;
     use crate::graph::ParamId;
+    use crate::op::Reduction;
 
     fn weight(dims: &[usize], dtype: DType) -> Fixed {
         Fixed {
@@ -387,6 +406,10 @@ mod tests {
         assert_eq!(made(&Op::Slice, &w, &[&[1], &[i64::MAX], &[-1], &[2]]), Some(vec![2, 3, 2]));
         assert_eq!(made(&Op::Gather { axis: 1 }, &w, &[&[0, -3, 2]]), Some(vec![2, 3, 4]));
         assert_eq!(made(&Op::Expand, &w, &[&[5, 1, 1, 1]]), Some(vec![5, 2, 3, 4]));
+        let mean = |keep_dims| Op::Reduce { kind: Reduction::Mean, keep_dims, noop_with_empty_axes: false };
+        assert_eq!(made(&mean(true), &w, &[&[0, -1]]), Some(vec![1, 3, 1]));
+        assert_eq!(made(&mean(false), &w, &[&[0, -1]]), Some(vec![3]));
+        assert_eq!(made(&mean(false), &w, &[]), Some(vec![]));
     }
 
     #[test]
@@ -399,6 +422,12 @@ mod tests {
         assert_eq!(made(&Op::Gather { axis: 0 }, &w, &[&[2]]), None);
         assert_eq!(made(&Op::Slice, &w, &[&[1], &[-9], &[0], &[-1]]), None);
         assert_eq!(made(&Op::Unary(Unary::Not), &w, &[]), None);
+        let sum = Op::Reduce { kind: Reduction::Sum, keep_dims: true, noop_with_empty_axes: false };
+        assert_eq!(made(&sum, &w, &[&[2]]), None);
+        let norm = Op::BatchNorm { epsilon: 1e-5 };
+        let (two, three) = (weight(&[2], DType::F32), weight(&[3], DType::F32));
+        let normed = |v: &Fixed| Fixed::apply(&norm, &[&w, &three, &three, &three, v].map(Some));
+        assert!(normed(&two).is_none() && normed(&three).is_some());
     }
 
     #[test]

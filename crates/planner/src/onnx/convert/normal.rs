@@ -10,11 +10,30 @@ use tessera_core::DType;
 pub(crate) fn batch_norm(site: &mut Site<'_, '_>) -> Made {
     site.attributes.skip(&["momentum"]);
     let training = site.attributes.flag("training_mode", false)?;
-    if training || (1..5).any(|output| site.wants(output)) {
+    let weight = site.param_dims(0).filter(|dims| dims.len() >= 2);
+    if (training && weight.is_none()) || (1..5).any(|output| site.wants(output)) {
         return Err(unsupported("training mode is not served; export the model after `model.eval()`"));
     }
-    let epsilon = float(site, "epsilon", 1e-5)?;
-    plain(site, Op::BatchNorm { epsilon })
+    let op = Op::BatchNorm { epsilon: float(site, "epsilon", 1e-5)? };
+    match weight.filter(|_| training) {
+        Some(dims) => standardised(site, op, dims.len()),
+        None => plain(site, op),
+    }
+}
+
+/// A weight normalised by its own mean and variance, as layers with standardised weights have it in every mode.
+fn standardised(site: &mut Site<'_, '_>, op: Op, rank: usize) -> Made {
+    let axes: Vec<i64> = (0..rank as i64).filter(|&axis| axis != 1).collect();
+    let axes = Some(site.integers("axes", &axes));
+    let average = |keep_dims| Op::Reduce { kind: Reduction::Mean, keep_dims, noop_with_empty_axes: false };
+    let (x, scale, bias) = (site.inputs[0], site.inputs[1], site.inputs[2]);
+    let mean = Some(site.inner("mean", average(true), vec![x, axes]));
+    let centred = Some(site.inner("centred", Op::Binary(Binary::Sub), vec![x, mean]));
+    let square = Some(site.inner("square", Op::Binary(Binary::Mul), vec![centred, centred]));
+    let variance = Some(site.inner("variance", average(false), vec![square, axes]));
+    let mean = Some(site.inner("means", average(false), vec![x, axes]));
+    site.finish(op, vec![x, scale, bias, mean, variance], 1);
+    Ok(())
 }
 
 /// The type that mean and deviation are computed and answered in.
