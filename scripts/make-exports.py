@@ -131,9 +131,25 @@ def nfnet():
     return nn.Sequential(ScaledStdConv2d(3, 8, 3, stride=2), nn.SiLU(), ScaledStdConv2d(8, 12, 3, groups=2), nn.SiLU(), *head)
 
 
+class Chooser(nn.Module):
+    """Of each image one patch, as language models take each sequence's last token; it has values on both sides of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.score, self.head = nn.Conv2d(3, 12, 8, stride=8), nn.Linear(12, 1), nn.Linear(36, 10)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        chosen = self.score(tokens)[..., 0].argmax(1)
+        rows = torch.arange(x.shape[0])
+        around = torch.stack([chosen - 1, chosen], 1)
+        return self.head(torch.cat([tokens[rows, chosen], tokens[rows[:, None], around].flatten(1)], 1))
+
+
 # name: how it is made, image side, exporters with opsets.
 FIXTURES = {
     "beit": (beit, 32, ["script-17"]),
+    "chooser": (Chooser, 32, ["dynamo-18"]),
     "convnext": (convnext, 32, ["script-20", "dynamo-20"]),
     "densenet": (densenet, 32, ["script-13", "dynamo-20"]),
     "efficientnet": (efficientnet, 32, ["script-13", "dynamo-18"]),

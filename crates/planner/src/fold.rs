@@ -21,7 +21,7 @@ use crate::graph::{Graph, Node, Param, ParamData, ParamId, ValueId};
 use crate::op::{Binary, Op, Padding, Window};
 use crate::tensor::Tensor;
 use fixed::{Fixed, LARGEST_EXPR};
-use rank::Ranks;
+pub(crate) use rank::Ranks;
 use std::collections::{HashMap, HashSet};
 use tessera_core::DType;
 

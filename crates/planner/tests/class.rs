@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{fixture, floats, int, node as operator, one_node, proto};
+use common::{fixture, floats, info, int, ints, node as operator, one_node, proto, typed_info, untyped};
 use prost::Message;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -14,8 +14,10 @@ use std::time::SystemTime;
 use tessera_core::{ClassId, DType, Precision};
 use tessera_planner::class::{Model, ModelError, load, load_bytes, load_over_base};
 use tessera_planner::graph::{ParamData, ParamId};
+use tessera_planner::infer::{DimValue, infer};
 use tessera_planner::inspect::{compare, inspect};
-use tessera_planner::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use tessera_planner::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use tessera_planner::op::Op;
 use tessera_planner::pack::{Matrices, Sources, pack};
 use tessera_planner::pack_cache::CacheKey;
 use tessera_planner::source::read_weight;
@@ -54,6 +56,43 @@ fn tenants_of_one_architecture_are_one_class_and_others_are_not() {
         assert!(!classes.contains(&first), "{family:?}");
         classes.push(first);
     }
+}
+
+/// `x[arange(n) + first, at]` as an exporter writes it, and whether its items are proven independent.
+fn picks_by_item(first: i64) -> (Model, bool) {
+    let scalar = |name: &str, number: i64| TensorProto { dims: vec![], ..ints(name, &[number]) };
+    let batch = vec![int("start", 0), int("end", 1)];
+    let graph = GraphProto {
+        input: vec![info("x", &[0, 5, 4]), typed_info("at", DType::I64, &[0])],
+        output: vec![untyped("y")],
+        initializer: vec![scalar("first", first), scalar("one", 1), ints("last", &[-1])],
+        node: vec![
+            operator("Shape", &["x"], &["shape"], batch),
+            operator("Squeeze", &["shape"], &["n"], vec![]),
+            operator("Range", &["first", "n", "one"], &["rows"], vec![]),
+            operator("Unsqueeze", &["rows", "last"], &["row"], vec![]),
+            operator("Unsqueeze", &["at", "last"], &["column"], vec![]),
+            operator("Concat", &["row", "column"], &["indices"], vec![int("axis", -1)]),
+            operator("GatherND", &["x", "indices"], &["y"], vec![]),
+        ],
+        ..GraphProto::default()
+    };
+    let model = changed(&common::model(18, graph));
+    let dims = vec![DimValue::Items; model.class.free_dims.len()];
+    let proven = infer(&model.class.folded().graph, &[], &dims).is_ok();
+    (model, proven)
+}
+
+#[test]
+fn rows_that_are_counted_beside_an_index_are_an_axis_that_both_share() {
+    let (model, proven) = picks_by_item(0);
+    let gather = model.class.graph.nodes.iter().find(|node| node.op.name() == "GatherND").unwrap();
+    assert_eq!(gather.op, Op::GatherNd { batch_dims: 1 });
+    assert!(proven, "an item picks among its own elements");
+    let (model, proven) = picks_by_item(1);
+    let gather = model.class.graph.nodes.iter().find(|node| node.op.name() == "GatherND").unwrap();
+    assert_eq!(gather.op, Op::GatherNd { batch_dims: 0 });
+    assert!(!proven, "an item would pick among its neighbour's elements");
 }
 
 #[test]

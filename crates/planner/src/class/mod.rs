@@ -15,6 +15,7 @@ mod difference;
 mod hash;
 mod keys;
 mod normalise;
+mod own_rows;
 mod state_dict;
 
 pub use base::{WeightsError, load_over_base};
@@ -88,6 +89,7 @@ pub fn load_bytes(bytes: impl Into<Bytes>, folder: Option<&Path>) -> Result<Mode
 
 fn model(mut imported: Imported) -> Result<Model, ModelError> {
     biases::spell_out(&mut imported);
+    own_rows::share_axes(&mut imported);
     let normalise::Normal { graph, weights, origins } = normalise::normalise(&imported);
     // What the operators make is so, whatever the file declares.
     let mut outputs = imported.outputs;

@@ -11,10 +11,10 @@ use tessera_core::DType;
 
 /// The rank of every value of a graph, where it is known without shapes.
 #[derive(Debug)]
-pub(super) struct Ranks(Vec<Known>);
+pub(crate) struct Ranks(Vec<Known>);
 
 impl Ranks {
-    pub(super) fn of(graph: &Graph) -> Ranks {
+    pub(crate) fn of(graph: &Graph) -> Ranks {
         let mut all = vec![Known::default(); graph.values.len()];
         for input in &graph.inputs {
             all[input.value.0 as usize] = Known::rank(input.dims.len()).of(input.dtype);
@@ -40,12 +40,12 @@ impl Ranks {
     }
 
     /// The number of axes of a value of the class graph.
-    pub(super) fn rank(&self, value: ValueId) -> Option<usize> {
+    pub(crate) fn rank(&self, value: ValueId) -> Option<usize> {
         self.0.get(value.0 as usize)?.rank
     }
 
     /// The element type of a value of the class graph.
-    pub(super) fn dtype(&self, value: ValueId) -> Option<DType> {
+    pub(crate) fn dtype(&self, value: ValueId) -> Option<DType> {
         self.0.get(value.0 as usize)?.dtype
     }
 }
