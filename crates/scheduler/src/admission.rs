@@ -187,7 +187,7 @@ impl Scheduler {
     fn lanes_at_once(&self) -> u32 {
         match self.config.policy {
             Policy::Time | Policy::Exclusive => 1,
-            _ => u32::try_from(self.space.promising().len()).unwrap_or(u32::MAX).max(1),
+            _ => u32::try_from(self.space.open_to_all().len()).unwrap_or(u32::MAX).max(1),
         }
     }
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 use tessera_core::{Bytes, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_scheduler::sim::{Outcome, Simulation};
 use tessera_scheduler::{
-    Config, CostTable, Happened, Layout, Offer, Partition, PlanWork, Refusal, Size, Terms,
+    Config, CostTable, Happened, Layout, Offer, Partition, PlanWork, Refusal, Size, Standing,
+    StragglerSettings, Terms,
 };
 
 /// As [`Exact`], but what uses one core is as fast on one as on four: one lane a core.
@@ -311,6 +312,34 @@ fn best_effort_goes_beside_a_promised_launch_of_the_opposite_profile_and_waits_f
     let started = best_effort_beside_a_promised_launch(computes).unwrap();
     // Its patience of 15 ms ends before what runs beside it does.
     assert!(started > us(16_000) && started < us(16_100), "{started:?}");
+}
+
+#[test]
+fn best_effort_does_not_wait_for_a_promised_launch_that_is_aside() {
+    let aside = Partition { aside: true, ..Partition::new(PartitionId(1), count(1)) };
+    let layout = vec![Partition::new(PartitionId(0), count(1)), aside];
+    let stragglers = StragglerSettings { after: Duration::ZERO, ..StragglerSettings::default() };
+    let patience = Duration::from_millis(15);
+    let limits = Config { patience, stragglers, reserve: 0.0, ..config(&Twenty, vec![layout]) };
+    let mut simulation = with_tenants(limits, Twenty);
+    let computes = PlanWork { flops_per_item: 1_000_000_000, ..PlanWork::default() };
+    simulation.scheduler.plan_known(&offer(0, 0, 1).plan, computes);
+    let slow = TenantId(0);
+    simulation.slow(slow, 5.0);
+    let mut at = 0;
+    while simulation.scheduler.pace(slow).standing != Standing::Apart {
+        (0..4).for_each(|tenant| simulation.offer(us(at), &offer(at + tenant, tenant, 1)));
+        simulation.run_out();
+        at += 500_000;
+        assert!(at < 20_000_000, "it is never evicted");
+    }
+    // Taken to need 300 ms: hardly anything is left beside it.
+    simulation.offer(us(at), &Offer { deadline: Some(us(at + 310_000)), ..offer(at, 0, 1) });
+    simulation.offer(us(at + 1000), &offer(at + 1, 1, 1));
+    simulation.run_out();
+    let launches = simulation.history.iter().rev().map(|(at, launch)| (*at, launch.partition));
+    let expected = [(us(at + 1000), PartitionId(0)), (us(at), PartitionId(1))];
+    assert_eq!(launches.take(2).collect::<Vec<_>>(), expected);
 }
 
 /// Two partitions, one for each of two classes: 4 ms that is wanted within 10, and 40 ms that is wanted in the end.

@@ -10,6 +10,8 @@
 //! if the profiles differ or one is unknown, and within a budget of outstanding time). Its budget is here the room of what is promised: a neighbour delays a
 //! launch by no more than the time it runs beside it. Profiles come from the plan's FLOP and bytes (`cost`).
 //!
+//! A partition that is aside is in nobody's way, nor anybody in its: it has few units, and what wants them besides goes first.
+//!
 //! It holds back best effort only while it is patient: who has waited beyond that goes whatever runs beside it, so that nobody starves.
 
 use crate::cost::Size;
@@ -38,12 +40,13 @@ impl Scheduler {
 
     /// Whether what waits may run on a line from `now` beside what runs on the others.
     pub(crate) fn may_run_beside(&self, now: Moment, waiting: &Waiting, line: usize) -> bool {
-        if waiting.due.is_some() || waiting.urgency < now {
+        let aside = self.space.aside();
+        if waiting.due.is_some() || waiting.urgency < now || aside == Some(line) {
             return true;
         }
         let (plan, size) = (waiting.plan, Size::one_lane(waiting.rider.items));
         let cost = nanos(self.plans.cost_on(self.units(line), plan, size));
-        let others = self.space.running().filter(|other| *other != line);
+        let others = self.space.running().filter(|other| *other != line && aside != Some(*other));
         let beside = others.filter_map(|other| Some((other, self.running[other].front()?)));
         beside.into_iter().all(|(other, launch)| {
             let launch = &self.in_flight[launch];

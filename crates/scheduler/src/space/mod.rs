@@ -127,6 +127,11 @@ impl Space {
         self.lines.open_to_all(self.leaving.unwrap_or(self.in_force))
     }
 
+    /// The line that is aside now.
+    pub(crate) fn aside(&self) -> Option<usize> {
+        self.lines.aside(self.leaving.unwrap_or(self.in_force))
+    }
+
     /// The line that a plan belongs on; `None` where it may be anywhere.
     pub(crate) fn home(&self, plan: PlanIx) -> Option<usize> {
         let patient = self.cut.map(|cut| cut.patient);
