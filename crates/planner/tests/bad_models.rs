@@ -473,6 +473,11 @@ fn products_across_values_that_nothing_could_hold_or_count_are_refused() {
     let phases = transposed(vec![wide("strides", far), wide("output_shape", 8)]);
     assert!(phases.contains("a slot larger than memory can address"), "{phases}");
 
+    // Every element of the border would have its number written down.
+    let border = vec![string("mode", "edge"), int_list("pads", &[0, 0, 0, 4, 0, 0, 0, 1 << 28])];
+    let padded = refused(9, image, vec![], node("Pad", &["x"], &["y"], border));
+    assert!(padded.contains("it takes a table of 268435468 numbers"), "{padded}");
+
     let volume: &[(&str, &[i64])] = &[("x", &[1, 1, 8, 8, 64])];
     let taps = vec![floats("w", &[1, 1, 2, 2, 1], &[0.5; 4])];
     let apart =

@@ -177,6 +177,7 @@ impl Lowering<'_> {
             if view.dims[axis] == count && before[axis] == 0 {
                 continue;
             }
+            self.table(node, count)?;
             let ids: Vec<i64> = (0..count as i64).map(|at| source(mode, at - before[axis], length)).collect();
             view = self.take(node, &view, axis, &Tensor::from_elements(&[count], &ids))?;
         }
@@ -255,6 +256,7 @@ impl Lowering<'_> {
         // As rows of a list of numbers, in the order in which x lies.
         let mut taken = x.dims.clone();
         taken[axis] = all.len();
+        self.bounded(self.dtype_of(table), &taken)?;
         let (buffer, view) = self.make(self.dtype_of(table), &taken, &order);
         let kind = StepKind::Gather {
             table,

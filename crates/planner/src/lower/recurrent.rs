@@ -9,9 +9,6 @@ use crate::plan::{Access, BufferId, Operand, RecurrentShape, RecurrentWeights, S
 use crate::tensor::Tensor;
 use tessera_core::DType;
 
-/// A longer sequence whose length comes with the request is refused: the lengths that it may have are written out.
-const MOST_LENGTHS: usize = 1 << 24;
-
 impl Lowering<'_> {
     /// `(x [time, batch, in], w, r, bias?, lengths?, h0?, c0?, peephole?, candidate?)` → `(y [time, 1, batch, hidden], h, c [1, batch, hidden])`.
     pub(super) fn recurrent(&mut self, node: &Node, layer: &Recurrent) -> Result<(), PlanError> {
@@ -87,9 +84,7 @@ impl Lowering<'_> {
                 length.ok_or_else(|| self.unsupported(node, format!("a length is outside 0..={time}")))?;
             return Ok(Some(Operand::Constant(self.constant(&Tensor::from_elements(&[1], &[length])))));
         }
-        if time > MOST_LENGTHS {
-            return Err(self.unsupported(node, format!("its sequence is longer than {MOST_LENGTHS}")));
-        }
+        self.table(node, time)?;
         let one = self.input(node, 4)?.sliced(0, sequence, 1, 1);
         let permitted: Vec<i32> = (0..=last).collect();
         let out = self.buffer(DType::I32, 1);

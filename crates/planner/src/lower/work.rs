@@ -3,14 +3,19 @@
 //! ```text
 //!   a value                    at most 2⁴⁰ bytes: inference has seen to it, so its dimensions multiply freely
 //!   a result between steps     [`Lowering::bounded`], before anything is made of its dimensions
+//!   a list of numbers          [`Lowering::table`], before one is written out for every element of an axis
 //!   operations of a step       [`work`], which stops at the largest number; a plan with such a step is refused by name
 //! ```
 //! Dimensions come from a file and from requests: two values that fit can ask for a product of theirs that nothing could hold or count.
 
 use super::{Lowering, PlanError};
 use crate::infer::fits;
+use crate::net::Node;
 use crate::plan::Step;
 use tessera_core::DType;
+
+/// No list that is written out for an axis is longer: whole seconds of sound and images of thousands of pixels have far fewer.
+const MOST_NUMBERS: usize = 1 << 22;
 
 /// So many operations for every element of `dims`, or the largest number when there are more.
 pub(super) fn work(each: u64, dims: &[usize]) -> u64 {
@@ -28,6 +33,17 @@ pub(super) fn countable(steps: &[Step]) -> Result<(), PlanError> {
 }
 
 impl Lowering<'_> {
+    /// Refuses a list of numbers that would be written out for an axis when it is longer than any that is of use.
+    pub(super) fn table(&self, node: &Node, length: usize) -> Result<(), PlanError> {
+        match length <= MOST_NUMBERS {
+            true => Ok(()),
+            false => {
+                let why = format!("it takes a table of {length} numbers, and {MOST_NUMBERS} is the most");
+                Err(self.unsupported(node, why))
+            }
+        }
+    }
+
     /// Refuses what lies between two steps and is no value of the graph when it is larger than any value may be.
     pub(super) fn bounded(&self, dtype: DType, dims: &[usize]) -> Result<(), PlanError> {
         if fits(dtype, dims) {
