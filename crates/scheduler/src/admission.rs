@@ -40,7 +40,7 @@ impl Scheduler {
     pub(crate) fn admit(&mut self, now: Moment, offer: &Offer) -> Result<Admitted, Refusal> {
         let terms = self.within_bounds(offer)?;
         let plan = self.plan_for(now, offer.tenant, &offer.plan);
-        let whose = Whose { owner: terms.owner, tenant: offer.tenant, plan };
+        let whose = Whose { owner: terms.owner, plan };
         let rider = Rider {
             request: offer.request,
             ticket: self.queues.next_ticket(),
@@ -146,7 +146,7 @@ impl Scheduler {
 
     /// Room that best effort may claim from an owner that asks for a promise: the time of its next launch, once it has waited beyond its patience and
     /// its owner has not had more than the one that asks. What belongs on other partitions claims nothing here.
-    fn claim(&self, now: Moment, Whose { owner: asks, plan, .. }: Whose) -> Duration {
+    fn claim(&self, now: Moment, Whose { owner: asks, plan }: Whose) -> Duration {
         let next = match self.space.home(plan) {
             // Of what belongs nowhere in particular, as all does while nobody is apart.
             None if !self.plans.any_own() => self.queues.fair().next(),

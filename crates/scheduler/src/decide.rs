@@ -23,10 +23,11 @@
 //!   promise goes before the same tenant's best effort. What a tenant was promised while it was apart, or with others before it was heard alone
 //!   (`stragglers`), counts as of another plan.
 //!
-//! Cost: O(log n) of what waits and a few looks for every lane of the launch (`benches/decide.rs`). A request is named by a place in memory (`queues`), and what decides
-//! whether it rides along lies with its neighbours in the order (`shelf`): what costs time is not the arithmetic but memory that no cache holds. What follows from a launch for the orders of those that wait is done
-//! after it was handed over, in the next call of any kind (`Queues::tidy`); O(plans of one owner with loose requests) when a launch is charged. Where plans have homes
-//! (`space`), who leads costs a look at every plan with loose requests.
+//! Cost: O(log n) of what waits, and no more looks than there are lanes and items in the launch, twice (`fill`, `benches/decide.rs`). A request is named by a place in
+//! memory (`queues`), and what decides whether it rides along lies with its neighbours in the order (`shelf`): what costs time is not the arithmetic but memory that no
+//! cache holds. What follows from a launch for the orders of those that wait is done after it was handed over, in the next call of any kind (`Queues::tidy`);
+//! O(plans of one owner with loose requests) when a launch is charged, and when that owner leads. Where plans have homes (`space`), who leads costs a look at every plan
+//! with loose requests.
 //!
 //! Before all of that goes what was let in to go between the segments of a launch that runs (`express`).
 //!

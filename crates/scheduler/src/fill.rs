@@ -1,13 +1,19 @@
 //! Who rides along: loose requests take the free places of a launch that somebody else leads.
 //!
-//!   [promised ● ● ○ ○]  ◀─ ○ the next by urgency, or by fairness when the backlog cannot be met
-//!                          while what they add fits into the room of everything promised, and keeps the tightest deadline aboard
+//! ```text
+//!   lanes   [promised ● ● ○ ○]  ◀─ ○ the next by urgency, or by fairness when the backlog cannot be met
+//!   places   ● ● ● ●                while what they add fits into the room of everything promised, and keeps the tightest deadline aboard
+//!            ● ○    ○           ◀─ once every lane is taken: each tenant's own next, lane by lane (`flows`)
+//! ```
+//! Bound: a launch of up to L lanes and N items looks at no more than L + N requests in order, and then at no more than one for every lane beside those that it
+//! seats, however many wait. Most of those in order belong to tenants without a lane: looking on among them for the few that could still sit down is what this
+//! saves, and those that could are all found.
 
 use crate::cost::Size;
 use crate::fairness::distance;
 use crate::forming::{Forming, Limits, Rider, Seat};
 use crate::plans::PlanIx;
-use crate::queues::Key;
+use crate::queues::{Key, Ticket};
 use crate::scheduler::Scheduler;
 use crate::timeline::{Nanos, nanos};
 use std::num::NonZeroU32;
@@ -27,9 +33,6 @@ pub(crate) struct Riding {
     pub(crate) room: Nanos,
 }
 
-/// Riders that are read at once. Each is somewhere else in memory, and reads that wait for nothing but memory wait together.
-const AT_ONCE: usize = 8;
-
 /// A launch that is being filled.
 struct Filling {
     launch: Forming,
@@ -44,8 +47,8 @@ struct Filling {
 /// Where a tenant stands with a launch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It has a lane that is open.
-    Lane(usize),
+    /// It has a lane that is open. `last` is the last of its loose requests that was seated.
+    Lane { lane: usize, last: Option<Ticket> },
     /// A request of it found no seat.
     PassedOver,
 }
@@ -54,7 +57,7 @@ impl Filling {
     fn new(mut launch: Forming, riding: Riding, limits: Limits) -> Filling {
         launch.reserve(limits);
         let mut known = IdMap::with_capacity_and_hasher(2 * limits.max_lanes as usize, Default::default());
-        known.extend(launch.open_lanes().map(|(lane, tenant)| (tenant, Place::Lane(lane))));
+        known.extend(launch.open_lanes().map(|(lane, tenant)| (tenant, Place::Lane { lane, last: None })));
         Filling { launch, riding, limits, tightest: None, known }
     }
 
@@ -67,7 +70,7 @@ impl Filling {
     fn may_seat(&self, tenant: TenantId) -> bool {
         match self.known.get(&tenant) {
             Some(Place::PassedOver) => false,
-            Some(Place::Lane(_)) => true,
+            Some(Place::Lane { .. }) => true,
             None => !self.launch.has_all_lanes(self.limits),
         }
     }
@@ -78,7 +81,7 @@ impl Filling {
             return None;
         }
         let open = match self.known.get(&rider.tenant) {
-            Some(Place::Lane(lane)) => Some(*lane),
+            Some(Place::Lane { lane, .. }) => Some(*lane),
             _ => None,
         };
         let seat = self.launch.seat_beside(open, rider, self.limits);
@@ -91,8 +94,11 @@ impl Filling {
     fn add(&mut self, rider: Rider, seat: Seat) {
         let lane = self.launch.size().lanes as usize;
         let is_open = self.launch.add(rider, seat, self.limits);
+        let last = Some(rider.ticket);
         if let (Seat::NewLane, true) = (seat, is_open) {
-            self.known.insert(rider.tenant, Place::Lane(lane));
+            self.known.insert(rider.tenant, Place::Lane { lane, last });
+        } else if let Some(Place::Lane { last: known, .. }) = self.known.get_mut(&rider.tenant) {
+            *known = last;
         }
     }
 }
@@ -120,25 +126,52 @@ impl Scheduler {
         }
     }
 
-    /// Seats requests of a plan in order while the launch fits into the room and keeps the tightest deadline of those it seats.
+    /// Seats requests of a plan while the launch fits into the room and keeps the tightest deadline of those it seats: in order while there are lanes,
+    /// then those who share one.
     fn fill(&self, mut filling: Filling, candidates: impl Iterator<Item = Key>) -> Forming {
+        if self.take_lanes(&mut filling, candidates) {
+            self.share_lanes(&mut filling);
+        }
+        filling.launch
+    }
+
+    /// Seats requests in order until every lane is taken. Says whether others may follow.
+    fn take_lanes(&self, filling: &mut Filling, candidates: impl Iterator<Item = Key>) -> bool {
         let Limits { max_lanes, max_items, .. } = filling.limits;
-        // Whoever finds no place is looked at in vain: not much more often than there are places.
-        let mut candidates = candidates.take(2 * (max_lanes as usize + max_items as usize));
-        let mut keys = Vec::with_capacity(AT_ONCE);
-        let mut riders: Vec<(Rider, Option<Moment>)> = Vec::with_capacity(AT_ONCE);
-        while !filling.is_full() {
-            keys.clear();
-            keys.extend(candidates.by_ref().filter(|key| filling.may_seat(key.tenant)).take(AT_ONCE));
-            riders.clear();
-            let read = |key: &Key| self.queues.get(key.ticket).map(|waiting| (waiting.rider, waiting.due));
-            riders.extend(keys.iter().filter_map(read));
-            let goes_on = |(rider, due): &(Rider, Option<Moment>)| self.board(&mut filling, *rider, *due);
-            if riders.is_empty() || !riders.iter().all(goes_on) {
+        // Who needs more places than are left is looked at in vain: not more often than there are places.
+        for Key { rider, due, .. } in candidates.take(max_lanes as usize + max_items as usize) {
+            if !self.board(filling, rider, due) {
+                return false;
+            }
+            if filling.launch.has_all_lanes(filling.limits) {
                 break;
             }
         }
-        filling.launch
+        true
+    }
+
+    /// Seats further requests of the tenants that have a lane, one of each in turn. Those of a round are read at once: each is somewhere else in memory, and
+    /// reads that wait for nothing but memory wait together.
+    fn share_lanes(&self, filling: &mut Filling) {
+        let (plan, flows) = (filling.launch.plan, self.queues.flows());
+        let next = |(_, tenant): (usize, TenantId)| match filling.known.get(&tenant)? {
+            Place::Lane { last: Some(last), .. } => flows.behind(*last),
+            Place::Lane { last: None, .. } => flows.first(tenant, plan),
+            Place::PassedOver => None,
+        };
+        let mut next: Vec<Ticket> = filling.launch.open_lanes().filter_map(next).collect();
+        let mut read: Vec<(Rider, Option<Moment>)> = Vec::with_capacity(next.len());
+        while !next.is_empty() && !filling.is_full() {
+            read.clear();
+            let waiting = next.drain(..).filter_map(|ticket| self.queues.get(ticket));
+            read.extend(waiting.map(|waiting| (waiting.rider, waiting.due)));
+            for (rider, due) in &read {
+                if !self.board(filling, *rider, *due) {
+                    return;
+                }
+                next.extend(flows.behind(rider.ticket).filter(|_| filling.may_seat(rider.tenant)));
+            }
+        }
     }
 
     /// Seats one rider, if it finds a place; says whether others may follow. Where nothing is promised the first one always goes: whatever it leads, it leads alone if it must.

@@ -29,6 +29,15 @@ pub(crate) struct Rider {
     pub(crate) batchable: bool,
 }
 
+#[cfg(test)]
+impl Rider {
+    /// A request of one item.
+    pub(crate) fn one(request: u64, tenant: TenantId) -> Rider {
+        let ticket = Ticket(request as u32);
+        Rider { request: RequestId(request), ticket, tenant, items: NonZeroU32::MIN, batchable: true }
+    }
+}
+
 /// Flat, with room for all: a launch is formed while the device waits, and what each lane would allocate takes longer than all the rest.
 #[derive(Clone, Debug)]
 pub(crate) struct Forming {

@@ -14,6 +14,7 @@
 mod admission;
 mod attainment;
 mod baselines;
+mod chain;
 mod config;
 mod cost;
 mod decide;
@@ -21,6 +22,7 @@ mod event;
 mod express;
 mod fairness;
 mod fill;
+mod flows;
 mod forming;
 mod launch;
 mod layout;

@@ -4,7 +4,7 @@
 //!   by plan: owners, least virtual time first ─▶ the same within the plan              (who fills it)
 //!
 //! A request is *urgent* from the moment its patience ends, or from its latest start where it has a deadline; a
-//! tenant's later request of the same plan is never more urgent than its earlier, so their order is kept.
+//! tenant's later request of the same plan is never more urgent than its earlier (`flows`), so their order is kept.
 
 use crate::fairness::{Standing, VirtualTime};
 use crate::plans::PlanIx;
@@ -15,13 +15,12 @@ use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::num::NonZeroU32;
-use tessera_core::{IdMap, Moment, OwnerId, TenantId};
+use tessera_core::{IdMap, OwnerId};
 
 /// Whose request it is and what it runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whose {
     pub(crate) owner: OwnerId,
-    pub(crate) tenant: TenantId,
     pub(crate) plan: PlanIx,
 }
 
@@ -33,16 +32,26 @@ pub(crate) struct Loose {
     owners: BTreeSet<(VirtualTime, OwnerId)>,
     /// Whose requests there are of a plan.
     plans: Plans,
-    /// How many loose requests a tenant has of a plan, and how urgent the last is.
-    flows: IdMap<(TenantId, PlanIx), (u32, Moment)>,
 }
 
 #[derive(Debug, Default)]
 struct OfOwner {
-    /// Every request of the owner, whatever it runs.
-    requests: BTreeSet<Key>,
     /// In order of plans; mostly one, or few.
-    shelves: Vec<(PlanIx, u32)>,
+    shelves: Vec<OfPlan>,
+}
+
+/// An owner's shelf of one plan.
+#[derive(Clone, Copy, Debug)]
+struct OfPlan {
+    plan: PlanIx,
+    place: u32,
+    first: Key,
+}
+
+impl OfOwner {
+    fn find(&self, plan: PlanIx) -> Result<usize, usize> {
+        self.shelves.binary_search_by_key(&plan, |shelf| shelf.plan)
+    }
 }
 
 /// A shelf as its plan lists it: what must be known to take the first request off it.
@@ -55,23 +64,19 @@ struct Listed {
 }
 
 impl Loose {
-    /// Puts a request in; returns the urgency it got, to be passed to `remove`.
-    pub(crate) fn insert(&mut self, whose: Whose, mut key: Key, Standing { v, weight }: Standing) -> Moment {
-        let Whose { owner, tenant, plan } = whose;
-        let flow = self.flows.entry((tenant, plan)).or_insert((0, key.urgency));
-        *flow = (flow.0 + 1, flow.1.max(key.urgency));
-        key.urgency = flow.1;
+    pub(crate) fn insert(&mut self, whose: Whose, key: Key, Standing { v, weight }: Standing) {
+        let Whose { owner, plan } = whose;
         let of_owner = self.of_owner.entry(owner).or_default();
-        if of_owner.requests.is_empty() {
+        if of_owner.shelves.is_empty() {
             self.owners.insert((v, owner));
         }
-        of_owner.requests.insert(key);
-        match of_owner.shelves.binary_search_by_key(&plan, |(plan, _)| *plan) {
+        match of_owner.find(plan) {
             Ok(at) => {
-                let place = of_owner.shelves[at].1;
-                let requests = self.shelves.get_mut(place).expect("a listed shelf is kept");
+                let OfPlan { place, first, .. } = &mut of_owner.shelves[at];
+                let requests = self.shelves.get_mut(*place).expect("a listed shelf is kept");
                 requests.insert(key);
-                if requests.first() == Some(key) {
+                if key < *first {
+                    *first = key;
                     listed(&mut self.plans, plan, (v, owner)).first = key;
                 }
             }
@@ -79,30 +84,25 @@ impl Loose {
                 let mut requests = Shelf::default();
                 requests.insert(key);
                 let place = self.shelves.insert(requests);
-                of_owner.shelves.insert(at, (plan, place));
+                of_owner.shelves.insert(at, OfPlan { plan, place, first: key });
                 let shelf = Listed { place, weight, first: key };
                 self.plans.entry(plan).or_default().insert((v, owner), shelf);
             }
         }
-        key.urgency
     }
 
     pub(crate) fn remove(&mut self, whose: Whose, key: Key, v: VirtualTime) {
-        let Whose { owner, tenant, plan } = whose;
-        let flow = self.flows.get_mut(&(tenant, plan)).expect("a loose request is in a flow");
-        flow.0 -= 1;
-        if flow.0 == 0 {
-            self.flows.remove(&(tenant, plan));
-        }
+        let Whose { owner, plan } = whose;
         let of_owner = self.of_owner.get_mut(&owner).expect("a loose request is with its owner");
-        of_owner.requests.remove(&key);
-        let at = of_owner.shelves.binary_search_by_key(&plan, |(plan, _)| *plan);
-        let at = at.expect("a loose request is on a shelf");
-        let place = of_owner.shelves[at].1;
+        let at = of_owner.find(plan).expect("a loose request is on a shelf");
+        let place = of_owner.shelves[at].place;
         let requests = self.shelves.get_mut(place).expect("a listed shelf is kept");
         requests.remove(key);
         match requests.first() {
-            Some(first) if first > key => listed(&mut self.plans, plan, (v, owner)).first = first,
+            Some(first) if first > key => {
+                of_owner.shelves[at].first = first;
+                listed(&mut self.plans, plan, (v, owner)).first = first;
+            }
             Some(_) => {}
             None => {
                 self.shelves.remove(place);
@@ -114,7 +114,7 @@ impl Loose {
                 }
             }
         }
-        if of_owner.requests.is_empty() {
+        if of_owner.shelves.is_empty() {
             self.of_owner.remove(&owner);
             self.owners.remove(&(v, owner));
         }
@@ -128,7 +128,7 @@ impl Loose {
         }
         self.owners.remove(&(from, owner));
         self.owners.insert((to, owner));
-        for (plan, _) in &of_owner.shelves {
+        for OfPlan { plan, .. } in &of_owner.shelves {
             let owners = self.plans.get_mut(plan).expect("a shelf's plan is listed");
             let shelf = owners.remove(&(from, owner)).expect("a shelf is listed");
             owners.insert((to, owner), shelf);
@@ -138,15 +138,15 @@ impl Loose {
     /// The owner's weight may have changed.
     pub(crate) fn weighed(&mut self, owner: OwnerId, Standing { v, weight }: Standing) {
         let Some(of_owner) = self.of_owner.get(&owner) else { return };
-        for (plan, _) in &of_owner.shelves {
+        for OfPlan { plan, .. } in &of_owner.shelves {
             listed(&mut self.plans, *plan, (v, owner)).weight = weight;
         }
     }
 
-    /// The next request by fairness: the most urgent of the owner that has had least.
+    /// The next request by fairness: the most urgent of the owner that has had least. A look at every plan that it has requests of.
     pub(crate) fn next(&self) -> Option<Ticket> {
         let &(_, owner) = self.owners.first()?;
-        self.of_owner.get(&owner)?.requests.first().map(|key| key.ticket)
+        self.of_owner.get(&owner)?.shelves.iter().map(|shelf| shelf.first).min().map(|key| key.rider.ticket)
     }
 
     /// The next request by fairness of the plans that `of` names; a look at every plan.
@@ -154,7 +154,7 @@ impl Loose {
         let firsts = self.plans.iter().filter(|(plan, _)| of(**plan));
         let firsts = firsts.filter_map(|(plan, owners)| Some((owners.first_key_value()?, *plan)));
         let ((_, shelf), _) = firsts.min_by_key(|((owner, _), plan)| (**owner, *plan))?;
-        Some(shelf.first.ticket)
+        Some(shelf.first.rider.ticket)
     }
 
     /// A plan's requests by fairness. Each one taken moves its owner, of some weight, on by what `step` says that so many items cost.
@@ -174,7 +174,7 @@ impl Loose {
                 if let Some(((v, owner), shelf)) =
                     fresh.next_if(|((v, owner), _)| asked.is_none_or(|asked| (*v, *owner) < asked))
                 {
-                    let next = v + step(shelf.weight, shelf.first.items);
+                    let next = v + step(shelf.weight, shelf.first.rider.items);
                     again.push(Reverse((next, *owner, taken.len() as u32)));
                     taken.push((*shelf, None));
                     return Some(shelf.first);
@@ -193,7 +193,7 @@ impl Loose {
                 };
                 match rests[*rest as usize].next() {
                     Some(key) => {
-                        back.0.0 += step(shelf.weight, key.items);
+                        back.0.0 += step(shelf.weight, key.rider.items);
                         return Some(key);
                     }
                     None => drop(PeekMut::pop(back)),
@@ -214,16 +214,17 @@ fn listed(plans: &mut Plans, plan: PlanIx, owner: (VirtualTime, OwnerId)) -> &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forming::Rider;
+    use tessera_core::{Moment, TenantId};
 
     const PLAN: PlanIx = PlanIx(0);
 
     fn whose(owner: u64) -> Whose {
-        Whose { owner: OwnerId(owner), tenant: TenantId(owner), plan: PLAN }
+        Whose { owner: OwnerId(owner), plan: PLAN }
     }
 
     fn key(urgency: u64, number: u64) -> Key {
-        let ticket = Ticket(number as u32);
-        Key { urgency: Moment(urgency), number, ticket, items: NonZeroU32::MIN, tenant: TenantId(number) }
+        Key { urgency: Moment(urgency), number, rider: Rider::one(number, TenantId(number)), due: None }
     }
 
     fn at(v: VirtualTime) -> Standing {
@@ -248,25 +249,16 @@ mod tests {
         }
         loose.insert(whose(2), key(5, 5), at(0));
         loose.insert(whose(3), key(6, 6), at(15));
-        let order: Vec<u32> = loose.of_plan(PLAN, |_, _| 10).map(|key| key.ticket.0).collect();
+        let order: Vec<u32> = loose.of_plan(PLAN, |_, _| 10).map(|key| key.rider.ticket.0).collect();
         assert_eq!(order, [1, 5, 2, 6, 3, 4]);
-    }
-
-    #[test]
-    fn a_later_request_of_a_tenant_is_never_more_urgent_than_its_earlier() {
-        let mut loose = Loose::default();
-        loose.insert(whose(1), key(100, 1), at(0));
-        let urgency = loose.insert(whose(1), key(5, 2), at(0));
-        assert_eq!(urgency, Moment(100));
-        assert_eq!(loose.next(), Some(Ticket(1)));
     }
 
     #[test]
     fn what_is_removed_leaves_nothing_behind() {
         let mut loose = Loose::default();
-        let urgency = loose.insert(whose(1), key(1, 1), at(7));
-        loose.remove(whose(1), Key { urgency, ..key(1, 1) }, 7);
-        assert!(loose.owners.is_empty() && loose.plans.is_empty() && loose.flows.is_empty());
+        loose.insert(whose(1), key(1, 1), at(7));
+        loose.remove(whose(1), key(1, 1), 7);
+        assert!(loose.owners.is_empty() && loose.plans.is_empty());
         assert!(loose.shelves.is_empty() && loose.of_owner.is_empty());
     }
 }

@@ -22,13 +22,21 @@ use crate::plans::PlanIx;
 use crate::queues::Ticket;
 use crate::timeline::{Nanos, Place, Timeline, nanos};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, TenantId};
 
 /// Names a planned launch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct BookingId(u64);
+pub(crate) struct BookingId(NonZeroU64);
+
+impl BookingId {
+    /// The launch of a number, counted from one.
+    fn of(number: u64) -> BookingId {
+        BookingId(NonZeroU64::new(number).expect("planned launches are counted from one"))
+    }
+}
 
 /// A launch that is planned.
 #[derive(Debug)]
@@ -145,7 +153,7 @@ impl Promises {
             bookings: IdMap::default(),
             open: BTreeMap::new(),
             flows: IdMap::default(),
-            next: 0,
+            next: 1,
         }
     }
 
@@ -228,7 +236,7 @@ impl Promises {
         }
         let added = grown.saturating_sub(before);
         self.seat(number, wish, seat, limits, grown);
-        Some(Booked { booking: BookingId(number), finish: moment(finish), added })
+        Some(Booked { booking: BookingId::of(number), finish: moment(finish), added })
     }
 
     fn seat(&mut self, number: u64, wish: Wish, seat: Seat, limits: Limits, cost: Duration) {
@@ -290,7 +298,7 @@ impl Promises {
             let flow = self.flows.entry(flow).or_insert(Flow { requests: 0, line, last: place });
             flow.requests += 1;
             (flow.line, flow.last) = (line, place);
-            return Ok(Booked { booking: BookingId(number), finish: moment(finish), added: cost });
+            return Ok(Booked { booking: BookingId::of(number), finish: moment(finish), added: cost });
         }
         Err(moment(at_the_end))
     }
@@ -303,7 +311,7 @@ impl Promises {
         limits: Limits,
         cost: impl Fn(Size, usize) -> Duration,
     ) {
-        let Some(found) = self.bookings.get_mut(&booking.0) else { return };
+        let Some(found) = self.bookings.get_mut(&booking.0.get()) else { return };
         if found.dues.len() == 1 {
             self.take(booking);
             return;
@@ -324,7 +332,7 @@ impl Promises {
 
     /// Takes a launch out of its line, to be run.
     pub(crate) fn take(&mut self, booking: BookingId) -> Option<Booking> {
-        let taken = self.bookings.remove(&booking.0)?;
+        let taken = self.bookings.remove(&booking.0.get())?;
         self.lines[taken.line].remove(taken.place);
         self.close(taken.launch.plan, taken.place);
         for (tenant, requests) in taken.launch.riders_by_lane() {
@@ -353,12 +361,12 @@ impl Promises {
     }
 
     pub(crate) fn get(&self, booking: BookingId) -> Option<&Booking> {
-        self.bookings.get(&booking.0)
+        self.bookings.get(&booking.0.get())
     }
 
     /// The launch that a line runs next.
     pub(crate) fn front(&self, line: usize) -> Option<BookingId> {
-        self.lines[line].first().map(|place| BookingId(place.1))
+        self.lines[line].first().map(|place| BookingId::of(place.1))
     }
 
     /// How far all of a line can be pushed back when its device is free at `free`; the largest number for an empty line.

@@ -2,20 +2,22 @@
 //!
 //! ```text
 //!   request ─▶ ticket ─▶ what is known of it       a ticket is a place in a slab: orders hold tickets, and only the outside says ids
-//!   orders:  its tenant's, its plan's by urgency, its owner's (`loose`), by due
+//!   orders:  its tenant's, its plan's by urgency, its owner's (`loose`), its tenant's of its plan (`flows`), by due
 //! ```
 //! One home for "who waits": a request is put in and taken out here, and its tenant's bounds, its plan's order of urgency, its
 //! owner's place in the fair order and its deadline follow. A request with a promise stands in a line instead (`promises`), and not in the
 //! orders of those that wait *loose*. One that was launched keeps its ticket until it has ended.
 
+use crate::chain::{Chain, Links};
 use crate::fairness::{Owners, VirtualTime};
+use crate::flows::Flows;
 use crate::forming::Rider;
 use crate::loose::{Loose, Whose};
 use crate::plans::PlanIx;
 use crate::promises::BookingId;
 use crate::slab::Slab;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{Bytes, IdMap, Moment, OwnerId, RequestId, TenantId};
 
@@ -23,17 +25,19 @@ use tessera_core::{Bytes, IdMap, Moment, OwnerId, RequestId, TenantId};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Ticket(pub(crate) u32);
 
-/// A request that waits or runs: two lines of the cache.
+/// A request that waits or runs: two lines of the cache, what a launch reads of it in the first.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Waiting {
-    pub(crate) owner: OwnerId,
-    pub(crate) plan: PlanIx,
     pub(crate) rider: Rider,
-    pub(crate) bytes: Bytes,
-    pub(crate) arrived: Moment,
     /// When its answer is due; `None` is best effort.
     pub(crate) due: Option<Moment>,
+    pub(crate) plan: PlanIx,
+    /// Whether it waits no more, but is in a launch.
+    pub(crate) runs: bool,
+    pub(crate) owner: OwnerId,
+    pub(crate) bytes: Bytes,
+    pub(crate) arrived: Moment,
     /// When it should start at the latest; of best effort, when its patience ends.
     pub(crate) urgency: Moment,
     /// Order of arrival.
@@ -42,8 +46,6 @@ pub(crate) struct Waiting {
     pub(crate) booked: Option<BookingId>,
     /// Device time that was counted for its owner in advance.
     pub(crate) committed: Duration,
-    /// Whether it waits no more, but is in a launch.
-    pub(crate) runs: bool,
 }
 
 /// What one tenant has waiting.
@@ -53,25 +55,50 @@ pub(crate) struct Depth {
     pub(crate) bytes: Bytes,
 }
 
-/// Where a loose request stands: urgency, then arrival. With it is what decides whether it finds a place, and what that costs its owner: most of
-/// those that are looked at find none, and nothing more of them is read.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// Where a loose request stands: urgency, then arrival. With it is all that a launch must know to seat it: requests lie all over a memory that no cache holds, and
+/// orders hold their neighbours together.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Key {
     pub(crate) urgency: Moment,
     pub(crate) number: u64,
-    pub(crate) ticket: Ticket,
-    pub(crate) items: NonZeroU32,
-    pub(crate) tenant: TenantId,
+    pub(crate) rider: Rider,
+    pub(crate) due: Option<Moment>,
+}
+
+impl Key {
+    fn place(&self) -> (Moment, u64) {
+        (self.urgency, self.number)
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        self.place().cmp(&other.place())
+    }
 }
 
 impl Waiting {
     pub(crate) fn whose(&self) -> Whose {
-        Whose { owner: self.owner, tenant: self.rider.tenant, plan: self.plan }
+        Whose { owner: self.owner, plan: self.plan }
     }
 
-    fn key(&self) -> Key {
-        let Waiting { urgency, number, rider, .. } = *self;
-        Key { urgency, number, ticket: rider.ticket, items: rider.items, tenant: rider.tenant }
+    pub(crate) fn key(&self) -> Key {
+        let Waiting { urgency, number, rider, due, .. } = *self;
+        Key { urgency, number, rider, due }
     }
 }
 
@@ -79,7 +106,7 @@ impl Waiting {
 #[derive(Debug, Default)]
 struct OfTenant {
     depth: Depth,
-    requests: BTreeSet<(u64, Ticket)>,
+    requests: Chain,
 }
 
 /// The loose requests of one plan.
@@ -97,8 +124,11 @@ pub(crate) struct Queues {
     tickets: IdMap<RequestId, Ticket>,
     waiting: usize,
     by_tenant: BTreeMap<TenantId, OfTenant>,
-    by_urgency: BTreeSet<Key>,
+    arrived: Links,
     by_plan: BTreeMap<PlanIx, OfPlan>,
+    /// The most urgent of each plan.
+    firsts: BTreeSet<Key>,
+    flows: Flows,
     by_due: BTreeSet<(Moment, RequestId, Ticket)>,
     fair: Loose,
     arrivals: u64,
@@ -121,7 +151,8 @@ impl Queues {
         let of_tenant = self.by_tenant.entry(rider.tenant).or_default();
         of_tenant.depth.requests += 1;
         of_tenant.depth.bytes += request.bytes;
-        of_tenant.requests.insert((request.number, rider.ticket));
+        let last = of_tenant.requests.last();
+        self.arrived.insert(&mut of_tenant.requests, rider.ticket, last);
         self.by_due.extend(request.due.map(|due| (due, rider.request, rider.ticket)));
         if request.booked.is_none() {
             self.shelve(&mut request, owners);
@@ -157,10 +188,16 @@ impl Queues {
     }
 
     fn shelve(&mut self, request: &mut Waiting, owners: &Owners) {
-        request.urgency = self.fair.insert(request.whose(), request.key(), owners.standing(request.owner));
+        let other = |ticket: Ticket| self.requests.get(ticket.0).expect("who is in a flow is known").key();
+        self.flows.insert(request, other);
         let key = request.key();
-        self.by_urgency.insert(key);
+        self.fair.insert(request.whose(), key, owners.standing(request.owner));
         let of_plan = self.by_plan.entry(request.plan).or_default();
+        let first = of_plan.requests.first().copied();
+        if first.is_none_or(|first| key < first) {
+            first.map(|first| self.firsts.remove(&first));
+            self.firsts.insert(key);
+        }
         of_plan.requests.insert(key);
         of_plan.items += u64::from(request.rider.items.get());
     }
@@ -204,7 +241,7 @@ impl Queues {
         let of_tenant = self.by_tenant.get_mut(&tenant).expect("a request is with its tenant's");
         of_tenant.depth.requests -= 1;
         of_tenant.depth.bytes -= request.bytes;
-        of_tenant.requests.remove(&(request.number, ticket));
+        self.arrived.remove(&mut of_tenant.requests, ticket);
         if of_tenant.requests.is_empty() {
             self.by_tenant.remove(&tenant);
         }
@@ -219,10 +256,13 @@ impl Queues {
     fn unshelve(&mut self, request: &Waiting, owners: &Owners) {
         let key = request.key();
         self.fair.remove(request.whose(), key, owners.virtual_time(request.owner));
-        self.by_urgency.remove(&key);
+        self.flows.remove(request);
         let of_plan = self.by_plan.get_mut(&request.plan).expect("a loose request is with its plan");
         of_plan.requests.remove(&key);
         of_plan.items -= u64::from(request.rider.items.get());
+        if self.firsts.remove(&key) {
+            self.firsts.extend(of_plan.requests.first());
+        }
         if of_plan.requests.is_empty() {
             self.by_plan.remove(&request.plan);
         }
@@ -255,8 +295,8 @@ impl Queues {
 
     /// A tenant's requests, in order of arrival.
     pub(crate) fn of_tenant(&self, tenant: TenantId) -> impl Iterator<Item = &Waiting> {
-        let tickets = self.by_tenant.get(&tenant).into_iter().flat_map(|of_tenant| &of_tenant.requests);
-        tickets.filter_map(|(_, ticket)| self.get(*ticket))
+        let chain = self.by_tenant.get(&tenant).map(|of_tenant| of_tenant.requests).unwrap_or_default();
+        self.arrived.iter(chain).filter_map(|ticket| self.get(ticket))
     }
 
     /// Tenants with requests, in order of their ids, from the one after `last` round to `last`.
@@ -271,6 +311,11 @@ impl Queues {
         self.by_plan.get(&plan).into_iter().flat_map(|of_plan| &of_plan.requests).copied()
     }
 
+    /// Tenants' loose requests of one plan, in order.
+    pub(crate) fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
     /// Plans with loose requests and how many items each has waiting.
     pub(crate) fn backlog(&self) -> impl Iterator<Item = (PlanIx, u64)> {
         self.by_plan.iter().map(|(plan, of_plan)| (*plan, of_plan.items))
@@ -278,19 +323,19 @@ impl Queues {
 
     /// How urgent the most urgent loose request is.
     pub(crate) fn first_urgency(&self) -> Option<Moment> {
-        self.by_urgency.first().map(|key| key.urgency)
+        self.firsts.first().map(|key| key.urgency)
     }
 
     /// The most urgent loose request of all.
     pub(crate) fn most_urgent(&self) -> Option<&Waiting> {
-        self.get(self.by_urgency.first()?.ticket)
+        self.get(self.firsts.first()?.rider.ticket)
     }
 
     /// The most urgent loose request of the plans that `of` names; a look at every plan.
     pub(crate) fn most_urgent_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<&Waiting> {
         let firsts = self.by_plan.iter().filter(|(plan, _)| of(**plan));
         let first = firsts.filter_map(|(_, of_plan)| of_plan.requests.first()).min()?;
-        self.get(first.ticket)
+        self.get(first.rider.ticket)
     }
 
     /// The loose requests by fairness between owners.
@@ -316,5 +361,15 @@ impl Queues {
     /// The request whose deadline has passed first, if one's has.
     pub(crate) fn overdue(&self, now: Moment) -> Option<Ticket> {
         self.by_due.first().filter(|(due, ..)| *due <= now).map(|(.., ticket)| *ticket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_at_often_fits_into_lines_of_the_cache() {
+        assert_eq!((size_of::<Option<Waiting>>(), size_of::<Option<Key>>()), (128, 64));
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, btree_set};
 use std::iter::{Chain, Copied, Flatten};
 
 /// With the tree they are eight lines of the cache.
-const HEADS: usize = 15;
+const HEADS: usize = 7;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -64,19 +64,12 @@ pub(crate) type Keys<'a> =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queues::Ticket;
+    use crate::forming::Rider;
     use proptest::prelude::*;
-    use std::num::NonZeroU32;
     use tessera_core::{Moment, TenantId};
 
     fn key(number: u64) -> Key {
-        Key {
-            urgency: Moment(number / 3),
-            number,
-            ticket: Ticket(number as u32),
-            items: NonZeroU32::MIN,
-            tenant: TenantId(0),
-        }
+        Key { urgency: Moment(number / 3), number, rider: Rider::one(number, TenantId(0)), due: None }
     }
 
     proptest! {

@@ -63,6 +63,29 @@ fn a_request_joins_its_tenants_lane_beside_one_that_must_stand_alone() {
 }
 
 #[test]
+fn a_lane_takes_its_tenants_next_request_however_many_others_wait_before_it() {
+    for patience in [Duration::from_secs(60), Duration::ZERO] {
+        let limits = Config {
+            max_lanes: NonZeroU32::new(2).unwrap(),
+            max_items: NonZeroU32::new(5).unwrap(),
+            patience,
+            ..config(Policy::SpaceTime)
+        };
+        let mut simulation = with_tenants(limits, 500);
+        simulation.offer(ms(0), &offer(0, 0, 1)); // runs, so that the others wait together
+        (1..500).for_each(|tenant| simulation.offer(ms(0), &offer(tenant, tenant, 1)));
+        for (request, tenant) in [(501, 1), (502, 2), (503, 2), (504, 1)] {
+            simulation.offer(ms(0), &offer(request, tenant, 1));
+        }
+        let (_, history) = simulation.finish();
+        let lanes = history[1].1.lanes.iter();
+        let lanes: Vec<Vec<u64>> =
+            lanes.map(|lane| lane.requests.iter().map(|(request, _)| request.0).collect()).collect();
+        assert_eq!(lanes, [vec![1, 501, 504], vec![2, 502]], "patience {patience:?}");
+    }
+}
+
+#[test]
 fn requests_of_many_tenants_that_wait_together_leave_in_one_launch() {
     let mut simulation = with_tenants(config(Policy::SpaceTime), 9);
     (0..9).for_each(|tenant| simulation.offer(ms(0), &offer(tenant, tenant, 1)));
