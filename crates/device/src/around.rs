@@ -48,6 +48,8 @@ around! {
     partitions() -> Vec<PartitionInfo>;
     layouts() -> Vec<Vec<PartitionId>>;
     overlap() -> bool;
+    can_reopen() -> bool;
+    reopen(partition: PartitionId) -> Result<(), DeviceError>;
     adopt(input: bytes::Bytes) -> bytes::Bytes;
     submit(launch: Launch) -> Result<(), DeviceError>;
     poll() -> Vec<Finished>;

@@ -114,6 +114,20 @@ pub trait Device: Send + Sync + fmt::Debug {
         input
     }
 
+    /// Whether [`Device::reopen`] does anything.
+    fn can_reopen(&self) -> bool {
+        false
+    }
+
+    /// Opens a partition anew: other threads or streams on the same share of the device. Programs, layouts and what is known of the partition stay. To be called while
+    /// no launch is in flight there; returns at once. Errors when the device cannot; then the partition is as it was.
+    fn reopen(&self, partition: PartitionId) -> Result<(), DeviceError> {
+        Err(DeviceError::Failed {
+            device: self.info().name,
+            why: format!("it does not open {partition} anew"),
+        })
+    }
+
     /// Hands a launch to its program's partition and returns at once. Errors when it does not fit the program's room, names
     /// no item, or its inputs have the wrong size; nothing has run then.
     fn submit(&self, launch: Launch) -> Result<(), DeviceError>;

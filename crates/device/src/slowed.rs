@@ -1,11 +1,11 @@
-//! A device on which chosen tenants are slow: for tests and benches of isolation.
+//! A device on which chosen tenants, or a partition, are slow: for tests and benches of isolation.
 //!
 //! ```text
 //!   submit ─▶ inner device ─▶ finished ─▶ held for (factor − 1) × the slow lanes' time ─▶ poll
 //!                                         what the partition finished meanwhile is held behind it
 //! ```
 //! The server sees what it would see of a device whose partition is busy for longer: launches end later, one after the other, and tell longer lanes. What is
-//! computed is the inner device's. No device has a switch for this, so none pays for it.
+//! computed is the inner device's. A slow partition is well once it was opened anew. No device has a switch for this, so none pays for it.
 
 use crate::around::Around;
 use crate::{Device, DeviceError, Finished, Launch, Room, Slot, Wake};
@@ -35,6 +35,8 @@ struct Held {
 struct State {
     /// How many times longer the lanes of a place take.
     slow: HashMap<Place, f64>,
+    /// How many times longer all launches of a partition take.
+    slow_partitions: HashMap<PartitionId, f64>,
     uploaded: Vec<Place>,
     programs: HashMap<ProgramId, (ClassId, PartitionId)>,
     /// Where each launch is, and the places of its lanes.
@@ -78,6 +80,11 @@ impl Slowed {
         self.held.lock().slow.insert(place, factor);
     }
 
+    /// From now on all launches of a partition take so many times what they do, until it is opened anew.
+    pub fn slow_partition(&self, partition: PartitionId, factor: f64) {
+        self.held.lock().slow_partitions.insert(partition, factor);
+    }
+
     /// Where weights were put so far, in order.
     pub fn uploaded(&self) -> Vec<Place> {
         self.held.lock().uploaded.clone()
@@ -111,7 +118,8 @@ impl State {
         };
         let mut extra = Duration::ZERO;
         for (number, place) in places.iter().enumerate() {
-            let factor = self.slow.get(place).copied().unwrap_or(1.0).max(1.0);
+            let tenant = self.slow.get(place).copied().unwrap_or(1.0).max(1.0);
+            let factor = tenant * self.slow_partitions.get(&partition).copied().unwrap_or(1.0).max(1.0);
             let lane = finished.lanes.get_mut(number);
             let took = lane.as_ref().map_or(finished.took / places.len().max(1) as u32, |lane| **lane);
             let longer = took.mul_f64(factor - 1.0);
@@ -162,6 +170,12 @@ impl Around for Slowed {
     fn discard(&self, program: ProgramId) {
         self.held.lock().programs.remove(&program);
         self.inner.discard(program);
+    }
+
+    fn reopen(&self, partition: PartitionId) -> Result<(), DeviceError> {
+        self.inner.reopen(partition)?;
+        self.held.lock().slow_partitions.remove(&partition);
+        Ok(())
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {

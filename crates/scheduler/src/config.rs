@@ -2,6 +2,7 @@
 
 use crate::cost::{CostSettings, CostTable};
 use crate::layout::{Layout, Partition};
+use crate::recycle::RecycleSettings;
 use crate::stragglers::StragglerSettings;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -61,6 +62,8 @@ pub struct Config {
     pub probe_after: Duration,
     /// When a tenant is too slow to share launches.
     pub stragglers: StragglerSettings,
+    /// When a partition is too slow, and whether the device opens it anew.
+    pub recycling: RecycleSettings,
     /// How costs are learnt.
     pub cost: CostSettings,
     /// Costs that are given rather than learnt: a profile, or the simulator's own. Where it has no answer the
@@ -95,6 +98,7 @@ impl Config {
             gain: 0.03,
             probe_after: Duration::from_secs(1),
             stragglers: StragglerSettings::default(),
+            recycling: RecycleSettings::default(),
             cost: CostSettings::default(),
             given_costs: None,
         }

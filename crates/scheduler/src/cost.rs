@@ -26,7 +26,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use surface::{Step, Surface};
-pub(crate) use surface::{between, half_octave};
+pub(crate) use surface::{between, corner, half_octave};
 use tessera_core::{Bytes, IdMap, Moment, PlanKey};
 
 /// What one launch of a plan has to do, as the planner counts it.

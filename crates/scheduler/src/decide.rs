@@ -116,6 +116,9 @@ impl Scheduler {
             if self.load(line) >= self.config.ahead.get() as usize {
                 break;
             }
+            if self.health.is_closed(line) {
+                continue;
+            }
             if self.space.is_closed(line) && self.promises.front(line).is_none() && !self.plans.any_own() {
                 continue;
             }
@@ -349,6 +352,7 @@ impl Scheduler {
             None => alone.then(|| now + self.work_before(now, line)),
             Some(_) => self.urgent[line].is_empty().then(|| now + self.way()),
         };
+        let beside = self.config.overlap && self.is_beside(line);
         let in_flight = InFlight {
             plan,
             size,
@@ -357,6 +361,7 @@ impl Scheduler {
             predicted,
             handed: now,
             alone,
+            beside,
             begun,
             interrupts,
             delayed: Duration::ZERO,

@@ -12,7 +12,7 @@ use crate::offer::Refusal;
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
-use tessera_core::{Moment, OwnerId, TenantId};
+use tessera_core::{Moment, OwnerId, PartitionId, TenantId};
 
 /// How long refusals of one tenant for one reason are gathered.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -83,6 +83,33 @@ pub enum Happened {
         /// What the ratio may be.
         bound: f64,
     },
+    /// A partition was slow, and was opened anew.
+    #[error(
+        "launches on {partition} took {ratio:.2} times what they take elsewhere or took before, more than {bound:.2}: opened anew, drained in {drained:?}"
+    )]
+    Recycled {
+        /// Which.
+        partition: PartitionId,
+        /// How much longer.
+        ratio: f64,
+        /// How much longer they may take.
+        bound: f64,
+        /// How long it took until nothing ran there any more.
+        drained: Duration,
+    },
+    /// Launches are slow, and nothing that can be opened anew is to blame.
+    #[error(
+        "launches{} take {ratio:.2} times what they took before, more than {bound:.2}: look for what else runs on its cores, at its clock and temperature, or restart it",
+        partition.map(|partition| format!(" on {partition}")).unwrap_or_default()
+    )]
+    DeviceSlow {
+        /// Where, if not everywhere.
+        partition: Option<PartitionId>,
+        /// How much longer.
+        ratio: f64,
+        /// How much longer they may take.
+        bound: f64,
+    },
     /// The device is cut into other partitions.
     #[error(
         "partitions of {to:?} units instead of {from:?}: {:.1} % of requests in time instead of {:.1} %",
@@ -109,6 +136,8 @@ impl Happened {
             Happened::Evicted { .. } => "evicted",
             Happened::Probation { .. } => "probation",
             Happened::Returned { .. } => "returned",
+            Happened::Recycled { .. } => "recycled",
+            Happened::DeviceSlow { .. } => "device_slow",
             Happened::Rearranged { .. } => "rearranged",
         }
     }
@@ -121,7 +150,7 @@ impl Happened {
             | Happened::Evicted { tenant, .. }
             | Happened::Probation { tenant, .. }
             | Happened::Returned { tenant, .. } => Some(*tenant),
-            Happened::Rearranged { .. } => None,
+            Happened::Recycled { .. } | Happened::DeviceSlow { .. } | Happened::Rearranged { .. } => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::offer::{Admitted, Cancelled, Offer, Refusal, Terms, Verdict};
 use crate::plans::{PlanIx, Plans};
 use crate::promises::Promises;
 use crate::queues::{Queues, Ticket, Waiting};
+use crate::recycle::Health;
 use crate::space::Space;
 use crate::stragglers::{Pace, Stragglers};
 use crate::way::Way;
@@ -31,6 +32,7 @@ pub struct Scheduler {
     pub(crate) attained: Attained,
     pub(crate) events: Events,
     pub(crate) stragglers: Stragglers,
+    pub(crate) health: Health,
     pub(crate) way: Way,
     /// What launches take besides computing where that is part of their cost.
     pub(crate) around: Way,
@@ -58,6 +60,8 @@ pub(crate) struct InFlight {
     pub(crate) handed: Moment,
     /// Whether nothing else ran on its partition then.
     pub(crate) alone: bool,
+    /// Whether anything ran on another partition meanwhile, where those share the device's units.
+    pub(crate) beside: bool,
     /// When it could begin: those before it were over, and its way in was done. `None` while they are not.
     pub(crate) begun: Option<Moment>,
     /// What it goes before, if it is urgent.
@@ -123,6 +127,7 @@ impl Scheduler {
             attained: Attained::default(),
             events: Events::default(),
             stragglers: Stragglers::default(),
+            health: Health::new(lines.count()),
             way: Way::default(),
             around: Way::default(),
             promises: Promises::new(lines.count()),
@@ -176,6 +181,7 @@ impl Scheduler {
     pub fn plan_dropped(&mut self, plan: &PlanKey) {
         if let Some(number) = self.plans.forget(plan) {
             self.stragglers.forget_plan(number);
+            self.health.forget_plan(number);
         }
     }
 
@@ -273,6 +279,8 @@ impl Scheduler {
         let ordinary = self.judge(now, &launch, computed, lanes);
         let work: Duration = lanes.iter().sum();
         let measured = lanes.len() == launch.lanes.len() && !work.is_zero();
+        let alone = if computed.is_zero() { took } else { computed };
+        self.watch_partition(now, &launch, alone);
         let whole = Measured {
             at: now,
             units: self.units(launch.line),

@@ -99,11 +99,14 @@ pub struct Simulation<C> {
     layouts: Vec<Layout>,
     launches: BTreeMap<LaunchId, Started>,
     slow: BTreeMap<TenantId, f64>,
+    slow_partitions: BTreeMap<PartitionId, f64>,
     tells_lanes: bool,
     /// What became of every request so far.
     pub outcomes: BTreeMap<RequestId, Outcome>,
     /// What was said to those that were let in.
     pub admitted: BTreeMap<RequestId, Admitted>,
+    /// Partitions that were opened anew, and when.
+    pub reopened: Vec<(Moment, PartitionId)>,
     /// Every launch in the order of its start.
     pub history: Vec<(Moment, LaunchPlan)>,
 }
@@ -125,6 +128,8 @@ impl<C: CostTable> Simulation<C> {
             scheduler: Scheduler::new(config),
             launches: BTreeMap::new(),
             slow: BTreeMap::new(),
+            slow_partitions: BTreeMap::new(),
+            reopened: Vec::new(),
             tells_lanes: true,
             outcomes: BTreeMap::new(),
             admitted: BTreeMap::new(),
@@ -155,6 +160,11 @@ impl<C: CostTable> Simulation<C> {
     /// From now on a tenant's lanes take so many times what costs say, and their launches as much longer.
     pub fn slow(&mut self, tenant: TenantId, factor: f64) {
         self.slow.insert(tenant, factor);
+    }
+
+    /// From now on launches on a partition take so many times what costs say, until it is opened anew.
+    pub fn slow_partition(&mut self, partition: PartitionId, factor: f64) {
+        self.slow_partitions.insert(partition, factor);
     }
 
     /// Offers a request at a moment that is not before the last one.
@@ -227,6 +237,11 @@ impl<C: CostTable> Simulation<C> {
         for request in self.scheduler.expire(self.now) {
             self.outcomes.insert(request, Outcome::Expired(self.now));
         }
+        while let Some(partition) = self.scheduler.to_reopen(self.now) {
+            self.slow_partitions.remove(&partition);
+            self.reopened.push((self.now, partition));
+            self.scheduler.reopened(self.now, partition, true);
+        }
         self.wake = loop {
             match self.scheduler.decide(self.now) {
                 Decision::Launch(launch) => self.start(launch),
@@ -270,7 +285,8 @@ impl<C: CostTable> Simulation<C> {
         } else {
             self.costs.on_share(&launch.plan, size, share)
         };
-        let took = took.unwrap_or(Duration::from_millis(1)).mul_f64(self.ratio());
+        let slow = self.slow_partitions.get(&launch.partition).copied().unwrap_or(1.0);
+        let took = took.unwrap_or(Duration::from_millis(1)).mul_f64(slow * self.ratio());
         let lane = |lane: &LanePlan| {
             let slow = self.slow.get(&lane.tenant).copied().unwrap_or(1.0);
             took.mul_f64(slow * f64::from(lane.items) / f64::from(size.items.max(1)))

@@ -24,7 +24,7 @@ use tessera_core::{OwnerId, PartitionId, Precision, TenantId};
 use tessera_device::{Device, PartitionInfo, Room, Slot, Wake};
 use tessera_planner::class::Model;
 use tessera_planner::pack_cache::PackCache;
-use tessera_scheduler::{Config, Layout, Partition, StragglerSettings, Terms};
+use tessera_scheduler::{Config, Layout, Partition, RecycleSettings, StragglerSettings, Terms};
 use tokio::runtime::Handle;
 
 /// A device's layout in the scheduler's words.
@@ -103,6 +103,7 @@ impl Backstage {
             queue_bytes: settings.queue_bytes,
             max_wait: settings.max_wait,
             stragglers: StragglerSettings { bound: settings.straggler_bound, ..StragglerSettings::default() },
+            recycling: RecycleSettings { reopens: device.can_reopen(), ..RecycleSettings::default() },
             margin: settings.slo_margin,
             ahead: shares
                 .iter()

@@ -220,6 +220,7 @@ impl Engine {
             self.refuse(request, NotAnswered::Expired);
             tenant.into_iter().for_each(|tenant| self.account(tenant));
         }
+        self.reopen();
         let until = loop {
             match self.scheduler.decide(self.now()) {
                 Decision::Launch(launch) => self.launch(launch),
@@ -233,6 +234,17 @@ impl Engine {
         self.tell_events();
         let next = until.into_iter().chain(self.scheduler.next_event()).min();
         next.map(|moment| moment.since(self.now()))
+    }
+
+    /// Has partitions opened anew that were found slow, now that nothing runs there.
+    fn reopen(&mut self) {
+        while let Some(partition) = self.scheduler.to_reopen(self.now()) {
+            let opened = self.device.reopen(partition);
+            if let Err(error) = &opened {
+                tracing::error!(%error, "a slow partition serves as it is");
+            }
+            self.scheduler.reopened(self.now(), partition, opened.is_ok());
+        }
     }
 
     /// Passes on what the scheduler decided that whoever runs the server should hear of.

@@ -76,9 +76,8 @@ impl News {
     fn level(&self) -> Level {
         match self.kind {
             "device_lost" => Level::ERROR,
-            "refused" | "expired" | "evicted" | "load_failed" | "no_kernel" | "untold" | "cannot_meet" => {
-                Level::WARN
-            }
+            "recycled" | "device_slow" | "refused" | "expired" | "evicted" | "load_failed" | "no_kernel"
+            | "untold" | "cannot_meet" => Level::WARN,
             _ => Level::INFO,
         }
     }

@@ -14,6 +14,7 @@ mod cores;
 mod crew;
 mod fence;
 mod layouts;
+mod partition;
 mod profile;
 mod program;
 mod queue;
@@ -31,14 +32,14 @@ use crate::{
 use core_affinity::CoreId;
 use fence::Isa;
 use layouts::Layouts;
+use partition::Partition;
 use program::Program;
-use queue::{Queue, Sharing};
+use queue::Sharing;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use steps::gemm::WIDTH;
 use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
@@ -68,12 +69,6 @@ pub struct CpuDevice {
     /// Which of them have their steps timed.
     timing: Timing,
     outbox: Outbox,
-}
-
-struct Partition {
-    info: PartitionInfo,
-    queue: Arc<Queue>,
-    workers: Vec<JoinHandle<()>>,
 }
 
 /// What to open.
@@ -119,19 +114,12 @@ impl CpuDevice {
         let mut partitions = Vec::new();
         for (number, mine) in cut.into_iter().enumerate() {
             let mine: Vec<_> = mine.into_iter().map(|core| cores[core]).collect();
-            let queue = Arc::new(Queue::new(sharing));
             let id = PartitionId(number as u64);
             let info =
                 PartitionInfo { id, units: mine.len(), ahead: AHEAD, lead: Duration::ZERO, aside: false };
-            let mut partition = Partition { info, queue, workers: Vec::new() };
-            for (worker, core) in mine.into_iter().enumerate() {
-                let thread = format!("cpu-{number}-{worker}");
-                let started = workers::start(thread, core, partition.queue.clone(), outbox.clone());
-                partition
-                    .workers
-                    .push(started.map_err(|error| cannot(format!("a worker cannot be started: {error}")))?);
-            }
-            partitions.push(partition);
+            let partition = Partition::open(info, mine, sharing, &outbox);
+            partitions
+                .push(partition.map_err(|error| cannot(format!("a worker cannot be started: {error}")))?);
         }
         let limit = options.memory_limit;
         Ok(CpuDevice {
@@ -179,11 +167,8 @@ impl CpuDevice {
 impl Drop for CpuDevice {
     /// Finishes what was submitted.
     fn drop(&mut self) {
-        self.partitions.iter().for_each(|partition| partition.queue.close());
-        for worker in self.partitions.iter_mut().flat_map(|partition| partition.workers.drain(..)) {
-            // A worker catches the panics of kernels; one that died otherwise has nothing left to say.
-            let _ = worker.join();
-        }
+        self.partitions.iter().for_each(Partition::close);
+        self.partitions.iter_mut().for_each(Partition::join);
     }
 }
 
@@ -265,8 +250,18 @@ impl Device for CpuDevice {
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
         let sampled = self.timing.includes(self.launches.fetch_add(1, Ordering::Relaxed));
         let (running, partition) = self.running(launch, sampled)?;
-        partition.queue.push(running);
+        partition.push(running);
         Ok(())
+    }
+
+    fn can_reopen(&self) -> bool {
+        true
+    }
+
+    fn reopen(&self, partition: PartitionId) -> Result<(), DeviceError> {
+        let failed = |why: String| DeviceError::Failed { device: self.name.clone(), why };
+        let found = self.partition(partition).ok_or_else(|| failed(format!("it has no {partition}")))?;
+        found.reopen().map_err(|error| failed(format!("no other workers for {partition}: {error}")))
     }
 
     fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
@@ -328,6 +323,23 @@ mod tests {
         let (partition, precision) = (PartitionId(0), Precision::Fp32);
         let subject = Subject { device: &device, wake: &bell, partition, precision };
         assert_eq!(check_all(&subject), HashMap::new());
+    }
+
+    #[test]
+    fn a_partition_that_was_opened_anew_answers_as_before_and_gives_the_memory_of_the_old_one_back() {
+        let opened = device(2, NEVER);
+        let (device, case) = (&opened.0, &cases()[0]);
+        let before = answers(case, &opened).answers;
+        let arenas = device.memory().arenas;
+        device.reopen(PartitionId(0)).unwrap();
+        assert_eq!(answers(case, &opened).answers, before);
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while device.memory().arenas > arenas && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(device.memory().arenas <= arenas, "{:?} after {arenas:?}", device.memory().arenas);
+        let unknown = device.reopen(PartitionId(99)).unwrap_err().to_string();
+        assert!(unknown.contains("it has no"), "{unknown}");
     }
 
     /// What a case answers to three items of one lane.

@@ -131,7 +131,7 @@ pub(crate) fn half_octave(n: u32) -> usize {
 }
 
 /// The first count of a step.
-fn corner(step: usize) -> u32 {
+pub(crate) fn corner(step: usize) -> u32 {
     // Steps of a power of two, 1 aside, are odd; those half way to the next are even.
     let log = u32::try_from(step.div_ceil(2)).unwrap_or(u32::MAX);
     if step > 0 && step.is_multiple_of(2) {

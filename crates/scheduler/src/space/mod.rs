@@ -219,7 +219,8 @@ impl Scheduler {
             lines.end -= lines.clone().filter(|line| self.space.is_closed(*line)).count();
         }
         let drained = self.space.is_leaving().then(|| self.drained(now));
-        let free = |line| drained.unwrap_or(now + self.work_before(now, line));
+        let over = |line| now + self.work_before(now, line) + self.health.pause(line);
+        let free = |line| drained.unwrap_or(over(line));
         Open { free: lines.clone().map(free).collect(), lines, home, most: Nanos::MAX }
     }
 

@@ -51,8 +51,8 @@ use presence::Accusation;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, TenantId};
-use usual::Usual;
-use window::Window;
+pub(crate) use usual::Usual;
+pub(crate) use window::Window;
 
 /// Fewest samples that a tenant is judged by.
 const LEAST: usize = 8;

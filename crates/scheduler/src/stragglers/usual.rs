@@ -11,7 +11,7 @@
 //!
 //! In logarithms, as noise of launches is a factor.
 
-use crate::cost::{Size, between};
+use crate::cost::{Size, between, corner};
 use crate::plans::PlanIx;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -42,7 +42,7 @@ const CORNERS: usize = 62;
 
 /// Of every plan and size of partition.
 #[derive(Debug, Default)]
-pub(super) struct Usual {
+pub(crate) struct Usual {
     places: IdMap<(PlanIx, NonZeroU32), Place>,
 }
 
@@ -63,11 +63,11 @@ struct Knot {
 
 /// How a launch compares with what its size usually takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Unlike {
+pub(crate) struct Unlike {
     /// The logarithm of what it took over what is usual.
-    pub(super) log_ratio: f64,
+    pub(crate) log_ratio: f64,
     /// The standard deviation of that, of ordinary launches.
-    pub(super) spread: f64,
+    pub(crate) spread: f64,
 }
 
 /// The corners around a size, and how much each counts.
@@ -89,7 +89,7 @@ fn log(took: Duration) -> f64 {
 
 impl Usual {
     /// How a launch compares; `None` while too few of about its size have run.
-    pub(super) fn compare(&self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) -> Option<Unlike> {
+    pub(crate) fn compare(&self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) -> Option<Unlike> {
         let place = self.places.get(&key)?;
         let (mut usual, mut launches) = (0.0, 0.0);
         for (corner, part) in corners(size) {
@@ -101,8 +101,20 @@ impl Usual {
         (launches >= RIPE).then(|| Unlike { log_ratio: log(took) - usual, spread })
     }
 
+    /// How many times what it may take at most a launch of a size took of which too few have run: no more than several of a smaller size together that do as much. `None`
+    /// where no smaller one is known.
+    pub(crate) fn beyond_most(&self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) -> Option<f64> {
+        let known = self.places.get(&key)?.knots.iter().filter(|(_, knot)| knot.launches >= RIPE);
+        let most = known.filter_map(|((lanes, items), knot)| {
+            let (lanes, items) = (corner(*lanes), corner(*items));
+            let times = size.lanes.div_ceil(lanes).max(size.items.div_ceil(items));
+            (lanes <= size.lanes && items <= size.items).then(|| knot.log.exp() * f64::from(times))
+        });
+        most.min_by(f64::total_cmp).map(|most| took.as_secs_f64() / most)
+    }
+
     /// Takes in what an ordinary launch took.
-    pub(super) fn learn(&mut self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) {
+    pub(crate) fn learn(&mut self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) {
         let first = || Place { knots: BTreeMap::new(), spread: FIRST_SPREAD / DEVIATIONS };
         let Place { knots, spread } = self.places.entry(key).or_insert_with(first);
         let took = log(took);
@@ -128,13 +140,13 @@ impl Usual {
     }
 
     /// What is usual of a plan may not be any more: the next launches count for much.
-    pub(super) fn doubt(&mut self, plan: PlanIx) {
+    pub(crate) fn doubt(&mut self, plan: PlanIx) {
         let places = self.places.iter_mut().filter(|((of, _), _)| *of == plan);
         let knots = places.flat_map(|(_, place)| place.knots.values_mut());
         knots.for_each(|knot| knot.launches = knot.launches.min(RIPE));
     }
 
-    pub(super) fn forget(&mut self, plan: PlanIx) {
+    pub(crate) fn forget(&mut self, plan: PlanIx) {
         self.places.retain(|(of, _), _| *of != plan);
     }
 }
@@ -170,6 +182,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_size_that_never_ran_takes_no_more_than_several_smaller_ones() {
+        let mut usual = Usual::default();
+        let beyond = |usual: &Usual, lanes, us| {
+            usual.beyond_most(KEY, Size { lanes, items: lanes }, Duration::from_micros(us))
+        };
+        assert_eq!(beyond(&usual, 4, 1000), None);
+        (0..20).for_each(|_| _ = ran(&mut usual, 2, 1.0));
+        assert!((beyond(&usual, 4, 1440).unwrap() - 2.0).abs() < 1e-6, "two of 360 µs do as much");
+        assert!((beyond(&usual, 5, 1080).unwrap() - 1.0).abs() < 1e-6, "three");
+        assert_eq!(beyond(&usual, 1, 1000), None, "of a smaller one it says nothing");
     }
 
     #[test]

@@ -6,31 +6,31 @@ const KEPT: usize = 15;
 
 /// The last [`KEPT`] ratios, oldest overwritten first. 4 bytes each: 10,000 tenants take under a megabyte.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Window {
+pub(crate) struct Window {
     ratios: [f32; KEPT],
     len: usize,
     next: usize,
 }
 
 impl Window {
-    pub(super) fn push(&mut self, ratio: f64) {
+    pub(crate) fn push(&mut self, ratio: f64) {
         self.ratios[self.next] = ratio as f32;
         self.next = (self.next + 1) % KEPT;
         self.len = (self.len + 1).min(KEPT);
     }
 
     /// How many there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The median of all that are remembered; `None` of none.
-    pub(super) fn median(&self) -> Option<f64> {
+    pub(crate) fn median(&self) -> Option<f64> {
         self.median_of_last(KEPT)
     }
 
     /// The lower median of the last few.
-    pub(super) fn median_of_last(&self, count: usize) -> Option<f64> {
+    pub(crate) fn median_of_last(&self, count: usize) -> Option<f64> {
         let count = count.min(self.len);
         let mut last: Vec<f32> =
             (1..=count).map(|back| self.ratios[(self.next + KEPT - back) % KEPT]).collect();
@@ -39,7 +39,7 @@ impl Window {
         Some(f64::from(*median))
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Window::default();
     }
 }

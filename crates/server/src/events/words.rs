@@ -19,6 +19,12 @@ pub(super) fn numbers(what: &Happened) -> Map<String, Value> {
             json!({ "ratio": ratio, "bound": bound })
         }
         Happened::Probation { away, .. } => json!({ "away_ms": ms(*away) }),
+        Happened::Recycled { partition, ratio, bound, drained } => {
+            json!({ "partition": partition.0, "ratio": ratio, "bound": bound, "drained_ms": ms(*drained) })
+        }
+        Happened::DeviceSlow { partition, ratio, bound } => {
+            json!({ "partition": partition.map(|partition| partition.0), "ratio": ratio, "bound": bound })
+        }
         Happened::Rearranged { from, to, before, predicted } => {
             json!({ "from": from, "to": to, "in_time_before": before, "in_time_predicted": predicted })
         }

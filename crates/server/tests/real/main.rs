@@ -21,6 +21,7 @@ mod engine;
 mod events;
 mod minilm;
 mod monitor;
+mod partitions;
 mod quotas;
 mod repository;
 mod requests;

@@ -1,0 +1,68 @@
+//! A partition that is slow, on the real server: opened anew while it serves.
+
+use crate::events::of_kind;
+use crate::fixture;
+use crate::served::{Served, settings};
+use serde_json::json;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tessera_core::PartitionId;
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::slowed::Slowed;
+use tessera_device::{Device, Wake};
+use tessera_server::server::StartError;
+
+const TENANTS: [&str; 4] = ["mlp-0", "mlp-1", "mlp-2", "mlp-3"];
+
+#[test]
+fn a_slow_partition_is_opened_anew_under_load_and_no_request_is_lost() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        eprintln!("skipped: two partitions need two cores");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place(folder.path(), &TENANTS);
+    let slowed: Arc<OnceLock<Arc<Slowed>>> = Arc::default();
+    let opened = slowed.clone();
+    let served = Served::on(
+        settings(folder.path()),
+        vec![Box::new(move |wake| {
+            let device = Slowed::open(wake, |wake: Wake| -> Result<Arc<dyn Device>, StartError> {
+                let two = NonZeroUsize::new(2);
+                let options = CpuOptions { cores: Cores::All, partitions: two, memory_limit: None };
+                Ok(Arc::new(CpuDevice::open(&options, wake)?))
+            })?;
+            _ = opened.set(device.clone());
+            Ok(device)
+        })],
+    );
+    served.wait_ready();
+    let slowed = slowed.get().unwrap();
+    let asked = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for tenant in TENANTS {
+            let (served, asked) = (&served, &asked);
+            scope.spawn(move || {
+                let question = fixture::case(tenant).sets.remove(0);
+                let first = served.answer(tenant, &question.inputs);
+                while asked.load(Ordering::SeqCst) {
+                    assert_eq!(served.answer(tenant, &question.inputs), first);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+        slowed.slow_partition(PartitionId(0), 60.0);
+        let since = Instant::now();
+        while of_kind(&served, "recycled").is_empty() && since.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        asked.store(false, Ordering::SeqCst);
+        println!("opened anew after {:?}", since.elapsed());
+    });
+    let told = of_kind(&served, "recycled").remove(0);
+    assert_eq!((&told["device"], &told["numbers"]["partition"]), (&json!("cpu"), &json!(0)), "{told}");
+    assert!(told["numbers"]["ratio"].as_f64() > Some(3.0), "{told}");
+    assert!(served.sample("tessera_events_total{kind=\"recycled\"}") >= 1.0);
+}
