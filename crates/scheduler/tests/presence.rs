@@ -351,7 +351,8 @@ proptest! {
         length(&mut load, 2);
         (0..tenants).for_each(|tenant| load.simulation.slow(TenantId(tenant), factor));
         length(&mut load, 6);
-        prop_assert_eq!(&load.told, &vec![]);
+        // Beyond a bound it is told of the device, and of nobody.
+        prop_assert!(load.told.iter().all(|(_, what)| what.kind() == "device_slow"), "{:?}", load.told);
         let since = load.now;
         length(&mut load, 2);
         let alone = load.launches(since).filter(|launch| launch.lanes.len() == 1).count();
