@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   tables    [set] of all lanes                     each launch of a run has the next set of weights, which no cache holds
-//!   arenas    [2][x | residual | out]                in turn, as a program's steps leave what they computed to the next one
+//!   arenas    [2][x | residual | out]                in turn, as a program's steps leave what they computed to the next one; one, of what no cache holds
 //!   slots     [set][lane][weights of the step]
 //!   sweep     written between runs, so that all of the above leaves the cache
 //! ```
@@ -26,8 +26,6 @@ pub(super) const MOST_LAUNCHES: usize = 16;
 const COVER: usize = 192 << 20;
 /// What is written between runs: twice such a cache.
 const SWEEP: usize = 128 << 20;
-/// Arenas that take turns.
-const ARENAS: usize = 2;
 /// Where buffers begin, as the planner has it.
 const BUFFER: usize = 64;
 /// Where packed tensors begin in a slot, as the planner has it.
@@ -43,6 +41,7 @@ pub(super) struct Ground {
     multiprocessors: u32,
     table: TableLayout,
     sets: usize,
+    arenas: usize,
 }
 
 impl Ground {
@@ -85,7 +84,9 @@ impl Ground {
         let of_set = capacity.lanes as usize * end;
         let sets = COVER.div_ceil(of_set.max(1)).clamp(1, MOST_LAUNCHES);
         let table = TableLayout::new(capacity, 0);
-        Some(Ground { plan, layout, capacity, multiprocessors, table, sets })
+        let arena = u64::from(capacity.items) * plan.arena_per_item.0;
+        let arenas = if 2 * arena > COVER as u64 { 1 } else { 2 };
+        Some(Ground { plan, layout, capacity, multiprocessors, table, sets, arenas })
     }
 
     /// Bytes of the whole.
@@ -129,7 +130,7 @@ impl Ground {
             capacity: self.capacity,
             multiprocessors: self.multiprocessors,
             launch: self.table.params(table, at(self.errors())),
-            arena: at(self.arena(launch % ARENAS)),
+            arena: at(self.arena(launch % self.arenas)),
             constants: &[],
             workspace: 0,
         };
@@ -163,7 +164,7 @@ impl Ground {
     }
 
     fn slots(&self) -> usize {
-        self.arena(ARENAS)
+        self.arena(self.arenas)
     }
 }
 
@@ -255,7 +256,7 @@ mod tests {
             let bytes = ground.layout.bytes.0 as usize;
             assert!(bytes <= layout.bytes.0 as usize && bytes > 0, "{name}");
             assert!(slots.windows(2).all(|pair| pair[0] + bytes == pair[1]), "{name}: {slots:?}");
-            assert!(slots[0] >= ground.arena(ARENAS) && slots[slots.len() - 1] + bytes == numbers.end);
+            assert!(slots[0] >= ground.arena(ground.arenas) && slots[slots.len() - 1] + bytes == numbers.end);
             let results = ground.results();
             assert!(results.start >= numbers.start && results.end <= ground.arena(1) && !results.is_empty());
             assert!(ground.sweep().start == numbers.end && ground.sweep().end == ground.bytes());
