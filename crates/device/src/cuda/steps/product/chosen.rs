@@ -1,0 +1,221 @@
+//! The kernels that compute a product alike, each with its tile, the one to take first.
+//!
+//! ```text
+//!   fp32           streamed ─ and, with few rows, all of k in a block
+//!   matrix unit    few rows │ windows, then gathered │ stems │ gathered
+//! ```
+//! What stands between two bars sums in an order of its own, and the step's shape decides for it. Within, a tile changes no bit.
+
+use super::few::{FewFloatTile, FewTile};
+use super::float::FloatTile;
+use super::sizes::{Sizes, row_tiles};
+use super::stem::StemTile;
+use super::tensor::{self, TensorTile};
+use super::window::WindowTile;
+use super::{Loader, Product, instruction};
+use crate::cuda::call::KernelSpec;
+use crate::cuda::site::Site;
+use tessera_core::{DType, Precision};
+use tessera_planner::pack::BLOCK_ROW_BYTES;
+
+/// A kernel and its tile.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) spec: KernelSpec,
+    pub(super) loader: Loader,
+    /// Outputs and rows of a tile.
+    pub(super) outputs: usize,
+    pub(super) rows: usize,
+    /// k of a stage.
+    pub(super) depth: usize,
+    pub(super) threads: usize,
+    pub(super) shared_bytes: usize,
+    /// Of rows, in the worst launch.
+    pub(super) tiles: usize,
+    /// Parts of k, each of a block of its own; the blocks of a tile are a cluster.
+    pub(super) parts: usize,
+    /// Where a window stays in shared memory.
+    pub(super) window: Option<WindowTile>,
+    /// Where lines of the image do.
+    pub(super) stem: Option<StemTile>,
+}
+
+/// All that compute the product alike, to the last bit; the first is the one to take. There is one at least.
+pub(super) fn candidates(site: &Site<'_>, product: &Product<'_>) -> Vec<Chosen> {
+    let sizes = Sizes {
+        rows: product.rows(),
+        outputs: product.shape.out_per_group,
+        groups: product.shape.groups,
+        k: product.k(),
+        room: site.capacity,
+        multiprocessors: site.multiprocessors,
+    };
+    if site.precision() == Precision::Fp32 {
+        strict(site, product, &sizes)
+    } else {
+        on_matrix_unit(site, product, &sizes)
+    }
+}
+
+fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> {
+    let few = FewFloatTile::holding(sizes).filter(|_| product.in_chunks(site)).map(|tile| Chosen {
+        spec: site.spec("product_few_float.cu"),
+        loader: Loader::Rows,
+        outputs: FewFloatTile::OUTPUTS,
+        rows: tile.rows,
+        depth: sizes.k,
+        threads: FewFloatTile::THREADS,
+        shared_bytes: tile.shared_bytes(sizes.k),
+        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+        parts: 1,
+        window: None,
+        stem: None,
+    });
+    let loader = product.loader(site);
+    let chosen = |tile: FloatTile| Chosen {
+        loader,
+        spec: site
+            .spec("product_float.cu")
+            .define("OUTPUTS", tile.of_thread[0])
+            .define("ROWS", tile.of_thread[1])
+            .define("DEPTH", tile.depth)
+            .define("STAGES", tile.stages)
+            .define("MIN_BLOCKS", tile.blocks)
+            .define("LONG", tile.runs as u32)
+            .define("PARTS", tile.parts)
+            .define("BULK", u32::from(tile.bulk)),
+        outputs: tile.outputs,
+        rows: tile.rows,
+        depth: tile.depth,
+        threads: tile.threads(),
+        shared_bytes: tile.shared_bytes,
+        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+        parts: tile.parts,
+        window: None,
+        stem: None,
+    };
+    let streamed = FloatTile::best_first(sizes, loader == Loader::Rows).into_iter().map(chosen);
+    if FewFloatTile::is_best(sizes) {
+        few.into_iter().chain(streamed).collect()
+    } else {
+        streamed.chain(few).collect()
+    }
+}
+
+fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> {
+    let precision = site.precision();
+    let size = precision.stored(DType::F32).size();
+    let loader = product.loader(site);
+    let depth = BLOCK_ROW_BYTES / size;
+    let steps = sizes.k.div_ceil(depth);
+    let few = FewTile::of(sizes.rows, steps).filter(|_| product.in_chunks(site));
+    if let Some(tile) = few {
+        return vec![Chosen {
+            spec: site.spec("product_few.cu").define("SPLIT", tile.split),
+            loader: Loader::Rows,
+            outputs: tile.outputs(),
+            rows: FewTile::ROWS,
+            depth,
+            threads: FewTile::THREADS,
+            shared_bytes: 0,
+            tiles: row_tiles(sizes.room, sizes.rows, FewTile::ROWS),
+            parts: 1,
+            window: None,
+            stem: None,
+        }];
+    }
+    let tensor = |tile: TensorTile| {
+        let mut spec = site
+            .spec("product_tensor.cu")
+            .define("STAGES", tile.stages)
+            .define("LAG", tile.lag)
+            .define("AHEAD", tile.ahead)
+            .define("PARTS", tile.parts)
+            .define("MIN_BLOCKS", tile.blocks);
+        spec.generated = instruction::multiply(precision, tile.rows);
+        Chosen {
+            spec,
+            loader,
+            outputs: tile.outputs,
+            rows: tile.rows,
+            depth,
+            threads: tile.threads(),
+            shared_bytes: tile.shared_bytes(),
+            tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+            parts: tile.parts,
+            window: None,
+            stem: None,
+        }
+    };
+    let tensor_tiles =
+        || TensorTile::best_first(sizes, steps, loader == Loader::Rows).into_iter().map(tensor);
+    let stays = product.linear.is_none() && loader == Loader::Taps && tensor::parts(sizes, steps) == 1;
+    if stays {
+        let windows = WindowTile::best_first(sizes, &product.shape, size).into_iter();
+        let windows = windows.map(|tile| windowed(site, sizes, loader, depth, tile));
+        let windows: Vec<Chosen> = windows.collect();
+        if !windows.is_empty() {
+            return windows.into_iter().chain(tensor_tiles()).collect();
+        }
+    }
+    let dense = product.linear.is_none() && site.stored(product.x) == precision.stored(DType::F32);
+    let residual = product.epilogue.residual.is_some();
+    let stems = StemTile::best_first(sizes, &product.shape, size, residual);
+    if dense && !stems.is_empty() {
+        let stem = |tile| stemmed(site, product, sizes, loader, depth, tile);
+        return stems.into_iter().map(stem).collect();
+    }
+    tensor_tiles().collect()
+}
+
+fn windowed(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: WindowTile) -> Chosen {
+    let mut spec = site
+        .spec("product_window.cu")
+        .define("ACROSS", tile.across)
+        .define("STAGES", tile.stages)
+        .define("MIN_BLOCKS", tile.blocks);
+    spec.generated = instruction::multiply(site.precision(), tile.columns);
+    Chosen {
+        spec,
+        loader,
+        outputs: tile.outputs,
+        rows: tile.positions(),
+        depth,
+        threads: tile.threads(),
+        shared_bytes: tile.shared_bytes(),
+        tiles: sizes.room.items as usize * tile.item_tiles,
+        parts: 1,
+        window: Some(tile),
+        stem: None,
+    }
+}
+
+fn stemmed(
+    site: &Site<'_>,
+    product: &Product<'_>,
+    sizes: &Sizes,
+    loader: Loader,
+    depth: usize,
+    tile: StemTile,
+) -> Chosen {
+    let mut spec = site
+        .spec("product_stem.cu")
+        .define("CHANNELS", product.shape.in_per_group)
+        .define("KERNEL_HEIGHT", product.shape.kernel[0])
+        .define("KERNEL_WIDTH", product.shape.kernel[1])
+        .define("MIN_BLOCKS", tile.blocks);
+    spec.generated = instruction::multiply_held(site.precision(), tile.columns);
+    Chosen {
+        spec,
+        loader,
+        outputs: StemTile::OUTPUTS,
+        rows: tile.columns,
+        depth,
+        threads: StemTile::THREADS,
+        shared_bytes: tile.shared_bytes(&product.shape),
+        tiles: sizes.room.items as usize * tile.item_tiles,
+        parts: 1,
+        window: None,
+        stem: Some(tile),
+    }
+}
