@@ -41,6 +41,13 @@ pub enum NoPlan {
     Interrupted,
 }
 
+impl NoPlan {
+    /// Whether asking again may bring another answer: memory comes free, cards recover. What the planner says, and which kernels there are, stays.
+    fn passes(&self) -> bool {
+        !matches!(self, NoPlan::Unplannable { .. } | NoPlan::Device(DeviceError::NoKernel { .. }))
+    }
+}
+
 /// Why a class cannot be served here.
 #[derive(Debug, thiserror::Error)]
 pub enum NoClass {
@@ -193,8 +200,8 @@ impl Drop for Planned {
 
 impl ClassEntry {
     /// The plan for a request's free dimensions; made now, on a blocking thread, if nobody asked before. Requests that
-    /// ask meanwhile wait for the same plan. Failures are kept like plans, so that asking again costs nothing. A plan that
-    /// was begun is finished and kept even if all who asked hang up.
+    /// ask meanwhile wait for the same plan. That there is none is kept like a plan, so that asking again costs nothing, unless it passes: then all who
+    /// waited hear it, and the next to ask has it tried again. A plan that was begun is finished and kept even if all who asked hang up.
     ///
     /// Items are batched if the planner proves them independent; if not, the item count is one more fixed dimension.
     pub async fn planned(self: &Arc<Self>, bound: &Bound) -> Result<Arc<Planned>, NoPlan> {
@@ -293,6 +300,14 @@ impl ClassEntry {
         cell
     }
 
+    /// The next to ask for these dimensions gets a new cell.
+    fn forget(&self, dims: &[u64], cell: &PlanCell) {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.cells.get(dims).is_some_and(|(kept, _)| Arc::ptr_eq(kept, cell)) {
+            plans.cells.remove(dims);
+        }
+    }
+
     fn make(&self, wish: &Wish) -> Result<Made, NoPlan> {
         let plan = match self.plan(wish) {
             Err(PlanError::Infer(InferError::MixesItems { .. })) if wish.item_dim.is_some() => {
@@ -313,10 +328,10 @@ impl ClassEntry {
         }
         let room = self.room_of(&plan);
         let tuned = if wish.loading { self.tuned(&plan, room) } else { None };
-        let mut programs = Vec::new();
+        let mut compiled = Compiled { device: &*self.workshop.device, programs: Vec::new() };
         for partition in self.workshop.device.partitions() {
-            let program = self.workshop.device.compile(&plan, &self.layout, room, partition.id)?;
-            programs.push((partition.id, program));
+            let program = compiled.device.compile(&plan, &self.layout, room, partition.id)?;
+            compiled.programs.push((partition.id, program));
         }
         let work = PlanWork {
             flops_per_item: plan.flops_per_item(),
@@ -324,6 +339,7 @@ impl ClassEntry {
             weight_bytes: self.layout.bytes,
         };
         let watch = Watch::new(&plan, &self.layout);
+        let programs = std::mem::take(&mut compiled.programs);
         let pace = self.workshop.engine.plan_ready(work, programs.clone(), watch);
         let most_items =
             NonZeroU32::new(if plan.batched { room.items } else { 1 }).expect("a room has items");
@@ -397,11 +413,29 @@ fn is_idle(cell: &PlanCell) -> bool {
     Arc::strong_count(cell) == 1 && !cell.get().is_some_and(held)
 }
 
-/// Makes what a cell is for, once, whoever asks first. An interruption is not kept: the next one to ask tries again.
+/// Programs that nobody owns yet. Those that are in here when it is dropped are discarded: a later partition had no room, or something panicked.
+struct Compiled<'a> {
+    device: &'a dyn Device,
+    programs: Programs,
+}
+
+impl Drop for Compiled<'_> {
+    fn drop(&mut self) {
+        self.programs.iter().for_each(|(_, program)| self.device.discard(*program));
+    }
+}
+
+/// Makes what a cell is for, once, whoever asks first. What passes goes to those who wait, and the cell goes with it.
 async fn fill(cell: PlanCell, entry: Arc<ClassEntry>, wish: Wish) -> Result<Made, NoPlan> {
-    let make = || async move {
+    let dims = dims_of(&wish.bound, wish.item_dim).into_owned();
+    let make = || async {
+        let entry = entry.clone();
         let made = tokio::task::spawn_blocking(move || entry.make(&wish)).await;
-        made.map_err(|_| NoPlan::Interrupted)
+        made.unwrap_or(Err(NoPlan::Interrupted))
     };
-    cell.get_or_try_init(make).await?.clone()
+    let made = cell.get_or_init(make).await.clone();
+    if made.as_ref().is_err_and(NoPlan::passes) {
+        entry.forget(&dims, &cell);
+    }
+    made
 }

@@ -23,6 +23,7 @@ mod minilm;
 mod monitor;
 mod partitions;
 mod quotas;
+mod refusing;
 mod repository;
 mod requests;
 mod standing;
