@@ -2,11 +2,15 @@
 //!
 //! ```text
 //!   admission, expiry ─ gathered per tenant and reason ─┐
+//!   express ─────────── gathered by the minute ─────────┤
 //!   stragglers, space ──────────────────────────────────┴▶ buffer of at most MOST ─▶ Scheduler::take_events
 //! ```
 //! Under overload every request may be refused, and that is one piece of news, not a hundred thousand. So the first refusal of a tenant for one reason
 //! is told at once, and those that follow within a [`WINDOW`] are told together when it ends. Of ten thousand tenants that are all refused, at most
 //! [`MOST_GATHERED`] are told of in a window. What is not told, for that or because nobody took events, is counted.
+//!
+//! Interruptions are how a busy device keeps tight deadlines, hundreds a second and nothing to be done about: the first is told, and then how many there were in
+//! each minute.
 
 use crate::offer::Refusal;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +20,9 @@ use tessera_core::{Moment, OwnerId, PartitionId, TenantId};
 
 /// How long refusals of one tenant for one reason are gathered.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// How long interruptions are gathered.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Most events that wait to be taken.
 const MOST: usize = 1024;
@@ -110,6 +117,14 @@ pub enum Happened {
         /// How much longer they may take.
         bound: f64,
     },
+    /// Launches went before others that ran, to keep deadlines that would have been lost behind them.
+    #[error("{launches} launches went between the steps of others, which stood back for {stood_back:?}")]
+    Interrupted {
+        /// How many that are over since the last such event.
+        launches: u32,
+        /// What they computed.
+        stood_back: Duration,
+    },
     /// The device is cut into other partitions.
     #[error(
         "partitions of {to:?} units instead of {from:?}: {:.1} % of requests in time instead of {:.1} %",
@@ -138,6 +153,7 @@ impl Happened {
             Happened::Returned { .. } => "returned",
             Happened::Recycled { .. } => "recycled",
             Happened::DeviceSlow { .. } => "device_slow",
+            Happened::Interrupted { .. } => "interrupted",
             Happened::Rearranged { .. } => "rearranged",
         }
     }
@@ -150,7 +166,10 @@ impl Happened {
             | Happened::Evicted { tenant, .. }
             | Happened::Probation { tenant, .. }
             | Happened::Returned { tenant, .. } => Some(*tenant),
-            Happened::Recycled { .. } | Happened::DeviceSlow { .. } | Happened::Rearranged { .. } => None,
+            Happened::Interrupted { .. }
+            | Happened::Recycled { .. }
+            | Happened::DeviceSlow { .. }
+            | Happened::Rearranged { .. } => None,
         }
     }
 }
@@ -169,6 +188,9 @@ pub(crate) struct Events {
     gathered: BTreeMap<(TenantId, &'static str), Option<Happened>>,
     /// When each window ends; all are of one length, so in order.
     ends: VecDeque<(Moment, (TenantId, &'static str))>,
+    /// Interruptions that were not told yet, and when they may be.
+    interruptions: (u32, Duration),
+    interruptions_due: Moment,
 }
 
 impl Events {
@@ -198,6 +220,21 @@ impl Events {
             self.tell(now, what);
         } else {
             self.lost += 1;
+        }
+    }
+
+    /// An urgent launch is over that computed so long while another stood back.
+    pub(crate) fn interrupted(&mut self, now: Moment, stood_back: Duration) {
+        self.interruptions.0 += 1;
+        self.interruptions.1 += stood_back;
+        self.tell_interruptions(now);
+    }
+
+    fn tell_interruptions(&mut self, now: Moment) {
+        if self.interruptions.0 > 0 && self.interruptions_due <= now {
+            let (launches, stood_back) = std::mem::take(&mut self.interruptions);
+            self.interruptions_due = now + MINUTE;
+            self.tell(now, Happened::Interrupted { launches, stood_back });
         }
     }
 
@@ -242,6 +279,7 @@ impl Events {
                 self.tell_gathered(now, what);
             }
         }
+        self.tell_interruptions(now);
         let mut lost = 0;
         if self.lost > 0 && self.lost_due <= now {
             (lost, self.lost, self.lost_due) = (self.lost, 0, now + WINDOW);
@@ -253,7 +291,8 @@ impl Events {
     pub(crate) fn next(&self) -> Option<Moment> {
         let gathered = self.ends.front().filter(|_| self.due > 0).map(|(end, _)| *end);
         let lost = (self.lost > 0).then_some(self.lost_due);
-        gathered.into_iter().chain(lost).min()
+        let interruptions = (self.interruptions.0 > 0).then_some(self.interruptions_due);
+        gathered.into_iter().chain(lost).chain(interruptions).min()
     }
 }
 
@@ -328,6 +367,23 @@ mod tests {
         assert_eq!(events.next(), Some(ms(1000)));
         let (told, lost) = events.take(ms(1000));
         assert_eq!((told.len(), lost), (100, 0), "those that were refused in the first millisecond, again");
+    }
+
+    #[test]
+    fn the_first_interruption_is_told_and_then_how_many_there_were_in_each_minute() {
+        let mut events = Events::default();
+        let took = Duration::from_millis(1);
+        for at in 0..90_000 {
+            events.interrupted(ms(at), took);
+        }
+        let told = |at, launches| Event {
+            at: ms(at),
+            what: Happened::Interrupted { launches, stood_back: launches * took },
+        };
+        assert_eq!(events.take(ms(90_000)).0, [told(0, 1), told(60_000, 60_000)]);
+        assert_eq!(events.next(), Some(ms(120_000)));
+        assert_eq!(events.take(ms(120_000)).0, [told(120_000, 29_999)]);
+        assert_eq!((events.next(), events.take(ms(200_000)).0), (None, vec![]));
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Scheduler {
         computed: Duration,
     ) {
         let Some(launch) = self.in_flight.get_mut(&interrupted) else { return };
+        self.events.interrupted(now, computed);
         let counted = urgent.delayed + urgent.predicted.unwrap_or_default();
         let delayed = urgent.begun.map_or(counted, |begun| now.since(begun).min(counted));
         launch.delayed = launch.delayed.saturating_sub(counted) + delayed;

@@ -35,6 +35,7 @@ mod queues;
 mod quota;
 mod recycle;
 mod scheduler;
+mod segments;
 mod shelf;
 pub mod sim;
 mod slab;

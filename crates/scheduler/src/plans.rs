@@ -3,7 +3,8 @@
 //! A tenant that shares with nobody (`stragglers`) has a number of its own for each plan that it runs. Launches carry one number and costs belong to numbers, so it
 //! neither shares nor is predicted by what others take.
 
-use crate::cost::{CostTable, Costs, Measured, PlanWork, Size};
+use crate::cost::{CostTable, Costs, Size};
+use crate::segments::Segments;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(crate) struct Plans {
     next: u32,
     pub(crate) costs: Costs,
     /// How long the segments of launches are, on devices that yield.
-    segments: Costs,
+    pub(crate) segments: Segments,
     given: Option<Arc<dyn CostTable>>,
     /// Units of the largest partition.
     whole: NonZeroU32,
@@ -55,19 +56,14 @@ struct Plan {
 }
 
 impl Plans {
-    /// `costs` makes what learns them.
-    pub(crate) fn new(
-        costs: impl Fn() -> Costs,
-        given: Option<Arc<dyn CostTable>>,
-        whole: NonZeroU32,
-    ) -> Plans {
+    pub(crate) fn new(costs: Costs, given: Option<Arc<dyn CostTable>>, whole: NonZeroU32) -> Plans {
         Plans {
             numbers: BTreeMap::new(),
             plans: IdMap::default(),
             own: BTreeMap::new(),
             next: 0,
-            costs: costs(),
-            segments: costs(),
+            costs,
+            segments: Segments::default(),
             given,
             whole,
         }
@@ -199,26 +195,12 @@ impl Plans {
         self.predict_on(units, plan, size).unwrap_or(UNKNOWN)
     }
 
-    /// The longest segment of a launch on a partition of so many units: as given, else as learnt. `None` where no launch of the plan has told one.
+    /// The longest segment of a launch on a partition of so many units: as given, else as learnt (`segments`).
     pub(crate) fn segment_on(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Option<Duration> {
         let share = f64::from(units.get()) / f64::from(self.whole.get());
         let given = self.given.as_ref().filter(|_| !plan.is_own());
         let given = given.and_then(|table| table.segment(self.key(plan), size, share));
-        given.or_else(|| {
-            self.segments.measured_at(plan)?;
-            self.segments.predict(plan, size, units)
-        })
-    }
-
-    /// What one launch of the plan has to do.
-    pub(crate) fn work_known(&mut self, plan: PlanIx, work: PlanWork) {
-        self.costs.plan_known(plan, work);
-        self.segments.plan_known(plan, work);
-    }
-
-    /// Takes in how long the longest segment of a launch was.
-    pub(crate) fn learn_segment(&mut self, plan: PlanIx, size: Size, segment: Measured) {
-        self.segments.learn(plan, size, segment);
+        given.or_else(|| self.segments.longest(plan, size, units))
     }
 
     /// Whether the plan's cost is more than an estimate, so that a request may be refused for it.

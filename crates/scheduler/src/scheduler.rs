@@ -119,7 +119,7 @@ impl Scheduler {
             tenants: BTreeMap::new(),
             owners: Owners::default(),
             plans: Plans::new(
-                || Costs::new(config.cost, most, lines.most_units()),
+                Costs::new(config.cost, most, lines.most_units()),
                 config.given_costs.clone(),
                 lines.most_units(),
             ),
@@ -174,7 +174,7 @@ impl Scheduler {
     /// What one launch of the plan has to do: the first guess at its cost.
     pub fn plan_known(&mut self, plan: &PlanKey, work: PlanWork) {
         let plan = self.plans.number(plan);
-        self.plans.work_known(plan, work);
+        self.plans.costs.plan_known(plan, work);
     }
 
     /// The plan is not wanted any more; what was learnt of it goes, unless requests of it wait or run.
@@ -325,13 +325,9 @@ impl Scheduler {
         let took = over.took.saturating_sub(stood_back);
         let computed = over.computed.saturating_sub(stood_back);
         let cost = self.learn_way(now, &launch, took, computed);
-        if let Some(took) = over.longest_segment {
+        if let Some(longest) = over.longest_segment {
             let units = self.units(launch.line);
-            self.plans.learn_segment(
-                launch.plan,
-                launch.size,
-                Measured { at: now, units, took, predicted: None },
-            );
+            self.plans.segments.learn(launch.plan, launch.size, units, longest);
         }
         // Two launches of a partition may be heard of at once: then the second seems to have begun just now.
         let took = launch.begun.map_or(took, |begun| took.min(now.since(begun).saturating_sub(stood_back)));
