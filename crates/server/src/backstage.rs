@@ -102,6 +102,7 @@ impl Backstage {
             queue_requests: settings.queue_requests,
             queue_bytes: settings.queue_bytes,
             max_wait: settings.max_wait,
+            interrupts: settings.interrupt,
             stragglers: StragglerSettings { bound: settings.straggler_bound, ..StragglerSettings::default() },
             recycling: RecycleSettings { reopens: device.can_reopen(), ..RecycleSettings::default() },
             margin: settings.slo_margin,

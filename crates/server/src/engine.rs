@@ -389,6 +389,9 @@ impl Engine {
             Ok(()) => {
                 loaded.users += 1;
                 self.metrics.launched(&self.name, self.policy, lanes.len() as u32, items);
+                if urgent {
+                    self.metrics.interrupted(&self.name);
+                }
                 let tenants = lanes.iter().map(|lane| lane.tenant).collect();
                 let (size, submitted) = (Size { lanes: lanes.len() as u32, items }, Instant::now());
                 self.monitor.began(submitted, partition);
@@ -445,6 +448,7 @@ impl Engine {
             self.judge(now, tenant, &launch.plan);
         }
         self.metrics.launch_finished(computed);
+        self.metrics.stood_back(&self.name, timed.stood_back);
         self.report();
         let answers =
             finished.answers.into_iter().flatten().map(|outputs| outputs.map_err(NotAnswered::from));

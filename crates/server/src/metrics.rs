@@ -117,6 +117,8 @@ pub struct Metrics {
     device_memory: Family<ByDevice, Gauge>,
     device_work: Family<ByDevice, Counter>,
     device_peak: Family<ByDevice, Gauge<f64, AtomicU64>>,
+    interruptions: Family<OfDevice, Counter>,
+    stood_back: Family<OfDevice, Counter<f64, AtomicU64>>,
     device_up: Family<OfDevice, Gauge>,
     load_failures: Counter,
     loaded: Gauge,
@@ -161,6 +163,8 @@ impl Default for Metrics {
             device_memory: Family::default(),
             device_work: Family::default(),
             device_peak: Family::default(),
+            interruptions: Family::default(),
+            stood_back: Family::default(),
             device_up: Family::default(),
             load_failures: Counter::default(),
             loaded: Gauge::default(),
@@ -221,6 +225,17 @@ impl Metrics {
             "device_peak",
             "What a device can do in a second, where it was measured: flop, and bytes from memory",
             self.device_peak.clone(),
+        );
+        r.register(
+            "interruptions",
+            "Launches that went between the steps of another, to keep a deadline that would have been lost behind it",
+            self.interruptions.clone(),
+        );
+        r.register_with_unit(
+            "stood_back",
+            "What these computed while others stood back for them",
+            Unit::Seconds,
+            self.stood_back.clone(),
         );
         r.register("device_up", "Whether a device runs (1) or was lost (0)", self.device_up.clone());
         r.register("model_load_failures", "Models that could not be loaded", self.load_failures.clone());
@@ -342,6 +357,18 @@ impl Metrics {
         self.launches.get_or_create(&ByPolicy { policy: policy.name(), device: device.into() }).inc();
         self.lanes.observe(f64::from(lanes));
         self.items.observe(f64::from(items));
+    }
+
+    /// A launch goes before what runs on a device.
+    pub fn interrupted(&self, device: &str) {
+        self.interruptions.get_or_create(&OfDevice { device: device.into() }).inc();
+    }
+
+    /// A launch that is over stood back for so long.
+    pub fn stood_back(&self, device: &str, time: Duration) {
+        if !time.is_zero() {
+            self.stood_back.get_or_create(&OfDevice { device: device.into() }).inc_by(time.as_secs_f64());
+        }
     }
 
     /// A launch was completed.

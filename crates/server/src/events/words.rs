@@ -25,6 +25,9 @@ pub(super) fn numbers(what: &Happened) -> Map<String, Value> {
         Happened::DeviceSlow { partition, ratio, bound } => {
             json!({ "partition": partition.map(|partition| partition.0), "ratio": ratio, "bound": bound })
         }
+        Happened::Interrupted { launches, stood_back } => {
+            json!({ "launches": launches, "stood_back_ms": ms(*stood_back) })
+        }
         Happened::Rearranged { from, to, before, predicted } => {
             json!({ "from": from, "to": to, "in_time_before": before, "in_time_predicted": predicted })
         }

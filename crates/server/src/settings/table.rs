@@ -128,6 +128,8 @@ settings! {
         "How many requests an owner may have in the server at once, in the same way.";
     max_wait: Duration = "max_wait_us", "US", read::micros, "0", false,
         "Longest time a request waits on an idle device for company to share its launch with.";
+    interrupt: bool = "interrupt", "on|off", read::switch, "on", false,
+        "Whether a launch on a CPU stands back between its steps for a request that would be late behind it, where its own deadlines bear that; only space-time does.";
     straggler_bound: f64 = "straggler_bound", "RATIO|off", read::ratio_or_off, "3", false,
         "How many times what its neighbours in a launch take a tenant may take; who does for long runs by itself until it is well.";
     apart_multiprocessors: Option<NonZeroU32> = "apart_multiprocessors", "N|off", read::count_or_off, "off", false,

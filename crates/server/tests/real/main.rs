@@ -19,6 +19,7 @@ mod classes;
 mod devices;
 mod engine;
 mod events;
+mod express;
 mod minilm;
 mod monitor;
 mod partitions;
