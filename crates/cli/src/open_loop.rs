@@ -47,6 +47,9 @@ pub(crate) fn commands() -> [Command; 3] {
         .arg(list(text("class", "ARCH:MS", CLASSES)).help(
             "Architectures of `tessera zoo`, each with what counts as in time; tenants have them in turn",
         ))
+        .arg(Arg::new("uninterrupted").long("uninterrupted").action(ArgAction::SetTrue).help(
+            "The same once more on one partition where no launch stands back for an urgent one: what interruptions gain",
+        ))
         .args(flags("32"));
     let isolation = Command::new("isolation")
         .about("What one tenant that asks for ten times its part, and then becomes five times slower, does to the others, under every policy")
@@ -140,10 +143,14 @@ pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
     let heard = &mut |line: &str| eprintln!("{line}");
     let (mut place, policies, about) = set(given, served, groups, false, heard)?;
     let lowest = f64::from(count(given, "lowest-rate"));
-    let ways = mixed::Way::all(&policies);
+    let mut ways = mixed::Way::all(&policies);
+    if given.get_flag("uninterrupted") {
+        ways.extend(mixed::Way::uninterrupted(&policies));
+    }
     let divided = place.setting().partitions.clone();
     let report = mixed::run(about, &ways, lowest, &mut |way, rate| {
         place.divide(if way.whole { "1" } else { &divided });
+        place.interrupt(way.interrupts);
         place.row(way.policy, rate, heard)
     })?;
     place.close();
@@ -192,6 +199,7 @@ fn set(
         device: words(given, "device").collect::<Vec<_>>().join(" "),
         precision: word("precision"),
         partitions: word("partitions"),
+        interrupts: true,
         seed: seed(given),
         slowable,
         models: served.into_iter().map(|served| served.model).collect(),

@@ -8,9 +8,10 @@
 //! **The expected shape.** Under `exclusive` and `time` the quick class fails first, at a low rate: it waits for whole turns of the slow ones. `space`
 //! runs them side by side and slows all. `space-time` falls for all classes at about one rate, since each loses only what the device cannot do. Cut into partitions
 //! as the scheduler sees fit it is no worse than as one, and better where one launch of the slowest class takes longer than the tightest SLO allows, or where
-//! launches of one class leave a part of the device idle, as small ones do on a card, that streams for other classes use.
+//! launches of one class leave a part of the device idle, as small ones do on a card, that streams for other classes use. On a device that yields one partition does
+//! better than one that does not where launches of a slow class are longer than a quick one can wait for: they stand back between their steps.
 //!
-//! **What would refute it.** A baseline with a higher rate than `space-time` for all classes; or `space-time` with layouts below itself on one partition by
+//! **What would refute it.** A baseline with a higher rate than `space-time` for all classes; a lower rate with interruptions than without by more than the rates' own coarseness; or `space-time` with layouts below itself on one partition by
 //! more than the rates' own coarseness (5 %).
 
 use super::goodput::{WANTED, highest};
@@ -28,19 +29,32 @@ pub struct Way {
     pub policy: Policy,
     /// Whether the device is in one partition whatever it offers.
     pub whole: bool,
+    /// Whether its launches stand back for urgent ones, on a device that yields.
+    pub interrupts: bool,
 }
 
 impl Way {
     /// The ways to be compared: every policy, and ours on one partition too.
     pub fn all(policies: &[Policy]) -> Vec<Way> {
-        let ways = policies.iter().map(|&policy| Way { policy, whole: false });
-        let ours = policies.iter().filter(|policy| **policy == Policy::SpaceTime);
-        ways.chain(ours.map(|&policy| Way { policy, whole: true })).collect()
+        let ways = policies.iter().map(|&policy| Way { policy, whole: false, interrupts: true });
+        let ours = policies.contains(&Policy::SpaceTime).then_some(Way {
+            policy: Policy::SpaceTime,
+            whole: true,
+            interrupts: true,
+        });
+        ways.chain(ours).collect()
+    }
+
+    /// Ours on one partition where a launch runs to its end whatever comes: beside the last of [`Way::all`], what interruptions gain.
+    pub fn uninterrupted(policies: &[Policy]) -> Option<Way> {
+        let ours = policies.contains(&Policy::SpaceTime);
+        ours.then_some(Way { policy: Policy::SpaceTime, whole: true, interrupts: false })
     }
 
     fn name(self) -> String {
         let suffix = if self.whole { ", whole" } else { "" };
-        format!("{}{suffix}", self.policy.name())
+        let yields = if self.interrupts { "" } else { ", uninterrupted" };
+        format!("{}{suffix}{yields}", self.policy.name())
     }
 }
 
@@ -171,7 +185,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{:<18} {:>11} {:>10}   at that rate, by class: in time, p99",
+            "{:<33} {:>11} {:>10}   at that rate, by class: in time, p99",
             "policy", "requests/s", "ours/this"
         )?;
         let ours = self.ways.iter().find(|found| found.way == Policy::SpaceTime.name());
@@ -179,7 +193,7 @@ impl fmt::Display for Report {
             let over = ours
                 .filter(|_| found.rate > 0.0)
                 .map_or("–".to_owned(), |ours| format!("{:.2}x", ours.rate / found.rate));
-            write!(f, "{:<18} {:>11.0} {over:>10}  ", found.way, found.rate)?;
+            write!(f, "{:<33} {:>11.0} {over:>10}  ", found.way, found.rate)?;
             let Some(shown) = found.shown() else { continue };
             if found.rate == 0.0 {
                 write!(f, " (at {:.0}/s)", shown.rate)?;
@@ -228,5 +242,8 @@ mod tests {
             "{text}"
         );
         assert!(report.plot().to_string().contains("space-time, whole ("));
+        let uninterrupted = Way::uninterrupted(&[Policy::SpaceTime]).unwrap();
+        assert_eq!(uninterrupted.name(), "space-time, whole, uninterrupted");
+        assert_eq!(Way::uninterrupted(&[Policy::Time]), None);
     }
 }

@@ -43,6 +43,8 @@ pub struct Setting {
     pub precision: String,
     /// In the words of `tessera serve --partitions`; simulated devices have one.
     pub partitions: String,
+    /// Whether launches stand back for urgent ones, where the device yields; simulated devices do not.
+    pub interrupts: bool,
     /// Decides weights, inputs and arrivals.
     pub seed: u64,
     /// Whether the first tenant can be made slow, which takes a device around the device.
@@ -79,6 +81,7 @@ enum Ground {
 struct Opened {
     for_space: bool,
     partitions: String,
+    interrupts: bool,
     target: Arc<InProcess>,
     house: House,
     slowed: Option<Arc<Slowed>>,
@@ -126,6 +129,11 @@ impl Place {
     /// From now on the device is divided like this.
     pub fn divide(&mut self, partitions: &str) {
         partitions.clone_into(&mut self.setting.partitions);
+    }
+
+    /// From now on launches stand back for urgent ones, or not.
+    pub fn interrupt(&mut self, interrupts: bool) {
+        self.setting.interrupts = interrupts;
     }
 
     /// Plays acts one after the other under a policy, at a rate that the first tenant may exceed. Rows have two groups, the first tenant and the others.
@@ -262,7 +270,7 @@ fn told(policy: Policy, row: &Row) -> String {
 }
 
 /// What the policy runs on, opened when it is first wanted. Kept until the place is closed, as policies may come in turns; but not when the device is
-/// to be divided otherwise.
+/// to be divided or to yield otherwise.
 fn open<'a>(
     setting: &Setting,
     runtime: &Runtime,
@@ -271,7 +279,9 @@ fn open<'a>(
     heard: &mut dyn FnMut(&str),
 ) -> Result<&'a Opened> {
     let for_space = policy == Policy::Space;
-    for other in opened.extract_if(.., |opened| opened.partitions != setting.partitions) {
+    let as_wanted =
+        |opened: &Opened| opened.partitions == setting.partitions && opened.interrupts == setting.interrupts;
+    for other in opened.extract_if(.., |opened| !as_wanted(opened)) {
         other.house.close(other.target);
     }
     let at = opened.iter().position(|opened| opened.for_space == for_space);
@@ -296,6 +306,7 @@ fn open_for(
         ("policy", policy.to_string()),
         ("precision", setting.precision.clone()),
         ("partitions", setting.partitions.clone()),
+        ("interrupt", if setting.interrupts { "on" } else { "off" }.to_owned()),
     ])?;
     let guest = |(number, tenant): (usize, &Tenant)| Guest {
         model: setting.models[number % setting.models.len()].clone(),
@@ -316,6 +327,7 @@ fn open_for(
     Ok(Opened {
         for_space,
         partitions: setting.partitions.clone(),
+        interrupts: setting.interrupts,
         target,
         house,
         slowed: slowed.into_inner(),

@@ -175,26 +175,30 @@ impl Figure for mixed::Report {
         title: "Mixed: tenants of several architectures, each class with its objective",
         source: "none of the paper's: its future work (§2); ours",
         says: "classes that cannot share launches are all kept in time at rates where the baselines lose the one with the tightest objective",
-        refuted: "a baseline with a higher rate, or layouts below one partition by more than 5 %",
+        refuted: "a baseline with a higher rate, layouts below one partition by more than 5 %, or interruptions below none by as much",
     };
 
     fn verdict(&self) -> Verdict {
-        let whole = |way: &str| way.ends_with("whole");
-        let baselines =
-            self.ways.iter().filter(|found| !whole(&found.way)).map(|found| (&*found.way, found.rate));
+        let baselines = self.ways.iter().filter(|found| !found.way.contains(", "));
+        let baselines = baselines.map(|found| (&*found.way, found.rate));
         let Some((ours, name, other)) = best_other(baselines) else {
             return Verdict::Undecided("space-time and one other policy are needed".to_owned());
         };
-        let one = self.ways.iter().find(|found| whole(&found.way)).map_or(0.0, |found| found.rate);
+        let rate_of =
+            |end: &str| self.ways.iter().find(|found| found.way.ends_with(end)).map(|found| found.rate);
+        let (one, uninterrupted) = (rate_of(", whole").unwrap_or_default(), rate_of(", uninterrupted"));
         if ours.max(other).max(one) == 0.0 {
             return Verdict::Undecided(
                 "no policy kept 99 % of every class in time at the lowest rate".to_owned(),
             );
         }
+        let without = uninterrupted.map(|rate| format!(", {rate:.0}/s there without interruptions"));
         let because = format!(
-            "99 % of every class in time: ours {ours:.0}/s ({one:.0}/s on one partition), the best baseline ({name}) {other:.0}/s."
+            "99 % of every class in time: ours {ours:.0}/s ({one:.0}/s on one partition{}), the best baseline ({name}) {other:.0}/s.",
+            without.unwrap_or_default()
         );
-        Verdict::of(ours >= other && ours >= 0.95 * one, because)
+        let gains = uninterrupted.is_none_or(|rate| one >= 0.95 * rate);
+        Verdict::of(ours >= other && ours >= 0.95 * one && gains, because)
     }
 
     fn pictures(&self) -> Vec<String> {

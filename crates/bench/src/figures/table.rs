@@ -130,6 +130,7 @@ fn open_loop(ask: &Ask, classes: &[(&str, f64)], tenants: usize, runs: usize) ->
         device: ask.device.clone(),
         precision: ask.precision.name().to_owned(),
         partitions: "auto".to_owned(),
+        interrupts: true,
         slowable: false,
         seed: ask.seed,
     })
@@ -179,13 +180,17 @@ fn run_mixed(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Made> {
         (false, false) => (vec![("resnet-18", 500.0), ("mobilenet-v2", 250.0), ("lstm", 100.0)], 24),
     };
     let policies = policies(ask);
-    let ways = mixed::Way::all(&policies);
+    let mut ways = mixed::Way::all(&policies);
+    if !ask.is_card() {
+        ways.extend(mixed::Way::uninterrupted(&policies));
+    }
     let tenants = tenants.min(ask.tenants);
     let mut place = Place::new(open_loop(ask, &classes, tenants, ways.len())?)?;
     let about = about(&mut place, &policies, &classes, tenants, heard)?;
     let report = mixed::run(about, &ways, lowest(ask), &mut |way, rate| {
         ask.budget.go_on()?;
         place.divide(if way.whole { "1" } else { "auto" });
+        place.interrupt(way.interrupts);
         place.row(way.policy, rate, heard)
     })?;
     place.close();
