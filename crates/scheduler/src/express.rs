@@ -40,7 +40,10 @@ impl Scheduler {
             return None;
         }
         let mut lines = open.home.map_or(open.lines.clone(), |home| home..home + 1);
-        lines.find_map(|line| self.book_express_on(now, wish, line))
+        lines.find_map(|line| {
+            let open = !self.health.is_closed(line);
+            open.then(|| self.book_express_on(now, wish, line)).flatten()
+        })
     }
 
     fn book_express_on(&mut self, now: Moment, wish: Wish, line: usize) -> Option<Booked> {
@@ -113,7 +116,9 @@ impl Scheduler {
     /// The next launch that goes before what runs. Where nothing runs any more it is one like any other.
     pub(crate) fn express(&mut self, now: Moment) -> Option<LaunchPlan> {
         let booked = |line| Some((line, self.promises.front(self.promises.express(line))?));
-        let (line, booking) = self.space.running().find_map(booked)?;
+        // A partition that is closed and empty is about to be opened anew: they wait for that.
+        let serves = |line: &usize| !self.running[*line].is_empty() || !self.health.is_closed(*line);
+        let (line, booking) = self.space.running().filter(serves).find_map(booked)?;
         let interrupts = self.running[line].front().copied();
         let segment = self.segment(line).unwrap_or_default();
         let booking = self.promises.take(booking)?;
