@@ -127,8 +127,11 @@ def ghostnet():
 def nfnet():
     from timm.layers import ScaledStdConv2d
 
+    convolutions = ScaledStdConv2d(3, 8, 3, stride=2), ScaledStdConv2d(8, 12, 3, groups=2)
+    for convolution in convolutions:
+        nn.init.zeros_(convolution.bias)
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10)]
-    return nn.Sequential(ScaledStdConv2d(3, 8, 3, stride=2), nn.SiLU(), ScaledStdConv2d(8, 12, 3, groups=2), nn.SiLU(), *head)
+    return nn.Sequential(convolutions[0], nn.SiLU(), convolutions[1], nn.SiLU(), *head)
 
 
 class Chooser(nn.Module):
@@ -294,6 +297,9 @@ def write(folder, name, make, side, exporters, small):
                     with torch.no_grad():
                         arrays |= {"single.y": model(inputs[0]), "alt.single.y": model(inputs[1])}
                 np.savez(path.with_suffix(".npz"), **{key: value.numpy() for key, value in arrays.items()})
+            elif not small:
+                with torch.no_grad():
+                    model(inputs[0])  # some keep what they computed once, and are exported with it
             try:
                 with contextlib.redirect_stdout(io.StringIO()), no_longer_than(None if small else 60):
                     exported(model, exporter, inputs[0], path)
