@@ -9,8 +9,9 @@
 //! One launch of the model at a time, again and again, as tenants with tight deadlines send them; of the neighbour as many as keep its partition computing.
 //! Every answer must have the bits that the first had, wherever it was computed.
 //!
-//! **The claim.** A neighbour that is kept aside (`apart_multiprocessors`) costs the model less than one on a stream does, and at most its part of the
-//! multiprocessors. **Refuted**, if the model's 99th percentile beside it is no lower than on streams; then tenants that are apart may as well run there.
+//! **The claim.** A neighbour that is kept aside (`apart_multiprocessors`) costs the model less of the device's time than one on a stream does, and about its part of
+//! the multiprocessors. **Refuted**, if the model's launches take as long on the device beside it as on streams; then tenants that are apart may as well run there.
+//! The time from handing a launch over to its answers has the host's in it, which moves more from run to run than neighbours of one lane move it.
 
 use crate::latency::Latencies;
 use crate::yard::{LONGEST, Stock};

@@ -14,6 +14,8 @@
 //! *aside*, for tenants whose launches nobody should wait for: a stream of a green context, kept to a few multiprocessors, whose blocks also
 //! come last where several wait (`fence/share.rs`). While it computes, the others miss those few, and while it does not, nothing. Cutting the card in two instead would
 //! take them for good, and more than them: parts are whole groups of 8 multiprocessors, and what is left over beside them promises no clusters.
+//! Measured (ResNet-50 of one lane in bf16 beside another's launches, H200, 2026-11-26): 0.31 ms alone, 0.39 with the other on a stream, 0.37 with it behind only, 0.33
+//! with it on 16 multiprocessors, where it takes 0.48 ms itself.
 //! Programs are compiled and captured for it as for any partition, when a class is loaded, so putting a tenant aside costs nothing then; it costs the memory of one
 //! partition more. Kernels are the same, with grids for as many multiprocessors as the partition has: nothing waits for all blocks of a grid to be
 //! resident (recurrent cells and long sums wait within a cluster of at most 8 blocks, which fits in every group), and no bit depends on where a block runs.
