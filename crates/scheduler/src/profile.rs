@@ -63,11 +63,6 @@ impl Profile {
         Profile { plan, most: most_lanes.get(), until, lanes: 1, took: Vec::new(), before: None }
     }
 
-    /// Of what.
-    pub fn plan(&self) -> &PlanKey {
-        &self.plan
-    }
-
     /// What the next launch takes at most, as far as that can be known: a lane costs no more than the first.
     fn expected(&self) -> Duration {
         let so_far = self.took.iter().min().map(|took| (self.lanes, *took)).or(self.before);
@@ -132,9 +127,9 @@ impl Scheduler {
         Measure::Launch { id, partition: self.space.lines().id(line), lanes }
     }
 
-    /// The largest partition of the layout in force.
+    /// The largest partition of the layout in force that is for everybody.
     fn measuring_line(&self) -> usize {
-        let lines = self.space.promising();
+        let lines = self.space.open_to_all();
         let first = lines.start;
         lines.rev().max_by_key(|line| self.space.lines().units(*line)).unwrap_or(first)
     }
