@@ -8,7 +8,7 @@
 //!
 //! **What would refute it.** More than 1 % fewer answers a second as watched by default, by the median over rounds, on any network.
 //!
-//! Closed loop, as many tenants as there are, one request of each on its way: the engine and the device are both busy, so whatever either does more is seen. In every round each way
+//! Closed loop, as many tenants as there are, some requests of each on their way: the engine and the device are both busy, so whatever either does more is seen. In every round each way
 //! runs once, the order turned round every time, and a way is compared with the unwatched run of its own round.
 
 use super::ask::Ask;
@@ -22,6 +22,9 @@ use std::fmt;
 use std::num::NonZeroU32;
 use tessera_core::Policy;
 use tessera_device::StepTiming;
+
+/// Requests of each tenant on their way, as many as keep a card busy.
+const IN_FLIGHT: usize = 3;
 
 /// What monitoring may cost.
 const MOST: f64 = 0.01;
@@ -73,7 +76,7 @@ pub fn run(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Report> {
         report.device = crowd.device();
         let measured = ways::in_rounds(&WAYS, rounds, &mut |monitor| {
             crowd.watch(Policy::SpaceTime, monitor);
-            Ok(crowd.closed(Policy::SpaceTime, many, length)?.inferences_per_s)
+            Ok(crowd.closed_by(Policy::SpaceTime, many, IN_FLIGHT, length)?.inferences_per_s)
         })?;
         crowd.leave();
         let model = options.model.architecture.name;

@@ -95,9 +95,20 @@ impl Crowd {
 
     /// A closed loop of the first `tenants`, each with one request on its way. Under `exclusive` all requests are for one.
     pub fn closed(&self, policy: Policy, tenants: usize, length: Duration) -> Result<Closed> {
+        self.closed_by(policy, tenants, 1, length)
+    }
+
+    /// The same with so many requests of each on their way, so that a device is never short of them.
+    pub fn closed_by(
+        &self,
+        policy: Policy,
+        tenants: usize,
+        in_flight: usize,
+        length: Duration,
+    ) -> Result<Closed> {
         let stage = self.of(policy);
         stage.play(policy);
-        let clients: Vec<Request> = stage.cast_of(policy, tenants, 1);
+        let clients: Vec<Request> = stage.cast_of(policy, tenants, in_flight);
         let counted_from = Instant::now() + length / WARM_UP;
         let end = counted_from + length;
         let ask = |(number, request): (usize, Request)| {
