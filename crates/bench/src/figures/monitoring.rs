@@ -15,7 +15,7 @@ use super::ask::Ask;
 use super::made::{Claim, Figure, Verdict};
 use super::ways;
 use crate::spread::Spread;
-use crate::tenants::Crowd;
+use crate::tenants::{Crowd, Options};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt;
@@ -72,6 +72,7 @@ pub fn run(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Report> {
     let mut report = Report { device: String::new(), precision: ask.precision.name(), rows: Vec::new() };
     for name in models {
         let options = ways::tenants(ask, name, ask.precision, many, &[Policy::SpaceTime])?;
+        let options = Options { in_flight: IN_FLIGHT, ..options };
         let crowd = Crowd::gather(&options, many, heard)?;
         report.device = crowd.device();
         let measured = ways::in_rounds(&WAYS, rounds, &mut |monitor| {
