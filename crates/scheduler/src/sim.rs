@@ -41,8 +41,11 @@ pub struct Around {
     pub leave: Duration,
     /// Between two launches of a partition while more wait.
     pub gap: Duration,
-    /// Times of launches over what their costs say, of which one is drawn for each. With none, launches take what their costs say.
+    /// Times of launches over what their costs say. With none, launches take what their costs say.
     pub ratios: Vec<f64>,
+    /// How many ratios that stand behind each other are taken one after the other, from a place that is drawn (a block bootstrap: Künsch 1989). Where they stand
+    /// as they were measured, a host that was slow for a while is so here too. Each is drawn by itself where this is one, or zero.
+    pub together: usize,
 }
 
 /// A launch that runs.
@@ -95,6 +98,8 @@ pub struct Simulation<C> {
     around: Around,
     /// What is drawn with.
     random: u64,
+    /// The ratio that is taken next, and how many more follow it.
+    ratio: (usize, usize),
     side_by_side: bool,
     layouts: Vec<Layout>,
     launches: BTreeMap<LaunchId, Started>,
@@ -123,6 +128,7 @@ impl<C: CostTable> Simulation<C> {
             wake: None,
             around: Around::default(),
             random: 1,
+            ratio: (0, 0),
             side_by_side: config.policy == Policy::Space,
             layouts: config.layouts.clone(),
             scheduler: Scheduler::new(config),
@@ -268,13 +274,22 @@ impl<C: CostTable> Simulation<C> {
 
     /// How much longer than its cost the next launch takes.
     fn ratio(&mut self) -> f64 {
-        // Marsaglia's xorshift, then the high bits of a product: enough to choose one of a few dozen.
+        let count = self.around.ratios.len();
+        if count == 0 {
+            return 1.0;
+        }
+        let (at, left) = self.ratio;
+        let at = if left > 0 { (at + 1) % count } else { self.drawn() % count };
+        self.ratio = (at, left.checked_sub(1).unwrap_or_else(|| self.around.together.saturating_sub(1)));
+        self.around.ratios[at]
+    }
+
+    fn drawn(&mut self) -> usize {
+        // Marsaglia's xorshift, then the high bits of a product: enough to choose one of some thousand.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let drawn = self.random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let ratios = &self.around.ratios;
-        ratios.get(drawn as usize % ratios.len().max(1)).copied().unwrap_or(1.0)
+        (self.random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
     }
 
     fn start(&mut self, launch: LaunchPlan) {

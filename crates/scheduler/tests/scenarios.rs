@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
-use tessera_scheduler::sim::{Outcome, Simulation};
+use tessera_scheduler::sim::{Around, Outcome, Simulation};
 use tessera_scheduler::{Config, CostTable, Decision, Offer, Refusal, Scheduler, Size, Terms};
 
 /// A launch takes a millisecond, and a tenth more for every item: sharing pays, as on a GPU.
@@ -83,6 +83,26 @@ fn a_lane_takes_its_tenants_next_request_however_many_others_wait_before_it() {
             lanes.map(|lane| lane.requests.iter().map(|(request, _)| request.0).collect()).collect();
         assert_eq!(lanes, [vec![1, 501, 504], vec![2, 502]], "patience {patience:?}");
     }
+}
+
+#[test]
+fn launches_differ_from_their_costs_as_those_that_followed_each_other_did() {
+    let ratios: Vec<f64> = (0..100).map(|number| 1.0 + f64::from(number)).collect();
+    let around = Around { ratios, together: 5, ..Around::default() };
+    let mut simulation = Simulation::new(config(Policy::SpaceTime), Affine).with(around, 1);
+    simulation.tenant(TenantId(0), Terms::best_effort(OwnerId(0)));
+    (0..100).for_each(|request| simulation.offer(ms(1000 * request), &offer(request, 0, 1)));
+    let (outcomes, _) = simulation.finish();
+    let took = outcomes.iter().map(|(request, outcome)| match outcome {
+        Outcome::Answered { at, .. } => at.since(ms(1000 * request.0)).as_secs_f64() / 1.1e-3,
+        other => panic!("{other:?}"),
+    });
+    let took: Vec<f64> = took.map(f64::round).collect();
+    for piece in took.chunks(5) {
+        assert!(piece.windows(2).all(|two| two[1] == two[0] % 100.0 + 1.0), "{piece:?}");
+    }
+    let firsts: std::collections::BTreeSet<u64> = took.iter().step_by(5).map(|took| *took as u64).collect();
+    assert!(firsts.len() > 10, "pieces begin anywhere: {firsts:?}");
 }
 
 #[test]

@@ -84,6 +84,9 @@ pub struct Row {
     pub unanswered: u64,
     /// Of answered requests, from the moment each was due.
     pub latency_ms: Milliseconds,
+    /// The 99th percentile of those that were due in each tenth of the measured time; zero where nothing was answered. How far they are apart says how well
+    /// that of the whole is known.
+    pub p99_ms_by_part: Vec<f64>,
     /// How late requests left: where this is not small beside the latency, the load generator is what was measured.
     pub send_lag_p99_ms: f64,
     /// Why the first that failed did.

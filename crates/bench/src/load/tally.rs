@@ -4,6 +4,9 @@ use super::report::{Level, Milliseconds, Row, TenantRow};
 use super::{Ended, Sample, Tenant, Times};
 use crate::latency::Latencies;
 
+/// Parts of the measured time whose percentiles are told beside that of the whole: how far they are apart says how well it is known.
+const PARTS: usize = 10;
+
 /// Everything that was heard of a load. Memory is bounded by tenants, not by requests.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -14,6 +17,8 @@ pub struct Tally {
     times: Times,
     items: u32,
     lag: Latencies,
+    /// Of requests that were due in each part of the measured time.
+    parts: [Latencies; PARTS],
     first_failure: Option<String>,
 }
 
@@ -38,7 +43,8 @@ impl Tally {
     pub fn new(tenants: Vec<Tenant>, times: Times, items: u32) -> Tally {
         let tenants: Vec<_> = tenants.into_iter().map(|tenant| (tenant, Counts::default())).collect();
         let of = (0..tenants.len()).collect();
-        Tally { tenants, of, times, items, lag: Latencies::default(), first_failure: None }
+        let (lag, parts) = Default::default();
+        Tally { tenants, of, times, items, lag, parts, first_failure: None }
     }
 
     /// The same, with a row for each of these groups instead of each tenant: tenants belong to them in turn, as they do to models, and have
@@ -80,6 +86,8 @@ impl Tally {
                 // Without an SLO an answer is in time while the clock runs: else a queue without end would be no fault.
                 counts.in_time += u64::from(tenant.slo.map_or(before_the_end, |slo| sample.latency <= slo));
                 counts.latencies.record(sample.latency);
+                let at = (sample.due - self.times.warmup).as_secs_f64() / self.times.length.as_secs_f64();
+                self.parts[((at * PARTS as f64) as usize).min(PARTS - 1)].record(sample.latency);
             }
             Ended::Refused => counts.refused += 1,
             Ended::Expired => counts.expired += 1,
@@ -117,6 +125,7 @@ impl Tally {
             failed: all.failed,
             unanswered: all.unanswered,
             latency_ms: Milliseconds::of(&all.latencies),
+            p99_ms_by_part: self.parts.iter().map(|part| part.percentile(99.0).as_secs_f64() * 1e3).collect(),
             send_lag_p99_ms: self.lag.percentile(99.0).as_secs_f64() * 1e3,
             first_failure: self.first_failure.clone(),
             tenants: self.tenants.iter().map(|(tenant, counts)| counts.row(tenant, seconds)).collect(),
@@ -187,6 +196,8 @@ mod tests {
         assert_eq!((row.throughput, row.goodput), (6.0, 3.0));
         assert_eq!(row.in_slo, Some(2.0 / 6.0), "of the requests of tenants with an SLO");
         assert_eq!(row.first_failure.as_deref(), Some("first"));
+        let answered: Vec<usize> = (0..PARTS).filter(|part| row.p99_ms_by_part[*part] > 0.0).collect();
+        assert_eq!(answered, [0, 9], "the parts in which what was answered was due");
         assert_eq!((row.tenants[0].goodput, row.tenants[1].goodput), (2.0, 1.0));
     }
 

@@ -45,8 +45,15 @@ pub(super) struct Engine {
     pub(super) ahead: u32,
     /// How long before its turn the next one is.
     pub(super) lead_ms: f64,
-    /// Times of launches over the typical time of their size: as many quantiles.
+    /// Times of launches over the typical time of their size.
     pub(super) ratios: Vec<f64>,
+    /// How many of them that stand behind each other were measured so; one where they stand in no order.
+    #[serde(default = "one")]
+    pub(super) together: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// One model: curves of `[count, ms]`, or times as long.
@@ -149,7 +156,7 @@ impl Costs {
             let mut curves = [lanes, items].into_iter().chain(beside).chain(turnaround);
             curves.try_for_each(Curve::check).with_context(|| name.clone())?;
         }
-        if let Some(Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) =
+        if let Some(Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios, .. }) =
             &sheet.engine
         {
             let mut times = [way_in_ms, leave_ms, way_out_ms, gap_ms, lead_ms].into_iter().chain(ratios);
@@ -208,13 +215,14 @@ impl fmt::Display for Costs {
             "# What launches take: what `tessera simulate --costs` reckons with. Lanes and items are [count, ms].\n"
         )?;
         writeln!(f, "device = {device:?}\nsource = {source:?}\nlane_times = {lane_times}")?;
-        if let Some(Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios }) = engine {
+        if let Some(engine) = engine {
+            let Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios, together } = engine;
             writeln!(f, "\n[engine]\nway_in_ms = {way_in_ms:.4}\nleave_ms = {leave_ms:.4}")?;
             writeln!(
                 f,
                 "way_out_ms = {way_out_ms:.4}\ngap_ms = {gap_ms:.4}\nahead = {ahead}\nlead_ms = {lead_ms:.4}"
             )?;
-            writeln!(f, "ratios = {ratios:.3?}")?;
+            writeln!(f, "together = {together}\nratios = {ratios:.3?}")?;
         }
         for Costed { name, precision, lanes, items, beside, turnaround, estimated } in model {
             writeln!(f, "\n[[model]]\nname = {name:?}\nprecision = {:?}", precision.0.name())?;

@@ -9,7 +9,8 @@
 //! left them; and a device that was idle has gone to sleep, as have the threads on the way to it.
 //!
 //! Launches are written down where they run (`recorder`), by the size that they really had. A point is the median of its launches; how much single
-//! ones differ from their point is kept as a list of ratios, and drawn from in the simulator. Nothing is fitted to what a simulation should say.
+//! ones differ from their point is kept as a list of ratios, in the order in which they ran, as what slows a host slows several launches; and it is taken from in
+//! the simulator in pieces. The rare slow ones are in it as often as they were. Nothing is fitted to what a simulation should say.
 
 use super::costs::{Costed, Costs, Curve, Engine, Named, Sheet};
 use super::recorder::{Log, Ran, Recorder};
@@ -44,8 +45,9 @@ const FEWEST: usize = 5;
 /// How often a point is tried that had too few.
 const TRIES: usize = 8;
 
-/// Ratios that are kept.
-const RATIOS: usize = 64;
+/// Ratios that are kept at most, in pieces of so many that ran one after the other: longer than what slows a host for a few launches, and many pieces.
+const RATIOS: usize = 2048;
+const PIECE: usize = 16;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -273,12 +275,14 @@ impl Yard<'_> {
     /// The point of each model, in milliseconds; none where the engine did not make such launches.
     fn point(&self, together: Together, seen: &mut Seen) -> Result<Vec<Option<f64>>> {
         let mut of_size: Vec<Vec<f64>> = vec![Vec::new(); self.programs.len()];
+        let mut in_order: Vec<(usize, f64)> = Vec::new();
         // Where both groups come together, as on a busy machine, launches are larger than was meant: then it takes longer.
         for _ in 0..TRIES {
             self.groups(together, self.options.length * self.programs.len() as u32)?;
             let ran = self.log.take();
             for Ran { program, took, .. } in ran.iter().filter(|ran| ran.size == together.size()) {
                 let model = self.programs.iter().position(|other| other == program);
+                in_order.extend(model.map(|model| (model, ms(*took))));
                 model.into_iter().for_each(|model| of_size[model].push(ms(*took)));
             }
             for two in ran.windows(2) {
@@ -291,15 +295,10 @@ impl Yard<'_> {
                 break;
             }
         }
-        let point = |times: Vec<f64>| {
-            if times.len() < FEWEST {
-                return None;
-            }
-            let typical = median(times.clone());
-            seen.ratios.extend(times.iter().map(|ms| ms / typical));
-            Some(typical)
-        };
-        Ok(of_size.into_iter().map(point).collect())
+        let point = |times: Vec<f64>| (times.len() >= FEWEST).then(|| median(times));
+        let typical: Vec<Option<f64>> = of_size.into_iter().map(point).collect();
+        seen.ratios.extend(in_order.into_iter().filter_map(|(model, ms)| Some(ms / typical[model]?)));
+        Ok(typical)
     }
 
     /// Two groups of requests, each followed by another when all of it is answered.
@@ -363,9 +362,6 @@ impl Seen {
     fn engine(self, models: &[Costed], ahead: u32, lead: Duration) -> Engine {
         let least = models.iter().filter_map(|model| Some(model.turnaround.as_ref()?.first()));
         let typical = |times: Vec<Duration>| median(times.into_iter().map(ms).collect());
-        let mut ratios = self.ratios;
-        ratios.sort_by(f64::total_cmp);
-        let rank = |nth: usize| ratios[((2 * nth + 1) * ratios.len() / (2 * RATIOS)).min(ratios.len() - 1)];
         Engine {
             way_in_ms: typical(self.way_in),
             // Where between the two the time on the device lies is not seen from outside.
@@ -374,9 +370,17 @@ impl Seen {
             gap_ms: typical(self.gaps),
             ahead,
             lead_ms: ms(lead),
-            ratios: (0..RATIOS).map(rank).collect(),
+            ratios: pieces(&self.ratios),
+            together: PIECE,
         }
     }
+}
+
+/// At most as many ratios as are kept, in whole pieces from everywhere; all of them where they are few.
+fn pieces(ratios: &[f64]) -> Vec<f64> {
+    let pieces: Vec<&[f64]> = ratios.chunks(PIECE).collect();
+    let kept = pieces.len().min(RATIOS / PIECE);
+    (0..kept).flat_map(|nth| pieces[nth * pieces.len() / kept]).copied().collect()
 }
 
 fn ms(time: Duration) -> f64 {
@@ -402,6 +406,17 @@ mod tests {
     }
 
     #[test]
+    fn ratios_are_kept_in_the_order_in_which_they_ran_and_from_the_whole_time() {
+        let few: Vec<f64> = (0..100).map(f64::from).collect();
+        assert_eq!(pieces(&few), few);
+        let kept = pieces(&(0..100_000).map(f64::from).collect::<Vec<f64>>());
+        assert_eq!(kept.len(), RATIOS);
+        assert!(kept.chunks(PIECE).all(|piece| piece.windows(2).all(|two| two[1] == two[0] + 1.0)));
+        assert!(kept.is_sorted() && kept[RATIOS - 1] > 99_000.0, "the last is {}", kept[RATIOS - 1]);
+        assert!(pieces(&[]).is_empty());
+    }
+
+    #[test]
     fn a_cpu_is_measured_and_its_table_can_be_read_and_simulated() {
         let model = zoo::find("mlp").unwrap().model(&Sizes::default()).unwrap();
         let options = Options {
@@ -419,9 +434,11 @@ mod tests {
         assert!(at(1, 1) > Duration::ZERO && at(1, 1) <= at(2, 2), "{costs}");
         let engine = read.engine().unwrap();
         assert!(
-            engine.way_in_ms > 0.0 && engine.way_out_ms > 0.0 && engine.ratios.len() == RATIOS,
+            engine.way_in_ms > 0.0
+                && engine.way_out_ms > 0.0
+                && (FEWEST..=RATIOS).contains(&engine.ratios.len()),
             "{costs}"
         );
-        assert!(engine.ratios.is_sorted() && engine.ratios[RATIOS / 2] < 2.0, "{costs}");
+        assert!(median(engine.ratios.clone()) < 2.0, "{costs}");
     }
 }

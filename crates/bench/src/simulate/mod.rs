@@ -220,6 +220,7 @@ fn set_up(options: &Options, policy: Policy) -> Simulation<Costs> {
         leave: time(options, |engine| engine.leave_ms),
         gap: time(options, |engine| engine.gap_ms),
         ratios: engine.map(|engine| engine.ratios.clone()).unwrap_or_default(),
+        together: engine.map_or(1, |engine| engine.together),
     };
     let config = Config {
         ahead: engine.and_then(|engine| NonZeroU32::new(engine.ahead)).unwrap_or(NonZeroU32::MIN),
