@@ -2,7 +2,6 @@
 //
 //   slot     [BM/64 panels of 64 outputs]  --bulk copy-->  stage: weights [BM/64][DEPTH][64]
 //   inputs   [BN rows]                     --chunks----->  stage: inputs  [BN][DEPTH]           padded where banks would meet
-//                                          or, with BULK=1, a bulk copy for each row: one warp asks for them, and the others only multiply
 //   a thread: OUTPUTS outputs x ROWS rows in registers, one fused multiply-add per product
 //
 // A warp covers one panel: 64 / OUTPUTS threads along the outputs by the rest along the rows. With many rows a thread has 8 outputs by 7 or
@@ -22,7 +21,6 @@
 //
 //   -DOUTPUTS=8|4|2, -DROWS      of a thread         -DDEPTH      of a stage         -DSTAGES, -DMIN_BLOCKS of a multiprocessor
 //   -DLONG=0|1|2                 whether a block sums several runs                    -DPARTS      blocks of a cluster
-//   -DBULK=0|1                   how inputs come, of rows whose k lies in one piece (LOADER=0)
 #include "cluster.cuh"
 #include "product.cuh"
 
@@ -40,7 +38,6 @@ constexpr int COUNT = OUTPUTS == 2 ? 2 : 4, PIECES = OUTPUTS / COUNT;  // output
 constexpr int SUMS = ROWS * PIECES;                                    // such pieces of a thread
 static_assert(WARPS_N * ACROSS * ROWS == BN && ACROSS * ALONG == 32, "warps cover the tile");
 static_assert(RUN % DEPTH == 0 && DEPTH % 4 == 0 && STAGE_BYTES % 16 == 0, "runs end with stages");
-static_assert(!BULK || LOADER == 0, "a row's k lies in one piece");
 static_assert(PARTS == 1 || (!LONG && COUNT == 4), "a block of a cluster sums one run, and reads four sums of others at once");
 
 // COUNT sums as they wait in shared memory: those of all threads side by side.
@@ -71,29 +68,7 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
     }
 }
 
-#if BULK
-// Rows as they lie, a stage's piece of each. Those behind the last are left out: what lies in their place gives sums that nobody asks for.
-struct Feeder {
-    const u64* starts;  // of this block's k; 0 where there is no row
-
-    __device__ __forceinline__ Feeder(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, u64* table) : starts(table) {
-        for (u32 i = threadIdx.x; i < BN; i += THREADS) {
-            const u64 start = inputs_of(p, tile, slot) + source_of(p, tile.first + i, group).element * 4 + u64(first_k) * 4;
-            table[i] = tile.first + i < tile.end ? start : 0;
-        }
-    }
-
-    // `bytes` of each row from `k` on, to the inputs of a stage; the first warp calls it.
-    __device__ __forceinline__ void load(u32 to, u32 k, u32 bytes, u32 barrier) {
-#pragma unroll 1
-        for (u32 row = threadIdx.x; row < BN; row += 32) {
-            const u64 start = starts[row];
-            if (start != 0) copy_bulk(to + row * (INPUT_PITCH * 4), start + u64(k) * 4, bytes, barrier);
-        }
-    }
-};
-typedef u64 Known;
-#elif LOADER < 2 && LONG < 2
+#if LOADER < 2 && LONG < 2
 // Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
 struct __align__(16) Spot {
     u64 start;  // the address of the row's first tap; 0 where there is no row
@@ -162,7 +137,6 @@ struct Kept {
     u64 slot;
     u32 group, m0;
     u32 present;  // panels of this tile that there are
-    u32 there;    // and rows
 };
 
 // Gathering takes registers of its own. Those of a multiprocessor are four schedulers', so it is a warp less for each that leaves some.
@@ -194,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     auto load_weights = [&](u32 step, u32 stage) {
         const u32 barrier = all_filled + stage * 8, present = kept.present;
         const u32 k = step * DEPTH, bytes = min(u32(DEPTH), own_k - k) * (PANEL * 4);
-        barrier_expect(barrier, present * bytes + (BULK ? kept.there * (bytes / PANEL) : 0));
+        barrier_expect(barrier, present * bytes);
 #pragma unroll
         for (u32 panel = 0; panel < WARPS_M; panel++) {
             if (panel >= present) break;
@@ -206,26 +180,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
 #pragma unroll
         for (int stage = 0; stage < STAGES; stage++) barrier_init(&filled[stage], 1);
         barriers_are_ready();
-        kept = {rows, slot, group, m0, min(u32(WARPS_M), p.blocks - m0 / PANEL), min(u32(BN), rows.end - rows.first)};
+        kept = {rows, slot, group, m0, min(u32(WARPS_M), p.blocks - m0 / PANEL)};
 #pragma unroll 1
         for (u32 step = 0; step < min(u32(AHEAD), steps); step++) load_weights(step, step);
     }
     Feeder feeder(p, rows, slot, group, first_k, table);
     __syncthreads();
 
-    auto load_inputs = [&](u32 step, u32 stage) {
-        const u32 to = shared + stage * STAGE_BYTES + WEIGHT_BYTES;
-#if BULK
-        if (thread < 32) feeder.load(to, step * DEPTH, min(u32(DEPTH), own_k - step * DEPTH) * 4, all_filled + stage * 8);
-#else
-        feeder.load(p, to);
-#endif
-    };
     dependency_wait(p.launch);
 #pragma unroll 1
     for (u32 step = 0; step < AHEAD; step++) {
-        if (step < steps) load_inputs(step, step);
-        if constexpr (!BULK) chunks_commit();
+        if (step < steps) feeder.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);
+        chunks_commit();
     }
     dependents_may_start();
 
@@ -246,7 +212,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     // Where the thread's weights and inputs of a stage are.
     const u32 own_weights = panel * PANEL_BYTES + along * (COUNT * 4), own_inputs = WEIGHT_BYTES + row0 * (INPUT_PITCH * 4);
     auto wait = [&](u32 step) {
-        if constexpr (!BULK) chunks_wait<AHEAD - 1>();
+        chunks_wait<AHEAD - 1>();
         __syncthreads();
         barrier_wait(all_filled + step % STAGES * 8, step / STAGES % 2);
     };
@@ -255,12 +221,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
         wait(step);
         const u32 stage = step % STAGES, next = (step + AHEAD) % STAGES;
         if (step + AHEAD < steps) {
-            // With bulk copies of rows this also says how many bytes of them there will be.
             if (thread == 0) load_weights(step + AHEAD, next);
-            if constexpr (BULK) __syncwarp();
-            load_inputs(step + AHEAD, next);
+            feeder.load(p, shared + next * STAGE_BYTES + WEIGHT_BYTES);
         }
-        if constexpr (!BULK) chunks_commit();
+        chunks_commit();
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
         const float* x = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_inputs);
 #pragma unroll UNROLL

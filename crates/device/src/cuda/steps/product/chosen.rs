@@ -82,8 +82,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
             .define("STAGES", tile.stages)
             .define("MIN_BLOCKS", tile.blocks)
             .define("LONG", tile.runs as u32)
-            .define("PARTS", tile.parts)
-            .define("BULK", u32::from(tile.bulk)),
+            .define("PARTS", tile.parts),
         outputs: tile.outputs,
         rows: tile.rows,
         depth: tile.depth,
@@ -94,7 +93,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         window: None,
         stem: None,
     };
-    let streamed = FloatTile::best_first(sizes, loader == Loader::Rows).into_iter().map(chosen);
+    let streamed = FloatTile::best_first(sizes).into_iter().map(chosen);
     if FewFloatTile::is_best(sizes) {
         few.into_iter().chain(streamed).collect()
     } else {

@@ -13,8 +13,6 @@ use super::sizes::{SHARED_BYTES, Sizes};
 const RUN: usize = 256;
 /// Blocks of a cluster that every card can place.
 const CLUSTER: usize = 8;
-/// Sums of a thread that are many: its warps are few, and what they do beside multiplying counts.
-const WIDE: usize = 56;
 /// Of shared memory, what the driver keeps of each block.
 const KEPT: usize = 1024;
 
@@ -35,8 +33,6 @@ pub(super) struct FloatTile {
     pub(super) runs: Runs,
     /// Blocks of a cluster, each with a run of k.
     pub(super) parts: usize,
-    /// Whether one warp asks for the inputs, a row at a time: the number of `-DBULK`.
-    pub(super) bulk: bool,
     /// Dynamic shared memory. More than is used keeps blocks of a small launch apart.
     pub(super) shared_bytes: usize,
     times: &'static [Time],
@@ -163,17 +159,11 @@ const ROWS: &[Row] = &[
 const FEW: [usize; 3] = [32, 8, 3];
 
 impl FloatTile {
-    /// Every tile for sums so long; first the one with which the busiest multiprocessor is done first. Where the k of each row lies in one piece, wide ones
-    /// come twice, the second time with inputs in bulk: no sweep has measured those yet.
-    pub(super) fn best_first(sizes: &Sizes, in_pieces: bool) -> Vec<FloatTile> {
+    /// Every tile for sums so long; first the one with which the busiest multiprocessor is done first.
+    pub(super) fn best_first(sizes: &Sizes) -> Vec<FloatTile> {
         let mut tiles: Vec<FloatTile> = FloatTile::all(sizes).collect();
         tiles.sort_by(|a, b| a.takes(sizes).total_cmp(&b.takes(sizes)));
-        let both = |tile: FloatTile| {
-            let wide = tile.of_thread[0] * tile.of_thread[1] >= WIDE;
-            let bulk = (in_pieces && wide).then_some(FloatTile { bulk: true, ..tile });
-            std::iter::once(tile).chain(bulk)
-        };
-        tiles.into_iter().flat_map(|tile| both(tile.apart(sizes))).collect()
+        tiles.into_iter().map(|tile| tile.apart(sizes)).collect()
     }
 
     fn all(sizes: &Sizes) -> impl Iterator<Item = FloatTile> {
@@ -203,7 +193,6 @@ impl FloatTile {
             blocks: most,
             runs,
             parts,
-            bulk: false,
             shared_bytes: 0,
             times,
         };
@@ -301,7 +290,7 @@ mod tests {
                 [(10, 20, 1), (128, 256, 8), (512, 700, 128), (64, 2000, 20), (256, 4608, 3)]
             {
                 let sizes = sizes(rows, outputs, k, lanes);
-                for tile in FloatTile::all(&sizes).chain(FloatTile::best_first(&sizes, true)) {
+                for tile in FloatTile::all(&sizes).chain(FloatTile::best_first(&sizes)) {
                     assert!(tile.threads().is_multiple_of(32), "{tile:?}");
                     assert!(tile.threads().is_multiple_of(tile.depth / 4), "{tile:?}");
                     assert!(
@@ -317,7 +306,7 @@ mod tests {
     }
 
     fn tile(rows: usize, outputs: usize, k: usize, lanes: u32) -> ([usize; 3], Runs, usize) {
-        let tile = FloatTile::best_first(&sizes(rows, outputs, k, lanes), true)[0];
+        let tile = FloatTile::best_first(&sizes(rows, outputs, k, lanes))[0];
         ([tile.outputs, tile.rows, tile.threads()], tile.runs, tile.parts)
     }
 
@@ -378,7 +367,7 @@ mod tests {
     #[test]
     fn blocks_of_a_small_launch_have_no_room_beside_each_other() {
         let sizes = sizes(128, 256, 256, 10);
-        let tile = FloatTile::best_first(&sizes, true)[0];
+        let tile = FloatTile::best_first(&sizes)[0];
         let share = tile.launched(&sizes).div_ceil(132);
         assert!(share < tile.blocks, "{tile:?}");
         let of_block = tile.shared_bytes + KEPT + tile.rows * 16;
