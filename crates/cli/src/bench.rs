@@ -4,7 +4,7 @@ use crate::flags::{arg, count, json_flag, number, policies, policy_flag, publish
 use crate::zoo::{size_flags, sizes};
 use crate::{beside, figures, launches, open_loop, processes, products, reality};
 use anyhow::Result;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::process::ExitCode;
 use std::time::Duration;
 use tessera_bench::tenants::{self, Options, residency};
@@ -86,14 +86,19 @@ pub(crate) fn load_flags() -> Vec<Arg> {
 
 /// For benches of a card: how long it may time kernels for.
 pub(crate) fn tune_flag() -> Arg {
-    arg("tune-ms", "MS").value_parser(value_parser!(u32).range(1..)).help(
-        "Longest that a card times kernels for beforehand, to take the fastest of those that give the same bits; without it they are chosen by rule",
+    text("tune-ms", "MS|off", "1000").value_parser(read_tuning).help(
+        "Longest that a card times kernels for beforehand, to take the fastest of those that give the same bits, as a server does; off chooses by rule",
     )
 }
 
 /// What [`tune_flag`] says.
 pub(crate) fn tuning(given: &ArgMatches) -> Option<Duration> {
-    given.get_one::<u32>("tune-ms").map(|&tune| Duration::from_millis(tune.into()))
+    given.get_one::<Option<Duration>>("tune-ms").copied().flatten()
+}
+
+fn read_tuning(word: &str) -> Result<Option<Duration>, String> {
+    let read = |word: &str| word.parse().map(|ms: u32| Some(Duration::from_millis(ms.into())));
+    if word == "off" { Ok(None) } else { read(word).map_err(|_| "milliseconds, or off".to_owned()) }
 }
 
 /// What [`load_flags`] say, to be measured under these policies.

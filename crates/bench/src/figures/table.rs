@@ -75,7 +75,7 @@ fn products(ask: &Ask, shapes: &[products::Shape]) -> Products {
         tenants: ask.or_quick(vec![1, 2, 4, 10, 20, 32, 64, 120], vec![1, 10]),
         rounds: ask.rounds.max(3),
         ordinal: ordinal.unwrap_or(0),
-        tune: None,
+        tune: Some(tenants::TUNE),
     }
 }
 

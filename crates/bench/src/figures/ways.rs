@@ -4,8 +4,8 @@
 //! request on its way its inverse is the mean latency.
 
 use super::ask::Ask;
-use crate::tenants::Options;
 use crate::tenants::processes::{self, Processes, Sharing};
+use crate::tenants::{Options, TUNE};
 use crate::zoo::{self, Architecture, Sizes};
 use anyhow::{Result, ensure};
 use std::ffi::OsString;
@@ -47,7 +47,7 @@ pub(super) fn tenants(
         rounds: 1,
         in_flight: 1,
         steps: false,
-        tune: None,
+        tune: Some(TUNE),
         seed: ask.seed,
     })
 }

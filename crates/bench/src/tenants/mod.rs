@@ -59,7 +59,7 @@ pub struct Options {
     pub in_flight: usize,
     /// Whether each step of a launch is measured too, where the device can.
     pub steps: bool,
-    /// How long a card may time kernels for before it serves; without it they are chosen by rule.
+    /// How long a card may time kernels for before it serves, [`TUNE`] as a server does; without it they are chosen by rule.
     pub tune: Option<Duration>,
     /// Decides weights and inputs.
     pub seed: u64,
@@ -158,6 +158,9 @@ impl Limits {
         Limits { lanes: options.tenants, queued: options.tenants * options.in_flight }
     }
 }
+
+/// How long a server has a card time kernels for, unless it is told otherwise.
+pub const TUNE: Duration = Duration::from_secs(1);
 
 /// The server's settings for a bench. Nothing is cached.
 fn settings(options: &Options, policy: Policy, limits: Limits) -> Result<Settings> {
