@@ -159,6 +159,16 @@ impl Quotas {
         }
     }
 
+    /// Forgets an owner of whom nothing needs to be remembered: nobody is inside, and it could have a whole burst now, so that coming back gains it nothing. Says
+    /// whether it is forgotten.
+    pub fn forget(&mut self, now: Moment, owner: OwnerId) -> bool {
+        let rested = self.owners.get_mut(&owner).is_none_or(|entry| entry.is_rested(now));
+        if rested {
+            self.owners.remove(&owner);
+        }
+        rested
+    }
+
     /// Requests of an owner that are inside.
     pub fn inside(&self, owner: OwnerId) -> u32 {
         self.owners.get(&owner).map_or(0, |entry| entry.inside)
@@ -171,6 +181,14 @@ impl Quotas {
 }
 
 impl Owner {
+    fn is_rested(&mut self, now: Moment) -> bool {
+        let is_full = |bucket: &mut Bucket| {
+            bucket.fill(now);
+            bucket.level == bucket.most()
+        };
+        self.inside == 0 && self.bucket.as_mut().is_none_or(is_full)
+    }
+
     fn enter(&mut self, now: Moment, knock: Knock) -> Result<(), Refusal> {
         // First what costs nothing to find out: a request that finds no place must not use up the rate.
         if let Some(limit) = self.quota.concurrency.filter(|limit| self.inside >= limit.get()) {
@@ -276,6 +294,20 @@ mod tests {
         let same = Rate { counted: Counted::Requests, milli_per_s: count(1), burst: count(1) };
         quotas.set(at(1), OWNER, Quota { rate: Some(same), concurrency: Some(count(7)) });
         assert!(quotas.enter(at(1), knock(1)).is_err());
+    }
+
+    #[test]
+    fn an_owner_is_forgotten_once_that_would_bring_it_no_new_burst() {
+        let mut quotas = quotas(Some((Counted::Requests, 1000, 2)), None);
+        (0..2).for_each(|_| quotas.enter(at(0), knock(1)).unwrap());
+        assert!(!quotas.forget(at(9000), OWNER), "two are inside");
+        (0..2).for_each(|_| quotas.leave(OWNER));
+        quotas.enter(at(9000), knock(1)).unwrap();
+        quotas.leave(OWNER);
+        assert!(!quotas.forget(at(9999), OWNER), "a millisecond more makes the burst whole");
+        assert!(quotas.forget(at(10_000), OWNER));
+        assert!(quotas.forget(at(10_000), OwnerId(77)), "nobody is remembered who never came");
+        assert!(quotas.owners.is_empty());
     }
 
     #[test]

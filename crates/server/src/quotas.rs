@@ -134,7 +134,38 @@ fn agreed(said: impl Iterator<Item = Said> + Clone, settings: Said) -> Quota {
 #[derive(Debug, Default)]
 struct State {
     quotas: Quotas,
+    /// Every owner that has tenants, or whose quota is not whole again.
+    names: HashMap<String, OwnerId>,
+    owners_ever: u64,
+    /// Owners without tenants, to be forgotten.
+    leaving: Vec<(String, OwnerId)>,
     tenants: HashMap<OwnerId, HashMap<TenantId, (Said, Arc<Who>)>>,
+}
+
+impl State {
+    /// The number of an owner, whose tenants come: the same as before for as long as anything is known of it.
+    fn owner(&mut self, name: &str) -> OwnerId {
+        if let Some(owner) = self.names.get(name) {
+            return *owner;
+        }
+        let owner = OwnerId(self.owners_ever);
+        self.owners_ever += 1;
+        self.names.insert(name.to_owned(), owner);
+        owner
+    }
+
+    /// Forgets owners without tenants. To come back is no way to a new burst: the last quota stays until it is whole again.
+    fn tidy(&mut self, now: Moment) {
+        let State { quotas, names, leaving, tenants, .. } = self;
+        leaving.retain(|(name, owner)| {
+            let gone = !tenants.contains_key(owner);
+            if gone && quotas.forget(now, *owner) {
+                names.remove(name);
+                return false;
+            }
+            gone
+        });
+    }
 }
 
 /// The quotas of all owners, and what they have used.
@@ -153,15 +184,11 @@ impl Door {
     }
 
     /// A tenant's part in its owner's quota, for as long as the answer lives.
-    pub fn stake(
-        self: &Arc<Self>,
-        owner: OwnerId,
-        tenant: TenantId,
-        said: Said,
-        who: Arc<Who>,
-    ) -> Arc<Stake> {
+    pub fn stake(self: &Arc<Self>, tenant: TenantId, said: Said, who: Arc<Who>) -> Arc<Stake> {
         let mut state = self.state();
+        let owner = state.owner(&who.owner);
         state.tenants.entry(owner).or_default().insert(tenant, (said, who));
+        state.tidy(self.now());
         self.agree(&mut state, owner);
         Arc::new(Stake { door: self.clone(), owner, tenant })
     }
@@ -215,6 +242,11 @@ pub struct Stake {
 }
 
 impl Stake {
+    /// Its owner's number below the server.
+    pub fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
     /// Lets a request of so many items in, or says why not.
     pub fn enter(&self, items: NonZeroU32) -> Result<Pass, Refusal> {
         let knock = Knock { tenant: self.tenant, owner: self.owner, items };
@@ -233,10 +265,11 @@ impl Drop for Stake {
     fn drop(&mut self) {
         let mut state = self.door.state();
         if let Some(tenants) = state.tenants.get_mut(&self.owner) {
-            tenants.remove(&self.tenant);
-            // Of an owner without tenants the last quota stays: to come back is no way to a new burst.
+            let went = tenants.remove(&self.tenant);
             if tenants.is_empty() {
                 state.tenants.remove(&self.owner);
+                state.leaving.extend(went.map(|(_, who)| (who.owner.clone(), self.owner)));
+                state.tidy(self.door.now());
                 return;
             }
         }
@@ -318,8 +351,8 @@ mod tests {
         let events = Arc::new(Events::default());
         let door = Door::new(Said { concurrency: places("1"), ..Said::default() }, events.clone());
         let who = Arc::new(Who { tenant: "a".into(), version: 1, owner: "acme".into() });
-        let stake = door.stake(OwnerId(0), TenantId(0), Said::default(), who);
-        let other = door.stake(OwnerId(0), TenantId(1), Said::default(), Arc::default());
+        let stake = door.stake(TenantId(0), Said::default(), who.clone());
+        let other = door.stake(TenantId(1), Said::default(), who);
         let pass = stake.enter(NonZeroU32::MIN).unwrap();
         let refused = other.enter(NonZeroU32::MIN).unwrap_err().to_string();
         assert!(refused.contains("1 of 1"), "{refused}");
@@ -328,5 +361,22 @@ mod tests {
         drop(pass);
         drop(other.enter(NonZeroU32::MIN).unwrap());
         assert!(events.metrics().encode().contains("tessera_events_total{kind=\"refused\"} 1"));
+    }
+
+    #[test]
+    fn owners_that_went_are_forgotten_and_one_that_comes_back_at_once_gets_no_new_burst() {
+        let door = Door::new(Said { rate: rate("0.001"), ..Said::default() }, Arc::default());
+        let who = |owner: &str| Arc::new(Who { tenant: "a".into(), version: 1, owner: owner.into() });
+        for number in 0..100 {
+            drop(door.stake(TenantId(number), Said::default(), who(&format!("owner-{number}"))));
+        }
+        assert!(door.state().names.is_empty(), "their bursts were whole");
+        let stake = door.stake(TenantId(100), Said::default(), who("acme"));
+        let (owner, pass) = (stake.owner(), stake.enter(NonZeroU32::MIN));
+        drop((stake, pass));
+        let stake = door.stake(TenantId(101), Said::default(), who("acme"));
+        assert_eq!(stake.owner(), owner);
+        assert!(stake.enter(NonZeroU32::MIN).is_err(), "one in a thousand seconds");
+        assert_eq!(door.state().names.len(), 1);
     }
 }

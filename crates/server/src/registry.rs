@@ -166,7 +166,6 @@ pub struct Registry {
     folder: PathBuf,
     settled: std::sync::atomic::AtomicBool,
     tenants_ever: AtomicU64,
-    owners: Mutex<HashMap<String, OwnerId>>,
     door: Arc<Door>,
 }
 
@@ -225,7 +224,6 @@ impl Registry {
             folder,
             settled: false.into(),
             tenants_ever: AtomicU64::new(0),
-            owners: Mutex::default(),
             door,
         })
     }
@@ -392,16 +390,13 @@ impl Registry {
     fn replicas_of(&self, file: &TenantFile) -> Replicas {
         file.replicas.unwrap_or(self.replicas)
     }
+}
 
-    fn terms(&self, name: &str, file: &TenantFile) -> Terms {
-        let owner = owner(name, file);
-        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = OwnerId(owners.len() as u64);
-        let owner = *owners.entry(owner.to_owned()).or_insert(next);
-        let agreed = Terms::best_effort(owner);
-        let percentile = file.slo_percentile.unwrap_or(agreed.percentile);
-        Terms { share: file.share.unwrap_or(agreed.share), slo: file.slo(), percentile, ..agreed }
-    }
+/// What a file says is agreed with a tenant.
+fn terms(owner: OwnerId, file: &TenantFile) -> Terms {
+    let agreed = Terms::best_effort(owner);
+    let percentile = file.slo_percentile.unwrap_or(agreed.percentile);
+    Terms { share: file.share.unwrap_or(agreed.share), slo: file.slo(), percentile, ..agreed }
 }
 
 /// Who pays for a tenant.

@@ -293,8 +293,8 @@ impl Manager {
         let tenant = TenantId(registry.tenants_ever.fetch_add(1, Ordering::Relaxed));
         let queue = registry.fleet.metrics().tenant_loaded(&job.name);
         let who = registry.who(job);
-        let terms = registry.terms(&job.name, &job.terms);
-        let stake = registry.door.stake(terms.owner, tenant, job.terms.quota(), who.clone());
+        let stake = registry.door.stake(tenant, job.terms.quota(), who.clone());
+        let terms = super::terms(stake.owner(), &job.terms);
         let residences =
             loaded.settled.into_iter().map(|Settled { station, class, slot, place, instead }| {
                 let engine = registry.fleet.station(station).means.engine.clone();
