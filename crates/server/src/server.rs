@@ -12,7 +12,7 @@ use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Watch};
 use crate::serve::{self, BindError, Listeners};
-use crate::service::Service;
+use crate::service::{Queue, Service};
 use crate::settings::Settings;
 use crate::spare::Spare;
 use std::future::Future;
@@ -84,7 +84,10 @@ impl Server {
         let registry = Registry::new(&settings, fleet.clone());
         let listeners = Listeners::bind(&settings).await?;
         let watch = registry.watch(settings.poll_interval, loaders(settings.loader_threads))?;
-        let service = Arc::new(Service::new(registry.clone()));
+        let service = Arc::new(Service::new(
+            registry.clone(),
+            Queue { requests: settings.queue_requests, bytes: settings.queue_bytes },
+        ));
         Ok(Server { listeners, service, registry, metrics, fleet, settings, engines, watch })
     }
 

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tessera_core::RequestId;
+use tessera_device::RequestError;
 use tessera_planner::class::Bound;
 use tessera_planner::plan::Port;
 use tessera_scheduler::Refusal;
@@ -34,15 +35,16 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Service {
     registry: Arc<Registry>,
+    queue: Queue,
     requests: AtomicU64,
     /// Set when shutdown begins: readiness goes first, so that a balancer looks elsewhere while we drain.
     stopping: AtomicBool,
 }
 
 impl Service {
-    /// A service over tenants and the devices that they are on.
-    pub fn new(registry: Arc<Registry>) -> Service {
-        Service { registry, requests: AtomicU64::new(0), stopping: AtomicBool::new(false) }
+    /// A service over tenants and the devices that they are on, whose queues are this large.
+    pub fn new(registry: Arc<Registry>, queue: Queue) -> Service {
+        Service { registry, queue, requests: AtomicU64::new(0), stopping: AtomicBool::new(false) }
     }
 
     /// From now on not ready. Requests are still answered: they are those that came before the sockets closed.
@@ -97,6 +99,7 @@ impl Service {
             let miss = match planned {
                 Err(error) => unplanned(&served.info.name, residence, &error),
                 Ok(planned) => {
+                    self.queue.can_hold(&planned, &bound, &inputs).map_err(Rejection::Invalid)?;
                     let at = (served, residence);
                     match self.offer(at, &planned, &bound, &inputs, arrived, request.timeout).await {
                         Ok(parts) => {
@@ -192,22 +195,48 @@ impl Service {
         Ok(parts)
     }
 
-    /// What comes of a request that a device did not answer.
+    /// What comes of a request that a device did not answer: what its caller hears, and what else may be tried.
     fn miss(&self, model: &str, allowed: Duration, why: NotAnswered) -> Miss {
-        let next = match &why {
+        let (soon, model) = (Duration::from_secs(1), model.to_owned());
+        let unloaded =
+            |model| Rejection::Cancelled(format!("'{model}' was unloaded while the request waited"));
+        let (rejection, next) = match why {
+            NotAnswered::Refused(Refusal::QueueFull { queued, limit, .. }) => {
+                let (queued, limit) = (queued.into(), limit.get().into());
+                (Rejection::QueueFull { queue: model, queued, limit, retry_after: soon }, Next::Device)
+            }
+            NotAnswered::Refused(Refusal::TooLate { predicted, allowed }) => {
+                (Rejection::TooLate { model, predicted, allowed, retry_after: soon }, Next::Device)
+            }
+            NotAnswered::Refused(refusal @ (Refusal::QueueBytesFull { .. } | Refusal::OverShare { .. })) => {
+                (Rejection::Overloaded { model, why: refusal.to_string(), retry_after: soon }, Next::Device)
+            }
+            NotAnswered::Refused(Refusal::UnknownTenant(_)) | NotAnswered::Unloaded => {
+                (unloaded(model), Next::Replaced)
+            }
             NotAnswered::Refused(
-                Refusal::TooLate { .. }
-                | Refusal::QueueFull { .. }
-                | Refusal::QueueBytesFull { .. }
-                | Refusal::OverShare { .. },
-            ) => Next::Device,
-            NotAnswered::Refused(Refusal::UnknownTenant(_)) | NotAnswered::Unloaded => Next::Replaced,
-            NotAnswered::DeviceLost(_) => Next::Moved,
+                refusal @ (Refusal::KnownRequest(_)
+                | Refusal::TooManyItems { .. }
+                // Quotas are counted before, for all devices.
+                | Refusal::OverRate { .. }
+                | Refusal::OverConcurrency { .. }),
+            ) => (Rejection::Internal(refusal.to_string()), Next::Never),
+            NotAnswered::Expired => (Rejection::Expired { model, allowed }, Next::Never),
             // An engine that is gone says so, too.
-            NotAnswered::Stopping if !self.stopping.load(Ordering::Acquire) => Next::Moved,
-            _ => Next::Never,
+            NotAnswered::Stopping if !self.stopping.load(Ordering::Acquire) => {
+                (Rejection::ShuttingDown, Next::Moved)
+            }
+            NotAnswered::Stopping => (Rejection::ShuttingDown, Next::Never),
+            NotAnswered::Failed(error @ RequestError::IdOutOfRange { .. }) => {
+                (Rejection::Invalid(format!("model '{model}': {error}")), Next::Never)
+            }
+            NotAnswered::DeviceLost(why) => (Rejection::Internal(why), Next::Moved),
+            NotAnswered::Failed(RequestError::DeviceFailed(why)) | NotAnswered::Lost(why) => {
+                (Rejection::Internal(why), Next::Never)
+            }
+            gone @ NotAnswered::PlanGone => (Rejection::Internal(gone.to_string()), Next::Never),
         };
-        Miss { rejection: rejection(model, allowed, why), next }
+        Miss { rejection, next }
     }
 
     /// The tenant again, once it is on other devices than before. `None` when it will not be, or not in time.
@@ -232,6 +261,40 @@ impl Service {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+/// How much one tenant may have waiting on a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// Requests, or parts of them.
+    pub requests: NonZeroU32,
+    /// Bytes of their inputs.
+    pub bytes: tessera_core::Bytes,
+}
+
+impl Queue {
+    /// Says why not, if a request would not fit into an empty queue: all its parts are handed in at once, so to try again would never help.
+    fn can_hold(self, planned: &Planned, bound: &Bound, inputs: &[&TensorIn]) -> Result<(), String> {
+        let most = u64::from(planned.most_items.get());
+        let parts = if planned.plan.batched { bound.items.div_ceil(most) } else { 1 };
+        let requests = u64::from(self.requests.get());
+        if parts > requests {
+            return Err(format!(
+                "a batch of {} goes in {parts} launches of {most} at most, and {requests} of a tenant may wait; \
+                 send at most {} at once, or raise `queue_requests` or `max_items`",
+                bound.items,
+                most * requests
+            ));
+        }
+        let bytes = tessera_core::Bytes(inputs.iter().map(|input| input.data.len() as u64).sum());
+        if bytes > self.bytes {
+            return Err(format!(
+                "the request brings {bytes}, and {} of a tenant may wait; send less at once, or raise `queue_bytes`",
+                self.bytes
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -522,45 +585,4 @@ fn over_quota(served: &Served, refusal: &Refusal) -> Rejection {
     };
     let (model, owner) = (served.who.tenant.clone(), served.who.owner.clone());
     Rejection::OverQuota { model, owner, why: refusal.to_string(), retry_after }
-}
-
-/// What the caller hears of the engine's reasons.
-fn rejection(model: &str, allowed: Duration, why: NotAnswered) -> Rejection {
-    let soon = Duration::from_secs(1);
-    let model = model.to_owned();
-    match why {
-        NotAnswered::Refused(Refusal::QueueFull { queued, limit, .. }) => Rejection::QueueFull {
-            queue: model,
-            queued: queued.into(),
-            limit: limit.get().into(),
-            retry_after: soon,
-        },
-        NotAnswered::Refused(Refusal::TooLate { predicted, allowed }) => {
-            Rejection::TooLate { model, predicted, allowed, retry_after: soon }
-        }
-        NotAnswered::Refused(refusal @ (Refusal::QueueBytesFull { .. } | Refusal::OverShare { .. })) => {
-            Rejection::Overloaded { model, why: refusal.to_string(), retry_after: soon }
-        }
-        NotAnswered::Refused(Refusal::UnknownTenant(_)) | NotAnswered::Unloaded => {
-            Rejection::Cancelled(format!("'{model}' was unloaded while the request waited"))
-        }
-        NotAnswered::Refused(
-            refusal @ (Refusal::KnownRequest(_)
-            | Refusal::TooManyItems { .. }
-            // Quotas are counted before, for all devices.
-            | Refusal::OverRate { .. }
-            | Refusal::OverConcurrency { .. }),
-        ) => {
-            Rejection::Internal(refusal.to_string())
-        }
-        NotAnswered::Expired => Rejection::Expired { model, allowed },
-        NotAnswered::Stopping => Rejection::ShuttingDown,
-        NotAnswered::Failed(error @ tessera_device::RequestError::IdOutOfRange { .. }) => {
-            Rejection::Invalid(format!("model '{model}': {error}"))
-        }
-        NotAnswered::Failed(tessera_device::RequestError::DeviceFailed(why))
-        | NotAnswered::DeviceLost(why)
-        | NotAnswered::Lost(why) => Rejection::Internal(why),
-        gone @ NotAnswered::PlanGone => Rejection::Internal(gone.to_string()),
-    }
 }

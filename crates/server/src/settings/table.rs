@@ -111,7 +111,7 @@ settings! {
     max_lanes: NonZeroU32 = "max_lanes", "N", read::count, "32", false,
         "Most tenants in one launch.";
     max_items: NonZeroU32 = "max_items", "N", read::count, "128", false,
-        "Most items in one launch, and so the largest batch of one request.";
+        "Most items in one launch; a larger batch goes in several.";
     max_item_memory: Bytes = "max_item_memory_bytes", "BYTES", read::bytes, "1GiB", false,
         "Most working memory that one item of a request may take; longer texts or larger images that need more are refused.";
     queue_requests: NonZeroU32 = "queue_requests", "N", read::count, "1024", false,

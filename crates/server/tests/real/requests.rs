@@ -3,7 +3,7 @@
 use crate::client::{Answer, connect, eventually, head, json_request};
 use crate::fixture::{Case, case, place};
 use crate::served::{Served, binary, place_blocker, settings};
-use crate::tensors::{Form, Tensors, assert_right, bits, outputs, request};
+use crate::tensors::{Form, Tensors, assert_right, bits, outputs, repeated, request};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -222,6 +222,28 @@ fn a_full_queue_refuses_its_own_tenant_and_no_other() {
     });
     // There is room again.
     served.answer("mlp-0", &question.inputs);
+}
+
+#[test]
+fn a_batch_larger_than_a_launch_is_answered_in_order_and_one_larger_than_its_queue_is_told_the_limit() {
+    let repository = repository(&["mlp-0", "mlp-1"]);
+    let two = NonZeroU32::new(2).unwrap();
+    let served = Served::with(tessera_server::Settings {
+        queue_requests: two,
+        max_lanes: two,
+        max_items: two,
+        ..settings(repository.path())
+    });
+    served.wait_ready();
+    let question = &case("mlp-0").sets[0];
+    let launches = served.sample("tessera_launches_total{");
+    // Three and four items, two to a launch.
+    assert_right("in two parts", &served.answer("mlp-0", &question.inputs), &question.answer);
+    assert!(served.sample("tessera_launches_total{") > launches);
+    let four = served.answer("mlp-0", &repeated(&question.inputs, 4));
+    assert_right("in two whole parts", &four, &repeated(&question.answer, 4));
+    let five = binary("mlp-0", &repeated(&question.inputs, 5));
+    served.refused("three parts, and two may wait", &five, 400, "send at most 4 at once");
 }
 
 #[test]
