@@ -12,6 +12,8 @@
 //! | GET /v2/events?after=SEQ&limit=N&wait=S | what happened, see [`crate::events`]; all three may be left out |
 //! | POST /v2/models/M\[/versions/V\]/infer | see [`crate::protocol`] |
 //!
+//! Of Triton's extension `schedule_policy` only the parameter `timeout` is kept, so it is not among those that `/v2` names: deadlines and shares say what goes first.
+//!
 //! Every error is `{"error":"…"}` with the status of [`crate::wire`]. Health answers have bodies because KServe's
 //! client reads them; Triton's reads the status alone. Nothing is decided here.
 
@@ -86,7 +88,7 @@ async fn server<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
     ok(&json!({
         "name": "tessera",
         "version": env!("CARGO_PKG_VERSION"),
-        "extensions": ["binary_tensor_data", "schedule_policy", "statistics"],
+        "extensions": ["binary_tensor_data", "statistics"],
         "devices": front.backend.devices(),
     }))
 }

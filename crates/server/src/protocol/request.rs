@@ -129,9 +129,8 @@ pub fn decode(
         outputs.push(output.name);
     }
     let timeout = parameters.whole("timeout").map_err(invalid)?.filter(|&micros| micros > 0);
-    let priority = parameters.whole("priority").map_err(invalid)?.filter(|&level| level > 0);
     let timeout = timeout.map(Duration::from_micros);
-    let request = InferRequest { model: model.into(), version, timeout, priority, inputs, outputs };
+    let request = InferRequest { model: model.into(), version, timeout, inputs, outputs };
     Ok(Decoded { request, id: parsed.id, wanted })
 }
 
@@ -255,7 +254,6 @@ fn bare_tensor(
         model: model.into(),
         version,
         timeout: None,
-        priority: None,
         inputs: vec![tensor],
         outputs: Vec::new(),
     };
