@@ -1,6 +1,6 @@
 //! The joint between the wire and what is behind it.
 //!
-//! Everything a protocol (HTTP today, gRPC later) may ask for, as types of this crate and one trait. Whoever
+//! Everything a protocol may ask for, as types of this crate and one trait. Whoever
 //! implements [`Backend`] owns names, versions, admission and execution; whoever calls it owns bytes on sockets.
 //! Tests put a few lines of arithmetic behind the same trait.
 
@@ -134,8 +134,6 @@ pub struct InferRequest {
     pub version: Option<u64>,
     /// How long the caller will wait, when it said so. Replaces the tenant's own SLO for this request.
     pub timeout: Option<Duration>,
-    /// Triton's priority level, 1 the most urgent, when the caller gave one.
-    pub priority: Option<u64>,
     /// The tensors sent, in the order of the request.
     pub inputs: Vec<TensorIn>,
     /// The outputs wanted, in the order wanted; empty means all, in the model's order.

@@ -1,8 +1,8 @@
 //! What the caller hears when it cannot have its answer: every reason, its words, and one table of codes.
 //!
 //! A refusal is made where the rule lives (admission, registry, protocol) and travels here unchanged; no protocol
-//! chooses codes by itself. Under overload we say 429 and RESOURCE_EXHAUSTED rather than Triton's 503 and
-//! UNAVAILABLE: common gRPC clients retry UNAVAILABLE by themselves, which would triple the load at the worst time.
+//! chooses codes by itself. Under overload we say 429 rather than Triton's 503: many clients and balancers retry what is unavailable by themselves, which would
+//! triple the load at the worst time.
 
 use std::time::Duration;
 use thiserror::Error;
@@ -120,35 +120,11 @@ pub enum Rejection {
     Internal(String),
 }
 
-/// gRPC status codes, by their numbers in the protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(i32)]
-pub enum GrpcCode {
-    /// The request is wrong whatever the state of the server.
-    InvalidArgument = 3,
-    /// It could not be done in time.
-    DeadlineExceeded = 4,
-    /// No such model.
-    NotFound = 5,
-    /// A bound was reached.
-    ResourceExhausted = 8,
-    /// Cancelled behind the caller's back.
-    Aborted = 10,
-    /// Not offered.
-    Unimplemented = 12,
-    /// Our fault.
-    Internal = 13,
-    /// Not now, perhaps later or elsewhere.
-    Unavailable = 14,
-}
-
 /// How a refusal travels: one row of the table below.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wire {
     /// HTTP status.
     pub http: u16,
-    /// gRPC status.
-    pub grpc: GrpcCode,
     /// What the failure is called in metrics: a small closed set.
     pub outcome: &'static str,
     /// `Retry-After`, when trying again makes sense.
@@ -176,33 +152,23 @@ impl Rejection {
     /// The one table of refusals.
     pub fn wire(&self) -> Wire {
         let soon = Some(Duration::from_secs(1));
-        let (http, grpc, outcome, retry_after) = match self {
-            Rejection::UnknownModel { .. } | Rejection::UnknownVersion { .. } => {
-                (404, GrpcCode::NotFound, "not_found", None)
-            }
-            Rejection::NotReady { .. } => (503, GrpcCode::Unavailable, "not_ready", soon),
-            Rejection::Invalid(_) => (400, GrpcCode::InvalidArgument, "invalid", None),
-            Rejection::TooLarge { .. } => (413, GrpcCode::ResourceExhausted, "too_large", None),
-            Rejection::UnsupportedEncoding { .. } => (400, GrpcCode::Unimplemented, "invalid", None),
-            Rejection::Unsupported(_) => (501, GrpcCode::Unimplemented, "unsupported", None),
-            Rejection::QueueFull { retry_after, .. } => {
-                (429, GrpcCode::ResourceExhausted, "queue_full", Some(*retry_after))
-            }
-            Rejection::Overloaded { retry_after, .. } => {
-                (429, GrpcCode::ResourceExhausted, "overloaded", Some(*retry_after))
-            }
-            Rejection::OverQuota { retry_after, .. } => {
-                (429, GrpcCode::ResourceExhausted, "over_quota", *retry_after)
-            }
-            Rejection::TooLate { retry_after, .. } => {
-                (504, GrpcCode::DeadlineExceeded, "too_late", Some(*retry_after))
-            }
-            Rejection::Expired { .. } => (504, GrpcCode::DeadlineExceeded, "expired", None),
-            Rejection::Cancelled(_) => (503, GrpcCode::Aborted, "cancelled", soon),
-            Rejection::ShuttingDown => (503, GrpcCode::Unavailable, "shutting_down", soon),
-            Rejection::Internal(_) => (500, GrpcCode::Internal, "internal", None),
+        let (http, outcome, retry_after) = match self {
+            Rejection::UnknownModel { .. } | Rejection::UnknownVersion { .. } => (404, "not_found", None),
+            Rejection::NotReady { .. } => (503, "not_ready", soon),
+            Rejection::Invalid(_) => (400, "invalid", None),
+            Rejection::TooLarge { .. } => (413, "too_large", None),
+            Rejection::UnsupportedEncoding { .. } => (400, "invalid", None),
+            Rejection::Unsupported(_) => (501, "unsupported", None),
+            Rejection::QueueFull { retry_after, .. } => (429, "queue_full", Some(*retry_after)),
+            Rejection::Overloaded { retry_after, .. } => (429, "overloaded", Some(*retry_after)),
+            Rejection::OverQuota { retry_after, .. } => (429, "over_quota", *retry_after),
+            Rejection::TooLate { retry_after, .. } => (504, "too_late", Some(*retry_after)),
+            Rejection::Expired { .. } => (504, "expired", None),
+            Rejection::Cancelled(_) => (503, "cancelled", soon),
+            Rejection::ShuttingDown => (503, "shutting_down", soon),
+            Rejection::Internal(_) => (500, "internal", None),
         };
-        Wire { http, grpc, outcome, retry_after }
+        Wire { http, outcome, retry_after }
     }
 }
 
@@ -244,7 +210,6 @@ mod tests {
     fn overload_is_never_unavailable_which_clients_retry_by_themselves() {
         let retry_after = Duration::from_secs(1);
         let full = Rejection::QueueFull { queue: "q".into(), queued: 8, limit: 8, retry_after };
-        assert_eq!((full.wire().http, full.wire().grpc), (429, GrpcCode::ResourceExhausted));
-        assert_eq!(full.wire().retry_after, Some(retry_after));
+        assert_eq!((full.wire().http, full.wire().retry_after), (429, Some(retry_after)));
     }
 }
