@@ -19,7 +19,7 @@ use times::{Count, Times, all_of};
 /// A tenant on one device, as its engine last said.
 #[derive(Debug, Default)]
 pub struct Standing {
-    launches: AtomicU64,
+    lanes: AtomicU64,
     kept: Mutex<(Attainment, Option<Verdict>)>,
     queue: Times,
     compute: Times,
@@ -36,7 +36,7 @@ impl Standing {
 
     /// A launch has a lane of it.
     pub fn launched(&self) {
-        self.launches.fetch_add(1, Ordering::Relaxed);
+        self.lanes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What became of its deadlines so far.
@@ -52,7 +52,7 @@ impl Standing {
     /// Lanes it had, deadlines, verdict.
     pub fn now(&self) -> (u64, Attainment, Option<Verdict>) {
         let (attained, verdict) = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.launches.load(Ordering::Relaxed), attained, verdict)
+        (self.lanes.load(Ordering::Relaxed), attained, verdict)
     }
 }
 
@@ -103,8 +103,8 @@ pub fn statistics(
     let mut sum = Attainment::default();
     let mut verdicts = Vec::new();
     for (device, standing) in standings {
-        let (launches, of, verdict) = standing.now();
-        lanes += launches;
+        let (had, of, verdict) = standing.now();
+        lanes += had;
         sum.in_time += of.in_time;
         sum.late += of.late;
         sum.expired += of.expired;
@@ -140,7 +140,7 @@ pub fn statistics(
             "percentile": agreed.percentile,
             "kept_percent": kept,
             "kept": sum.keeps(agreed.percentile),
-            "text": format!("{} % asked, {kept:.4} % kept", agreed.percentile),
+            "text": format!("{} % asked, {kept:.4} % kept of those let in, {} refused", agreed.percentile, sum.refused),
             "in_time": sum.in_time,
             "late": sum.late,
             "expired": sum.expired,
@@ -190,7 +190,7 @@ mod tests {
             (&slo["kept_percent"], &slo["kept"], &slo["refused"]),
             (&json!(99.0), &json!(true), &json!(5))
         );
-        assert_eq!(slo["text"], "99 % asked, 99.0000 % kept");
+        assert_eq!(slo["text"], "99 % asked, 99.0000 % kept of those let in, 5 refused");
         assert_eq!(slo["verdicts"].as_array().unwrap().len(), 1);
         let text = slo["verdicts"][0]["text"].as_str().unwrap();
         assert!(text.starts_with("alone p99 31ms: cannot meet 25ms"), "{text}");

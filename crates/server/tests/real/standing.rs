@@ -41,7 +41,7 @@ fn an_slo_that_cannot_be_met_is_told_and_what_was_kept_is_shown() {
     );
     assert_eq!(
         (&easy["slo"]["in_time"], &easy["slo"]["text"]),
-        (&json!(3), &json!("99 % asked, 100.0000 % kept"))
+        (&json!(3), &json!("99 % asked, 100.0000 % kept of those let in, 0 refused"))
     );
     for (of, ever) in [("queue", "queue"), ("compute", "compute_infer"), ("total", "success")] {
         let recent = &easy["recent_ms"][of];
