@@ -4,7 +4,7 @@
 //!   file ─onnx→ Graph ─class→ Class ─plan→ Plan                 architecture: once per class and free dimensions
 //!                        └──→ Model ─pack→ Packed               weights: once per tenant version
 //! ```
-//! Pure: no device, no threads, no time. Modules are listed in the order in which a model passes through them.
+//! Pure: no device, no threads, no time.
 
 pub mod class;
 pub mod describe;
