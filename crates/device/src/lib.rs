@@ -52,8 +52,9 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Something that loads and runs programs.
 ///
-/// All methods are called from one engine thread, except [`Device::upload`], which loaders call from theirs, and [`Device::adopt`], which askers
-/// call from theirs. None of them waits for a launch.
+/// [`Device::submit`], [`Device::poll`], [`Device::reopen`] and [`Device::discard`] of programs that ran are the engine thread's alone. All others may be called at any moment from any thread: loaders
+/// upload, check, tune and compile while launches run, and give back what they compiled in vain; askers adopt; monitors read. But for [`Device::profile`] and
+/// [`Device::rates`], which benches call, none of them waits for a launch.
 pub trait Device: Send + Sync + fmt::Debug {
     /// What it is.
     fn info(&self) -> DeviceInfo;
@@ -300,6 +301,14 @@ pub struct Finished {
     pub steps: Option<Vec<Vec<Duration>>>,
 }
 
+impl Finished {
+    /// Whether it was lost with its device: it has no answer, and its times say nothing.
+    pub fn is_lost(&self) -> bool {
+        let is_lost = |answer: &Result<_, RequestError>| matches!(answer, Err(RequestError::DeviceFailed(_)));
+        !self.answers.is_empty() && self.answers.iter().flatten().all(is_lost)
+    }
+}
+
 /// What one step of a launch took.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StepTime {
@@ -356,7 +365,7 @@ pub enum DeviceError {
         available: String,
     },
     /// Memory is short.
-    #[error("{what} needs {need}, {free} is free on {device}; unload tenants or raise `device.memory_limit`")]
+    #[error("{what} needs {need}, {free} is free on {device}; unload tenants or raise `memory_limit_bytes`")]
     OutOfMemory {
         /// What needed it.
         what: String,

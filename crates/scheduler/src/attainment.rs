@@ -1,11 +1,12 @@
 //! How many deadlines were kept.
 //!
-//! Every request with a deadline counts once: answered in time, answered late, expired while it waited, or refused for want of time. What its sender called off
-//! counts nowhere.
+//! Every offer with a deadline counts once: answered in time, answered late, expired while it waited, or refused for want of time. What its sender called off, what
+//! failed and what never ran counts nowhere. These are offers to one scheduler: of a request that is offered in parts each part counts, and one that is refused here may be
+//! answered in time by another device.
 
 use tessera_core::{IdMap, TenantId};
 
-/// What became of a tenant's requests with deadlines, since it was added.
+/// What became of a tenant's offers with deadlines, since it was added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Attainment {
     /// Answered before their deadlines.

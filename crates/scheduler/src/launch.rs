@@ -7,7 +7,7 @@ use tessera_core::{LaunchId, Moment, PartitionId, PlanKey, RequestId, TenantId};
 /// What to do now. Call `decide` again after every `Launch` until it says otherwise.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Decision {
-    /// Run this now. Its requests have left their queues; `finished` must follow, whatever becomes of it.
+    /// Run this now. Its requests have left their queues; `finished` must follow, or `not_run`.
     Launch(LaunchPlan),
     /// Nothing to launch now. Unless an offer or a `finished` comes first, call `expire` and `decide` at this
     /// moment: a request stops waiting for company then, or its deadline passes.
@@ -56,6 +56,8 @@ pub struct Over<'a> {
     pub lanes: &'a [Duration],
     /// The longest that an urgent launch may have had to wait for it. `None` of a device that does not yield.
     pub longest_segment: Option<Duration>,
+    /// Requests in it that have no answer, in any order: no deadline of theirs was kept, or missed.
+    pub failed: &'a [RequestId],
 }
 
 /// What a launch that is over took, beside what it was predicted to take.

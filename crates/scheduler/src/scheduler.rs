@@ -264,7 +264,20 @@ impl Scheduler {
         self.next(now)
     }
 
-    /// A launch is over, however it ended: `took` since it was handed over, `computed` on the device. Makes room on its partition, learns from it,
+    /// A launch that was decided on has not run: its device would not take it, or was lost with it. Makes room on its partition; nothing is learnt, charged or counted.
+    pub fn not_run(&mut self, now: Moment, launch: LaunchId) {
+        self.queues.tidy(&self.owners);
+        let Some(launch_over) = self.in_flight.remove(&launch) else { return };
+        self.make_room(now, launch, &launch_over, Duration::ZERO);
+        for ticket in launch_over.requests {
+            let request = self.queues.ended(ticket).expect("a request is known until its launch is over");
+            self.owners.settle(request.owner, request.committed);
+            self.owners.work_left(request.owner);
+            self.plans.released(launch_over.plan);
+        }
+    }
+
+    /// A launch is over, however its requests fared: `took` since it was handed over, `computed` on the device. Makes room on its partition, learns from it,
     /// charges the owners in it by items. The time that it waited behind others counts for them, not for it.
     pub fn finished(&mut self, now: Moment, launch: LaunchId, took: Duration, computed: Duration) {
         self.finished_by_lane(now, launch, Over { took, computed, ..Over::default() });
@@ -295,10 +308,11 @@ impl Scheduler {
         let lane_of = launch.lanes.iter().enumerate();
         let lane_of = lane_of.flat_map(|(number, lane)| std::iter::repeat_n(number, lane.requests));
         for (ticket, lane) in launch.requests.into_iter().zip(lane_of) {
-            let request = self.queues.ended(ticket).expect("a request is known until its launch is over");
-            let Waiting { owner, rider: Rider { tenant, items, .. }, due, committed, .. } = request;
+            let ended = self.queues.ended(ticket).expect("a request is known until its launch is over");
+            let Waiting { owner, rider: Rider { request, tenant, items, .. }, due, committed, .. } = ended;
             // Of a tenant that went meanwhile nothing is kept.
-            if let Some(due) = due.filter(|_| self.tenants.contains_key(&tenant)) {
+            let counts = self.tenants.contains_key(&tenant) && !over.failed.contains(&request);
+            if let Some(due) = due.filter(|_| counts) {
                 self.attained.count(tenant, |of| if now <= due { &mut of.in_time } else { &mut of.late });
             }
             self.owners.settle(owner, committed);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
 use tessera_scheduler::sim::{Around, Outcome, Simulation};
-use tessera_scheduler::{Config, CostTable, Decision, Offer, Refusal, Scheduler, Size, Terms};
+use tessera_scheduler::{Config, CostTable, Decision, Offer, Over, Refusal, Scheduler, Size, Terms};
 
 /// A launch takes a millisecond, and a tenth more for every item: sharing pays, as on a GPU.
 #[derive(Clone, Debug)]
@@ -45,6 +45,32 @@ fn another_policy_counts_from_the_next_decision_on_for_what_waits_already() {
     scheduler.finished(ms(1), first.id, Duration::from_millis(1), Duration::ZERO);
     let Decision::Launch(second) = scheduler.decide(ms(1)) else { panic!("requests wait") };
     assert_eq!(second.lanes.len(), 3);
+}
+
+#[test]
+fn a_launch_that_did_not_run_makes_room_and_is_neither_learnt_nor_counted() {
+    let mut scheduler = Scheduler::new(Config { given_costs: None, ..config(Policy::SpaceTime) });
+    let slo = Some(Duration::from_secs(1));
+    scheduler.tenant_added(ms(0), TenantId(0), Terms { slo, ..Terms::best_effort(OwnerId(0)) });
+    let next = |request: u64, at: u64, scheduler: &mut Scheduler| {
+        scheduler.offer(ms(at), &offer(request, 0, 1)).unwrap();
+        let Decision::Launch(launch) = scheduler.decide(ms(at)) else { panic!("the device is idle") };
+        launch.id
+    };
+    let first = next(0, 0, &mut scheduler);
+    scheduler.not_run(ms(5), first);
+    assert_eq!((scheduler.in_flight(), scheduler.attainment(TenantId(0)).in_time), (0, 0));
+    assert_eq!((scheduler.is_measured(&plan(1)), scheduler.served(OwnerId(0))), (false, Duration::ZERO));
+    // Of one that ran, a request that failed.
+    let second = next(1, 10, &mut scheduler);
+    let took = Duration::from_millis(2);
+    let over = Over { took, computed: took, failed: &[RequestId(1)], ..Over::default() };
+    assert!(scheduler.finished_by_lane(ms(12), second, over).is_some());
+    assert_eq!(scheduler.attainment(TenantId(0)).in_time, 0);
+    let third = next(2, 20, &mut scheduler);
+    scheduler.finished(ms(22), third, took, took);
+    assert_eq!(scheduler.attainment(TenantId(0)).in_time, 1);
+    assert!(scheduler.is_measured(&plan(1)));
 }
 
 #[test]

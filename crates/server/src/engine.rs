@@ -5,8 +5,8 @@
 //!   loaders  ─tenant, plan ─▶┤ one queue, one  │                        │ wake
 //!   device   ─wake─────────▶ ┘ thread          └─ finished ◀── poll ◀───┘ ─▶ answers
 //! ```
-//! The scheduler knows ids and sizes; payloads wait here until their launch. Every request that comes in is answered exactly
-//! once: with its outputs, or with the reason why not. Nothing on this thread blocks but the wait for the next event, and
+//! The scheduler knows ids and sizes; payloads wait here until their launch. Every request that comes in is answered
+//! once, with its outputs or with the reason why not, unless its caller went. Nothing on this thread blocks but the wait for the next event, and
 //! nothing slow runs here: planning, packing and uploading belong to the loaders.
 
 mod handle;
@@ -18,8 +18,8 @@ use self::handle::{Command, answer};
 use self::measuring::Measurement;
 use crate::events::{Events, News, by_name};
 use crate::mailbox::Mailbox;
-use crate::metrics::{Metrics, Queued};
-use crate::monitor::{Launched, Monitor, Watch};
+use crate::metrics::{Metrics, Queued, Told};
+use crate::monitor::{Done, Launched, Monitor, Watch};
 use crate::routing::{Backlog, Pace};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -88,6 +88,7 @@ impl Inbox {
             in_flight: IdMap::default(),
             measurements: VecDeque::new(),
             reported: None,
+            news: false,
             stopping: false,
         };
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -127,6 +128,8 @@ struct Engine {
     measurements: VecDeque<Measurement>,
     /// When the metrics last heard from the scheduler.
     reported: Option<Moment>,
+    /// Whether something changed since that they should hear.
+    news: bool,
     stopping: bool,
 }
 
@@ -179,13 +182,18 @@ struct InFlight {
     replies: Vec<Vec<Reply>>,
 }
 
-/// How a launch ended that was handed over so long ago.
-fn over(finished: &Finished, took: Duration) -> Over<'_> {
-    Over { took, computed: finished.took, lanes: &finished.lanes, longest_segment: finished.longest_segment }
+/// How a launch ended that was handed over so long ago, and which of its requests failed.
+fn over<'a>(finished: &'a Finished, took: Duration, failed: &'a [RequestId]) -> Over<'a> {
+    let Finished { took: computed, ref lanes, longest_segment, .. } = *finished;
+    Over { took, computed, lanes, longest_segment, failed }
 }
 
-/// When a request arrived, and where its answer goes.
-type Reply = (Instant, oneshot::Sender<Answer>);
+/// A request in flight: when it arrived, and where its answer goes.
+struct Reply {
+    request: RequestId,
+    arrived: Instant,
+    to: oneshot::Sender<Answer>,
+}
 
 impl Engine {
     fn run(mut self) {
@@ -232,7 +240,7 @@ impl Engine {
             self.measure();
         }
         self.tell_events();
-        let next = until.into_iter().chain(self.scheduler.next_event()).min();
+        let next = until.into_iter().chain(self.scheduler.next_event()).chain(self.report()).min();
         next.map(|moment| moment.since(self.now()))
     }
 
@@ -292,6 +300,7 @@ impl Engine {
                 // While its name is known.
                 self.tell_events();
                 self.tenants.remove(&tenant);
+                self.news = true;
                 for request in self.scheduler.tenant_removed(now, tenant) {
                     self.refuse(request, NotAnswered::Unloaded);
                 }
@@ -367,10 +376,9 @@ impl Engine {
                     .remove(request)
                     .expect("an admitted request waits here until it is launched");
                 requests.push(LaneRequest { items: waiting.items.get(), inputs: waiting.inputs });
-                lane_replies.push((waiting.arrived, waiting.reply));
+                lane_replies.push(Reply { request: *request, arrived: waiting.arrived, to: waiting.reply });
             }
             let guest = self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant");
-            guest.home.standing.launched();
             device_lanes.push(Lane { slot: guest.home.slot.clone(), requests });
             replies.push(lane_replies);
         }
@@ -392,7 +400,9 @@ impl Engine {
                 if urgent {
                     self.metrics.interrupted(&self.name);
                 }
-                let tenants = lanes.iter().map(|lane| lane.tenant).collect();
+                let tenants: Vec<TenantId> = lanes.iter().map(|lane| lane.tenant).collect();
+                let guests = tenants.iter().filter_map(|tenant| self.tenants.get(tenant));
+                guests.for_each(|guest| guest.home.standing.launched());
                 let (size, submitted) = (Size { lanes: lanes.len() as u32, items }, Instant::now());
                 self.monitor.began(submitted, partition);
                 self.in_flight.insert(id, InFlight { plan, partition, size, submitted, tenants, replies });
@@ -403,9 +413,9 @@ impl Engine {
                     Some(_) => NotAnswered::DeviceLost(why),
                     None => NotAnswered::Lost(why),
                 };
-                self.scheduler.finished(self.now(), id, Duration::ZERO, Duration::ZERO);
-                for (_, reply) in replies.into_iter().flatten() {
-                    answer(reply, Err(not_run.clone()));
+                self.scheduler.not_run(self.now(), id);
+                for reply in replies.into_iter().flatten() {
+                    answer(reply.to, Err(not_run.clone()));
                 }
                 self.discard_if_unused(&plan);
             }
@@ -421,8 +431,26 @@ impl Engine {
             return;
         };
         let at = Instant::now();
+        if finished.is_lost() {
+            self.scheduler.not_run(self.moment(at), finished.id);
+            self.monitor.ended(at, launch.partition, Done::default());
+        } else {
+            self.learn(at, &launch, &finished);
+        }
+        let answers =
+            finished.answers.into_iter().flatten().map(|outputs| outputs.map_err(NotAnswered::from));
+        let replies = launch.replies.into_iter().flatten().map(|reply| reply.to);
+        self.hand_out(replies.zip(answers).collect());
+        self.release(&launch.plan);
+    }
+
+    /// Takes in what a launch took that ran, and what became of its deadlines.
+    fn learn(&mut self, at: Instant, launch: &InFlight, finished: &Finished) {
         let (now, took) = (self.moment(at), at.saturating_duration_since(launch.submitted));
-        let timed = self.scheduler.finished_by_lane(now, finished.id, over(&finished, took));
+        let fates = launch.replies.iter().flatten().zip(finished.answers.iter().flatten());
+        let failed: Vec<RequestId> =
+            fates.filter(|(_, outputs)| outputs.is_err()).map(|(reply, _)| reply.request).collect();
+        let timed = self.scheduler.finished_by_lane(now, finished.id, over(finished, took, &failed));
         let timed = timed.expect("the scheduler made the launch");
         let computed = finished.took.saturating_sub(timed.stood_back);
         if let Some(loaded) = self.plans.get(&launch.plan) {
@@ -449,12 +477,7 @@ impl Engine {
         }
         self.metrics.launch_finished(computed);
         self.metrics.stood_back(&self.name, timed.stood_back);
-        self.report();
-        let answers =
-            finished.answers.into_iter().flatten().map(|outputs| outputs.map_err(NotAnswered::from));
-        let replies = launch.replies.into_iter().flatten().map(|(_, reply)| reply);
-        self.hand_out(replies.zip(answers).collect());
-        self.release(&launch.plan);
+        self.news = true;
     }
 
     /// Publishes what a launch of one item takes, for those who choose between devices.
@@ -467,8 +490,7 @@ impl Engine {
     /// Notes where the time of a tenant's requests went, which are over now and whose launch computed for so long.
     fn note_times(&self, at: Instant, tenant: TenantId, requests: &[Reply], computed: Duration) {
         if let Some(guest) = self.tenants.get(&tenant).filter(|_| self.monitor.is_on()) {
-            let queue =
-                |(arrived, _): &Reply| at.saturating_duration_since(*arrived).saturating_sub(computed);
+            let queue = |reply: &Reply| at.saturating_duration_since(reply.arrived).saturating_sub(computed);
             guest.home.standing.took(at, requests.iter().map(|request| (queue(request), computed)));
         }
     }
@@ -501,20 +523,29 @@ impl Engine {
         }
     }
 
-    fn report(&mut self) {
-        let now = self.now();
-        if self.reported.is_none_or(|last| now.since(last) >= REPORT_EVERY) {
-            self.reported = Some(now);
-            let error = self.scheduler.prediction_error();
-            self.monitor.predicted(error);
-            if error.launches > 0 {
-                self.metrics.prediction_error(&self.name, error.median, error.p99);
-            }
-            for (tenant, guest) in &self.tenants {
-                let pace = self.scheduler.pace(*tenant);
-                guest.home.queue.pace(pace.ratio, pace.standing == Standing::Apart);
-            }
+    /// Tells the metrics what changed, once in a while, and says when that is due if it is not yet: nothing else may happen until then.
+    fn report(&mut self) -> Option<Moment> {
+        if !self.news {
+            return None;
         }
+        let now = self.now();
+        let due = self.reported.map_or(now, |last| last + REPORT_EVERY);
+        if now < due {
+            return Some(due);
+        }
+        (self.reported, self.news) = (Some(now), false);
+        let error = self.scheduler.prediction_error();
+        self.monitor.predicted(error);
+        if error.launches > 0 {
+            self.metrics.prediction_error(&self.name, error.median, error.p99);
+        }
+        let paces = self.tenants.iter().map(|(tenant, guest)| {
+            let pace = self.scheduler.pace(*tenant);
+            let apart = pace.standing == Standing::Apart;
+            (guest.home.who.tenant.as_str(), Told { ratio: pace.ratio, apart })
+        });
+        self.metrics.paced(&self.name, paces);
+        None
     }
 
     /// Answers the requests of a launch from inside the runtime: from this thread each answer could wake a worker, which may well stop
@@ -527,6 +558,7 @@ impl Engine {
     /// The device is lost: everybody who waits hears why, and whether it may try elsewhere, and the engine ends. The server takes its tenants
     /// to other devices; when there is none, it ends, too.
     fn abandon(&mut self, why: &str) {
+        self.metrics.paced(&self.name, std::iter::empty());
         let (waiting, running) = (self.waiting.len(), self.in_flight.len());
         let text = format!("the device is lost: {why}");
         self.tell("device_lost", text, json!({ "requests_waiting": waiting, "launches_running": running }));
@@ -537,7 +569,7 @@ impl Engine {
         let not_run = |reply| answer(reply, Err(NotAnswered::DeviceLost(why.to_owned())));
         self.waiting.drain().for_each(|(_, waiting)| not_run(waiting.reply));
         for (_, launch) in self.in_flight.drain() {
-            let lost = |(_, reply)| answer(reply, Err(NotAnswered::Lost(why.to_owned())));
+            let lost = |reply: Reply| answer(reply.to, Err(NotAnswered::Lost(why.to_owned())));
             launch.replies.into_iter().flatten().for_each(lost);
         }
         for command in self.commands.close() {

@@ -4,8 +4,13 @@
 //! for names, and an unloaded tenant's series go with it. Requests for names that nobody has are counted under the
 //! empty name. Mean lanes per launch is `tessera_launch_lanes_sum / tessera_launch_lanes_count`.
 
+mod paces;
+
+pub use paces::Told;
+
 use crate::monitor::{self, Monitor};
 use crate::wire::Rejection;
+use paces::Paces;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -63,8 +68,6 @@ struct ByQuantile {
 #[derive(Clone, Debug)]
 pub struct QueueGauge {
     queued: Gauge,
-    lane_ratio: Gauge<f64, AtomicU64>,
-    apart: Gauge,
 }
 
 impl QueueGauge {
@@ -72,14 +75,6 @@ impl QueueGauge {
     pub fn enter(&self) -> Queued {
         self.queued.inc();
         Queued(self.queued.clone())
-    }
-
-    /// Takes in how the tenant's lanes compare with its neighbours', and whether it runs by itself for that.
-    pub fn pace(&self, ratio: Option<f64>, apart: bool) {
-        if let Some(ratio) = ratio {
-            self.lane_ratio.set(ratio);
-        }
-        self.apart.set(apart.into());
     }
 }
 
@@ -108,8 +103,6 @@ pub struct Metrics {
     requests: Family<ByOutcome, Counter>,
     duration: Family<ByTenant, Histogram>,
     queued: Family<ByTenant, Gauge>,
-    lane_ratio: Family<ByTenant, Gauge<f64, AtomicU64>>,
-    apart: Family<ByTenant, Gauge>,
     launches: Family<ByPolicy, Counter>,
     lanes: Histogram,
     items: Histogram,
@@ -128,6 +121,7 @@ pub struct Metrics {
     deadlines: Family<ByOutcome, Counter>,
     can_be_met: Family<ByTenant, Gauge>,
     devices: monitor::Devices,
+    paces: Paces,
 }
 
 impl fmt::Debug for Metrics {
@@ -154,8 +148,6 @@ impl Default for Metrics {
             requests: Family::default(),
             duration: Family::new_with_constructor(durations),
             queued: Family::default(),
-            lane_ratio: Family::default(),
-            apart: Family::default(),
             launches: Family::default(),
             lanes: powers(8),
             items: powers(10),
@@ -174,6 +166,7 @@ impl Default for Metrics {
             deadlines: Family::default(),
             can_be_met: Family::default(),
             devices: monitor::Devices::default(),
+            paces: Paces::default(),
         };
         metrics.register();
         metrics
@@ -191,22 +184,12 @@ impl Metrics {
             self.duration.clone(),
         );
         r.register("queued_requests", "Requests that wait for a launch", self.queued.clone());
-        r.register(
-            "tenant_lane_ratio",
-            "What a tenant's lanes take over what its neighbours' do: the median of the last few; 0 before it had neighbours",
-            self.lane_ratio.clone(),
-        );
-        r.register(
-            "tenant_apart",
-            "Whether a tenant runs by itself (1) because it was slow beside its neighbours, or shares launches (0)",
-            self.apart.clone(),
-        );
         r.register("launches", "Launches by policy and device", self.launches.clone());
         r.register("launch_lanes", "Lanes (places of tenants) in one launch", self.lanes.clone());
         r.register("launch_items", "Items in one launch, all lanes together", self.items.clone());
         r.register_with_unit(
             "launch_duration",
-            "From submission to completion of a launch",
+            "What a launch computed, from its first instruction to its last, urgent ones between its segments apart",
             Unit::Seconds,
             self.launch_duration.clone(),
         );
@@ -247,7 +230,7 @@ impl Metrics {
         );
         r.register(
             "deadlines",
-            "Requests with deadlines by tenant and what became of them",
+            "Offers to devices with deadlines, by tenant and what became of them: a request that goes in parts is several, and one that a device refuses may be answered by another",
             self.deadlines.clone(),
         );
         r.register(
@@ -258,6 +241,7 @@ impl Metrics {
         r.register("events", "Events by kind, as listed by /v2/events", self.events.clone());
         r.register("http_connections", "Open connections of clients", self.connections.clone());
         r.register_collector(Box::new(self.devices.clone()));
+        r.register_collector(Box::new(self.paces.clone()));
     }
 
     /// A tenant can be asked for: its series begin. Calling again for a new version changes nothing. Who queues its requests
@@ -272,11 +256,7 @@ impl Metrics {
                     .get_or_create(&ByOutcome { tenant: tenant.into(), outcome: "answered" })
                     .clone(),
                 duration: self.duration.get_or_create(&by_tenant).clone(),
-                queued: QueueGauge {
-                    queued: self.queued.get_or_create(&by_tenant).clone(),
-                    lane_ratio: self.lane_ratio.get_or_create(&by_tenant).clone(),
-                    apart: self.apart.get_or_create(&by_tenant).clone(),
-                },
+                queued: QueueGauge { queued: self.queued.get_or_create(&by_tenant).clone() },
             }
         });
         let queued = series.queued.clone();
@@ -291,8 +271,7 @@ impl Metrics {
             let by_tenant = ByTenant { tenant: tenant.into() };
             self.duration.remove(&by_tenant);
             self.queued.remove(&by_tenant);
-            self.lane_ratio.remove(&by_tenant);
-            self.apart.remove(&by_tenant);
+            self.paces.forget(tenant);
             self.can_be_met.remove(&by_tenant);
             for outcome in DEADLINES {
                 self.deadlines.remove(&ByOutcome { tenant: tenant.into(), outcome });
@@ -328,6 +307,11 @@ impl Metrics {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         let known = if tenants.contains_key(tenant) { tenant } else { "" };
         self.requests.get_or_create(&ByOutcome { tenant: known.into(), outcome }).inc();
+    }
+
+    /// How the tenants of a device do beside each other: all that are there, since what was told before is forgotten.
+    pub fn paced<'a>(&self, device: &str, tenants: impl Iterator<Item = (&'a str, Told)>) {
+        self.paces.tell(device, tenants);
     }
 
     /// So many of a tenant's deadlines were kept, and before so many.

@@ -209,7 +209,7 @@ mod tests {
             let lanes: Vec<Duration> = launch.lanes.iter().map(|of| lane(of.tenant)).collect();
             let took = lanes.iter().sum();
             self.now = self.now + took;
-            let over = Over { took, computed: took, lanes: &lanes, longest_segment: None };
+            let over = Over { took, computed: took, lanes: &lanes, ..Over::default() };
             self.scheduler.finished_by_lane(self.now, launch.id, over);
         }
 

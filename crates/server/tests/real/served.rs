@@ -100,9 +100,14 @@ impl Served {
 
     /// The sum of the samples whose names and labels begin so.
     pub(crate) fn sample(&self, series: &str) -> f64 {
-        let page = String::from_utf8(client::get(self.metrics, "/metrics").body).unwrap();
+        let page = self.metrics_page();
         let samples = page.lines().filter(|line| line.starts_with(series));
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// What monitors read.
+    pub(crate) fn metrics_page(&self) -> String {
+        String::from_utf8(client::get(self.metrics, "/metrics").body).unwrap()
     }
 
     /// Does something while the device is busy with `blocker`, so that requests wait when the engine decides what runs next.

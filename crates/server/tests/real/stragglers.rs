@@ -120,7 +120,7 @@ fn comes_and_goes<D: Device + 'static>(
     });
     let slowed = slowed.get().unwrap();
     let place = *slowed.uploaded().last().unwrap();
-    let apart = |tenant: &str| served.sample(&format!("tessera_tenant_apart{{tenant=\"{tenant}\"}}")) > 0.0;
+    let apart = |tenant: &str| served.sample(&format!("tessera_tenant_apart{{tenant=\"{tenant}\",")) > 0.0;
     let asked = AtomicBool::new(true);
     std::thread::scope(|scope| {
         for tenant in TENANTS {
