@@ -97,6 +97,11 @@ impl KernelCall {
         self
     }
 
+    /// Has the kernel round what it writes, for a matrix unit that would cut it: `FACTOR`, see `types.cuh`.
+    pub(crate) fn round(&mut self) {
+        self.spec.defines.push(("FACTOR", "1".to_owned()));
+    }
+
     /// Tells the kernel where to say when it began.
     pub(crate) fn tell_at(&mut self, address: u64) {
         let place = std::mem::offset_of!(LaunchParams, began);

@@ -108,11 +108,16 @@ mod tests {
     use crate::Room;
     use crate::conformance::cases;
     use crate::cuda::abi::LaunchParams;
+    use crate::cuda::call::KernelCall;
     use crate::cuda::site::Site;
     use crate::cuda::{steps, target};
     use bytemuck::Zeroable;
     use std::collections::BTreeMap;
-    use tessera_core::Precision;
+    use std::sync::Arc;
+    use tessera_core::{DType, Precision};
+    use tessera_planner::pack::WeightId;
+    use tessera_planner::plan::{Access, BufferId, Epilogue, Operand, Step, StepKind};
+    use tessera_planner::{Plan, SlotLayout};
 
     /// In rows, taps, runs and elements; of one run of k and of several, in fp32.
     const EVERY_TILE: [&str; 6] = [
@@ -124,6 +129,52 @@ mod tests {
         "conv 450→6 3×3 stride 1 dilation 1 groups 2",
     ];
 
+    fn site<'a>(plan: &'a Plan, layout: &'a SlotLayout, capacity: Room, constants: &'a [u64]) -> Site<'a> {
+        let launch = LaunchParams::zeroed();
+        Site { plan, layout, capacity, multiprocessors: 132, launch, arena: 0, constants, workspace: 0 }
+    }
+
+    /// A case's plan with a product behind it for each of its floats.
+    fn read_by_products(plan: &Plan) -> Plan {
+        let mut read = plan.clone();
+        for (number, buffer) in
+            plan.buffers.iter().enumerate().filter(|(_, buffer)| buffer.dtype == DType::F32)
+        {
+            let x =
+                Access { operand: Operand::Buffer(BufferId(number as u32)), offset: 0, strides: vec![1, 1] };
+            let (rows, k, n) = (1, buffer.elements, 1);
+            let (w, out, epilogue) = (WeightId(0), BufferId(0), Epilogue::default());
+            let kind = StepKind::Gemm { x, w, rows, k, n, epilogue, out };
+            read.steps.push(Step { name: "reader".to_owned(), kind, flops: 0 });
+        }
+        read
+    }
+
+    #[test]
+    fn what_a_product_reads_in_tf32_is_rounded_by_whoever_writes_it() {
+        let rounds = |call: &KernelCall| call.spec.defines.iter().any(|(name, _)| *name == "FACTOR");
+        for (case, precision) in
+            cases().iter().flat_map(|case| Precision::ALL.map(|precision| (case, precision)))
+        {
+            let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
+            let (read, constants) = (read_by_products(&plan), vec![0; plan.constants.len()]);
+            let capacity = Room { lanes: 1, items: 1 };
+            let [alone, before] = [&plan, &read].map(|plan| site(plan, &layout, capacity, &constants));
+            let Ok(mut calls) = steps::calls(&before, 0) else { continue };
+            calls.extend(steps::alike(&before, 0).unwrap());
+            let writes = plan.steps[0].kind.writes();
+            let floats = writes.iter().any(|write| plan.buffer(write.buffer).dtype == DType::F32);
+            let expected = floats && precision == Precision::Tf32;
+            assert!(calls.iter().all(|call| rounds(call) == expected), "{} in {precision}", case.name);
+            assert!(!steps::calls(&alone, 0).unwrap().iter().any(rounds), "{} in {precision}", case.name);
+            for (number, port) in plan.inputs.iter().enumerate() {
+                let expected = port.dtype == DType::F32 && precision == Precision::Tf32;
+                let brought = steps::ingest(&before, number, 0);
+                assert_eq!(rounds(&brought), expected, "an input of {} in {precision}", case.name);
+            }
+        }
+    }
+
     /// The specialisations of every case in every precision, each with who asks for it; and the cases that no kernel serves.
     fn specs() -> (BTreeMap<KernelSpec, String>, Vec<String>) {
         let (mut specs, mut unserved) = (BTreeMap::new(), Vec::new());
@@ -133,20 +184,15 @@ mod tests {
         // Strict products take their widest tiles when lanes are many.
         let rooms = rooms.into_iter().chain([(Precision::Fp32, Room { lanes: 1024, items: 1024 })]);
         for (precision, capacity) in rooms {
-            for case in cases() {
-                let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
-                let launch = LaunchParams::zeroed();
+            let plans = cases().into_iter().flat_map(|case| {
+                let plan = case.plan_in(precision);
+                let read = (precision == Precision::Tf32).then(|| Arc::new(read_by_products(&plan)));
+                [Some(plan), read].into_iter().flatten().map(move |plan| (case.clone(), plan))
+            });
+            for (case, plan) in plans {
+                let layout = case.layout(target(precision));
                 let constants = vec![0; plan.constants.len()];
-                let site = Site {
-                    plan: &plan,
-                    layout: &layout,
-                    capacity,
-                    multiprocessors: 132,
-                    launch,
-                    arena: 0,
-                    constants: &constants,
-                    workspace: 0,
-                };
+                let site = site(&plan, &layout, capacity, &constants);
                 let inputs = (0..plan.inputs.len()).map(|port| steps::ingest(&site, port, 0));
                 let outputs = (0..plan.outputs.len()).map(|port| steps::egress(&site, port, 0));
                 inputs.chain(outputs).for_each(|call| {

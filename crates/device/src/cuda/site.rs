@@ -11,7 +11,7 @@ use super::abi::{LaunchParams, MAX_AXES, OperandParams, WalkParams};
 use super::call::KernelSpec;
 use crate::Room;
 use tessera_core::{DType, Precision};
-use tessera_planner::plan::{Access, BufferId, Operand};
+use tessera_planner::plan::{Access, BufferId, Operand, Step, StepKind};
 use tessera_planner::{Plan, SlotLayout};
 
 /// Addresses of one program at one capacity.
@@ -46,6 +46,17 @@ impl Site<'_> {
             Operand::Weight(id) => self.layout.tensors[id.0 as usize].dtype,
             Operand::Constant(id) => self.plan.constants[id.0 as usize].dtype(),
         }
+    }
+
+    /// Whether a matrix unit reads a buffer as it lies, and would cut from its floats what it has no bits for: then whoever writes
+    /// the buffer rounds (`to_buffer` in `types.cuh`). Halves are rounded anyway, and a recurrent layer rounds what it reads.
+    pub(crate) fn is_factor(&self, id: BufferId) -> bool {
+        let reads = |step: &Step| match &step.kind {
+            StepKind::Gemm { x, .. } => x.operand == Operand::Buffer(id),
+            StepKind::Conv { x, .. } => *x == Operand::Buffer(id),
+            _ => false,
+        };
+        self.precision() == Precision::Tf32 && self.plan.steps.iter().any(reads)
     }
 
     /// Bytes of one item of a buffer.

@@ -162,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
             for (u32 j = 0; j < 4; j++) {
                 const u32 c = part * LINES + my_key + j;
                 if (column + c < p.value_dim)
-                    out[(query + my_query + i) * p.out_query + c] = from_float<real>(mixture[part][i][j] / whole);
+                    out[(query + my_query + i) * p.out_query + c] = to_buffer<real>(mixture[part][i][j] / whole);
             }
     }
 }

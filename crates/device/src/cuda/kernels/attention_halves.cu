@@ -221,8 +221,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) kernel(const __gri
 #if OUT_PAIRS
             if (column < p.value_dim) *reinterpret_cast<u32*>(out_row + column) = word_of(first, second);
 #else
-            if (column < p.value_dim) out_row[column] = from_float<real>(first);
-            if (column + 1 < p.value_dim) out_row[column + 1] = from_float<real>(second);
+            if (column < p.value_dim) out_row[column] = to_buffer<real>(first);
+            if (column + 1 < p.value_dim) out_row[column + 1] = to_buffer<real>(second);
 #endif
         }
     }

@@ -1,7 +1,8 @@
 // Copy: moves elements. out[out_offset + i * out_strides...] = x[offset + i * strides...] for every index of `dims`, every item.
 //
 // A unit is what both sides hold in one piece and aligned, up to 16 bytes: lowering makes the innermost axis one of units where its
-// strides are 1. Units are moved as bits, so a NaN keeps its own; only a constant's f32 becomes the type that the plan's floats are held in.
+// strides are 1. Units are moved as bits, so a NaN keeps its own; only a constant's f32 becomes the type that the plan's floats are held
+// in, and what a product reads is rounded for it.
 // A thread moves UNROLL units, a block apart, all loads first; blockIdx.y is the item. Bound by memory. Walks that turn the innermost axis
 // into another are transpose.cu's.
 //

@@ -251,7 +251,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) kernel(const __grid_constan
 #ifdef RESIDUAL
                     value = __fadd_rn(value, to_float(others.at[e]));
 #endif
-                    written.at[e] = from_float<real>(activate(value, p.low, p.high));
+                    written.at[e] = to_buffer<real>(activate(value, p.low, p.high));
                 }
                 store_pack<real, WIDTH>(out + to, written);
             }

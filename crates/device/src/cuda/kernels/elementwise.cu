@@ -34,8 +34,9 @@ template <> __device__ __forceinline__ float value_of<float, half>(half x) { ret
 template <> __device__ __forceinline__ bool value_of<bool, u8>(u8 x) { return x != 0; }
 
 template <typename T, typename Register> __device__ __forceinline__ T stored(Register x) { return T(x); }
-template <> __device__ __forceinline__ bf16 stored<bf16, float>(float x) { return from_float<bf16>(x); }
-template <> __device__ __forceinline__ half stored<half, float>(float x) { return from_float<half>(x); }
+template <> __device__ __forceinline__ float stored<float, float>(float x) { return to_buffer<float>(x); }
+template <> __device__ __forceinline__ bf16 stored<bf16, float>(float x) { return to_buffer<bf16>(x); }
+template <> __device__ __forceinline__ half stored<half, float>(float x) { return to_buffer<half>(x); }
 
 // INPUTS, Out (as it is stored), and
 //   struct Inputs { find(launch, walks, item, index) }      where every input's pack is

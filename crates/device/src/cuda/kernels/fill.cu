@@ -21,8 +21,9 @@ __device__ __forceinline__ u8 element(u64 bits, u8) { return u8(bits); }
 __device__ __forceinline__ u16 element(u64 bits, u16) { return u16(bits); }
 __device__ __forceinline__ u32 element(u64 bits, u32) { return u32(bits); }
 __device__ __forceinline__ u64 element(u64 bits, u64) { return bits; }
-__device__ __forceinline__ bf16 element(u64 bits, bf16) { return from_float<bf16>(__uint_as_float(u32(bits))); }
-__device__ __forceinline__ half element(u64 bits, half) { return from_float<half>(__uint_as_float(u32(bits))); }
+__device__ __forceinline__ float element(u64 bits, float) { return to_buffer<float>(__uint_as_float(u32(bits))); }
+__device__ __forceinline__ bf16 element(u64 bits, bf16) { return to_buffer<bf16>(__uint_as_float(u32(bits))); }
+__device__ __forceinline__ half element(u64 bits, half) { return to_buffer<half>(__uint_as_float(u32(bits))); }
 
 extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__ Params p) {
     const u64 count = items_of(p.launch) * p.elements;

@@ -94,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
         const float scaled = __fmul_rn(factor, to_float(scale[vector])), shift = to_float(bias[vector]);
         for (u32 pixel = strand; pixel < p.pixels; pixel += STRANDS) {
             const u64 place = u64(pixel) * p.channels + c;
-            out[place] = from_float<real>(__fmaf_rn(__fsub_rn(to_float(x[place]), mean), scaled, shift));
+            out[place] = to_buffer<real>(__fmaf_rn(__fsub_rn(to_float(x[place]), mean), scaled, shift));
         }
     }
 }

@@ -41,5 +41,5 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     // Three quarters, the exponent that everybody uses, are two roots.
     const float root = __fsqrt_rn(base);
     const float power = p.beta == 0.75f ? __fmul_rn(root, __fsqrt_rn(root)) : powf(base, p.beta);
-    at<real>(p.launch, p.out, item)[index] = from_float<real>(__fdiv_rn(to_float(x[channel]), power));
+    at<real>(p.launch, p.out, item)[index] = to_buffer<real>(__fdiv_rn(to_float(x[channel]), power));
 }

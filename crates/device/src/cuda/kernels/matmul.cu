@@ -87,5 +87,5 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
 #pragma unroll
         for (u32 j = 0; j < 4; j++)
             if (my_row + i < a.lines && my_column + j < b.lines)
-                out[u64(my_row + i) * p.n + my_column + j] = from_float<real>(p.alpha * total[i][j]);
+                out[u64(my_row + i) * p.n + my_column + j] = to_buffer<real>(p.alpha * total[i][j]);
 }

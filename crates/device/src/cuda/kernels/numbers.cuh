@@ -15,11 +15,14 @@ __device__ __forceinline__ float widen(half x) { return to_float(x); }
 template <typename To, typename T> struct Narrow {
     static __device__ __forceinline__ To of(T x) { return To(x); }
 };
+template <> struct Narrow<float, float> {
+    static __device__ __forceinline__ float of(float x) { return to_buffer<float>(x); }
+};
 template <> struct Narrow<bf16, float> {
-    static __device__ __forceinline__ bf16 of(float x) { return from_float<bf16>(x); }
+    static __device__ __forceinline__ bf16 of(float x) { return to_buffer<bf16>(x); }
 };
 template <> struct Narrow<half, float> {
-    static __device__ __forceinline__ half of(float x) { return from_float<half>(x); }
+    static __device__ __forceinline__ half of(float x) { return to_buffer<half>(x); }
 };
 
 namespace number {

@@ -59,6 +59,6 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     const float divisor = float(KIND == 1 ? padded : inside);
     Pack<real, WIDTH> out;
 #pragma unroll
-    for (int e = 0; e < WIDTH; e++) out.at[e] = from_float<real>(KIND == 0 || KIND == 3 ? combined[e] : __fdiv_rn(combined[e], divisor));
+    for (int e = 0; e < WIDTH; e++) out.at[e] = to_buffer<real>(KIND == 0 || KIND == 3 ? combined[e] : __fdiv_rn(combined[e], divisor));
     store_pack<real, WIDTH>(at<real>(p.launch, p.out, item) + u64(index) * WIDTH, out);
 }

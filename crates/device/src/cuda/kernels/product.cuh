@@ -410,17 +410,6 @@ __device__ __forceinline__ void load_residual(const Params& p, u64 address, u32 
 }
 #endif
 
-// What a result of the matrix unit is held as. In tf32 the next product reads ten bits of fraction and would cut the rest, which makes every result a little
-// smaller; rounded here, errors have no direction and do not add up over layers.
-__device__ __forceinline__ float held(float x) {
-#if REAL == 0
-    u32 bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-    x = __uint_as_float(bits);
-#endif
-    return x;
-}
-
 // Rounds COUNT finished elements, of which `left` belong to the group, and writes them from element `element` of `out` on.
 template <int COUNT>
 __device__ __forceinline__ void store(const Params& p, u64 element, u32 left, const float (&values)[COUNT]) {
@@ -428,12 +417,12 @@ __device__ __forceinline__ void store(const Params& p, u64 element, u32 left, co
     if (COUNT == CHUNK && p.vector) {
         Chunk c = {};
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) Chunked<real>::set(c, i, values[i]);
+        for (int i = 0; i < COUNT; i++) Chunked<real>::set(c, i, to_buffer<float>(values[i]));  // halves are rounded as they are packed
         store_chunk(address, c);
         return;
     }
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
-        if (i < left) global<real>(address)[i] = from_float<real>(values[i]);
+        if (i < left) global<real>(address)[i] = to_buffer<real>(values[i]);
     }
 }

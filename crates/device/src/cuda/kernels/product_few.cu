@@ -145,7 +145,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) kernel(const __gri
         load_residual<1>(p, residual_address(p, rows, slot, 0, rows.first + at, output), 1, residual);
         total[0] += residual[0];
 #endif
-        total[0] = held(activate(total[0], p.low, p.high));
+        total[0] = activate(total[0], p.low, p.high);
         store<1>(p, out_element(p, rows, 0, rows.first + at, output), 1, total);
     }
 }

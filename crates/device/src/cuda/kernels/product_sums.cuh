@@ -113,7 +113,7 @@ __device__ __forceinline__ void finish(const Params& p, const Rows& rows, u64 sl
 #if RESIDUAL
                 values[j] += residual[i][j];
 #endif
-                values[j] = held(activate(values[j], p.low, p.high));
+                values[j] = activate(values[j], p.low, p.high);
             }
             store<CHUNK>(p, out_element(p, rows, group, row[i], output), left, values);
         }

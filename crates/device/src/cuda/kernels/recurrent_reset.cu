@@ -205,10 +205,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
             const u32 number = number_of(pass), item = part.first + my_item;
             const float h = shared.last[pass][my_item][my_unit];
 #if WITH_Y
-            item_of<real>(p.y, item)[p.y_offset + time * p.y_stride + number] = from_float<real>(step < count ? h : 0.0f);
+            item_of<real>(p.y, item)[p.y_offset + time * p.y_stride + number] = to_buffer<real>(step < count ? h : 0.0f);
 #endif
 #if WITH_H
-            if (!more) item_of<real>(p.h, item)[number] = from_float<real>(h);
+            if (!more) item_of<real>(p.h, item)[number] = to_buffer<real>(h);
 #endif
         }
         if (more) cluster_wait<CLUSTER>();

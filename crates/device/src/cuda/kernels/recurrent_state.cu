@@ -209,13 +209,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
                 if (unit >= HIDDEN || 2 * t + i >= part.rows) continue;
 #if WITH_Y
                 const float shown = step < counts[i] ? (i ? h.y : h.x) : 0.0f;
-                item_of<real>(p.y, item)[p.y_offset + time_of(step, counts[i]) * p.y_stride + unit] = from_float<real>(shown);
+                item_of<real>(p.y, item)[p.y_offset + time_of(step, counts[i]) * p.y_stride + unit] = to_buffer<real>(shown);
 #endif
 #if WITH_H
-                if (step + 1 == p.time) item_of<real>(p.h, item)[unit] = from_float<real>(i ? h.y : h.x);
+                if (step + 1 == p.time) item_of<real>(p.h, item)[unit] = to_buffer<real>(i ? h.y : h.x);
 #endif
 #if WITH_C
-                if (step + 1 == p.time) item_of<real>(p.c, item)[unit] = from_float<real>(i ? c.y : c.x);
+                if (step + 1 == p.time) item_of<real>(p.c, item)[unit] = to_buffer<real>(i ? c.y : c.x);
 #endif
             }
         }

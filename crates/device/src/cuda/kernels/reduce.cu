@@ -133,7 +133,7 @@ __device__ __forceinline__ void combine(const Params& p, const T* x, u32 strand,
     for (int e = 0; e < WIDTH; e++) result[e] = partial[e][threadIdx.x - strand * apart];
 }
 
-template <typename To> __device__ __forceinline__ To stored(Value x) { return from_float<To>(x); }
+template <typename To> __device__ __forceinline__ To stored(Value x) { return to_buffer<To>(x); }
 template <> __device__ __forceinline__ i64 stored<i64>(Value x) { return x; }
 
 __device__ __forceinline__ float finish(float x, float largest, u32 length) {

@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
         }
         Pack<Out, WIDTH> made;
 #pragma unroll
-        for (int e = 0; e < WIDTH; e++) made.at[e] = from_float<Out>(sums[e]);
+        for (int e = 0; e < WIDTH; e++) made.at[e] = to_buffer<Out>(sums[e]);
         store_pack<Out, WIDTH>(out + pack * WIDTH, made);
     }
 }

@@ -132,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
 #ifdef BIAS
             value = __fadd_rn(value, to_float(biases.at[e]));
 #endif
-            y.at[e] = from_float<real>(value);
+            y.at[e] = to_buffer<real>(value);
         }
         store_pack<real, WIDTH>(out + pack * WIDTH, y);
     });
@@ -149,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
 #pragma unroll
         for (int e = 0; e < WIDTH; e++) {
             const float below = __fsub_rn(to_float(x.at[e]), largest);
-            y.at[e] = from_float<real>(KIND == 2 ? __fsub_rn(below, total) : __fdiv_rn(expf(below), total));
+            y.at[e] = to_buffer<real>(KIND == 2 ? __fsub_rn(below, total) : __fdiv_rn(expf(below), total));
         }
         store_pack<real, WIDTH>(out + pack * WIDTH, y);
     });

@@ -48,3 +48,15 @@ template <> __device__ __forceinline__ half from_float<half>(float x) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
 }
+
+// A step's result as its buffer holds it. In tf32 the matrix unit reads ten bits of a factor's fraction and cuts the rest, which would make every
+// product a little smaller; what a product reads (-DFACTOR, see `is_factor` in site.rs) is rounded where it is written, so that errors
+// have no direction and do not add up over layers.
+template <typename T> __device__ __forceinline__ T to_buffer(float x) { return from_float<T>(x); }
+#ifdef FACTOR
+template <> __device__ __forceinline__ float to_buffer<float>(float x) {
+    u32 bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return __uint_as_float(bits);
+}
+#endif

@@ -14,9 +14,9 @@ template <typename T, int N> __device__ __forceinline__ void store_pack(T* to, c
     *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// Elements as another type: floats are rounded, everything else is the same bits.
+// Elements as another buffer holds them: floats are rounded to it, everything else is the same bits.
 template <typename To, typename From> struct As {
-    static __device__ __forceinline__ To of(From x) { return from_float<To>(to_float(x)); }
+    static __device__ __forceinline__ To of(From x) { return to_buffer<To>(to_float(x)); }
     template <int N> static __device__ __forceinline__ Pack<To, N> of(const Pack<From, N>& x) {
         Pack<To, N> y;
 #pragma unroll
@@ -27,3 +27,14 @@ template <typename To, typename From> struct As {
 template <typename T> struct As<T, T> {
     template <typename Anything> static __device__ __forceinline__ Anything of(const Anything& x) { return x; }
 };
+#ifdef FACTOR
+template <> struct As<float, float> {
+    static __device__ __forceinline__ float of(float x) { return to_buffer<float>(x); }
+    template <int N> static __device__ __forceinline__ Pack<float, N> of(const Pack<float, N>& x) {
+        Pack<float, N> y;
+#pragma unroll
+        for (int i = 0; i < N; i++) y.at[i] = of(x.at[i]);
+        return y;
+    }
+};
+#endif

@@ -26,19 +26,24 @@ struct ConvertParams {
 params!(ConvertParams);
 
 /// Moves what requests brought for an input, `[item][elements]` of the port's type, to where the plan has it. The address of the first is in the
-/// table at `from`.
-pub(crate) fn ingest(site: &Site<'_>, port: usize, from: u64) -> KernelCall {
+/// table at `address`.
+pub(crate) fn ingest(site: &Site<'_>, port: usize, address: u64) -> KernelCall {
     let port = &site.plan.inputs[port];
-    let call =
-        Move { from: port.dtype, x: wire(port, from), to: site.stored(port.at), out: site.operand(port.at) };
-    call.lower(site, port, false)
+    let rounds = matches!(port.at, Operand::Buffer(id) if site.is_factor(id));
+    let (from, to) = (port.dtype, site.stored(port.at));
+    let call = Move { from, x: wire(port, address), to, out: site.operand(port.at), rounds };
+    let mut call = call.lower(site, port, false);
+    if rounds {
+        call.round();
+    }
+    call
 }
 
-/// Moves an output from where the plan has it to `[item][elements]` of the port's type, whose address is in the table at `to`.
-pub(crate) fn egress(site: &Site<'_>, port: usize, to: u64) -> KernelCall {
+/// Moves an output from where the plan has it to `[item][elements]` of the port's type, whose address is in the table at `address`.
+pub(crate) fn egress(site: &Site<'_>, port: usize, address: u64) -> KernelCall {
     let port = &site.plan.outputs[port];
-    let call =
-        Move { from: site.stored(port.at), x: site.operand(port.at), to: port.dtype, out: wire(port, to) };
+    let (from, x) = (site.stored(port.at), site.operand(port.at));
+    let call = Move { from, x, to: port.dtype, out: wire(port, address), rounds: false };
     call.lower(site, port, !matches!(port.at, Operand::Buffer(_)))
 }
 
@@ -51,6 +56,8 @@ struct Move {
     x: OperandParams,
     to: DType,
     out: OperandParams,
+    /// Whether a product reads what is written.
+    rounds: bool,
 }
 
 impl Move {
@@ -68,16 +75,17 @@ impl Move {
             elements,
             per_item: u64::from(per_item),
         };
-        let (from, to) = as_moved(self.from, self.to);
+        let (from, to) = as_moved(self.from, self.to, self.rounds);
         let spec =
             KernelSpec::new("convert.cu").define("FROM", type_number(from)).define("TO", type_number(to));
         KernelCall::new(spec, &params, [blocks, pieces as u32, 1], 256)
     }
 }
 
-/// Elements that stay as they are are moved as unsigned integers of their size, whatever they mean: fewer kernels.
-pub(super) fn as_moved(from: DType, to: DType) -> (DType, DType) {
-    if from != to {
+/// Elements that stay as they are are moved as unsigned integers of their size, whatever they mean: fewer kernels. Those that a product
+/// reads are rounded on their way ([`Site::is_factor`]).
+pub(super) fn as_moved(from: DType, to: DType, rounds: bool) -> (DType, DType) {
+    if from != to || rounds {
         return (from, to);
     }
     let bits = match from.size() {

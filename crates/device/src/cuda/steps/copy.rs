@@ -59,7 +59,8 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
     }
     let strides: Vec<isize> = out_strides.iter().map(|&stride| stride as isize).collect();
     let walk = Dims::joined(dims, &[&x.strides, &strides])?;
-    let copy = Copy { site, x, out: *out, out_offset: *out_offset, walk, from, to };
+    let rounds = site.is_factor(*out);
+    let copy = Copy { site, x, out: *out, out_offset: *out_offset, walk, from, to, rounds };
     Ok(vec![copy.transposed().unwrap_or_else(|| copy.in_units())])
 }
 
@@ -72,6 +73,8 @@ struct Copy<'a> {
     walk: Dims,
     from: DType,
     to: DType,
+    /// Whether a product reads what is written.
+    rounds: bool,
 }
 
 impl Copy<'_> {
@@ -101,6 +104,7 @@ impl Copy<'_> {
         };
         let (from, to, width) = match size * count {
             _ if self.from != self.to => (self.from, self.to, 1),
+            _ if self.rounds => (self.from, self.to, count as u32),
             16 => (DType::U64, DType::U64, 2),
             8 => (DType::U64, DType::U64, 1),
             4 => (DType::U32, DType::U32, 1),
@@ -164,7 +168,7 @@ impl Copy<'_> {
             unused: 0,
         };
         let tiles = params.tiles_a * params.tiles_b * outer.iter().product::<u32>();
-        let (from, to) = as_moved(self.from, self.to);
+        let (from, to) = as_moved(self.from, self.to, self.rounds);
         let spec = moved("transpose.cu", from, to).define("TILE_A", tile_a).define("TILE_B", tile_b);
         Some(KernelCall::new(spec, &params, [tiles, self.site.capacity.items, 1], 256))
     }

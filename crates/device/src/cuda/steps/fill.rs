@@ -25,8 +25,9 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
     let StepKind::Fill { value, out } = kind else { unreachable!("called for its own kind") };
     let buffer = site.plan.buffer(*out);
     let stored = site.precision().stored(buffer.dtype);
-    // Floats that are held in halves are rounded by the kernel; the bits of everything else are what is written.
-    let written = if stored == buffer.dtype { as_moved(stored, stored).0 } else { stored };
+    // Floats are rounded by the kernel where their buffer holds less of them; the bits of everything else are what is written.
+    let written =
+        if stored == buffer.dtype { as_moved(stored, stored, site.is_factor(*out)).0 } else { stored };
     let mut bits = [0; 8];
     let bytes = value.bytes();
     bits.get_mut(..bytes.len())

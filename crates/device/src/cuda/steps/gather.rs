@@ -54,7 +54,7 @@ pub(super) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
         step: counted(index + 1)?,
     };
     let ids = site.stored(*ids);
-    let (from, to) = as_moved(from, to);
+    let (from, to) = as_moved(from, to, site.is_factor(*out));
     let spec = KernelSpec::new("gather.cu")
         .define("FROM", type_number(from))
         .define("TO", type_number(to))

@@ -49,6 +49,18 @@ pub(crate) fn workspace_bytes(step: &Step, capacity: Room) -> u64 {
 
 /// The kernels of the plan's step `index`, in order. The error says what there is no kernel for.
 pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
+    lower(site, index).map(|calls| for_readers(site, index, calls))
+}
+
+/// The kernels of a step, with the rounding that those who read its results need.
+fn for_readers(site: &Site<'_>, index: usize, mut calls: Vec<KernelCall>) -> Vec<KernelCall> {
+    if site.plan.steps[index].kind.writes().iter().any(|write| site.is_factor(write.buffer)) {
+        calls.iter_mut().for_each(KernelCall::round);
+    }
+    calls
+}
+
+fn lower(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
     let step = &site.plan.steps[index];
     match &step.kind {
         StepKind::Copy { .. } => copy::calls(site, &step.kind),
@@ -77,7 +89,9 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
 /// The kernels that each compute a linear layer or a convolution, all to the same bits, first that of [`calls`]; none for other steps.
 pub(crate) fn alike(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
     match &site.plan.steps[index].kind {
-        kind @ (StepKind::Gemm { .. } | StepKind::Conv { .. }) => product::alike(site, kind),
+        kind @ (StepKind::Gemm { .. } | StepKind::Conv { .. }) => {
+            product::alike(site, kind).map(|calls| for_readers(site, index, calls))
+        }
         _ => Ok(Vec::new()),
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn pick(site: &Site<'_>, index: usize, step: &Pick) -> Result<Vec<Ker
         row: counted(points.row / width)?,
         unused: 0,
     };
-    let (from, to) = as_moved(from, to);
+    let (from, to) = as_moved(from, to, site.is_factor(*out));
     let spec = KernelSpec::new("pick.cu")
         .define("FROM", type_number(from))
         .define("TO", type_number(to))
