@@ -194,16 +194,10 @@ impl Event {
         Event::new(context, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
 
-    /// An event that a thread waits for asleep; with the others it would keep a core busy for as long as the card works.
+    /// An event that a thread waits for asleep, and that remembers when it fired; with the others the thread would keep a core busy for as
+    /// long as the card works.
     pub(crate) fn awaited(context: &Arc<Context>) -> Result<Event, CudaError> {
-        // Both of these flags, for which the bindings have no name of their own.
-        const FLAGS: u32 = sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32
-            | sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-        context.bind()?;
-        let mut raw = std::ptr::null_mut();
-        // SAFETY: writes a pointer of ours.
-        unsafe { sys::cuEventCreate(&raw mut raw, FLAGS) }.result().doing("make an event")?;
-        Ok(Event { context: context.clone(), raw })
+        Event::new(context, sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC)
     }
 
     fn new(context: &Arc<Context>, flags: sys::CUevent_flags) -> Result<Event, CudaError> {
