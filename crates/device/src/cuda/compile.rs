@@ -112,7 +112,7 @@ mod tests {
     use crate::cuda::site::Site;
     use crate::cuda::{steps, target};
     use bytemuck::Zeroable;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
     use tessera_core::{DType, Precision};
     use tessera_planner::pack::WeightId;
@@ -173,6 +173,33 @@ mod tests {
                 assert_eq!(rounds(&brought), expected, "an input of {} in {precision}", case.name);
             }
         }
+    }
+
+    #[test]
+    fn every_kernel_that_shares_memory_has_a_case_for_the_sanitizer() {
+        let script = include_str!("../../../../scripts/sanitize");
+        let mut run: BTreeSet<&str> = BTreeSet::new();
+        for line in script.lines().filter_map(|line| line.strip_prefix("kernel ")) {
+            let fields: Vec<&str> = line.splitn(3, ' ').collect();
+            let [source, precision, name] = fields[..] else {
+                panic!("{line}: a kernel, a precision, a case")
+            };
+            let name = name.trim_matches('\'');
+            let case = cases().into_iter().find(|case| case.name == name).expect(name);
+            let precision = precision.parse().expect(line);
+            let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
+            let constants = vec![0; plan.constants.len()];
+            let calls = steps::calls(&site(&plan, &layout, Room { lanes: 16, items: 64 }, &constants), 0);
+            assert!(
+                calls.expect(name).iter().any(|call| call.spec.source == source),
+                "{line}: it is not run"
+            );
+            run.insert(source);
+        }
+        let shares = |(name, text): &&(&str, &str)| name.ends_with(".cu") && text.contains("__shared__");
+        let left_out: Vec<&str> =
+            SOURCES.iter().filter(shares).map(|(name, _)| *name).filter(|name| !run.contains(name)).collect();
+        assert!(left_out.is_empty(), "scripts/sanitize has no case for {left_out:?}");
     }
 
     /// The specialisations of every case in every precision, each with who asks for it; and the cases that no kernel serves.
