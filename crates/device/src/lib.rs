@@ -52,9 +52,9 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Something that loads and runs programs.
 ///
-/// [`Device::submit`], [`Device::poll`], [`Device::reopen`] and [`Device::discard`] of programs that ran are the engine thread's alone. All others may be called at any moment from any thread: loaders
-/// upload, check, tune and compile while launches run, and give back what they compiled in vain; askers adopt; monitors read. But for [`Device::profile`] and
-/// [`Device::rates`], which benches call, none of them waits for a launch.
+/// [`Device::submit`], [`Device::poll`], [`Device::reopen`], and [`Device::discard`] of programs that ran, are the engine thread's alone. All others may be called from any
+/// thread while launches run, but for [`Device::tune`], [`Device::profile`] and [`Device::rates`], which want the device to themselves: loaders upload, check and compile,
+/// and give back what they compiled in vain; askers adopt; monitors read. But for those three none waits for a launch.
 pub trait Device: Send + Sync + fmt::Debug {
     /// What it is.
     fn info(&self) -> DeviceInfo;
