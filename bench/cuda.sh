@@ -30,7 +30,7 @@ peer() {
 
 peer --model resnet50 --precision bf16 --tenants 32 --peer time,space,exclusive
 lines=4 tenants resnet-50-bf16-32 --model resnet-50 --tenants 32 --precision bf16 --policy all --steps
-tenants resnet-50-bf16-8 --model resnet-50 --tenants 8 --precision bf16 --policy space-time
+lines=4 tenants resnet-50-bf16-8 --model resnet-50 --tenants 8 --precision bf16 --policy all
 tenants resnet-18-bf16-32 --model resnet-18 --tenants 32 --precision bf16 --policy space-time --steps
 tenants mobilenet-v2-bf16-32 --model mobilenet-v2 --tenants 32 --precision bf16 --policy space-time --steps
 tenants bert-base-bf16-16 --model bert-base --tenants 16 --precision bf16 --policy space-time --steps
@@ -40,5 +40,6 @@ tenants resnet-50-fp32-32 --model resnet-50 --tenants 32 --precision fp32 --poli
 [ "$what" = full ] || exit 0
 "$tessera" bench processes --model resnet-50 --tenants 8 --precision bf16 --device cuda:0 --seconds 2 --json "$out/processes.json" \
     2>>"$out/log.txt" | tee -a "$out/summary.txt" || echo "processes: did not run, see log.txt" | tee -a "$out/summary.txt"
+lines=4 tenants resnet-50-bf16-120 --model resnet-50 --tenants 120 --precision bf16 --policy all
 tenants resnet-50-bf16-128 --model resnet-50 --tenants 128 --precision bf16 --policy space-time
 "$tessera" bench table1 --json "$out/table1.json" >"$out/table1.txt" 2>>"$out/log.txt"
