@@ -214,9 +214,10 @@ mod tests {
             let plans = cases().into_iter().flat_map(|case| {
                 let plan = case.plan_in(precision);
                 let read = (precision == Precision::Tf32).then(|| Arc::new(read_by_products(&plan)));
-                [Some(plan), read].into_iter().flatten().map(move |plan| (case.clone(), plan))
+                let own = plan.steps.len();
+                [Some(plan), read].into_iter().flatten().map(move |plan| (case.clone(), plan, own))
             });
-            for (case, plan) in plans {
+            for (case, plan, own) in plans {
                 let layout = case.layout(target(precision));
                 let constants = vec![0; plan.constants.len()];
                 let site = site(&plan, &layout, capacity, &constants);
@@ -230,11 +231,15 @@ mod tests {
                 tiles.and_then(Result::ok).unwrap_or_default().into_iter().for_each(|call| {
                     specs.entry(call.spec).or_insert_with(|| format!("{} {precision}", case.name));
                 });
-                match steps::calls(&site, 0) {
-                    Ok(calls) => calls.into_iter().for_each(|call| {
-                        specs.entry(call.spec).or_insert_with(|| format!("{} {precision}", case.name));
-                    }),
-                    Err(why) => unserved.push(format!("{} has no kernel in {precision}: {why}", case.name)),
+                for step in 0..own {
+                    match steps::calls(&site, step) {
+                        Ok(calls) => calls.into_iter().for_each(|call| {
+                            specs.entry(call.spec).or_insert_with(|| format!("{} {precision}", case.name));
+                        }),
+                        Err(why) => {
+                            unserved.push(format!("{} has no kernel in {precision}: {why}", case.name))
+                        }
+                    }
                 }
             }
         }
