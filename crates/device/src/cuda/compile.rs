@@ -237,7 +237,7 @@ mod tests {
                             specs.entry(call.spec).or_insert_with(|| format!("{} {precision}", case.name));
                         }),
                         Err(why) => {
-                            unserved.push(format!("{} has no kernel in {precision}: {why}", case.name))
+                            unserved.push(format!("{} has no kernel in {precision}: {why}", case.name));
                         }
                     }
                 }
