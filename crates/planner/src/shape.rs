@@ -102,6 +102,10 @@ pub(crate) fn even_parts(length: usize, parts: usize) -> Option<Vec<usize>> {
 
 /// The length of a padded axis. The error says why it cannot be padded so.
 pub(crate) fn padded(mode: PadMode, length: usize, before: i64, after: i64) -> Result<usize, String> {
+    let most_cut = before.min(after).min(0).unsigned_abs();
+    if most_cut > length as u64 {
+        return Err(format!("{most_cut} elements cannot be cut off {length}"));
+    }
     let padded = i128::try_from(length).unwrap_or(i128::MAX) + i128::from(before) + i128::from(after);
     let padded = usize::try_from(padded)
         .map_err(|_| format!("padding {length} by {before} and {after} leaves nothing"))?;

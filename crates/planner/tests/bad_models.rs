@@ -478,6 +478,11 @@ fn products_across_values_that_nothing_could_hold_or_count_are_refused() {
     let padded = refused(9, image, vec![], node("Pad", &["x"], &["y"], border));
     assert!(padded.contains("it takes a table of 268435468 numbers"), "{padded}");
 
+    // What is put on one end does not make up for what the other lacks.
+    let cut = int_list("pads", &[0, 0, i64::MIN, 0, 0, 0, i64::MAX, 0]);
+    let cut = refused(9, image, vec![], node("Pad", &["x"], &["y"], vec![cut]));
+    assert!(cut.contains("9223372036854775808 elements cannot be cut off"), "{cut}");
+
     let volume: &[(&str, &[i64])] = &[("x", &[1, 1, 8, 8, 64])];
     let taps = vec![floats("w", &[1, 1, 2, 2, 1], &[0.5; 4])];
     let apart =
