@@ -360,18 +360,3 @@ proptest! {
         prop_assert!(!together || 10 * alone < all, "{} of {} launches were alone", alone, all);
     }
 }
-
-#[test]
-fn who_is_heard_runs_on_the_stream_of_those_that_it_is_compared_with() {
-    let streams = (0..4).map(|id| Partition::new(PartitionId(id), count(132))).collect();
-    let config =
-        Config { layouts: vec![streams], overlap: true, ..Config::new(Policy::SpaceTime, Vec::new()) };
-    let mut load = Load::on(config, 100, Some(SLO), 0.0, 3);
-    // A host that is slow for a while and then quick again, which accuses whoever is aboard.
-    let ratios = (0..=400).map(|step| 1.0 + 0.15 * (f64::from(step % 41) / 20.0 - 1.0)).collect();
-    load.simulation = load.simulation.with(Around { ratios, together: 16, ..Around::default() }, 3);
-    load.at_random(3 * SECOND, 44_000.0);
-    let alone = load.launches(Moment::START).filter(|launch| launch.lanes.len() == 1).count();
-    assert!(alone > 10 && load.evicted().is_none(), "{alone} launches of who is heard");
-    assert!(load.launches(Moment::START).all(|launch| launch.partition == PartitionId(0)));
-}

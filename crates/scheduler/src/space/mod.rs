@@ -135,21 +135,12 @@ impl Space {
     /// The line that a plan belongs on; `None` where it may be anywhere.
     pub(crate) fn home(&self, plan: PlanIx) -> Option<usize> {
         let patient = self.cut.map(|cut| cut.patient);
-        // Who runs alone has the last partition where there are several, so that its launches, which nobody can shorten, leave the others free. Not a stream of a
-        // whole device: there they would slow those beside them, and the more are heard, the more are accused.
-        let last = || (plan.is_own() && self.streams.is_none()).then(|| self.last()).flatten();
+        // Who runs alone has the last partition where there are several, so that its launches, which nobody can shorten, leave the others free.
+        let last = || {
+            let lines = self.lines.open_to_all(self.in_force);
+            (plan.is_own() && lines.len() > 1).then(|| lines.end - 1)
+        };
         self.homes.get(&plan).copied().or(patient).or_else(last)
-    }
-
-    /// The last partition, where there are several that are open to all.
-    fn last(&self) -> Option<usize> {
-        let lines = self.lines.open_to_all(self.in_force);
-        (lines.len() > 1).then(|| lines.end - 1)
-    }
-
-    /// Where the plans of a tenant that is apart belong: aside, else on the last stream.
-    fn apart(&self) -> Option<usize> {
-        self.lines.aside(self.in_force).or_else(|| self.last().filter(|_| self.streams.is_some()))
     }
 
     /// Whether only what belongs on a line, and what was promised on it before, runs there.
@@ -172,11 +163,12 @@ impl Space {
 }
 
 impl Scheduler {
-    /// From now on a plan of a tenant that is apart belongs aside, where the device has such a partition, else on the last of several streams.
+    /// From now on a plan of a tenant that is apart belongs aside, where the device has such a partition.
     pub(crate) fn put_aside(&mut self, plan: PlanIx) {
-        let apart = self.space.apart();
-        let Space { lines, homes, .. } = &mut self.space;
-        let Some(aside) = apart.filter(|aside| homes.get(&plan) != Some(aside)) else { return };
+        let Space { lines, in_force, homes, .. } = &mut self.space;
+        let Some(aside) = lines.aside(*in_force).filter(|aside| homes.get(&plan) != Some(aside)) else {
+            return;
+        };
         // Plans of tenants that came back have gone meanwhile.
         homes.retain(|plan, _| self.plans.is_known(*plan));
         homes.insert(plan, aside);
@@ -186,8 +178,8 @@ impl Scheduler {
 
     /// From now on a tenant's own plan runs beside the others', as one that is heard does: on as many units, or it could not be compared.
     pub(crate) fn take_back(&mut self, plan: PlanIx) {
-        let apart = self.space.apart();
-        if apart.is_some() && self.space.homes.get(&plan).copied() == apart {
+        let aside = self.space.lines.aside(self.space.in_force);
+        if aside.is_some() && self.space.homes.get(&plan).copied() == aside {
             self.space.homes.remove(&plan);
         }
     }
