@@ -29,7 +29,7 @@ pub const WANTED: f64 = 0.99;
 const CLOSE: f64 = 0.05;
 
 /// Of the rate that was found: a load that leaves some room.
-const EASE: f64 = 0.8;
+pub const EASE: f64 = 0.8;
 
 /// Rates grow by this factor until one is too high.
 const GROWTH: f64 = 2.0;
