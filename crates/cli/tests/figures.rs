@@ -55,6 +55,10 @@ fn every_bench_leaves_its_figures_rows_and_picture_and_all_are_in_one_page() {
         let figures: serde_json::Value = serde_json::from_str(&read(&out, &format!("{name}.json"))).unwrap();
         assert!(figures["verdict"]["because"].as_str().is_some_and(|why| !why.is_empty()), "{figures}");
         assert!(read(&out, &format!("{name}.txt")).contains("Claim ("));
+        if name == "monitoring" {
+            // A few numbers of nearly one size: a picture would say less.
+            continue;
+        }
         let svg = read(&out, &format!("{name}.svg"));
         assert_is_well_formed(&svg);
         assert!(page.contains(&svg), "the page has {name}'s picture");
