@@ -11,15 +11,17 @@
 
 mod handle;
 mod measuring;
+mod over;
 
 pub use self::handle::{Answer, EngineHandle, Home, Incoming, Measuring, NotAnswered, Offered, Programs};
 
 use self::handle::{Command, answer};
 use self::measuring::Measurement;
+use self::over::over;
 use crate::events::{Events, News, by_name};
 use crate::mailbox::Mailbox;
-use crate::metrics::{Metrics, Queued, Told};
-use crate::monitor::{Done, Launched, Monitor, Watch};
+use crate::metrics::{Metrics, Queued};
+use crate::monitor::{Done, Monitor, Watch};
 use crate::routing::{Backlog, Pace};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -30,9 +32,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch};
-use tessera_scheduler::{
-    Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Over, Scheduler, Size, Standing,
-};
+use tessera_scheduler::{Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -180,12 +180,6 @@ struct InFlight {
     tenants: Vec<TenantId>,
     /// Per lane, per request, as launched.
     replies: Vec<Vec<Reply>>,
-}
-
-/// How a launch ended that was handed over so long ago, and which of its requests failed.
-fn over<'a>(finished: &'a Finished, took: Duration, failed: &'a [RequestId]) -> Over<'a> {
-    let Finished { took: computed, ref lanes, longest_segment, .. } = *finished;
-    Over { took, computed, lanes, longest_segment, failed }
 }
 
 /// A request in flight: when it arrived, and where its answer goes.
@@ -442,110 +436,6 @@ impl Engine {
         let replies = launch.replies.into_iter().flatten().map(|reply| reply.to);
         self.hand_out(replies.zip(answers).collect());
         self.release(&launch.plan);
-    }
-
-    /// Takes in what a launch took that ran, and what became of its deadlines.
-    fn learn(&mut self, at: Instant, launch: &InFlight, finished: &Finished) {
-        let (now, took) = (self.moment(at), at.saturating_duration_since(launch.submitted));
-        let fates = launch.replies.iter().flatten().zip(finished.answers.iter().flatten());
-        let failed: Vec<RequestId> =
-            fates.filter(|(_, outputs)| outputs.is_err()).map(|(reply, _)| reply.request).collect();
-        let timed = self.scheduler.finished_by_lane(now, finished.id, over(finished, took, &failed));
-        let timed = timed.expect("the scheduler made the launch");
-        let computed = finished.took.saturating_sub(timed.stood_back);
-        if let Some(loaded) = self.plans.get(&launch.plan) {
-            loaded.pace.measured(computed, launch.size.items);
-            let done = loaded.watch.work(launch.size);
-            self.monitor.ended(at, launch.partition, done);
-            if self.monitor.is_on() {
-                loaded.watch.launched(Launched {
-                    at,
-                    size: launch.size,
-                    timed,
-                    computed,
-                    steps: finished.steps.as_deref(),
-                });
-            }
-            self.metrics.worked(&self.name, done.flops, done.bytes);
-            self.tell_pace(&launch.plan, &loaded.pace);
-        }
-        let now = self.now();
-        for (&tenant, replies) in launch.tenants.iter().zip(&launch.replies) {
-            self.note_times(at, tenant, replies, computed);
-            self.account(tenant);
-            self.judge(now, tenant, &launch.plan);
-        }
-        self.metrics.launch_finished(computed);
-        self.metrics.stood_back(&self.name, timed.stood_back);
-        self.news = true;
-    }
-
-    /// Publishes what a launch of one item takes, for those who choose between devices.
-    fn tell_pace(&self, plan: &PlanKey, pace: &Pace) {
-        if let Some(alone) = self.scheduler.predicted(plan, Size::one_lane(NonZeroU32::MIN)) {
-            pace.predicted(alone);
-        }
-    }
-
-    /// Notes where the time of a tenant's requests went, which are over now and whose launch computed for so long.
-    fn note_times(&self, at: Instant, tenant: TenantId, requests: &[Reply], computed: Duration) {
-        if let Some(guest) = self.tenants.get(&tenant).filter(|_| self.monitor.is_on()) {
-            let queue = |reply: &Reply| at.saturating_duration_since(reply.arrived).saturating_sub(computed);
-            guest.home.standing.took(at, requests.iter().map(|request| (queue(request), computed)));
-        }
-    }
-
-    /// Says how many deadlines of a tenant were kept, if that changed.
-    fn account(&mut self, tenant: TenantId) {
-        let Some(guest) = self.tenants.get_mut(&tenant) else { return };
-        let attained = self.scheduler.attainment(tenant);
-        if attained != guest.attained {
-            let before = std::mem::replace(&mut guest.attained, attained);
-            self.metrics.deadlines(&guest.home.who.tenant, &before, &attained);
-            guest.home.standing.attained(attained);
-        }
-    }
-
-    /// Says whether a tenant's SLO can be met, as soon as that is known and then once in a while; a change is news.
-    fn judge(&mut self, now: Moment, tenant: TenantId, plan: &PlanKey) {
-        let Some(guest) = self.tenants.get_mut(&tenant) else { return };
-        if guest.judged.is_some_and(|(last, _)| now.since(last) < REPORT_EVERY) {
-            return;
-        }
-        let Some(verdict) = self.scheduler.verdict(tenant, plan) else { return };
-        let (can, before) = (verdict.can_be_met(), guest.judged.map(|(_, can)| can));
-        guest.judged = Some((now, can));
-        guest.home.standing.judged(verdict);
-        if before != Some(can) {
-            self.metrics.can_be_met(&guest.home.who.tenant, can);
-            let (device, who) = (Some(self.name.clone()), Some(guest.home.who.clone()));
-            self.events.tell(News::judged(device, who, &verdict));
-        }
-    }
-
-    /// Tells the metrics what changed, once in a while, and says when that is due if it is not yet: nothing else may happen until then.
-    fn report(&mut self) -> Option<Moment> {
-        if !self.news {
-            return None;
-        }
-        let now = self.now();
-        let due = self.reported.map_or(now, |last| last + REPORT_EVERY);
-        if now < due {
-            return Some(due);
-        }
-        (self.reported, self.news) = (Some(now), false);
-        let error = self.scheduler.prediction_error();
-        self.monitor.predicted(error);
-        if error.launches > 0 {
-            self.metrics.prediction_error(&self.name, error.median, error.p99);
-        }
-        let paces = self.tenants.iter().map(|(tenant, guest)| {
-            let pace = self.scheduler.pace(*tenant);
-            let apart = pace.standing == Standing::Apart;
-            (guest.home.who.tenant.as_str(), Told { ratio: pace.ratio, apart })
-        });
-        self.metrics.paced(&self.name, paces);
-        None
     }
 
     /// Answers the requests of a launch from inside the runtime: from this thread each answer could wake a worker, which may well stop

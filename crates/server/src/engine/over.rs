@@ -1,0 +1,124 @@
+//! What a launch teaches that is over, and who is told: the scheduler, the monitor, its tenants' standing, the metrics.
+
+use super::{Engine, InFlight, REPORT_EVERY, Reply};
+use crate::events::News;
+use crate::metrics::Told;
+use crate::monitor::Launched;
+use crate::routing::Pace;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+use tessera_core::{Moment, PlanKey, RequestId, TenantId};
+use tessera_device::Finished;
+use tessera_scheduler::{Over, Size, Standing};
+
+/// How a launch ended that was handed over so long ago, and which of its requests failed.
+pub(super) fn over<'a>(finished: &'a Finished, took: Duration, failed: &'a [RequestId]) -> Over<'a> {
+    let Finished { took: computed, ref lanes, longest_segment, .. } = *finished;
+    Over { took, computed, lanes, longest_segment, failed }
+}
+
+impl Engine {
+    /// Takes in what a launch took that ran, and what became of its deadlines.
+    pub(super) fn learn(&mut self, at: Instant, launch: &InFlight, finished: &Finished) {
+        let (now, took) = (self.moment(at), at.saturating_duration_since(launch.submitted));
+        let fates = launch.replies.iter().flatten().zip(finished.answers.iter().flatten());
+        let failed: Vec<RequestId> =
+            fates.filter(|(_, outputs)| outputs.is_err()).map(|(reply, _)| reply.request).collect();
+        let timed = self.scheduler.finished_by_lane(now, finished.id, over(finished, took, &failed));
+        let timed = timed.expect("the scheduler made the launch");
+        let computed = finished.took.saturating_sub(timed.stood_back);
+        if let Some(loaded) = self.plans.get(&launch.plan) {
+            loaded.pace.measured(computed, launch.size.items);
+            let done = loaded.watch.work(launch.size);
+            self.monitor.ended(at, launch.partition, done);
+            if self.monitor.is_on() {
+                loaded.watch.launched(Launched {
+                    at,
+                    size: launch.size,
+                    timed,
+                    computed,
+                    steps: finished.steps.as_deref(),
+                });
+            }
+            self.metrics.worked(&self.name, done.flops, done.bytes);
+            self.tell_pace(&launch.plan, &loaded.pace);
+        }
+        let now = self.now();
+        for (&tenant, replies) in launch.tenants.iter().zip(&launch.replies) {
+            self.note_times(at, tenant, replies, computed);
+            self.account(tenant);
+            self.judge(now, tenant, &launch.plan);
+        }
+        self.metrics.launch_finished(computed);
+        self.metrics.stood_back(&self.name, timed.stood_back);
+        self.news = true;
+    }
+
+    /// Publishes what a launch of one item takes, for those who choose between devices.
+    pub(super) fn tell_pace(&self, plan: &PlanKey, pace: &Pace) {
+        if let Some(alone) = self.scheduler.predicted(plan, Size::one_lane(NonZeroU32::MIN)) {
+            pace.predicted(alone);
+        }
+    }
+
+    /// Notes where the time of a tenant's requests went, which are over now and whose launch computed for so long.
+    fn note_times(&self, at: Instant, tenant: TenantId, requests: &[Reply], computed: Duration) {
+        if let Some(guest) = self.tenants.get(&tenant).filter(|_| self.monitor.is_on()) {
+            let queue = |reply: &Reply| at.saturating_duration_since(reply.arrived).saturating_sub(computed);
+            guest.home.standing.took(at, requests.iter().map(|request| (queue(request), computed)));
+        }
+    }
+
+    /// Says how many deadlines of a tenant were kept, if that changed.
+    pub(super) fn account(&mut self, tenant: TenantId) {
+        let Some(guest) = self.tenants.get_mut(&tenant) else { return };
+        let attained = self.scheduler.attainment(tenant);
+        if attained != guest.attained {
+            let before = std::mem::replace(&mut guest.attained, attained);
+            self.metrics.deadlines(&guest.home.who.tenant, &before, &attained);
+            guest.home.standing.attained(attained);
+        }
+    }
+
+    /// Says whether a tenant's SLO can be met, as soon as that is known and then once in a while; a change is news.
+    pub(super) fn judge(&mut self, now: Moment, tenant: TenantId, plan: &PlanKey) {
+        let Some(guest) = self.tenants.get_mut(&tenant) else { return };
+        if guest.judged.is_some_and(|(last, _)| now.since(last) < REPORT_EVERY) {
+            return;
+        }
+        let Some(verdict) = self.scheduler.verdict(tenant, plan) else { return };
+        let (can, before) = (verdict.can_be_met(), guest.judged.map(|(_, can)| can));
+        guest.judged = Some((now, can));
+        guest.home.standing.judged(verdict);
+        if before != Some(can) {
+            self.metrics.can_be_met(&guest.home.who.tenant, can);
+            let (device, who) = (Some(self.name.clone()), Some(guest.home.who.clone()));
+            self.events.tell(News::judged(device, who, &verdict));
+        }
+    }
+
+    /// Tells the metrics what changed, once in a while, and says when that is due if it is not yet: nothing else may happen until then.
+    pub(super) fn report(&mut self) -> Option<Moment> {
+        if !self.news {
+            return None;
+        }
+        let now = self.now();
+        let due = self.reported.map_or(now, |last| last + REPORT_EVERY);
+        if now < due {
+            return Some(due);
+        }
+        (self.reported, self.news) = (Some(now), false);
+        let error = self.scheduler.prediction_error();
+        self.monitor.predicted(error);
+        if error.launches > 0 {
+            self.metrics.prediction_error(&self.name, error.median, error.p99);
+        }
+        let paces = self.tenants.iter().map(|(tenant, guest)| {
+            let pace = self.scheduler.pace(*tenant);
+            let apart = pace.standing == Standing::Apart;
+            (guest.home.who.tenant.as_str(), Told { ratio: pace.ratio, apart })
+        });
+        self.metrics.paced(&self.name, paces);
+        None
+    }
+}
