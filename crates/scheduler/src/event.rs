@@ -3,11 +3,12 @@
 //! ```text
 //!   admission, expiry ─ gathered per tenant and reason ─┐
 //!   express ─────────── gathered by the minute ─────────┤
+//!   stragglers: heard, acquitted ───────────────────────┤
 //!   stragglers, space ──────────────────────────────────┴▶ buffer of at most MOST ─▶ Scheduler::take_events
 //! ```
 //! Under overload every request may be refused, and that is one piece of news, not a hundred thousand. So the first refusal of a tenant for one reason
 //! is told at once, and those that follow within a [`WINDOW`] are told together when it ends. Of ten thousand tenants that are all refused, at most
-//! [`MOST_GATHERED`] are told of in a window. What is not told, for that or because nobody took events, is counted.
+//! [`MOST_GATHERED`] are told of in a window, and hearings count among them: where a whole device becomes slow, everybody on it is heard. What is not told, for that or because nobody took events, is counted.
 //!
 //! Interruptions are how a busy device keeps tight deadlines, hundreds a second and nothing to be done about: the first is told, and then how many there were in
 //! each minute.
@@ -27,7 +28,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Most events that wait to be taken.
 const MOST: usize = 1024;
 
-/// Most events of refusals and expiries in a window, of all tenants.
+/// Most events of refusals, expiries and hearings in a window, of all tenants.
 const MOST_GATHERED: u32 = 256;
 
 /// Something that happened to a tenant or to the device.
@@ -69,6 +70,37 @@ pub enum Happened {
         tenant: TenantId,
         /// What its lanes take over what its neighbours' do.
         ratio: f64,
+        /// What the ratio may be.
+        bound: f64,
+    },
+    /// Launches that a tenant was in took longer than they usually do: a few of its own will tell whether it is to blame.
+    #[error(
+        "runs alone for a few launches, {}: one of {lanes} lanes took {longer:.2} times what such launches usually take",
+        if *witness { "to be what somebody accused is compared with" } else { "accused of slowing those that it shares" }
+    )]
+    Heard {
+        /// Which.
+        tenant: TenantId,
+        /// Whether others are accused, and it is not.
+        witness: bool,
+        /// The lanes of the launch that decided it.
+        lanes: u32,
+        /// What that launch took over what is usual.
+        longer: f64,
+    },
+    /// The hearing of a tenant is over, and it is not to blame, or nothing could be held against it.
+    #[error(
+        "shares launches again: {}",
+        ratio.map_or_else(
+            || "nothing could be compared while it was to run alone".to_owned(),
+            |ratio| format!("alone it takes {ratio:.2} times what others take alone, within {bound:.2}")
+        )
+    )]
+    Acquitted {
+        /// Which.
+        tenant: TenantId,
+        /// What it takes alone over what others do; none where it asked for nothing, or nobody compared with it.
+        ratio: Option<f64>,
         /// What the ratio may be.
         bound: f64,
     },
@@ -149,6 +181,8 @@ impl Happened {
             Happened::Refused { .. } => "refused",
             Happened::Expired { .. } => "expired",
             Happened::Evicted { .. } => "evicted",
+            Happened::Heard { .. } => "heard",
+            Happened::Acquitted { .. } => "acquitted",
             Happened::Probation { .. } => "probation",
             Happened::Returned { .. } => "returned",
             Happened::Recycled { .. } => "recycled",
@@ -164,6 +198,8 @@ impl Happened {
             Happened::Refused { tenant, .. }
             | Happened::Expired { tenant, .. }
             | Happened::Evicted { tenant, .. }
+            | Happened::Heard { tenant, .. }
+            | Happened::Acquitted { tenant, .. }
             | Happened::Probation { tenant, .. }
             | Happened::Returned { tenant, .. } => Some(*tenant),
             Happened::Interrupted { .. }
@@ -209,6 +245,11 @@ impl Events {
 
     pub(crate) fn expired(&mut self, now: Moment, tenant: TenantId) {
         self.gather(now, (tenant, "expired"), Happened::Expired { tenant, requests: 1 });
+    }
+
+    /// Somebody is heard, or was: told of as many as there is room for in a window.
+    pub(crate) fn hearing(&mut self, now: Moment, what: Happened) {
+        self.tell_gathered(now, what);
     }
 
     fn tell_gathered(&mut self, now: Moment, what: Happened) {

@@ -117,6 +117,14 @@ impl Load {
         })
     }
 
+    /// What was decided for good: that somebody is to be heard, and was, is on the way there.
+    fn verdicts(&self) -> Vec<Happened> {
+        let told = self.told.iter().map(|(_, what)| what);
+        told.filter(|what| !matches!(what, Happened::Heard { .. } | Happened::Acquitted { .. }))
+            .cloned()
+            .collect()
+    }
+
     fn p99_of_others(&self, from: Moment, to: Moment) -> Duration {
         let asked = self.asked.iter().enumerate();
         let asked = asked.filter(|(_, (at, tenant))| (from..to).contains(at) && *tenant != SLOW);
@@ -145,7 +153,7 @@ fn at_500_requests_a_second_of_24_tenants_the_slow_one_is_out_within_a_second() 
     for seed in [3, 5, 7, 11, 13] {
         let mut load = Load::new(24, Some(SLO), 0.1, seed);
         load.at_random(5 * SECOND, 500.0);
-        assert_eq!(load.told, [], "seed {seed}");
+        assert_eq!(load.verdicts(), [], "seed {seed}");
         let since = load.now;
         load.simulation.slow(SLOW, 5.0);
         load.at_random(2 * SECOND, 500.0);
@@ -160,7 +168,7 @@ fn of_32_that_always_ride_together_the_slow_one_is_out_within_a_second_and_nobod
     for noise in [0.0, 0.1, 0.2] {
         let mut load = Load::new(32, None, noise, 3);
         load.together(3 * SECOND);
-        assert_eq!(load.told, [], "noise {noise}");
+        assert_eq!(load.verdicts(), [], "noise {noise}");
         let since = load.now;
         load.simulation.slow(SLOW, 5.0);
         load.together(2 * SECOND);
@@ -168,8 +176,38 @@ fn of_32_that_always_ride_together_the_slow_one_is_out_within_a_second_and_nobod
         let alone: usize = load.launches(since).filter(|launch| launch.lanes.len() == 1).count();
         println!("noise {noise}: out after {:?}, {alone} launches alone", out.since(since));
         assert!(who == SLOW && out.since(since) < SECOND, "{who} after {:?}", out.since(since));
-        assert_eq!(load.told.len(), 1, "nobody else: {:?}", load.told);
+        assert_eq!(load.verdicts().len(), 1, "nobody else: {:?}", load.told);
     }
+}
+
+#[test]
+fn who_is_heard_is_told_of_with_the_reason_and_so_is_how_it_ended() {
+    let mut load = Load::new(32, None, 0.1, 3);
+    load.together(3 * SECOND);
+    load.told.clear();
+    let since = load.now;
+    load.simulation.slow(SLOW, 5.0);
+    load.together(2 * SECOND);
+    let (mut inside, mut acquitted) = (BTreeSet::new(), 0);
+    for (at, what) in &load.told {
+        match *what {
+            Happened::Heard { tenant, witness: _, lanes, longer } => {
+                assert!(lanes == 32 && longer > 1.0, "{what:?}");
+                assert!(inside.insert(tenant), "{tenant} is heard already");
+            }
+            Happened::Acquitted { tenant, ratio, bound } => {
+                assert!(inside.remove(&tenant) && tenant != SLOW, "{tenant} was not heard, or is slow");
+                assert!(ratio.is_none_or(|ratio| ratio <= bound), "{what:?}");
+                acquitted += 1;
+            }
+            Happened::Evicted { tenant, .. } => assert!(inside.remove(&tenant), "{tenant} was not heard"),
+            ref other => panic!("{other:?} at {at:?}, slow since {since:?}"),
+        }
+    }
+    assert!(acquitted >= 3, "those who were compared with it share again: {:?}", load.told);
+    assert_eq!(load.evicted().map(|(_, who)| who), Some(SLOW));
+    // Told once for each hearing, not once for each launch.
+    assert!(load.told.len() < 100, "{} events", load.told.len());
 }
 
 #[test]
@@ -177,7 +215,7 @@ fn among_launches_of_differing_company_the_slow_one_is_found() {
     for (tenants, rate) in [(100, 6000.0), (32, 12_000.0), (64, 15_000.0)] {
         let mut load = Load::new(tenants, Some(SLO), 0.1, 5);
         load.at_random(3 * SECOND, rate);
-        assert_eq!(load.told, [], "{tenants} tenants");
+        assert_eq!(load.verdicts(), [], "{tenants} tenants");
         let since = load.now;
         load.simulation.slow(SLOW, 5.0);
         load.at_random(SECOND, rate);
@@ -311,7 +349,7 @@ fn a_tenant_of_large_requests_is_no_straggler_and_makes_nobody_late() {
         }
         load.simulation.run_out();
         load.hear();
-        assert_eq!(load.told, [], "seed {seed}");
+        assert_eq!(load.verdicts(), [], "seed {seed}");
         let outcomes = load.simulation.outcomes.iter();
         let late = outcomes.filter(|(request, outcome)| {
             let (asked, tenant) = load.asked[request.0 as usize];
@@ -338,7 +376,7 @@ proptest! {
             let per_second = 200.0 + 8000.0 * load.random();
             load.at_random(8 * SECOND, per_second);
         }
-        prop_assert_eq!(&load.told, &vec![]);
+        prop_assert_eq!(load.verdicts(), vec![]);
     }
 
     /// A device that gets slower as a whole evicts nobody, and what it takes then is usual soon.
@@ -352,7 +390,7 @@ proptest! {
         (0..tenants).for_each(|tenant| load.simulation.slow(TenantId(tenant), factor));
         length(&mut load, 6);
         // Beyond a bound it is told of the device, and of nobody.
-        prop_assert!(load.told.iter().all(|(_, what)| what.kind() == "device_slow"), "{:?}", load.told);
+        prop_assert!(load.verdicts().iter().all(|what| what.kind() == "device_slow"), "{:?}", load.told);
         let since = load.now;
         length(&mut load, 2);
         let alone = load.launches(since).filter(|launch| launch.lanes.len() == 1).count();

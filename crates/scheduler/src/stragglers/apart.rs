@@ -72,7 +72,6 @@ impl Scheduler {
         let place = (shared, self.units(launch.line));
         let settings = self.config.stragglers;
         let judged = self.stragglers.judge(settings, now, place, &lanes, shared == launch.plan);
-        judged.acquitted.into_iter().for_each(|tenant| self.rejoin(tenant));
         self.changed(now, judged.changes);
         judged.ordinary
     }
@@ -88,18 +87,22 @@ impl Scheduler {
         let place = (launch.plan, self.units(launch.line));
         let settings = self.config.stragglers;
         let blamed = self.stragglers.blame(settings, now, place, (launch.size, computed), &aboard);
-        blamed.dismissed.into_iter().for_each(|tenant| self.rejoin(tenant));
-        blamed.heard.into_iter().for_each(|tenant| self.set_alone(tenant));
         self.changed(now, blamed.changes);
         blamed.ordinary
     }
 
     fn changed(&mut self, now: Moment, changes: Vec<Happened>) {
         for change in changes {
-            if let Happened::Evicted { tenant, .. } = change {
-                self.set_apart(tenant);
+            match change {
+                Happened::Evicted { tenant, .. } => self.set_apart(tenant),
+                Happened::Heard { tenant, .. } => self.set_alone(tenant),
+                Happened::Acquitted { tenant, .. } | Happened::Returned { tenant, .. } => self.rejoin(tenant),
+                _ => {}
             }
-            self.events.tell(now, change);
+            match change {
+                Happened::Heard { .. } | Happened::Acquitted { .. } => self.events.hearing(now, change),
+                _ => self.events.tell(now, change),
+            }
         }
     }
 

@@ -141,7 +141,7 @@ struct Watched {
 enum Change {
     Evicted { ratio: f64 },
     Returned { ratio: f64 },
-    Acquitted,
+    Acquitted { ratio: f64 },
 }
 
 /// The tenants that are watched. See the module's text.
@@ -159,8 +159,6 @@ pub(crate) struct Stragglers {
 pub(crate) struct Judged {
     /// Whose standing changed, and why.
     pub(crate) changes: Vec<Happened>,
-    /// Who was heard and shares again.
-    pub(crate) acquitted: Vec<TenantId>,
     /// The part of the launch's work that its neighbours' pace explains: less than one where somebody known to be slow took part.
     pub(crate) ordinary: f64,
 }
@@ -180,7 +178,7 @@ impl Stragglers {
         let representative = shared || lanes.iter().all(is_heard);
         let ratios = self.recent.ratios((plan, units), lanes, representative);
         let (mut work, mut excess) = (0.0, 0.0);
-        let (mut changes, mut acquitted) = (Vec::new(), Vec::new());
+        let mut changes = Vec::new();
         for (lane, ratio) in lanes.iter().zip(ratios) {
             let took = lane.took.as_secs_f64();
             work += took;
@@ -199,17 +197,14 @@ impl Stragglers {
             let evicted = matches!(change, Some(Change::Evicted { .. }));
             if was_heard && change.is_some() {
                 self.heard_out(plan, tenant, !evicted);
-                if !evicted {
-                    acquitted.push(tenant);
-                }
             }
-            changes.extend(change.and_then(|change| match change {
-                Change::Evicted { ratio } => Some(Happened::Evicted { tenant, ratio, bound }),
-                Change::Returned { ratio } => Some(Happened::Returned { tenant, ratio, bound }),
-                Change::Acquitted => None,
+            changes.extend(change.map(|change| match change {
+                Change::Evicted { ratio } => Happened::Evicted { tenant, ratio, bound },
+                Change::Returned { ratio } => Happened::Returned { tenant, ratio, bound },
+                Change::Acquitted { ratio } => Happened::Acquitted { tenant, ratio: Some(ratio), bound },
             }));
         }
-        Judged { changes, acquitted, ordinary: if work > 0.0 { 1.0 - excess / work } else { 1.0 } }
+        Judged { changes, ordinary: if work > 0.0 { 1.0 - excess / work } else { 1.0 } }
     }
 
     /// Whether the tenant runs by itself.
@@ -323,7 +318,11 @@ impl Watched {
                 }
                 if ratio <= settings.bound {
                     self.acquit(settings, now);
-                    return Some(if on_trial { Change::Returned { ratio } } else { Change::Acquitted });
+                    return Some(if on_trial {
+                        Change::Returned { ratio }
+                    } else {
+                        Change::Acquitted { ratio }
+                    });
                 }
                 if self.ratios.len() < TRIAL || now.since(since) < settings.after {
                     return None;

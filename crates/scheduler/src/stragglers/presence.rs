@@ -93,10 +93,6 @@ impl Accusation {
 pub(crate) struct Blamed {
     /// Whose standing changed, and why.
     pub(crate) changes: Vec<Happened>,
-    /// Who runs alone from now on, to be heard.
-    pub(crate) heard: Vec<TenantId>,
-    /// Whose hearing ended without a verdict.
-    pub(crate) dismissed: Vec<TenantId>,
     /// The part of the launch's time that is usual, where somebody aboard is suspect; one otherwise.
     pub(crate) ordinary: f64,
 }
@@ -112,7 +108,7 @@ impl Stragglers {
         aboard: &[TenantId],
     ) -> Blamed {
         let mut blamed = Blamed { ordinary: 1.0, ..Blamed::default() };
-        self.dismiss_silent(settings, now, &mut blamed.dismissed);
+        self.dismiss_silent(settings, now, &mut blamed.changes);
         let Some(unlike) = self.usual.compare(key, size, took) else {
             self.usual.learn(key, size, took);
             return blamed;
@@ -145,13 +141,16 @@ impl Stragglers {
             self.usual.learn(key, size, took);
         }
         if accused {
-            blamed.heard = self.hear(now, key.0, aboard);
+            let (lanes, longer) = (size.lanes, unlike.log_ratio.exp());
+            let called = self.hear(now, key.0, aboard).into_iter();
+            let told = |(tenant, witness)| Happened::Heard { tenant, witness, lanes, longer };
+            blamed.changes.extend(called.map(told));
         }
         blamed
     }
 
-    /// Who of a launch is to be heard now: the most accused, and others as witnesses, as far as there is room.
-    fn hear(&mut self, now: Moment, plan: PlanIx, aboard: &[TenantId]) -> Vec<TenantId> {
+    /// Who of a launch is to be heard now: the most accused, and others as witnesses, as far as there is room. Says of each whether it is a witness.
+    fn hear(&mut self, now: Moment, plan: PlanIx, aboard: &[TenantId]) -> Vec<(TenantId, bool)> {
         let room = (aboard.len() / HEARD_PART).max(HEARD_AT_ONCE).saturating_sub(self.heard.len());
         let weight = |tenant: &TenantId| self.tenants.get(tenant).map_or(0.0, |of| of.accusation.weight);
         let shares = |tenant: &TenantId| {
@@ -169,17 +168,19 @@ impl Stragglers {
             // What others took before the trouble began says nothing of now.
             self.recent.forget(plan);
         }
-        for tenant in &called {
-            if let Some(watched) = self.tenants.get_mut(tenant) {
+        self.heard.extend(&called);
+        let mut told = Vec::with_capacity(called.len());
+        for tenant in called {
+            if let Some(watched) = self.tenants.get_mut(&tenant) {
+                told.push((tenant, watched.accusation.weight < ACCUSED));
                 watched.call(now);
             }
         }
-        self.heard.extend(&called);
-        called
+        told
     }
 
     /// Ends the hearings of those who ask for nothing, or with whom nobody compares.
-    fn dismiss_silent(&mut self, settings: StragglerSettings, now: Moment, dismissed: &mut Vec<TenantId>) {
+    fn dismiss_silent(&mut self, settings: StragglerSettings, now: Moment, changes: &mut Vec<Happened>) {
         let tenants = &mut self.tenants;
         self.heard.retain(|tenant| {
             let Some(watched) = tenants.get_mut(tenant) else { return false };
@@ -188,7 +189,7 @@ impl Stragglers {
                 return true;
             }
             watched.acquit(settings, now);
-            dismissed.push(*tenant);
+            changes.push(Happened::Acquitted { tenant: *tenant, ratio: None, bound: settings.bound });
             false
         });
     }

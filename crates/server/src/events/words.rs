@@ -18,6 +18,10 @@ pub(super) fn numbers(what: &Happened) -> Map<String, Value> {
         Happened::Evicted { ratio, bound, .. } | Happened::Returned { ratio, bound, .. } => {
             json!({ "ratio": ratio, "bound": bound })
         }
+        Happened::Heard { witness, lanes, longer, .. } => {
+            json!({ "witness": witness, "lanes": lanes, "longer": longer })
+        }
+        Happened::Acquitted { ratio, bound, .. } => json!({ "ratio": ratio, "bound": bound }),
         Happened::Probation { away, .. } => json!({ "away_ms": ms(*away) }),
         Happened::Recycled { partition, ratio, bound, drained } => {
             json!({ "partition": partition.0, "ratio": ratio, "bound": bound, "drained_ms": ms(*drained) })
