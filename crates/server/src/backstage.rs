@@ -123,6 +123,7 @@ impl Backstage {
             profiler: profiler.clone(),
             device: device.clone(),
             engine: engine.clone(),
+            events: events.clone(),
             room: Room { lanes: settings.max_lanes.get(), items: settings.max_items.get() },
             plans_per_class: settings.max_plans,
             most_item_memory: settings.max_item_memory,

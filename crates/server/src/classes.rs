@@ -1,17 +1,22 @@
 //! Classes in use and their plans: what tenants of one architecture share.
 //!
 //! A class lives as long as a tenant of it is loaded. Its plans are made when a request first brings their free dimensions (a
-//! sentence length, an image side), off the serving path, once, and a bounded number is kept: the one used longest ago
-//! goes first, but none that a request holds: then there are more for a while.
+//! sentence length, an image side), off the serving path, once, and a bounded number is kept (`kept`).
 
+mod kept;
+
+use self::kept::{Asker, Failure, Made, PlanCell, Plans};
 use crate::engine::{EngineHandle, Programs};
+use crate::events::{Events, News, by_name};
 use crate::monitor::Watch;
 use crate::profile::Profiler;
 use crate::routing::Pace;
+use serde_json::json;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
 use tessera_device::{Device, DeviceError, Room, Slot, Tuned};
 use tessera_planner::class::{Bound, Class};
@@ -20,7 +25,6 @@ use tessera_planner::pack::PackError;
 use tessera_planner::{Plan, PlanError, SlotLayout};
 use tessera_scheduler::PlanWork;
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 
 /// Why a class has no plan for some free dimensions.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -36,15 +40,23 @@ pub enum NoPlan {
     /// The device refused.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The device refused, and is not asked again yet.
+    #[error("{why}; it is tried again in {:.1} s", again.as_secs_f64())]
+    NotNow {
+        /// What it said.
+        why: DeviceError,
+        /// How long it is until then.
+        again: Duration,
+    },
     /// The planning task was lost.
     #[error("planning was interrupted; try again")]
     Interrupted,
 }
 
 impl NoPlan {
-    /// Whether asking again may bring another answer: memory comes free, cards recover. What the planner says, and which kernels there are, stays.
+    /// What a device said, where asking it again may bring another answer: memory comes free, cards recover. Which kernels there are stays.
     fn passes(&self) -> bool {
-        !matches!(self, NoPlan::Unplannable { .. } | NoPlan::Device(DeviceError::NoKernel { .. }))
+        matches!(self, NoPlan::Device(error) if !matches!(error, DeviceError::NoKernel { .. }))
     }
 }
 
@@ -66,6 +78,8 @@ pub struct Workshop {
     pub device: Arc<dyn Device>,
     /// Is told of them.
     pub engine: EngineHandle,
+    /// Where it is told that one cannot be made.
+    pub events: Arc<Events>,
     /// How much one launch may carry.
     pub room: Room,
     /// Plans that one class keeps.
@@ -141,37 +155,18 @@ pub struct ClassEntry {
 /// with. Of a text it is a length, of an image a side that networks can halve a few times.
 const LIKELY: [u64; 3] = [32, 224, 1];
 
-type PlanCell = Arc<OnceCell<Result<Made, NoPlan>>>;
-
-/// What came of planning.
-#[derive(Clone, Debug)]
-enum Made {
-    /// A plan.
-    Plan(Arc<Planned>),
-    /// None for any number of items: they are not independent, and each count has a plan of its own.
-    ItemsMix,
-}
-
 /// What a plan is asked for.
 #[derive(Clone, Debug)]
 struct Wish {
     bound: Bound,
     /// The dimension that is left open.
     item_dim: Option<usize>,
-    /// Whether a loader asks, and no request waits: then there is time to tune.
-    loading: bool,
+    asker: Asker,
 }
 
 /// The values of the dimensions that are not open. With and without an open one the length differs.
 fn dims_of(bound: &Bound, item_dim: Option<usize>) -> Cow<'_, [u64]> {
     item_dim.map_or_else(|| Cow::Borrowed(&bound.dims[..]), |_| Cow::Owned(bound.batched_dims()))
-}
-
-#[derive(Debug, Default)]
-struct Plans {
-    /// By [`dims_of`]; with the time of last use. Mostly one or a few, which a tree finds without hashing.
-    cells: BTreeMap<Vec<u64>, (PlanCell, u64)>,
-    uses: u64,
 }
 
 /// A plan whose programs the engine has, for as long as somebody holds this.
@@ -200,27 +195,32 @@ impl Drop for Planned {
 
 impl ClassEntry {
     /// The plan for a request's free dimensions; made now, on a blocking thread, if nobody asked before. Requests that
-    /// ask meanwhile wait for the same plan. That there is none is kept like a plan, so that asking again costs nothing, unless it passes: then all who
-    /// waited hear it, and the next to ask has it tried again. A plan that was begun is finished and kept even if all who asked hang up.
+    /// ask meanwhile wait for the same plan. That there is none is kept like a plan, so that asking again costs nothing; where that may
+    /// pass, the first to ask when it is time has it tried again. A plan that was begun is finished and kept even if all who asked hang up.
     ///
     /// Items are batched if the planner proves them independent; if not, the item count is one more fixed dimension.
     pub async fn planned(self: &Arc<Self>, bound: &Bound) -> Result<Arc<Planned>, NoPlan> {
-        self.planned_for(bound, false).await
+        self.planned_for(bound, Asker::Request).await
     }
 
-    async fn planned_for(self: &Arc<Self>, bound: &Bound, loading: bool) -> Result<Arc<Planned>, NoPlan> {
+    async fn planned_for(self: &Arc<Self>, bound: &Bound, asker: Asker) -> Result<Arc<Planned>, NoPlan> {
         for item_dim in [bound.item_dim, None] {
-            let cell = self.cell(&dims_of(bound, item_dim));
+            let most = self.workshop.plans_per_class;
+            let cell = self.plans().cell(&dims_of(bound, item_dim), asker, most, Instant::now());
             let made = match cell.get() {
                 Some(made) => made.clone(),
                 // A task of its own, which outlives the caller: half a making would leave programs that nobody owns.
                 None => {
-                    let wish = Wish { bound: bound.clone(), item_dim, loading };
-                    tokio::spawn(fill(cell, self.clone(), wish)).await.unwrap_or(Err(NoPlan::Interrupted))
+                    let wish = Wish { bound: bound.clone(), item_dim, asker };
+                    tokio::spawn(fill(cell, self.clone(), wish)).await.unwrap_or_else(|_| Err(interrupted()))
                 }
             };
-            if let Made::Plan(planned) = made? {
-                return Ok(planned);
+            match made {
+                Ok(Made::Plan(planned)) => return Ok(planned),
+                Ok(Made::ItemsMix) => {}
+                // A loader has a way of its own to try again.
+                Err(failure) if asker == Asker::Loader => return Err(failure.why),
+                Err(failure) => return Err(failure.told(Instant::now())),
             }
         }
         Err(NoPlan::Interrupted)
@@ -242,14 +242,14 @@ impl ClassEntry {
         };
         let shapes: Vec<Vec<u64>> = self.class.input_shapes().map(shape).collect();
         let bound = self.class.bind(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>()).ok()?;
-        let wish = |item_dim| Wish { bound: bound.clone(), item_dim, loading: true };
+        let wish = |item_dim| Wish { bound: bound.clone(), item_dim, asker: Asker::Loader };
         let wishes = [bound.item_dim, None].map(wish);
         wishes.iter().find_map(|wish| self.plan(wish).ok())
     }
 
     /// As [`ClassEntry::planned`], for threads that may wait: loaders. A device that can be tuned is, before it makes programs.
     pub fn planned_now(self: &Arc<Self>, bound: &Bound) -> Result<(), NoPlan> {
-        self.workshop.runtime.block_on(self.planned_for(bound, true)).map(drop)
+        self.workshop.runtime.block_on(self.planned_for(bound, Asker::Loader)).map(drop)
     }
 
     /// Has a plan that was made measured with the weights of one tenant, for loaders: before anybody of the class is served, where that can be.
@@ -268,44 +268,47 @@ impl ClassEntry {
 
     /// The plan, if it was made and is kept: for those who only want to know what it costs.
     pub fn planned_before(&self, bound: &Bound) -> Option<Arc<Planned>> {
-        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        [bound.item_dim, None].into_iter().find_map(|item_dim| {
-            let (cell, _) = plans.cells.get(&*dims_of(bound, item_dim))?;
-            match cell.get() {
-                Some(Ok(Made::Plan(planned))) => Some(planned.clone()),
-                _ => None,
-            }
+        let plans = self.plans();
+        [bound.item_dim, None].into_iter().find_map(|item_dim| match plans.get(&dims_of(bound, item_dim)) {
+            Some(Ok(Made::Plan(planned))) => Some(planned.clone()),
+            _ => None,
         })
     }
 
-    /// The cell of a wish, by its dimensions; others may have to go for it.
-    fn cell(&self, dims: &[u64]) -> PlanCell {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let plans = &mut *plans;
-        plans.uses += 1;
-        let uses = plans.uses;
-        if let Some((cell, used)) = plans.cells.get_mut(dims) {
-            *used = uses;
-            return cell.clone();
-        }
-        while plans.cells.len() >= self.workshop.plans_per_class.get() as usize {
-            let idle = plans.cells.iter().filter(|(_, (cell, _))| is_idle(cell));
-            let Some(oldest) = idle.min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone()) else {
-                break;
-            };
-            plans.cells.remove(&oldest);
-        }
-        let cell = PlanCell::default();
-        plans.cells.insert(dims.to_vec(), (cell.clone(), uses));
-        cell
+    fn plans(&self) -> MutexGuard<'_, Plans> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next to ask for these dimensions gets a new cell.
-    fn forget(&self, dims: &[u64], cell: &PlanCell) {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if plans.cells.get(dims).is_some_and(|(kept, _)| Arc::ptr_eq(kept, cell)) {
-            plans.cells.remove(dims);
+    /// Takes in that there is no plan: whoever runs the server hears what a device refused, and where that may pass it is tried again.
+    fn failed(&self, wish: &Wish, why: NoPlan) -> Failure {
+        let NoPlan::Device(error) = &why else { return Failure { why, again: None } };
+        let now = Instant::now();
+        let mut plans = self.plans();
+        let again = why.passes().then(|| plans.failed(&dims_of(&wish.bound, wish.item_dim), now));
+        // Of a tenant that cannot be loaded it is told by name.
+        let tell = if wish.asker == Asker::Request { plans.count_failure(now) } else { None };
+        drop(plans);
+        if let Some(failures) = tell {
+            let (class, dims) = (self.class.id.to_string(), self.describe(&wish.bound));
+            let next = again.map_or_else(
+                || "requests for it are refused".to_owned(),
+                |again| {
+                    format!(
+                        "requests for it are refused, and it is tried again in {:.0} s",
+                        again.left(now).as_secs_f64()
+                    )
+                },
+            );
+            let numbers = json!({ "class": class, "precision": self.precision.name(), "failures": failures });
+            self.workshop.events.tell(News {
+                kind: "no_plan",
+                device: Some(self.workshop.device.info().name),
+                who: None,
+                text: format!("architecture {class} has no programs for {dims}: {error}; {next}"),
+                numbers: by_name(numbers),
+            });
         }
+        Failure { why, again }
     }
 
     fn make(&self, wish: &Wish) -> Result<Made, NoPlan> {
@@ -327,7 +330,7 @@ impl ClassEntry {
             return Err(NoPlan::Unplannable { dims: self.describe(&wish.bound), why });
         }
         let room = self.room_of(&plan);
-        let tuned = if wish.loading { self.tuned(&plan, room) } else { None };
+        let tuned = if wish.asker == Asker::Loader { self.tuned(&plan, room) } else { None };
         let mut compiled = Compiled { device: &*self.workshop.device, programs: Vec::new() };
         for partition in self.workshop.device.partitions() {
             let program = compiled.device.compile(&plan, &self.layout, room, partition.id)?;
@@ -404,15 +407,6 @@ impl ClassEntry {
     }
 }
 
-/// Whether nobody waits for what a cell is for, or holds it. Asked under the lock that cells are handed out under.
-fn is_idle(cell: &PlanCell) -> bool {
-    let held = |made: &Result<Made, NoPlan>| match made {
-        Ok(Made::Plan(planned)) => Arc::strong_count(planned) > 1,
-        Ok(Made::ItemsMix) | Err(_) => false,
-    };
-    Arc::strong_count(cell) == 1 && !cell.get().is_some_and(held)
-}
-
 /// Programs that nobody owns yet. Those that are in here when it is dropped are discarded: a later partition had no room, or something panicked.
 struct Compiled<'a> {
     device: &'a dyn Device,
@@ -425,17 +419,21 @@ impl Drop for Compiled<'_> {
     }
 }
 
-/// Makes what a cell is for, once, whoever asks first. What passes goes to those who wait, and the cell goes with it.
-async fn fill(cell: PlanCell, entry: Arc<ClassEntry>, wish: Wish) -> Result<Made, NoPlan> {
+/// Makes what a cell is for, once, whoever asks first. Where the making itself was lost the cell goes with it.
+async fn fill(cell: PlanCell, entry: Arc<ClassEntry>, wish: Wish) -> Result<Made, Failure> {
     let dims = dims_of(&wish.bound, wish.item_dim).into_owned();
     let make = || async {
         let entry = entry.clone();
-        let made = tokio::task::spawn_blocking(move || entry.make(&wish)).await;
-        made.unwrap_or(Err(NoPlan::Interrupted))
+        let make = move || entry.make(&wish).map_err(|why| entry.failed(&wish, why));
+        tokio::task::spawn_blocking(make).await.unwrap_or_else(|_| Err(interrupted()))
     };
     let made = cell.get_or_init(make).await.clone();
-    if made.as_ref().is_err_and(NoPlan::passes) {
-        entry.forget(&dims, &cell);
+    if let Err(Failure { why: NoPlan::Interrupted, .. }) = made {
+        entry.plans().forget(&dims, &cell);
     }
     made
+}
+
+fn interrupted() -> Failure {
+    Failure { why: NoPlan::Interrupted, again: None }
 }

@@ -77,7 +77,7 @@ impl News {
         match self.kind {
             "device_lost" => Level::ERROR,
             "recycled" | "device_slow" | "refused" | "expired" | "evicted" | "load_failed" | "no_kernel"
-            | "untold" | "cannot_meet" => Level::WARN,
+            | "no_plan" | "untold" | "cannot_meet" => Level::WARN,
             _ => Level::INFO,
         }
     }

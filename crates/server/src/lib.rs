@@ -9,6 +9,7 @@
 //! [`frontend`] is the joint: the wire side turns words into requests and answers into words and decides nothing;
 //! what is behind the [`frontend::Backend`] decides everything and never sees a byte of HTTP.
 
+mod again;
 pub mod backstage;
 pub mod catalog;
 pub mod classes;

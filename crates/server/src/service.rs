@@ -562,8 +562,10 @@ fn shape_of(port: &Port, bytes: usize) -> Vec<u64> {
 fn unplanned(model: &str, residence: &Residence, error: &NoPlan) -> Miss {
     let next = match error {
         NoPlan::Unplannable { .. } => Next::Never,
-        NoPlan::Device(_) | NoPlan::Interrupted if residence.engine.is_running() => Next::Device,
-        NoPlan::Device(_) | NoPlan::Interrupted => Next::Moved,
+        NoPlan::Device(_) | NoPlan::NotNow { .. } | NoPlan::Interrupted if residence.engine.is_running() => {
+            Next::Device
+        }
+        NoPlan::Device(_) | NoPlan::NotNow { .. } | NoPlan::Interrupted => Next::Moved,
     };
     Miss { rejection: no_plan(model, error), next }
 }
@@ -571,7 +573,7 @@ fn unplanned(model: &str, residence: &Residence, error: &NoPlan) -> Miss {
 fn no_plan(model: &str, error: &NoPlan) -> Rejection {
     match error {
         NoPlan::Unplannable { .. } => Rejection::Invalid(format!("model '{model}': {error}")),
-        NoPlan::Device(_) | NoPlan::Interrupted => {
+        NoPlan::Device(_) | NoPlan::NotNow { .. } | NoPlan::Interrupted => {
             Rejection::NotReady { model: model.to_owned(), why: error.to_string() }
         }
     }

@@ -6,6 +6,7 @@
 //! ```
 
 use super::{Event, Found, Job, Registry, Residence, Served, Version};
+use crate::again::Again;
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::engine::Home;
 use crate::events::{News, by_name};
@@ -31,18 +32,14 @@ pub(super) struct Manager {
     loading: HashMap<(String, u64), Source>,
     /// What each version was made from, loaded or failed, so that it is tried again only when that changes.
     tried: HashMap<(String, u64), (Source, TenantFile)>,
-    /// When versions that failed are tried again although their own file is the same: what a model points to may arrive after it. The
-    /// wait doubles each time.
-    again: HashMap<(String, u64), (Instant, Duration)>,
+    /// When versions that failed are tried again although their own file is the same: what a model points to may arrive after it.
+    again: HashMap<(String, u64), Again>,
     /// Devices that were found lost.
     lost: HashSet<usize>,
 }
 
 /// How often the manager looks whether a device was lost.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// First and longest wait before a failed version is tried again.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl Manager {
     pub(super) fn new(
@@ -208,7 +205,7 @@ impl Manager {
                 let key = (name.clone(), version);
                 let tried =
                     self.tried.get(&key).is_some_and(|(of, terms)| of == source && *terms == listing.terms);
-                let again = self.again.get(&key).is_some_and(|(at, _)| *at <= Instant::now());
+                let again = self.again.get(&key).is_some_and(|again| again.is_due(Instant::now()));
                 if (tried && !again) || self.loading.contains_key(&key) {
                     continue;
                 }
@@ -274,8 +271,8 @@ impl Manager {
         self.tried.insert(key.clone(), (job.source.clone(), job.terms.clone()));
         match loaded {
             Err(error) => {
-                let wait = self.again.get(&key).map_or(AGAIN.0, |(_, wait)| (*wait * 2).min(AGAIN.1));
-                self.again.insert(key.clone(), (Instant::now() + wait, wait));
+                let again = Again::after(self.again.get(&key).copied(), Instant::now());
+                self.again.insert(key.clone(), again);
                 let (who, text) = (self.registry.who(job), format!("cannot be loaded: {error}"));
                 self.registry.tell("load_failed", who, text, json!({}));
                 self.registry.fleet.metrics().load_failed();

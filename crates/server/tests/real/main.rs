@@ -23,6 +23,7 @@ mod express;
 mod minilm;
 mod monitor;
 mod partitions;
+mod plans;
 mod quotas;
 mod refusing;
 mod repository;
