@@ -2,7 +2,7 @@
 //!
 //! A case is a small plan with random weights and inputs. It knows nothing of any device. [`check`] runs it for several lane and
 //! item counts and asks four things: each answer is the interpreter's ([`tessera_planner::interpret`]) within the
-//! tolerance; each answer is the same bits alone, among random neighbours, and where an urgent launch and another get in each other's way; a NaN in
+//! tolerance; each answer is the same bits alone, among random neighbours, where an urgent launch and another get in each other's way, and while programs are compiled beside it; a NaN in
 //! one lane changes no bit of another; and a request that fails does so alone.
 
 mod cases;
@@ -128,6 +128,7 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
         }
     }
     urgency_changes_no_bit(subject, case, program, &tenants, &definition, &mut random)?;
+    compiling_changes_no_bit(subject, case, &layout, program, &tenants, &definition, &mut random)?;
     poisoned_lane_stays_alone(subject, case, program, &tenants, &definition, &mut random)?;
     device.discard(program);
     drop(tenants);
@@ -240,6 +241,51 @@ fn urgency_changes_no_bit(
         }
     }
     Ok(())
+}
+
+/// Programs of the plan are made, and given back, while launches run, as loaders and requests of new lengths have it: no answer notices, and one that was
+/// made so answers as the first does, though it has other room.
+fn compiling_changes_no_bit(
+    subject: &Subject<'_>,
+    case: &Case,
+    layout: &Arc<SlotLayout>,
+    program: ProgramId,
+    tenants: &[(Packed, Slot)],
+    definition: &SlotLayout,
+    random: &mut StdRng,
+) -> Result<(), String> {
+    let lanes: Vec<Lane> = [(0, 3), (1, 1), (0, 2)]
+        .map(|(tenant, items): (usize, u32)| {
+            let (weights, slot) = &tenants[tenant];
+            lane(slot, &[question(case, definition, weights, items, random)])
+        })
+        .into();
+    let alone = subject.run(program, lanes.clone())?.answers;
+    let (device, partition, plan) = (subject.device, subject.partition, case.plan_in(subject.precision));
+    let compile = |room| device.compile(&plan, layout, room, partition).map_err(|error| error.to_string());
+    let made = std::thread::scope(|scope| {
+        let compiler = scope.spawn(|| {
+            device.discard(compile(Room { lanes: 5, items: 9 })?);
+            compile(Room { lanes: 3, items: 6 })
+        });
+        for round in 0.. {
+            // Once more than there is need to, so that the last one begins after the last program was made.
+            let was_made = compiler.is_finished();
+            if subject.run(program, lanes.clone())?.answers != alone {
+                return Err(format!("{}: launch {round} beside a compilation differs in bits", case.name));
+            }
+            if was_made {
+                break;
+            }
+        }
+        compiler.join().map_err(|_| format!("{}: compiling beside launches panicked", case.name))?
+    })?;
+    let answers = subject.run(made, lanes)?.answers;
+    device.discard(made);
+    if answers == alone {
+        return Ok(());
+    }
+    Err(format!("{}: a program that was compiled beside launches differs in bits", case.name))
 }
 
 /// One lane's inputs are all NaN; its neighbours' answers must not notice.
