@@ -23,7 +23,6 @@ mod express;
 mod minilm;
 mod monitor;
 mod partitions;
-mod plans;
 mod quotas;
 mod refusing;
 mod repository;

@@ -1,12 +1,14 @@
 //! A device that says no for a while: to programs, for want of memory, to launches, or only when it should answer them.
 
 use crate::client::eventually;
+use crate::events::of_kind;
 use crate::fixture::{self, case};
 use crate::served::{Served, settings};
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 use tessera_core::{Bytes, PartitionId, ProgramId};
 use tessera_device::around::Around;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
@@ -25,6 +27,8 @@ struct Refused {
     launches: AtomicBool,
     /// Their answers.
     answers: AtomicBool,
+    /// How often it was asked for those.
+    tried: AtomicU64,
     /// How many programs it has.
     alive: AtomicI64,
 }
@@ -66,6 +70,7 @@ impl Around for Refusing {
     ) -> Result<ProgramId, DeviceError> {
         let last = self.inner.partitions().last().unwrap().id;
         if partition == last && self.refused.programs.load(Ordering::SeqCst) {
+            self.refused.tried.fetch_add(1, Ordering::SeqCst);
             let (what, device) = ("an arena".to_owned(), self.inner.info().name);
             return Err(DeviceError::OutOfMemory { what, need: Bytes(1), free: Bytes(0), device });
         }
@@ -99,7 +104,7 @@ impl Around for Refusing {
 }
 
 #[test]
-fn a_plan_that_had_no_memory_is_made_once_there_is_some_and_leaves_nothing_behind_until_then() {
+fn a_plan_that_had_no_memory_is_refused_at_once_told_of_once_and_made_when_there_is_some() {
     let folder = tempfile::tempdir().unwrap();
     fixture::place(folder.path(), &["lstm-0"]);
     let question = case("lstm-0").sets.remove(0);
@@ -109,14 +114,24 @@ fn a_plan_that_had_no_memory_is_made_once_there_is_some_and_leaves_nothing_behin
     // A length is planned when a request first brings it.
     assert_eq!(refused.alive.load(Ordering::SeqCst), 0);
     refused.programs.store(true, Ordering::SeqCst);
-    for _ in 0..2 {
+    let since = Instant::now();
+    for _ in 0..20 {
         let answer = served.ask("lstm-0", &question.inputs);
         assert_eq!(answer.status, 503, "{answer:?}");
-        assert!(answer.json()["error"].as_str().unwrap().contains("an arena needs"), "{answer:?}");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains("an arena needs") && error.contains("; it is tried again in "), "{error}");
         assert_eq!(refused.alive.load(Ordering::SeqCst), 0, "what the other partitions got is given back");
     }
+    // It waits a second, two, four: on a machine so slow that they passed meanwhile more tries are due.
+    let (tried, took) = (refused.tried.load(Ordering::SeqCst), since.elapsed());
+    assert!(tried <= 1 + took.as_secs(), "{tried} tries in {took:?}");
+    let told = of_kind(&served, "no_plan");
+    assert_eq!((told.len(), &told[0]["numbers"]["failures"]), (1, &json!(1)), "{told:?}");
+    let text = told[0]["text"].as_str().unwrap();
+    assert!(text.contains("an arena needs") && text.contains("it is tried again in"), "{text}");
+    assert_eq!(served.sample("tessera_events_total{kind=\"no_plan\"}"), 1.0);
     refused.programs.store(false, Ordering::SeqCst);
-    assert_eq!(served.ask("lstm-0", &question.inputs).status, 200);
+    eventually("it is made", || served.ask("lstm-0", &question.inputs).status == 200);
     assert!(refused.alive.load(Ordering::SeqCst) > 1);
 }
 
