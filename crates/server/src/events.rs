@@ -8,6 +8,20 @@
 //! One ring for the whole server, so that numbers give one order and a reader keeps one place. Whoever reads too slowly is told how many events went
 //! by unread; nobody who writes ever waits for a reader. How often something may be told is decided where it is decided: refusals are gathered by the
 //! scheduler (`tessera_scheduler::Happened`), so an overload cannot flush everything else out.
+//!
+//! | kind | what happened |
+//! |---|---|
+//! | `loaded`, `load_failed`, `unloaded` | a version of a tenant came, could not come, went |
+//! | `no_kernel`, `other_precision` | a tenant is served by a device that suits it less: a step has no kernel on the other, or the other was lost |
+//! | `no_plan` | requests bring dimensions that a device refuses to compile for |
+//! | `can_meet`, `cannot_meet` | whether a tenant's SLO can be kept at all, when that becomes known or changes |
+//! | `refused`, `expired` | requests that were not let in, or waited too long, with how many |
+//! | `heard`, `acquitted` | a tenant runs alone for a few launches, suspected of slowing others or as a witness, and shares again |
+//! | `evicted`, `probation`, `returned` | a tenant slowed others and runs by itself, is tried again, shares again |
+//! | `interrupted` | urgent launches went before others that ran |
+//! | `rearranged`, `recycled`, `device_slow` | a device was cut anew, a slow partition was opened anew, a device is slow for good |
+//! | `device_lost`, `tenants_moved` | a device failed, and its tenants are loaded elsewhere |
+//! | `untold` | so many events were too many to be told |
 
 mod asked;
 mod clock;
@@ -77,7 +91,7 @@ impl News {
         match self.kind {
             "device_lost" => Level::ERROR,
             "recycled" | "device_slow" | "refused" | "expired" | "evicted" | "load_failed" | "no_kernel"
-            | "no_plan" | "untold" | "cannot_meet" => Level::WARN,
+            | "other_precision" | "no_plan" | "untold" | "cannot_meet" => Level::WARN,
             _ => Level::INFO,
         }
     }

@@ -99,8 +99,50 @@ pub struct Settled {
     pub slot: Slot,
     /// Its part in what is there.
     pub place: Place,
-    /// The device that was to have it, where another one has no kernel for its class.
-    pub instead: Option<NoKernel>,
+    /// Why it is here, where this device stands in for one that suits it better.
+    pub instead: Option<Instead>,
+}
+
+/// Why a tenant is on a device that does not suit it as well as another would.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Instead {
+    /// The other has no kernel for its class.
+    NoKernel(NoKernel),
+    /// The other was lost, and no device is left that has the tenant's precision.
+    Lost {
+        /// The device.
+        device: String,
+        /// How the tenant's numbers were to be held.
+        precision: Precision,
+    },
+}
+
+impl Instead {
+    /// The other device.
+    pub fn device(&self) -> &str {
+        match self {
+            Instead::NoKernel(NoKernel { device, .. }) | Instead::Lost { device, .. } => device,
+        }
+    }
+
+    /// What kind of event it is.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Instead::NoKernel(_) => "no_kernel",
+            Instead::Lost { .. } => "other_precision",
+        }
+    }
+}
+
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Instead::NoKernel(lacking) => lacking.fmt(f),
+            Instead::Lost { device, precision } => {
+                write!(f, "{device} was lost, and no device that is left has {precision}")
+            }
+        }
+    }
 }
 
 /// What a device has no kernel for.
@@ -222,34 +264,43 @@ impl Fleet {
                 }
             }
         }
-        match lacking {
-            Some(lacking) if settled.is_empty() => {
-                settled.push(self.settle_instead(model, precision, &imprecise, lacking)?);
-            }
-            _ => {}
+        let lost = || precision.filter(|_| !imprecise.is_empty()).and_then(|wanted| self.lost(wanted));
+        let instead = lacking.map(Instead::NoKernel).or_else(lost).filter(|_| settled.is_empty());
+        if let Some(instead) = instead {
+            settled.push(self.settle_instead(model, precision, &imprecise, instead)?);
         }
         if settled.is_empty() { Err(why.unwrap_or(LoadError::NoDevice)) } else { Ok(settled) }
     }
 
-    /// Puts a model on a device that is not as good for it as the one that lacks a kernel: of those that were named one that refused for the
+    /// A device that has a precision, and was lost.
+    fn lost(&self, precision: Precision) -> Option<Instead> {
+        let has = |station: &&Station| station.means.device.pack_target(precision).is_ok();
+        let lost = self.stations.iter().filter(|station| !station.runs()).find(has)?;
+        Some(Instead::Lost { device: lost.name.clone(), precision })
+    }
+
+    /// Puts a model on a device that is not as good for it as the one that lacks a kernel, or was lost: of those that were named one that refused for the
     /// precision alone, else the spare one; in its own precision where it does not have the tenant's.
     fn settle_instead(
         &self,
         model: &Model,
         precision: Option<Precision>,
         imprecise: &[usize],
-        lacking: NoKernel,
+        instead: Instead,
     ) -> Result<Settled, LoadError> {
         let named = imprecise.first().map(|&index| (index, &self.stations[index]));
         let spare = || Some((self.stations.len(), self.spare.station()?));
         let Some((index, station)) = named.or_else(spare) else {
-            return Err(LoadError::NoKernel(lacking));
+            return Err(match instead {
+                Instead::NoKernel(lacking) => LoadError::NoKernel(lacking),
+                Instead::Lost { .. } => LoadError::NoDevice,
+            });
         };
         let means = &station.means;
         let precision = precision.filter(|&wanted| means.device.pack_target(wanted).is_ok());
         let place = Place::take(&station.placed);
         let settled = settle_on(station, index, model, precision.unwrap_or(means.precision), place)?;
-        Ok(Settled { instead: Some(lacking), ..settled })
+        Ok(Settled { instead: Some(instead), ..settled })
     }
 
     fn choose(&self, passed: &[usize]) -> Option<(usize, Place)> {

@@ -110,7 +110,7 @@ pub struct Placement {
     pub device: String,
     /// How numbers are held there.
     pub precision: Precision,
-    /// Why this one, where it stands in for a device that has no kernel for a step of the model.
+    /// Why this one, where it stands in for a device that has no kernel for a step of the model, or was lost.
     pub because: Option<String>,
 }
 

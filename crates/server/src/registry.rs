@@ -15,7 +15,7 @@ use crate::catalog::{Source, TenantFile};
 use crate::classes::{ClassEntry, Classes};
 use crate::engine::EngineHandle;
 use crate::events::{Events, News, Who, by_name};
-use crate::fleet::{Fleet, NoKernel, Place};
+use crate::fleet::{Fleet, Instead, NoKernel, Place};
 use crate::frontend::{Listed, ModelInfo, Placement};
 use crate::loader::{self, LoadError, Loaded};
 use crate::metrics::Metrics;
@@ -77,8 +77,8 @@ pub struct Residence {
     pub class: Arc<ClassEntry>,
     /// How it fares there.
     pub standing: Arc<Standing>,
-    /// The device that was to have it, where another one has no kernel for its class.
-    instead: Option<NoKernel>,
+    /// Why it is there, where this device stands in for one that suits it better.
+    instead: Option<Instead>,
     _place: Place,
 }
 
@@ -288,7 +288,7 @@ impl Registry {
         let placement = |residence: &Arc<Residence>| Placement {
             device: self.fleet.station(residence.station).name.clone(),
             precision: residence.class.precision,
-            because: residence.instead.as_ref().map(NoKernel::to_string),
+            because: residence.instead.as_ref().map(Instead::to_string),
         };
         served.residences.iter().map(placement).collect()
     }
@@ -355,18 +355,22 @@ impl Registry {
         Ok(Loaded { model: model.without_weights(), settled, took: started.elapsed() })
     }
 
-    /// Tells of a version that answers from now on, and of devices that serve it because another one lacks a kernel.
+    /// Tells of a version that answers from now on, and of devices that stand in for others that suit it better.
     fn tell_loaded(&self, served: &Served, took: Duration) {
         let device = |residence: &Residence| self.fleet.station(residence.station).name.as_str();
         for residence in &served.residences {
-            let Some(lacking) = &residence.instead else { continue };
+            let Some(why) = &residence.instead else { continue };
             let (instead, precision) = (device(residence), residence.class.precision);
-            let numbers = json!({ "step": lacking.step, "instead": instead, "precision": precision.name() });
+            let mut numbers = json!({ "instead": instead, "precision": precision.name() });
+            match why {
+                Instead::NoKernel(NoKernel { step, .. }) => numbers["step"] = json!(step),
+                Instead::Lost { precision, .. } => numbers["wanted"] = json!(precision.name()),
+            }
             self.fleet.events().tell(News {
-                kind: "no_kernel",
-                device: Some(lacking.device.clone()),
+                kind: why.kind(),
+                device: Some(why.device().to_owned()),
                 who: Some(served.who.clone()),
-                text: format!("{lacking}; {instead} serves it instead, in {precision}"),
+                text: format!("{why}; {instead} serves it instead, in {precision}"),
                 numbers: by_name(numbers),
             });
         }

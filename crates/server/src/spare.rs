@@ -1,7 +1,8 @@
 //! The device that serves what the named ones have no kernel for: every core of this machine, opened when it is first needed.
 //!
 //! A class with a step that a card has no kernel for runs there whole, slower and in that device's precision, and its tenants say so. Nothing
-//! else is placed there, and a server whose named devices are all lost ends although this one runs.
+//! else is placed there, and a server whose named devices are all lost ends although this one runs: started anew it has its card again, or says why not, while
+//! what was sized for a card would be late from here on. Whoever wants a CPU to take over names it (`--device cuda:0 --device cpu`).
 
 use crate::backstage::Backstage;
 use crate::devices;

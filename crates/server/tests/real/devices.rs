@@ -13,7 +13,6 @@ use tessera_core::Precision;
 use tessera_device::around::Around;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::{Device, DeviceError, DeviceInfo, Finished, PartitionInfo, Room, Wake};
-use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Plan, SlotLayout};
 use tessera_server::Settings;
 use tessera_server::devices::Open;
@@ -22,7 +21,7 @@ use tessera_server::settings::DeviceWord;
 
 const LOST: &str = "lost on purpose, in a test";
 
-/// A device that lacks a kernel.
+/// A device that is more than a CPU.
 const CARD: &str = "card:0";
 const LACKING: &str = "left out on purpose, in a test";
 
@@ -32,11 +31,18 @@ struct Switch {
     held: AtomicBool,
     broken: AtomicBool,
     wake: OnceLock<Wake>,
-    /// The kind of step that it has no kernel for; it holds numbers in any precision then, as cards do.
+    /// Whether it says that it is a card, which takes tenants of any precision.
+    card: bool,
+    /// The kind of step that it has no kernel for.
     lacks: Option<&'static str>,
 }
 
 impl Switch {
+    /// Of a card with no kernel for a kind of step.
+    fn lacking(step: &'static str) -> Arc<Switch> {
+        Arc::new(Switch { card: true, lacks: Some(step), ..Switch::default() })
+    }
+
     /// From now on no launch is over.
     fn hold(&self) {
         self.held.store(true, Ordering::SeqCst);
@@ -78,17 +84,13 @@ impl Around for Breakable {
     }
 
     fn info(&self) -> DeviceInfo {
-        let name = if self.switch.lacks.is_some() { CARD.to_owned() } else { self.inner.info().name };
+        let name = if self.switch.card { CARD.to_owned() } else { self.inner.info().name };
         DeviceInfo { name, ..self.inner.info() }
     }
 
     fn pack_target(&self, precision: Precision) -> Result<PackTarget, DeviceError> {
-        match self.switch.lacks {
-            Some(_) if precision != Precision::Fp32 => {
-                Ok(PackTarget { device: "card", precision, matrices: Matrices::Blocks })
-            }
-            _ => self.inner.pack_target(precision),
-        }
+        // In truth all is computed in fp32, here too.
+        self.inner.pack_target(if self.switch.card { Precision::Fp32 } else { precision })
     }
 
     fn check(&self, plan: &Plan, layout: &SlotLayout, room: Room) -> Result<(), DeviceError> {
@@ -188,6 +190,42 @@ fn a_lost_device_leaves_its_tenants_to_the_others() {
     client::eventually("the metrics tell", || served.sample("tessera_device_up{device=\"cpu:0\"}") == 0.0);
 }
 
+#[test]
+fn tenants_of_a_lost_card_are_served_by_the_cpu_in_its_own_precision_and_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place(folder.path(), &["mlp-0"]);
+    fixture::place_as(folder.path(), "mlp-1", "precision = \"bf16\"");
+    let card = Arc::new(Switch { card: true, ..Switch::default() });
+    let cpu = Arc::<Switch>::default();
+    let served = Served::on(settings(folder.path()), vec![card.device(0), cpu.device(1)]);
+    served.wait_ready();
+    let placed = |tenant: &str| served.get(&format!("/v2/models/{tenant}")).json()["devices"].clone();
+    assert_eq!(placed("mlp-1"), json!([{ "name": CARD, "precision": "bf16" }]));
+    card.lose();
+    for name in ["mlp-0", "mlp-1"] {
+        client::eventually("it is served elsewhere", || {
+            let question = fixture::case(name).sets.remove(0);
+            served.ask(name, &question.inputs).status == 200 && placed(name)[0]["name"] == "cpu:1"
+        });
+        answers_rightly(&served, name);
+    }
+    let instead = placed("mlp-1");
+    let because = "card:0 was lost, and no device that is left has bf16";
+    assert_eq!(instead, json!([{ "name": "cpu:1", "precision": "fp32", "because": because }]));
+    let told = of_kind(&served, "other_precision").remove(0);
+    assert_eq!((&told["tenant"], &told["device"]), (&json!("mlp-1"), &json!(CARD)), "{told}");
+    assert_eq!(
+        told["numbers"],
+        json!({ "instead": "cpu:1", "precision": "fp32", "wanted": "bf16" }),
+        "{told}"
+    );
+    for health in ["live", "ready"] {
+        assert_eq!(served.get(&format!("/v2/health/{health}")).status, 200, "{health}");
+    }
+    assert_eq!(of_kind(&served, "device_lost").len(), 1);
+    assert_eq!(of_kind(&served, "tenants_moved").len(), 1);
+}
+
 /// Whether a tenant answers as its fixture does.
 fn answers_rightly(served: &Served, name: &str) {
     let question = fixture::case(name).sets.remove(0);
@@ -200,7 +238,7 @@ fn a_class_with_a_step_that_has_no_kernel_is_served_by_the_cpu_which_says_so() {
     fixture::place(folder.path(), &["mlp-0"]);
     // The card would hold its numbers in bf16, which the CPU does not have.
     fixture::place_as(folder.path(), "lstm-0", "precision = \"bf16\"");
-    let card = Arc::new(Switch { lacks: Some("lstm"), ..Switch::default() });
+    let card = Switch::lacking("lstm");
     let settings = Settings { devices: vec![DeviceWord::Auto], ..settings(folder.path()) };
     let served = Served::on(settings, vec![card.device(0)]);
     served.wait_ready();
@@ -229,8 +267,7 @@ fn a_class_with_a_step_that_has_no_kernel_is_served_by_the_cpu_which_says_so() {
 fn a_class_with_a_step_that_has_no_kernel_goes_to_a_cpu_that_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fixture::place_as(folder.path(), "lstm-0", "precision = \"bf16\"");
-    let (card, cpu) =
-        (Arc::new(Switch { lacks: Some("lstm"), ..Switch::default() }), Arc::<Switch>::default());
+    let (card, cpu) = (Switch::lacking("lstm"), Arc::<Switch>::default());
     let served = Served::on(settings(folder.path()), vec![card.device(0), cpu.device(1)]);
     served.wait_ready();
     answers_rightly(&served, "lstm-0");
