@@ -56,8 +56,6 @@ pub struct Over<'a> {
     pub lanes: &'a [Duration],
     /// The longest that an urgent launch may have had to wait for it. `None` of a device that does not yield.
     pub longest_segment: Option<Duration>,
-    /// Requests in it that have no answer, in any order: no deadline of theirs was kept, or missed.
-    pub failed: &'a [RequestId],
 }
 
 /// What a launch that is over took, beside what it was predicted to take.

@@ -12,7 +12,6 @@
 //! [`Scheduler::tenant_removed`]. How much an owner may offer at all is a rule beside it, for all schedulers of a server together: [`Quotas`].
 
 mod admission;
-mod attainment;
 mod baselines;
 mod chain;
 mod config;
@@ -44,7 +43,6 @@ mod stragglers;
 mod timeline;
 mod way;
 
-pub use attainment::Attainment;
 pub use config::Config;
 pub use cost::{CostSettings, CostTable, PlanWork, PredictionError, Size};
 pub use event::{Event, Happened};

@@ -1,6 +1,5 @@
 //! The scheduler's state, and what its calls do to it.
 
-use crate::attainment::{Attained, Attainment};
 use crate::config::Config;
 use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
 use crate::event::{Event, Events};
@@ -29,7 +28,6 @@ pub struct Scheduler {
     pub(crate) plans: Plans,
     pub(crate) queues: Queues,
     pub(crate) promises: Promises,
-    pub(crate) attained: Attained,
     pub(crate) events: Events,
     pub(crate) stragglers: Stragglers,
     pub(crate) health: Health,
@@ -124,7 +122,6 @@ impl Scheduler {
                 lines.most_units(),
             ),
             queues: Queues::default(),
-            attained: Attained::default(),
             events: Events::default(),
             stragglers: Stragglers::default(),
             health: Health::new(lines.count()),
@@ -160,7 +157,6 @@ impl Scheduler {
         for rider in &waiting {
             self.leave(rider.ticket);
         }
-        self.attained.forget(tenant);
         self.events.forget(tenant);
         self.stragglers.forget(tenant);
         self.plans.retire_own(tenant);
@@ -212,9 +208,6 @@ impl Scheduler {
     pub fn offer(&mut self, now: Moment, offer: &Offer) -> Result<Admitted, Refusal> {
         self.queues.tidy(&self.owners);
         let answer = self.admit(now, offer);
-        if let Err(Refusal::TooLate { .. } | Refusal::OverShare { .. }) = answer {
-            self.attained.count(offer.tenant, |of| &mut of.refused);
-        }
         if let (Err(refusal), Some(terms)) = (&answer, self.tenants.get(&offer.tenant)) {
             self.events.refused(now, offer.tenant, terms.owner, refusal.clone());
         }
@@ -239,7 +232,6 @@ impl Scheduler {
             self.queues.overdue(now).and_then(|ticket| self.queues.get(ticket))
         {
             let Rider { request, ticket, tenant, .. } = *rider;
-            self.attained.count(tenant, |of| &mut of.expired);
             self.events.expired(now, tenant);
             self.leave(ticket);
             expired.push(request);
@@ -264,7 +256,7 @@ impl Scheduler {
         self.next(now)
     }
 
-    /// A launch that was decided on has not run: its device would not take it, or was lost with it. Makes room on its partition; nothing is learnt, charged or counted.
+    /// A launch that was decided on has not run: its device would not take it, or was lost with it. Makes room on its partition; nothing is learnt or charged.
     pub fn not_run(&mut self, now: Moment, launch: LaunchId) {
         self.queues.tidy(&self.owners);
         let Some(launch_over) = self.in_flight.remove(&launch) else { return };
@@ -309,12 +301,7 @@ impl Scheduler {
         let lane_of = lane_of.flat_map(|(number, lane)| std::iter::repeat_n(number, lane.requests));
         for (ticket, lane) in launch.requests.into_iter().zip(lane_of) {
             let ended = self.queues.ended(ticket).expect("a request is known until its launch is over");
-            let Waiting { owner, rider: Rider { request, tenant, items, .. }, due, committed, .. } = ended;
-            // Of a tenant that went meanwhile nothing is kept.
-            let counts = self.tenants.contains_key(&tenant) && !over.failed.contains(&request);
-            if let Some(due) = due.filter(|_| counts) {
-                self.attained.count(tenant, |of| if now <= due { &mut of.in_time } else { &mut of.late });
-            }
+            let Waiting { owner, rider: Rider { items, .. }, committed, .. } = ended;
             self.owners.settle(owner, committed);
             let part = if measured {
                 let of_lane = f64::from(items.get()) / f64::from(launch.lanes[lane].items.max(1));
@@ -501,11 +488,6 @@ impl Scheduler {
     /// How a tenant's lanes compare with its neighbours', and whether it shares launches.
     pub fn pace(&self, tenant: TenantId) -> Pace {
         self.stragglers.pace(tenant)
-    }
-
-    /// How many of a tenant's deadlines were kept.
-    pub fn attainment(&self, tenant: TenantId) -> Attainment {
-        self.attained.of(tenant)
     }
 
     /// Device time charged to an owner since it last had neither tenants nor work.

@@ -234,7 +234,7 @@ impl<C: CostTable> Simulation<C> {
         }
         let since = enter + took + self.around.leave;
         let told = if self.tells_lanes { lanes.as_slice() } else { &[] };
-        let over = Over { took: since, computed: took, lanes: told, longest_segment: segment, failed: &[] };
+        let over = Over { took: since, computed: took, lanes: told, longest_segment: segment };
         self.scheduler.finished_by_lane(self.now, id, over);
     }
 

@@ -32,7 +32,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch};
-use tessera_scheduler::{Attainment, Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size};
+use tessera_scheduler::{Cancelled, Config, Decision, LaunchPlan, Offer, Scheduler, Size};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -139,8 +139,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A tenant, and what was last said of it.
 struct Guest {
     home: Home,
-    /// How many deadlines were kept.
-    attained: Attainment,
     /// When its SLO was last judged, and whether it could be met.
     judged: Option<(Moment, bool)>,
 }
@@ -162,7 +160,6 @@ impl LoadedPlan {
 }
 
 struct Waiting {
-    tenant: TenantId,
     plan: PlanKey,
     items: NonZeroU32,
     inputs: Vec<Bytes>,
@@ -184,7 +181,6 @@ struct InFlight {
 
 /// A request in flight: when it arrived, and where its answer goes.
 struct Reply {
-    request: RequestId,
     arrived: Instant,
     to: oneshot::Sender<Answer>,
 }
@@ -218,9 +214,7 @@ impl Engine {
         }
         let now = self.now();
         for request in self.scheduler.expire(now) {
-            let tenant = self.waiting.get(&request).map(|waiting| waiting.tenant);
             self.refuse(request, NotAnswered::Expired);
-            tenant.into_iter().for_each(|tenant| self.account(tenant));
         }
         self.reopen();
         let until = loop {
@@ -283,7 +277,7 @@ impl Engine {
             }
             Command::TenantAdded { tenant, terms, home } => {
                 let plan = home.plan.clone();
-                let guest = Guest { home, attained: Attainment::default(), judged: None };
+                let guest = Guest { home, judged: None };
                 self.tenants.insert(tenant, guest);
                 self.scheduler.tenant_added(now, tenant, terms);
                 if let Some(plan) = plan {
@@ -345,15 +339,10 @@ impl Engine {
             Ok(_) => {
                 loaded.users += 1;
                 let queued = self.tenants.get(&tenant).map(|guest| guest.home.queue.enter());
-                self.waiting.insert(
-                    request,
-                    Waiting { tenant, plan, items, inputs, arrived, reply, _queued: queued },
-                );
+                self.waiting
+                    .insert(request, Waiting { plan, items, inputs, arrived, reply, _queued: queued });
             }
-            Err(refusal) => {
-                self.account(tenant);
-                answer(reply, Err(refusal.into()));
-            }
+            Err(refusal) => answer(reply, Err(refusal.into())),
         }
     }
 
@@ -370,7 +359,7 @@ impl Engine {
                     .remove(request)
                     .expect("an admitted request waits here until it is launched");
                 requests.push(LaneRequest { items: waiting.items.get(), inputs: waiting.inputs });
-                lane_replies.push(Reply { request: *request, arrived: waiting.arrived, to: waiting.reply });
+                lane_replies.push(Reply { arrived: waiting.arrived, to: waiting.reply });
             }
             let guest = self.tenants.get(&lane.tenant).expect("requests leave the queue with their tenant");
             device_lanes.push(Lane { slot: guest.home.slot.clone(), requests });

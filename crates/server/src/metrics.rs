@@ -9,6 +9,7 @@ mod paces;
 pub use paces::Told;
 
 use crate::monitor::{self, Monitor};
+use crate::standing::Fate;
 use crate::wire::Rejection;
 use paces::Paces;
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -23,7 +24,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tessera_core::{Bytes, Policy};
-use tessera_scheduler::Attainment;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ByTenant {
@@ -230,7 +230,7 @@ impl Metrics {
         );
         r.register(
             "deadlines",
-            "Offers to devices with deadlines, by tenant and what became of them: a request that goes in parts is several, and one that a device refuses may be answered by another",
+            "Requests with deadlines, by tenant and what became of them: in_time, late, expired while they waited, refused for want of time",
             self.deadlines.clone(),
         );
         r.register(
@@ -273,7 +273,7 @@ impl Metrics {
             self.queued.remove(&by_tenant);
             self.paces.forget(tenant);
             self.can_be_met.remove(&by_tenant);
-            for outcome in DEADLINES {
+            for outcome in Fate::ALL.map(Fate::name) {
                 self.deadlines.remove(&ByOutcome { tenant: tenant.into(), outcome });
             }
             for outcome in Rejection::OUTCOMES.into_iter().chain(["answered", HUNG_UP]) {
@@ -314,17 +314,11 @@ impl Metrics {
         self.paces.tell(device, tenants);
     }
 
-    /// So many of a tenant's deadlines were kept, and before so many.
-    pub fn deadlines(&self, tenant: &str, before: &Attainment, now: &Attainment) {
+    /// What became of the deadline of a tenant's request.
+    pub fn deadline(&self, tenant: &str, fate: Fate) {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
-        if !tenants.contains_key(tenant) {
-            return;
-        }
-        let counts = |of: &Attainment| [of.in_time, of.late, of.expired, of.refused];
-        let more =
-            counts(now).into_iter().zip(counts(before)).map(|(now, before)| now.saturating_sub(before));
-        for (outcome, more) in DEADLINES.into_iter().zip(more).filter(|(_, more)| *more > 0) {
-            self.deadlines.get_or_create(&ByOutcome { tenant: tenant.into(), outcome }).inc_by(more);
+        if tenants.contains_key(tenant) {
+            self.deadlines.get_or_create(&ByOutcome { tenant: tenant.into(), outcome: fate.name() }).inc();
         }
     }
 
@@ -425,9 +419,6 @@ impl Metrics {
         page
     }
 }
-
-/// What can become of a request with a deadline.
-const DEADLINES: [&str; 4] = ["in_time", "late", "expired", "refused"];
 
 const HUNG_UP: &str = "hung_up";
 

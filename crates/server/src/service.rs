@@ -19,7 +19,7 @@ use crate::frontend::{Backend, DeviceStatus, InferRequest, InferResponse, Listed
 use crate::quotas::Pass;
 use crate::registry::{Found, Registry, Residence, Served};
 use crate::routing;
-use crate::standing::{self, Agreed};
+use crate::standing::{self, Agreed, Fate};
 use crate::wire::Rejection;
 use serde_json::json;
 use std::num::NonZeroU32;
@@ -139,6 +139,12 @@ impl Service {
         let response =
             InferResponse { model: served.info.name.clone(), version: served.info.version, outputs };
         Ok((response, bound.items))
+    }
+
+    /// Counts what became of the deadline of a request.
+    fn attained(&self, served: &Served, fate: Fate) {
+        served.tally.attained(fate);
+        self.registry.fleet().metrics().deadline(&served.who.tenant, fate);
     }
 
     /// The tenant again, once it is on other devices than before. `None` when it will not be, or not in time.
@@ -273,9 +279,14 @@ impl Backend for Service {
         // Held until the answer is there, or its caller is gone; a request that is tried again has been let in before.
         let mut pass = None;
         loop {
-            let Miss { rejection, next } = match self.run(&served, &request, arrived, &mut pass).await {
+            let Miss { rejection, next, fate } = match self.run(&served, &request, arrived, &mut pass).await {
                 Ok((response, items)) => {
-                    served.tally.answered(items, arrived.elapsed());
+                    let took = arrived.elapsed();
+                    served.tally.answered(items, took);
+                    if let Some(allowed) = request.timeout.or(served.slo) {
+                        let fate = if took <= allowed { Fate::InTime } else { Fate::Late };
+                        self.attained(&served, fate);
+                    }
                     return Ok(response);
                 }
                 Err(miss) => miss,
@@ -291,6 +302,7 @@ impl Backend for Service {
             };
             let Some(again) = again else {
                 served.tally.failed(arrived.elapsed());
+                fate.into_iter().for_each(|fate| self.attained(&served, fate));
                 return Err(rejection);
             };
             served = again;

@@ -1,26 +1,30 @@
 //! How tenants fare: what became of their requests, and whether what was agreed is kept.
 //!
 //! ```text
-//!   engine of each device ─ launches, deadlines, verdict, waiting and computing ─▶ Standing ─┐
-//!   service ─ answered, failed, time from arrival to answer ────────────────────────▶ Tally ─┴▶ GET /v2/models/M/stats
+//!   engine of each device ─ launches, verdict, waiting and computing ───────▶ Standing ─┐
+//!   service ─ answered, failed, time from arrival to answer, deadlines kept ──▶ Tally ─┴▶ GET /v2/models/M/stats
 //! ```
 //! One [`Standing`] for each tenant version and device, which its engine alone writes; one [`Tally`] for each version, whatever device answers.
 
+mod attainment;
 mod times;
 
+pub use attainment::Fate;
+
 use crate::monitor::quantiles;
+use attainment::Attainment;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tessera_scheduler::{Attainment, Verdict};
+use tessera_scheduler::Verdict;
 use times::{Count, Times, all_of};
 
 /// A tenant on one device, as its engine last said.
 #[derive(Debug, Default)]
 pub struct Standing {
     lanes: AtomicU64,
-    kept: Mutex<(Attainment, Option<Verdict>)>,
+    verdict: Mutex<Option<Verdict>>,
     queue: Times,
     compute: Times,
 }
@@ -39,20 +43,15 @@ impl Standing {
         self.lanes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What became of its deadlines so far.
-    pub fn attained(&self, attained: Attainment) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).0 = attained;
-    }
-
     /// Whether its SLO can be met.
     pub fn judged(&self, verdict: Verdict) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(verdict);
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
     }
 
-    /// Lanes it had, deadlines, verdict.
-    pub fn now(&self) -> (u64, Attainment, Option<Verdict>) {
-        let (attained, verdict) = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.lanes.load(Ordering::Relaxed), attained, verdict)
+    /// Lanes it had, and the verdict.
+    pub fn now(&self) -> (u64, Option<Verdict>) {
+        let verdict = *self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.lanes.load(Ordering::Relaxed), verdict)
     }
 }
 
@@ -63,6 +62,7 @@ pub struct Tally {
     failed: Count,
     /// Items answered.
     items: AtomicU64,
+    attained: Attainment,
     /// When the last was answered, in milliseconds since 1970.
     last_ms: AtomicU64,
 }
@@ -74,6 +74,11 @@ impl Tally {
         self.items.fetch_add(items, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// What became of a request's deadline.
+    pub fn attained(&self, fate: Fate) {
+        self.attained.count(fate);
     }
 
     /// One was refused or failed.
@@ -100,21 +105,17 @@ pub fn statistics(
     standings: &[(&str, &Standing)],
 ) -> Value {
     let mut lanes = 0;
-    let mut sum = Attainment::default();
     let mut verdicts = Vec::new();
     for (device, standing) in standings {
-        let (had, of, verdict) = standing.now();
+        let (had, verdict) = standing.now();
         lanes += had;
-        sum.in_time += of.in_time;
-        sum.late += of.late;
-        sum.expired += of.expired;
-        sum.refused += of.refused;
         verdicts.extend(verdict.map(|verdict| {
             json!({ "device": device, "can_be_met": verdict.can_be_met(), "text": verdict.to_string(),
                     "alone_ms": verdict.alone.as_secs_f64() * 1e3 })
         }));
     }
-    let kept = 100.0 * sum.kept();
+    let attained = &tally.attained;
+    let (kept, refused) = (attained.kept_percent(), attained.of(Fate::Refused));
     let at = Instant::now();
     let queue = || standings.iter().map(|(_, standing)| &standing.queue);
     let compute = || standings.iter().map(|(_, standing)| &standing.compute);
@@ -139,12 +140,12 @@ pub fn statistics(
             "ms": agreed.slo.map(|slo| slo.as_secs_f64() * 1e3),
             "percentile": agreed.percentile,
             "kept_percent": kept,
-            "kept": sum.keeps(agreed.percentile),
-            "text": format!("{} % asked, {kept:.4} % kept of those let in, {} refused", agreed.percentile, sum.refused),
-            "in_time": sum.in_time,
-            "late": sum.late,
-            "expired": sum.expired,
-            "refused": sum.refused,
+            "kept": attained.keeps(agreed.percentile),
+            "text": format!("{} % asked, {kept:.4} % kept of those let in, {refused} refused", agreed.percentile),
+            "in_time": attained.of(Fate::InTime),
+            "late": attained.of(Fate::Late),
+            "expired": attained.of(Fate::Expired),
+            "refused": refused,
             "verdicts": verdicts,
         },
     })
@@ -158,9 +159,7 @@ mod tests {
     fn statistics_add_devices_up_and_keep_their_verdicts_apart() {
         let (first, second, tally) = (Standing::default(), Standing::default(), Tally::default());
         first.launched();
-        first.attained(Attainment { in_time: 98, late: 1, expired: 0, refused: 5 });
         second.launched();
-        second.attained(Attainment { in_time: 100, late: 0, expired: 1, refused: 0 });
         let ms = Duration::from_millis;
         second.judged(Verdict {
             alone: ms(31),
@@ -173,6 +172,9 @@ mod tests {
         second.took(Instant::now(), std::iter::once((ms(9), ms(4))));
         tally.answered(4, ms(3));
         tally.failed(ms(1));
+        for (fate, times) in Fate::ALL.into_iter().zip([198, 1, 1, 5]) {
+            (0..times).for_each(|_| tally.attained(fate));
+        }
         let agreed = Agreed { slo: Some(ms(25)), percentile: 99.0 };
         let devices = [("cpu:0", &first), ("cpu:1", &second)];
         let shown = statistics(("a", 2), &tally, agreed, &devices);

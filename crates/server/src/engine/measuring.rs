@@ -71,7 +71,7 @@ impl Engine {
         let Some(first) = self.measurements.front_mut() else { return false };
         let Some((_, submitted)) = first.running.take_if(|(id, _)| *id == finished.id) else { return false };
         let took = at.saturating_duration_since(submitted);
-        self.scheduler.measured(now, finished.id, over(finished, took, &[]), &mut first.profile);
+        self.scheduler.measured(now, finished.id, over(finished, took), &mut first.profile);
         let plan = first.asked.plan.clone();
         self.release(&plan);
         true

@@ -7,24 +7,21 @@ use crate::monitor::Launched;
 use crate::routing::Pace;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
-use tessera_core::{Moment, PlanKey, RequestId, TenantId};
+use tessera_core::{Moment, PlanKey, TenantId};
 use tessera_device::Finished;
 use tessera_scheduler::{Over, Size, Standing};
 
-/// How a launch ended that was handed over so long ago, and which of its requests failed.
-pub(super) fn over<'a>(finished: &'a Finished, took: Duration, failed: &'a [RequestId]) -> Over<'a> {
+/// How a launch ended that was handed over so long ago.
+pub(super) fn over(finished: &Finished, took: Duration) -> Over<'_> {
     let Finished { took: computed, ref lanes, longest_segment, .. } = *finished;
-    Over { took, computed, lanes, longest_segment, failed }
+    Over { took, computed, lanes, longest_segment }
 }
 
 impl Engine {
-    /// Takes in what a launch took that ran, and what became of its deadlines.
+    /// Takes in what a launch took that ran.
     pub(super) fn learn(&mut self, at: Instant, launch: &InFlight, finished: &Finished) {
         let (now, took) = (self.moment(at), at.saturating_duration_since(launch.submitted));
-        let fates = launch.replies.iter().flatten().zip(finished.answers.iter().flatten());
-        let failed: Vec<RequestId> =
-            fates.filter(|(_, outputs)| outputs.is_err()).map(|(reply, _)| reply.request).collect();
-        let timed = self.scheduler.finished_by_lane(now, finished.id, over(finished, took, &failed));
+        let timed = self.scheduler.finished_by_lane(now, finished.id, over(finished, took));
         let timed = timed.expect("the scheduler made the launch");
         let computed = finished.took.saturating_sub(timed.stood_back);
         if let Some(loaded) = self.plans.get(&launch.plan) {
@@ -46,7 +43,6 @@ impl Engine {
         let now = self.now();
         for (&tenant, replies) in launch.tenants.iter().zip(&launch.replies) {
             self.note_times(at, tenant, replies, computed);
-            self.account(tenant);
             self.judge(now, tenant, &launch.plan);
         }
         self.metrics.launch_finished(computed);
@@ -66,17 +62,6 @@ impl Engine {
         if let Some(guest) = self.tenants.get(&tenant).filter(|_| self.monitor.is_on()) {
             let queue = |reply: &Reply| at.saturating_duration_since(reply.arrived).saturating_sub(computed);
             guest.home.standing.took(at, requests.iter().map(|request| (queue(request), computed)));
-        }
-    }
-
-    /// Says how many deadlines of a tenant were kept, if that changed.
-    pub(super) fn account(&mut self, tenant: TenantId) {
-        let Some(guest) = self.tenants.get_mut(&tenant) else { return };
-        let attained = self.scheduler.attainment(tenant);
-        if attained != guest.attained {
-            let before = std::mem::replace(&mut guest.attained, attained);
-            self.metrics.deadlines(&guest.home.who.tenant, &before, &attained);
-            guest.home.standing.attained(attained);
         }
     }
 

@@ -4,6 +4,7 @@ use super::Service;
 use crate::classes::NoPlan;
 use crate::engine::NotAnswered;
 use crate::registry::{Residence, Served};
+use crate::standing::Fate;
 use crate::wire::Rejection;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +17,8 @@ pub(super) struct Miss {
     /// What its caller hears, unless it is answered after all.
     pub(super) rejection: Rejection,
     pub(super) next: Next,
+    /// What becomes of its deadline, unless it is.
+    pub(super) fate: Option<Fate>,
 }
 
 /// What else may be tried.
@@ -33,14 +36,14 @@ pub(super) enum Next {
 
 impl From<Rejection> for Miss {
     fn from(rejection: Rejection) -> Miss {
-        Miss { rejection, next: Next::Never }
+        Miss { rejection, next: Next::Never, fate: None }
     }
 }
 
 impl Service {
     /// What comes of a request that a device did not answer: what its caller hears, and what else may be tried.
     pub(super) fn miss(&self, model: &str, allowed: Duration, why: NotAnswered) -> Miss {
-        let (soon, model) = (Duration::from_secs(1), model.to_owned());
+        let (soon, model, fate) = (Duration::from_secs(1), model.to_owned(), Fate::of(&why));
         let unloaded =
             |model| Rejection::Cancelled(format!("'{model}' was unloaded while the request waited"));
         let (rejection, next) = match why {
@@ -79,7 +82,7 @@ impl Service {
             }
             gone @ NotAnswered::PlanGone => (Rejection::Internal(gone.to_string()), Next::Never),
         };
-        Miss { rejection, next }
+        Miss { rejection, next, fate }
     }
 }
 
@@ -92,7 +95,7 @@ pub(super) fn unplanned(model: &str, residence: &Residence, error: &NoPlan) -> M
         }
         NoPlan::Device(_) | NoPlan::NotNow { .. } | NoPlan::Interrupted => Next::Moved,
     };
-    Miss { rejection: no_plan(model, error), next }
+    Miss { next, ..Miss::from(no_plan(model, error)) }
 }
 
 fn no_plan(model: &str, error: &NoPlan) -> Rejection {

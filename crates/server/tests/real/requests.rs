@@ -2,7 +2,7 @@
 
 use crate::client::{Answer, connect, eventually, head, json_request};
 use crate::fixture::{Case, case, place};
-use crate::served::{Served, binary, place_blocker, settings};
+use crate::served::{Served, binary, limited, place_blocker, settings};
 use crate::tensors::{Form, Tensors, assert_right, bits, outputs, repeated, request};
 use serde_json::{Value, json};
 use std::fs;
@@ -244,6 +244,25 @@ fn a_batch_larger_than_a_launch_is_answered_in_order_and_one_larger_than_its_que
     assert_right("in two whole parts", &four, &repeated(&question.answer, 4));
     let five = binary("mlp-0", &repeated(&question.inputs, 5));
     served.refused("three parts, and two may wait", &five, 400, "send at most 4 at once");
+}
+
+#[test]
+fn a_request_in_parts_has_one_deadline_and_one_without_has_none() {
+    let repository = repository(&["mlp-0"]);
+    let two = NonZeroU32::new(2).unwrap();
+    let served = Served::with(tessera_server::Settings {
+        max_lanes: two,
+        max_items: two,
+        ..settings(repository.path())
+    });
+    served.wait_ready();
+    let inputs = repeated(&case("mlp-0").sets[0].inputs, 6);
+    assert_eq!(served.send(&limited(&binary("mlp-0", &inputs), 60_000_000)).status, 200);
+    assert_eq!(served.send(&binary("mlp-0", &inputs)).status, 200);
+    let slo = served.get("/v2/models/mlp-0/stats").json()["model_stats"][0]["slo"].clone();
+    let counts = ["in_time", "late", "expired", "refused"].map(|fate| slo[fate].as_u64().unwrap());
+    assert_eq!(counts, [1, 0, 0, 0], "three launches, one answer");
+    assert_eq!(served.sample("tessera_deadlines_total{tenant=\"mlp-0\""), 1.0);
 }
 
 #[test]
