@@ -15,6 +15,7 @@
 use super::{BLOCK_COLUMNS, BLOCK_ROW_BYTES, Layout, PackedTensor};
 use crate::fold::{Role, volume};
 use half::{bf16, f16};
+use std::ops::Range;
 use tessera_core::DType;
 
 /// Bytes of one element as it comes, an f32.
@@ -49,7 +50,7 @@ impl<'a> Elements<'a> {
             }
             _ => Order::Dense,
         };
-        Elements::Lines { order, first: 0 }
+        Elements::Lines(Lines { order, first: 0, scale: None })
     }
 }
 
@@ -72,16 +73,26 @@ pub fn lay(role: Role, dims: &[usize], from: &[u8], packed: &PackedTensor, slot:
     lay_elements(Elements::of(role, dims), from, packed, to);
 }
 
-/// Writes the lines of a tensor from number `first` on into `to`, its place.
-pub(super) fn lay_piece(order: Order, first: usize, from: &[u8], packed: &PackedTensor, to: &mut [u8]) {
-    lay_elements(Elements::Lines { order, first }, from, packed, to);
+/// Lines of a tensor, in pieces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lines<'a> {
+    pub(super) order: Order,
+    /// The number of the first of them.
+    pub(super) first: usize,
+    /// What each of them is multiplied by, if they are columns.
+    pub(super) scale: Option<&'a [f32]>,
+}
+
+/// Writes lines of a tensor into `to`, its place.
+pub(super) fn lay_piece(lines: Lines<'_>, from: &[u8], packed: &PackedTensor, to: &mut [u8]) {
+    lay_elements(Elements::Lines(lines), from, packed, to);
 }
 
 /// What elements are, when some or all of a tensor come.
 #[derive(Clone, Copy)]
 enum Elements<'a> {
-    /// Lines from number `first` on.
-    Lines { order: Order, first: usize },
+    /// Some or all lines.
+    Lines(Lines<'a>),
     /// A whole kernel whose lines are scattered over the matrix.
     Kernel { role: Role, dims: &'a [usize] },
 }
@@ -123,8 +134,8 @@ fn laid<const SIZE: usize>(
     let (from, _) = from.as_chunks::<ELEMENT>();
     let (to, _) = to.as_chunks_mut::<SIZE>();
     let stored = |element: &[u8; ELEMENT]| stored(f32::from_le_bytes(*element));
-    let (order, first) = match elements {
-        Elements::Lines { order, first } => (order, first),
+    let Lines { order, first, scale } = match elements {
+        Elements::Lines(lines) => lines,
         Elements::Kernel { role, dims } => {
             let put = |source: usize, target: usize| to[target] = stored(&from[source]);
             return scattered(role, dims, layout, put);
@@ -159,13 +170,14 @@ fn laid<const SIZE: usize>(
         (Order::Columns { column, inputs, taps }, &Layout::Panels { k, n, width, .. }) => {
             let panels = n.div_ceil(width);
             let (mut group, mut column, mut rest) = ((column + first) / n, (column + first) % n, from);
+            let mut scale = scale;
             while !rest.is_empty() {
                 let (panel, within) = (column / width, column % width);
                 let lines = (rest.len() / k).min(width - within).min(n - column).min(MOST_LINES);
                 let (now, later) = rest.split_at(lines * k);
                 let to = &mut to[(group * panels + panel) * k * width + within..];
-                turned(now, Rows { inputs, taps, width }, to, &stored);
-                (column, rest) = (column + lines, later);
+                turned(now, scale, Rows { inputs, taps, width }, to, &stored);
+                (column, rest, scale) = (column + lines, later, scale.map(|scale| &scale[lines..]));
                 if column == n {
                     (group, column) = (group + 1, 0);
                 }
@@ -174,7 +186,12 @@ fn laid<const SIZE: usize>(
         (Order::Columns { column, inputs, taps }, &Layout::Blocks { k, n, .. }) => {
             let blocks = Blocks::<SIZE>::of(k);
             let columns_of_group = n.div_ceil(BLOCK_COLUMNS);
-            for (column, line) in (column + first..).zip(from.chunks_exact(k)) {
+            for (number, line) in from.chunks_exact(k).enumerate() {
+                let stored = |element: &[u8; ELEMENT]| match scale {
+                    Some(scale) => stored(&times(*element, scale[number])),
+                    None => stored(element),
+                };
+                let column = column + first + number;
                 let (group, column) = (column / n, column % n);
                 let base = blocks.column(group * columns_of_group, column);
                 let mut line = line.iter();
@@ -254,6 +271,8 @@ fn put<const SIZE: usize>(
 /// Lines that are turned at a time, and elements of each.
 const MOST_LINES: usize = 32;
 const TILE: usize = 16;
+/// Lines that are gathered at once: as many singles as the smallest vector of any processor holds.
+const QUAD: usize = 4;
 
 /// The rows that columns are turned into.
 #[derive(Clone, Copy)]
@@ -263,9 +282,10 @@ struct Rows {
     width: usize,
 }
 
-/// Columns into rows: a tile is gathered line by line, which reads each line of the cache once, and written row by row.
+/// Columns, each times its scale, into rows: a tile is gathered line by line, which reads each line of the cache once, and written row by row.
 fn turned<const SIZE: usize>(
     from: &[[u8; ELEMENT]],
+    scale: Option<&[f32]>,
     rows: Rows,
     to: &mut [[u8; SIZE]],
     stored: &impl Fn(&[u8; ELEMENT]) -> [u8; SIZE],
@@ -277,10 +297,10 @@ fn turned<const SIZE: usize>(
     let (mut row, mut tap) = (0, 0);
     for start in (0..k).step_by(TILE) {
         let end = k.min(start + TILE);
-        for (column, line) in from.chunks_exact(k).enumerate() {
-            for (tile, element) in tile.iter_mut().zip(&line[start..end]) {
-                tile[column] = *element;
-            }
+        for (columns, quad) in (0..lines).step_by(QUAD).zip(from.chunks(QUAD * k)) {
+            let columns = columns..lines.min(columns + QUAD);
+            let scale = scale.map(|scale| &scale[columns.clone()]);
+            gather(quad, scale, k, start..end, &mut tile, columns.start);
         }
         for tile in &tile[..end - start] {
             put(&tile[..lines], &mut to[row * width..], stored);
@@ -291,6 +311,52 @@ fn turned<const SIZE: usize>(
             }
         }
     }
+}
+
+/// The elements `range` of a quad of lines, or of what is left of one, into the rows of a tile from `column` on.
+fn gather(
+    quad: &[[u8; ELEMENT]],
+    scale: Option<&[f32]>,
+    k: usize,
+    range: Range<usize>,
+    tile: &mut [[[u8; ELEMENT]; MOST_LINES]; TILE],
+    column: usize,
+) {
+    let part = |line: usize| quad.get(line * k..)?.get(range.clone())?.first_chunk();
+    let ([Some(a), Some(b), Some(c), Some(d)], None | Some(&[_, _, _, _])) = ([0, 1, 2, 3].map(part), scale)
+    else {
+        for (number, line) in quad.chunks_exact(k).enumerate() {
+            for (row, &element) in tile.iter_mut().zip(&line[range.clone()]) {
+                row[column + number] = scale.map_or(element, |scale| times(element, scale[number]));
+            }
+        }
+        return;
+    };
+    match scale {
+        Some(&[e, f, g, h]) => {
+            together([a, b, c, d], tile, column, |[a, b, c, d]| {
+                [times(a, e), times(b, f), times(c, g), times(d, h)]
+            });
+        }
+        _ => together([a, b, c, d], tile, column, |four| four),
+    }
+}
+
+/// Four whole lines of a tile, in a loop that compilers make vectors of.
+fn together(
+    [a, b, c, d]: [&[[u8; ELEMENT]; TILE]; QUAD],
+    tile: &mut [[[u8; ELEMENT]; MOST_LINES]; TILE],
+    column: usize,
+    scaled: impl Fn([[u8; ELEMENT]; QUAD]) -> [[u8; ELEMENT]; QUAD],
+) {
+    for at in 0..TILE {
+        tile[at][column..][..QUAD].copy_from_slice(&scaled([a[at], b[at], c[at], d[at]]));
+    }
+}
+
+/// An element times a scale, rounded.
+pub(super) fn times(element: [u8; ELEMENT], scale: f32) -> [u8; ELEMENT] {
+    (f32::from_le_bytes(element) * scale).to_le_bytes()
 }
 
 /// Places in [`Layout::Blocks`] of elements of `SIZE` bytes, as sums of what a column and a row contribute.

@@ -7,7 +7,7 @@
 //! projections of attention). Everything else is small or rare, and is computed whole by the reference. Both ways give the same bits: the
 //! reference rounds an exact product once, and so does a multiplication of singles.
 
-use super::lay::{ELEMENT, Order, lay_piece};
+use super::lay::{ELEMENT, Lines, Order, lay_piece, times};
 use super::sources::Sources;
 use super::{BLOCK_COLUMNS, Layout, PackError, PackedTensor, evaluate};
 use crate::fold::{FoldedWeight, Role, WeightExpr};
@@ -190,16 +190,22 @@ impl Part {
         let line = self.order.line();
         let step = self.step(packed, line);
         let mut pieces = Pieces::open(source).map_err(read)?;
+        // Columns are scaled while they are laid.
+        let (in_piece, while_laid) = match (self.order, self.scales.split_last()) {
+            (Order::Columns { .. }, Some((last, before))) => (before, Some(last)),
+            _ => (&self.scales[..], None),
+        };
         for first in (0..self.lines).step_by(step) {
             let lines = step.min(self.lines - first);
             pieces.next(lines * line * ELEMENT, piece).map_err(read)?;
-            for scale in &self.scales {
+            for scale in in_piece {
                 match self.order {
                     Order::Rows { .. } => by_row(piece, scale),
                     _ => by_line(piece, line, &scale[first..]),
                 }
             }
-            lay_piece(self.order, first, piece, packed, to);
+            let scale = while_laid.map(|scale| &scale[first..][..lines]);
+            lay_piece(Lines { order: self.order, first, scale }, piece, packed, to);
         }
         pieces.finish().map_err(read)
     }
@@ -220,7 +226,7 @@ impl Part {
 fn by_line(piece: &mut [u8], line: usize, scale: &[f32]) {
     let (elements, _) = piece.as_chunks_mut::<ELEMENT>();
     for (line, scale) in elements.chunks_exact_mut(line.max(1)).zip(scale) {
-        line.iter_mut().for_each(|x| *x = (f32::from_le_bytes(*x) * scale).to_le_bytes());
+        line.iter_mut().for_each(|x| *x = times(*x, *scale));
     }
 }
 
@@ -228,7 +234,7 @@ fn by_line(piece: &mut [u8], line: usize, scale: &[f32]) {
 fn by_row(piece: &mut [u8], scale: &[f32]) {
     let (elements, _) = piece.as_chunks_mut::<ELEMENT>();
     for line in elements.chunks_exact_mut(scale.len().max(1)) {
-        line.iter_mut().zip(scale).for_each(|(x, scale)| *x = (f32::from_le_bytes(*x) * scale).to_le_bytes());
+        line.iter_mut().zip(scale).for_each(|(x, scale)| *x = times(*x, *scale));
     }
 }
 
