@@ -20,6 +20,9 @@ const LARGE: u64 = 16 << 10;
 /// What is read of the file at a time.
 const WINDOW: usize = 16 << 10;
 
+/// Bytes that a message's length takes, which is known when the message is written.
+const LENGTH: usize = 5;
+
 /// What is decoded, and what was left out of it.
 #[derive(Debug)]
 pub(super) struct Skeleton {
@@ -88,6 +91,13 @@ impl From<SourceError> for Stop {
     }
 }
 
+/// A number in as many bytes as there is room for, the last of which may be zeros.
+fn padded(number: usize) -> Option<[u8; LENGTH]> {
+    let mut bytes: [u8; LENGTH] = std::array::from_fn(|at| (number >> (7 * at)) as u8 | 0x80);
+    bytes[LENGTH - 1] &= 0x7f;
+    (number >> (7 * LENGTH) == 0).then_some(bytes)
+}
+
 /// A walk over the wire format of a file.
 struct Walk<'a> {
     file: Opened<'a>,
@@ -126,11 +136,12 @@ impl Walk<'_> {
                 continue;
             }
             if let Some(inside) = kind.inside(number) {
-                let mut message = Vec::new();
-                self.message(field, inside, &mut message)?;
+                let at = to.len();
+                to.extend_from_slice(&[0; LENGTH]);
+                self.message(field, inside, to)?;
                 self.initializers += usize::from(inside == Kind::Initializer);
-                encode_varint(message.len() as u64, to);
-                to.append(&mut message);
+                let length = padded(to.len() - at - LENGTH).ok_or(Stop::Unusual)?;
+                to[at..][..LENGTH].copy_from_slice(&length);
                 continue;
             }
             if (kind, number) == (Kind::Initializer, RAW_DATA) {
