@@ -152,7 +152,7 @@ class Chooser(nn.Module):
 # name: how it is made, image side, exporters with opsets.
 FIXTURES = {
     "beit": (beit, 32, ["script-17"]),
-    "chooser": (Chooser, 32, ["dynamo-18"]),
+    "chooser": (Chooser, 32, ["script-17", "dynamo-18"]),
     "convnext": (convnext, 32, ["script-20", "dynamo-20"]),
     "densenet": (densenet, 32, ["script-13", "dynamo-20"]),
     "efficientnet": (efficientnet, 32, ["script-13", "dynamo-18"]),

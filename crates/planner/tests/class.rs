@@ -95,6 +95,55 @@ fn rows_that_are_counted_beside_an_index_are_an_axis_that_both_share() {
     assert!(!proven, "an item would pick among its neighbour's elements");
 }
 
+/// `x[arange(n), at]` as the older exporter writes it, with so many rows for each item, and whether its items are proven independent.
+fn picks_from_all_rows(starts: &str) -> (Model, bool) {
+    let scalar = |name: &str, number: i64| TensorProto { dims: vec![], ..ints(name, &[number]) };
+    let graph = GraphProto {
+        input: vec![info("x", &[0, 5, 4]), typed_info("at", DType::I64, &[0])],
+        output: vec![untyped("y")],
+        initializer: vec![
+            scalar("zero", 0),
+            scalar("one", 1),
+            ints("first", &[0]),
+            ints("second", &[1]),
+            ints("third", &[2]),
+            ints("rest", &[-1]),
+        ],
+        node: vec![
+            operator("Shape", &["x"], &["shape"], vec![]),
+            operator("Gather", &["shape", "first"], &["items"], vec![]),
+            operator("Squeeze", &["items"], &["n"], vec![]),
+            operator("Range", &["zero", "n", "one"], &["rows"], vec![]),
+            operator("Gather", &["shape", "second"], &["tokens"], vec![]),
+            operator("Gather", &["shape", "third"], &["width"], vec![]),
+            operator("Mul", &["rows", starts], &["starts"], vec![]),
+            operator("Flatten", &["x"], &["matrix"], vec![int("axis", 2)]),
+            operator("Add", &["at", "starts"], &["indices"], vec![]),
+            operator("Gather", &["matrix", "indices"], &["picked"], vec![]),
+            operator("Concat", &["rest", "width"], &["wide"], vec![int("axis", 0)]),
+            operator("Reshape", &["picked", "wide"], &["listed"], vec![]),
+            operator("Shape", &["indices"], &["counts"], vec![]),
+            operator("Concat", &["counts", "width"], &["as_asked"], vec![int("axis", 0)]),
+            operator("Reshape", &["listed", "as_asked"], &["y"], vec![]),
+        ],
+        ..GraphProto::default()
+    };
+    let model = changed(&common::model(18, graph));
+    let dims = vec![DimValue::Items; model.class.free_dims.len()];
+    let proven = infer(&model.class.folded().graph, &[], &dims).is_ok();
+    (model, proven)
+}
+
+#[test]
+fn an_index_into_all_rows_that_begins_at_its_items_first_is_one_into_its_own() {
+    let (model, proven) = picks_from_all_rows("tokens");
+    assert!(model.class.graph.nodes.iter().any(|node| node.op == Op::GatherNd { batch_dims: 1 }));
+    assert!(proven, "an item picks among its own elements");
+    let (model, proven) = picks_from_all_rows("width");
+    assert!(!model.class.graph.nodes.iter().any(|node| node.op == Op::GatherNd { batch_dims: 1 }));
+    assert!(!proven, "an item would pick among its neighbour's elements");
+}
+
 #[test]
 fn models_of_one_class_have_equal_graphs_but_for_names() {
     let (fresh, tuned) = (model("block_fresh"), model("block_tuned"));
