@@ -144,6 +144,45 @@ fn an_index_into_all_rows_that_begins_at_its_items_first_is_one_into_its_own() {
     assert!(!proven, "an item would pick among its neighbour's elements");
 }
 
+/// `scale(x) + (x - scale(x))`, whose two normalisations are trained apart or were never trained.
+fn two_norms(merged: bool) -> Model {
+    let norm = |number: usize| {
+        let names = ["scale", "shift", "mean", "variance"].map(|name| format!("{name}{number}"));
+        let made = format!("norm{number}");
+        operator(
+            "BatchNormalization",
+            &[&["x"], &names.each_ref().map(String::as_str)[..]].concat(),
+            &[&made],
+            vec![],
+        )
+    };
+    let weights = (0..if merged { 1 } else { 2 }).flat_map(|number| {
+        ["scale", "shift", "mean", "variance"].map(|name| floats(&format!("{name}{number}"), &[3], &[0.5; 3]))
+    });
+    let second = if merged { "norm0" } else { "norm1" };
+    let mut nodes = vec![norm(0), operator("Sub", &["x", second], &["less"], vec![])];
+    if !merged {
+        nodes.insert(0, norm(1));
+    }
+    nodes.push(operator("Add", &["norm0", "less"], &["y"], vec![]));
+    let graph = GraphProto {
+        input: vec![info("x", &[0, 3, 4, 4])],
+        output: vec![untyped("y")],
+        initializer: weights.collect(),
+        node: nodes,
+        ..GraphProto::default()
+    };
+    changed(&common::model(18, graph))
+}
+
+#[test]
+fn two_normalisations_that_an_exporter_made_one_are_two_again() {
+    let (merged, trained) = (two_norms(true), two_norms(false));
+    assert_eq!(compare(&merged, &trained, TARGET).unwrap().difference, None);
+    assert_eq!(merged.class.id, trained.class.id);
+    assert_eq!(merged.weights.len(), 8);
+}
+
 #[test]
 fn models_of_one_class_have_equal_graphs_but_for_names() {
     let (fresh, tuned) = (model("block_fresh"), model("block_tuned"));

@@ -8,6 +8,7 @@
 //! call things as they like. All that is planned and packed is made from the class's graph, and is therefore the same for all
 //! models of a class.
 
+mod apart;
 mod base;
 mod biases;
 mod bind;
@@ -90,6 +91,7 @@ pub fn load_bytes(bytes: impl Into<Bytes>, folder: Option<&Path>) -> Result<Mode
 fn model(mut imported: Imported) -> Result<Model, ModelError> {
     biases::spell_out(&mut imported);
     own_rows::share_axes(&mut imported);
+    apart::take_apart(&mut imported.graph);
     let normalise::Normal { graph, weights, origins } = normalise::normalise(&imported);
     // What the operators make is so, whatever the file declares.
     let mut outputs = imported.outputs;
