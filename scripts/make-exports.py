@@ -13,9 +13,9 @@ Needs the PyPI packages torch, torchvision, timm, onnx and onnxscript; no test n
 A file is MODEL.EXPORTER-OPSET.WEIGHTS.onnx: the exporter is `script` (torch.onnx.export(dynamo=False)) or `dynamo`; WEIGHTS are `tuned` (no branch
 is zero, no gamma one, no bias zero) or `other`: as the library initialises them, with biases of zeros that `dynamo` takes out of the graph.
 One MODEL.EXPORTER-OPSET is one class. Beside a tuned one stands an .npz with in.x, out.y and, for another batch, alt.in.x, alt.out.y. Answers
-are computed in f64 and rounded, so that what is measured is our error alone; the survey's have PyTorch's own in f32 beside them (single.y,
-alt.single.y), which tell how much of a distance is the network's: in some, a last bit of a weight moves the answer by more than 1e-5. An export
-of the survey that takes more than a minute of CPU is given up.
+are computed in f64 and rounded, so that what is measured is our error alone; the survey's have others beside them, which tell how much of a
+distance is the network's: PyTorch's own in f32 (single.y, alt.single.y), and those in f64 of weights of which each is another one within its last bit
+(moved-0.y, alt.moved-0.y, …). An export of the survey that takes more than a minute of CPU is given up.
 """
 
 import contextlib
@@ -275,6 +275,10 @@ def without_stories(path):
     onnx.save(model, path)
 
 
+# A network may jump for few of all last bits.
+MOVED = 4
+
+
 def write(folder, name, make, side, exporters, small):
     for exporter in exporters:
         for seed, weights in enumerate(["other", "tuned"]):
@@ -296,6 +300,12 @@ def write(folder, name, make, side, exporters, small):
                 if not small:
                     with torch.no_grad():
                         arrays |= {"single.y": model(inputs[0]), "alt.single.y": model(inputs[1])}
+                        for number in range(MOVED):
+                            moved = copy.deepcopy(exact)
+                            for weight in moved.parameters():
+                                weight.mul_(1 + (torch.rand_like(weight) - 0.5) * 2**-23)
+                            answers = [moved(x.double()).float() for x in inputs]
+                            arrays |= {f"moved-{number}.y": answers[0], f"alt.moved-{number}.y": answers[1]}
                 np.savez(path.with_suffix(".npz"), **{key: value.numpy() for key, value in arrays.items()})
             elif not small:
                 with torch.no_grad():
