@@ -1,15 +1,19 @@
-//! The model road: import, plan and pack of a convolutional network and of a transformer, from files in the system's cache.
+//! The model road: import, plan and pack of convolutional networks and of a transformer, and a hit of the pack cache, from files in the system's cache.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 use tempfile::TempDir;
 use tessera_bench::zoo::{Sizes, find, write_tenants};
-use tessera_core::{PlanKey, Precision};
+use tessera_core::{Bytes, PlanKey, Precision};
 use tessera_device::cpu::PACK_TARGET;
 use tessera_planner::class::{self, Class};
 use tessera_planner::graph::ParamId;
 use tessera_planner::infer::DimValue;
+use tessera_planner::pack_cache::{PackCache, Wanted};
 use tessera_planner::{Plan, SlotLayout, pack, plan};
 
 /// Large enough for weights to matter, small enough for a minute.
@@ -42,6 +46,10 @@ fn model_road(criterion: &mut Criterion) {
     for name in ARCHITECTURES {
         let zoo = find(name).expect("in the zoo").model(&Sizes::default()).expect("usual sizes");
         write_tenants(&zoo, 1, 1, folder.path(), &mut |_| {}).expect("models are written");
+    }
+    // The pack cache does not keep what a file holds that was just written.
+    sleep(Duration::from_millis(2500));
+    for name in ARCHITECTURES {
         of_file(criterion, name, &folder.path().join(format!("{name}-0.onnx")));
     }
 }
@@ -62,6 +70,19 @@ fn of_file(criterion: &mut Criterion, name: &str, file: &Path) {
     group.bench_function(BenchmarkId::new("pack", name), |bencher| {
         let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
         bencher.iter(|| pack::pack(&class.graph, class.folded(), &layout, &mut source));
+    });
+    let wanted = Wanted { class: class.id, graph: &class.graph, folded: class.folded(), layout: &layout };
+    let folder = file.with_extension("packs");
+    let open = || {
+        let complain = Arc::new(|error| panic!("{error}"));
+        PackCache::open(&folder, Bytes(1 << 30), complain).expect("a folder for packs")
+    };
+    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
+    // Dropped, and with that written.
+    open().pack(&wanted, &mut source).expect("the zoo can be packed");
+    let cache = open();
+    group.bench_function(BenchmarkId::new("hit of the pack cache", name), |bencher| {
+        bencher.iter(|| cache.pack(&wanted, &mut source));
     });
     group.finish();
 }
