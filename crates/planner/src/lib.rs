@@ -6,37 +6,48 @@
 //! ```
 //! Pure: no device, no threads, no time.
 
-pub mod class;
-pub mod describe;
-pub mod element;
-pub mod fold;
+// From a file to a graph, or to arrays.
 pub mod graph;
-pub mod infer;
-pub mod inspect;
-pub mod integer;
-pub mod interpret;
-mod lower;
-mod net;
 pub mod npz;
 pub mod onnx;
 pub mod op;
-mod operands;
-pub mod pack;
-pub mod pack_cache;
-mod place;
-pub mod plan;
-pub mod reference;
-pub mod resample;
-mod rewrite;
-mod segment;
-mod shape;
 pub mod source;
 pub mod tensor;
-mod text;
-mod traffic;
+
+// What operators mean, and what follows from that for shapes and types.
+pub mod infer;
+pub mod integer;
+pub mod reference;
+pub mod resample;
+mod shape;
 mod types;
-pub mod verify;
 pub mod window;
+
+// What tenants of one architecture share.
+pub mod class;
+pub mod fold;
+
+// From a class to a plan, and what the plan means.
+pub mod element;
+pub mod interpret;
+mod lower;
+mod net;
+mod operands;
+mod place;
+pub mod plan;
+mod rewrite;
+mod segment;
+mod traffic;
+pub mod verify;
+
+// A tenant's weights, as a plan reads them.
+pub mod pack;
+pub mod pack_cache;
+
+// For people.
+pub mod describe;
+pub mod inspect;
+mod text;
 
 pub use class::{Bound, Class, Model, ModelError};
 pub use graph::Graph;
