@@ -18,6 +18,7 @@ mod partition;
 mod profile;
 mod program;
 mod queue;
+mod running;
 mod slab;
 mod steps;
 mod workers;
@@ -35,6 +36,7 @@ use layouts::Layouts;
 use partition::Partition;
 use program::Program;
 use queue::Sharing;
+use running::Running;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -45,7 +47,7 @@ use steps::gemm::WIDTH;
 use tessera_core::{Bytes, ClassId, PartitionId, Precision, ProgramId};
 use tessera_planner::pack::Matrices;
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
-use workers::{Outbox, Running};
+use workers::Outbox;
 
 /// How weights are packed for any CPU: the device need not be open to know.
 pub const PACK_TARGET: PackTarget =
@@ -134,7 +136,7 @@ impl CpuDevice {
             programs: RwLock::default(),
             programs_ever: AtomicU64::new(0),
             launches: AtomicU64::new(0),
-            timing: Timing::new(workers::SAMPLED),
+            timing: Timing::new(running::SAMPLED),
             outbox,
         })
     }

@@ -6,7 +6,8 @@
 //! ```
 
 use super::queue::{Queue, Sharing};
-use super::workers::{self, Outbox, Running};
+use super::running::Running;
+use super::workers::{self, Outbox};
 use crate::PartitionInfo;
 use core_affinity::CoreId;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

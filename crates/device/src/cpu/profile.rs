@@ -5,8 +5,8 @@
 
 use super::arena::Arena;
 use super::fence::{Kernel, burst, dispatch};
+use super::running::Running;
 use super::steps::Scratch;
-use super::workers::Running;
 use crate::{Rates, StepTime};
 use std::hint::black_box;
 use std::num::NonZeroUsize;

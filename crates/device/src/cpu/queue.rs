@@ -10,8 +10,8 @@
 
 use super::crew::{Hands, WORTH};
 use super::fence::Lent;
+use super::running::Running;
 use super::steps::Scratch;
-use super::workers::Running;
 use std::collections::VecDeque;
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering};

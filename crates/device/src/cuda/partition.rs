@@ -11,33 +11,29 @@
 //! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled. The kernels of a
 //! partition run on its share of the multiprocessors; copies are nobody's.
 
+mod berth;
+
+use self::berth::{Berth, Berths, Staged};
 use super::abi::ItemError;
-use super::fence::{Context, CudaError, Event, Memory, Pinned, Share, Stream};
+use super::fence::{Context, CudaError, Memory, Share, Stream};
 use super::landing::{Landing, Lying};
-use super::program::{ALIGNMENT, Program, stage_offsets};
+use super::program::Program;
 use super::staging::Route;
 use super::table::LaneRow;
 use super::{Outbox, Refused};
 use crate::{Finished, Lane, PartitionInfo, RequestError};
 use bytes::Bytes;
 use rayon::ThreadPool;
-use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tessera_core::{LaunchId, PartitionId};
 
-/// Launches that may be under way at once: one copies in, one computes, one copies out, and one is being staged.
-const BERTHS: usize = 4;
 /// Launches that keep the card computing: one that computes, one that is copied in meanwhile, and one that is staged for it.
 const AHEAD: u32 = 3;
 /// Staging and copying 32 images of 224 pixels takes about so long (20 MB).
 const LEAD: Duration = Duration::from_micros(1000);
-
-/// Inputs, or outputs, of at most so many bytes are read, or written, by kernels where they are staged on the host: a copy of their own and the events
-/// that order it would cost the host more than the bus takes.
-const DIRECT: usize = 64 << 10;
 
 /// A share of the card.
 #[derive(Debug)]
@@ -102,22 +98,6 @@ struct InFlight {
     running: Running,
     berth: Berth,
     staged: Staged,
-}
-
-/// What of a berth a launch takes.
-#[derive(Debug)]
-pub(crate) struct Staged {
-    /// Where each input begins, behind the table.
-    pub(crate) inputs: Vec<usize>,
-    /// Whether kernels read the inputs, and write the outputs, on the host: see [`DIRECT`].
-    direct_in: bool,
-    direct_out: bool,
-    /// Where each output begins, and the errors after them.
-    outputs: Vec<usize>,
-    errors: usize,
-    /// Where it is told when kernels began, of a sampled launch.
-    began: Option<usize>,
-    bytes_out: usize,
 }
 
 impl Partition {
@@ -396,133 +376,4 @@ fn answers(flight: &InFlight) -> Vec<Vec<Result<Vec<Bytes>, RequestError>>> {
     };
     let lane = |lane: &Lane| lane.requests.iter().map(|request| answer(request.items as usize)).collect();
     running.lanes.iter().map(lane).collect()
-}
-
-/// Staged bytes of one launch, and the events that mark its way.
-#[derive(Debug)]
-pub(crate) struct Berth {
-    pub(crate) host_in: Pinned,
-    pub(crate) device_in: Memory,
-    host_out: Pinned,
-    device_out: Memory,
-    arrived: Event,
-    started: Event,
-    computed: Event,
-    done: Event,
-}
-
-impl Berth {
-    fn new(context: &Arc<Context>, bytes_in: usize, bytes_out: usize) -> Result<Berth, CudaError> {
-        Ok(Berth {
-            host_in: Pinned::new(context, bytes_in)?,
-            device_in: Memory::new(context, bytes_in)?,
-            host_out: Pinned::new(context, bytes_out)?,
-            device_out: Memory::new(context, bytes_out)?,
-            arrived: Event::ordering(context)?,
-            started: Event::timed(context)?,
-            computed: Event::timed(context)?,
-            done: Event::awaited(context)?,
-        })
-    }
-
-    /// Says where a launch's inputs and outputs are to lie in it, and writes the table that tells kernels so. It was made for the largest launch of any
-    /// program, so they fit.
-    pub(crate) fn lay_out(&mut self, running: &Running, sampled: bool) -> Staged {
-        let Running { program, rows, .. } = running;
-        let items = running.items();
-        let table_bytes = program.table.bytes.next_multiple_of(ALIGNMENT);
-        let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, table_bytes);
-        let (outputs, errors) = stage_offsets(&program.plan.outputs, items, 0);
-        let (direct_in, direct_out) = (bytes_in - table_bytes <= DIRECT, errors <= DIRECT);
-        let of_inputs = if direct_in { self.host_in.address() } else { self.device_in.address() };
-        let of_outputs = if direct_out { self.host_out.address() } else { self.device_out.address() };
-        let addresses = inputs.iter().map(|&at| of_inputs + at as u64);
-        let ports: Vec<u64> = addresses.chain(outputs.iter().map(|&at| of_outputs + at as u64)).collect();
-        program.table.write(rows, &ports, sampled, &mut self.host_in.bytes_mut()[..program.table.bytes]);
-        let after_errors = errors + items as usize * size_of::<ItemError>();
-        let began = sampled.then_some(after_errors);
-        let bytes_out = after_errors + began.map_or(0, |_| program.told(items).1);
-        Staged { inputs, direct_in, direct_out, outputs, errors, began, bytes_out }
-    }
-
-    fn holds(&self, bytes_in: usize, bytes_out: usize) -> bool {
-        self.host_in.bytes().len() >= bytes_in && self.host_out.bytes().len() >= bytes_out
-    }
-}
-
-/// The berths of a partition that no launch has now.
-#[derive(Debug)]
-struct Berths {
-    context: Arc<Context>,
-    idle: Mutex<Idle>,
-    returned: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Idle {
-    berths: VecDeque<Berth>,
-    /// What every berth should hold: the largest launch of any program.
-    bytes_in: usize,
-    bytes_out: usize,
-}
-
-impl Berths {
-    fn new(context: &Arc<Context>) -> Berths {
-        Berths { context: context.clone(), idle: Mutex::default(), returned: Condvar::new() }
-    }
-
-    /// Makes a full set of larger berths when those there are too small. The small ones go as they come back.
-    fn reserve(&self, bytes_in: usize, bytes_out: usize, outbox: &Outbox) -> Result<(), Refused> {
-        let (bytes_in, bytes_out) = {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.bytes_in >= bytes_in && idle.bytes_out >= bytes_out {
-                return Ok(());
-            }
-            (bytes_in.max(idle.bytes_in), bytes_out.max(idle.bytes_out))
-        };
-        outbox.room_for("staging of inputs and outputs", BERTHS * (bytes_in + bytes_out))?;
-        let made: Result<Vec<Berth>, CudaError> =
-            (0..BERTHS).map(|_| Berth::new(&self.context, bytes_in, bytes_out)).collect();
-        let made = made?;
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        (idle.bytes_in, idle.bytes_out) = (bytes_in.max(idle.bytes_in), bytes_out.max(idle.bytes_out));
-        idle.berths.extend(made);
-        idle.retire();
-        self.returned.notify_all();
-        Ok(())
-    }
-
-    /// An idle berth; waits for one.
-    fn take(&self) -> Berth {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(berth) = idle.berths.pop_front() {
-                return berth;
-            }
-            idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn give_back(&self, berth: Berth) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.bytes_in == 0 {
-            return; // the last program went while this berth was out
-        }
-        idle.berths.push_back(berth);
-        idle.retire();
-        self.returned.notify_one();
-    }
-
-    /// There are no programs any more, and no launch waits.
-    fn clear(&self) {
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Idle::default();
-    }
-}
-
-impl Idle {
-    /// Lets go of idle berths that became too small.
-    fn retire(&mut self) {
-        let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
-        self.berths.retain(|berth| berth.holds(bytes_in, bytes_out));
-    }
 }

@@ -1,0 +1,165 @@
+//! Berths: where the bytes of one launch lie on their way in and out, on the host and on the card.
+//!
+//! ```text
+//!   berth   host_in, device_in  [table │ inputs]        host_out, device_out  [outputs │ errors │ when kernels began]
+//! ```
+//! A partition has a few, so that launches overlap; all hold the largest launch of any of its programs.
+
+use super::{Outbox, Refused, Running};
+use crate::cuda::abi::ItemError;
+use crate::cuda::fence::{Context, CudaError, Event, Memory, Pinned};
+use crate::cuda::program::{ALIGNMENT, stage_offsets};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Launches that may be under way at once: one copies in, one computes, one copies out, and one is being staged.
+const BERTHS: usize = 4;
+
+/// Inputs, or outputs, of at most so many bytes are read, or written, by kernels where they are staged on the host: a copy of their own and the events
+/// that order it would cost the host more than the bus takes.
+const DIRECT: usize = 64 << 10;
+
+/// Staged bytes of one launch, and the events that mark its way.
+#[derive(Debug)]
+pub(crate) struct Berth {
+    pub(crate) host_in: Pinned,
+    pub(crate) device_in: Memory,
+    pub(super) host_out: Pinned,
+    pub(super) device_out: Memory,
+    pub(super) arrived: Event,
+    pub(super) started: Event,
+    pub(super) computed: Event,
+    pub(super) done: Event,
+}
+
+impl Berth {
+    fn new(context: &Arc<Context>, bytes_in: usize, bytes_out: usize) -> Result<Berth, CudaError> {
+        Ok(Berth {
+            host_in: Pinned::new(context, bytes_in)?,
+            device_in: Memory::new(context, bytes_in)?,
+            host_out: Pinned::new(context, bytes_out)?,
+            device_out: Memory::new(context, bytes_out)?,
+            arrived: Event::ordering(context)?,
+            started: Event::timed(context)?,
+            computed: Event::timed(context)?,
+            done: Event::awaited(context)?,
+        })
+    }
+
+    /// Says where a launch's inputs and outputs are to lie in it, and writes the table that tells kernels so. It was made for the largest launch of any
+    /// program, so they fit.
+    pub(crate) fn lay_out(&mut self, running: &Running, sampled: bool) -> Staged {
+        let Running { program, rows, .. } = running;
+        let items = running.items();
+        let table_bytes = program.table.bytes.next_multiple_of(ALIGNMENT);
+        let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, table_bytes);
+        let (outputs, errors) = stage_offsets(&program.plan.outputs, items, 0);
+        let (direct_in, direct_out) = (bytes_in - table_bytes <= DIRECT, errors <= DIRECT);
+        let of_inputs = if direct_in { self.host_in.address() } else { self.device_in.address() };
+        let of_outputs = if direct_out { self.host_out.address() } else { self.device_out.address() };
+        let addresses = inputs.iter().map(|&at| of_inputs + at as u64);
+        let ports: Vec<u64> = addresses.chain(outputs.iter().map(|&at| of_outputs + at as u64)).collect();
+        program.table.write(rows, &ports, sampled, &mut self.host_in.bytes_mut()[..program.table.bytes]);
+        let after_errors = errors + items as usize * size_of::<ItemError>();
+        let began = sampled.then_some(after_errors);
+        let bytes_out = after_errors + began.map_or(0, |_| program.told(items).1);
+        Staged { inputs, direct_in, direct_out, outputs, errors, began, bytes_out }
+    }
+
+    fn holds(&self, bytes_in: usize, bytes_out: usize) -> bool {
+        self.host_in.bytes().len() >= bytes_in && self.host_out.bytes().len() >= bytes_out
+    }
+}
+
+/// The berths of a partition that no launch has now.
+#[derive(Debug)]
+pub(super) struct Berths {
+    context: Arc<Context>,
+    idle: Mutex<Idle>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    berths: VecDeque<Berth>,
+    /// What every berth should hold: the largest launch of any program.
+    bytes_in: usize,
+    bytes_out: usize,
+}
+
+impl Berths {
+    pub(super) fn new(context: &Arc<Context>) -> Berths {
+        Berths { context: context.clone(), idle: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// Makes a full set of larger berths when those there are too small. The small ones go as they come back.
+    pub(super) fn reserve(&self, bytes_in: usize, bytes_out: usize, outbox: &Outbox) -> Result<(), Refused> {
+        let (bytes_in, bytes_out) = {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.bytes_in >= bytes_in && idle.bytes_out >= bytes_out {
+                return Ok(());
+            }
+            (bytes_in.max(idle.bytes_in), bytes_out.max(idle.bytes_out))
+        };
+        outbox.room_for("staging of inputs and outputs", BERTHS * (bytes_in + bytes_out))?;
+        let made: Result<Vec<Berth>, CudaError> =
+            (0..BERTHS).map(|_| Berth::new(&self.context, bytes_in, bytes_out)).collect();
+        let made = made?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        (idle.bytes_in, idle.bytes_out) = (bytes_in.max(idle.bytes_in), bytes_out.max(idle.bytes_out));
+        idle.berths.extend(made);
+        idle.retire();
+        self.returned.notify_all();
+        Ok(())
+    }
+
+    /// An idle berth; waits for one.
+    pub(super) fn take(&self) -> Berth {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(berth) = idle.berths.pop_front() {
+                return berth;
+            }
+            idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn give_back(&self, berth: Berth) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.bytes_in == 0 {
+            return; // the last program went while this berth was out
+        }
+        idle.berths.push_back(berth);
+        idle.retire();
+        self.returned.notify_one();
+    }
+
+    /// There are no programs any more, and no launch waits.
+    pub(super) fn clear(&self) {
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Idle::default();
+    }
+}
+
+impl Idle {
+    /// Lets go of idle berths that became too small.
+    fn retire(&mut self) {
+        let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
+        self.berths.retain(|berth| berth.holds(bytes_in, bytes_out));
+    }
+}
+
+/// What of a berth a launch takes.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// Where each input begins, behind the table.
+    pub(crate) inputs: Vec<usize>,
+    /// Whether kernels read the inputs, and write the outputs, on the host: see [`DIRECT`].
+    pub(super) direct_in: bool,
+    pub(super) direct_out: bool,
+    /// Where each output begins, and the errors after them.
+    pub(super) outputs: Vec<usize>,
+    pub(super) errors: usize,
+    /// Where it is told when kernels began, of a sampled launch.
+    pub(super) began: Option<usize>,
+    pub(super) bytes_out: usize,
+}
