@@ -33,7 +33,7 @@
 //!
 //! The other policies are in `baselines`.
 
-use crate::cost::Size;
+use crate::cost::{Company, Size};
 use crate::fill::Riding;
 use crate::forming::{Forming, Limits};
 use crate::launch::{Decision, LanePlan, LaunchPlan};
@@ -346,13 +346,13 @@ impl Scheduler {
         let Going { plan, size, line, due, interrupts } = going;
         let id = LaunchId(self.launches);
         self.launches += 1;
-        let predicted = self.plans.predict_on(self.units(line), plan, size);
         let alone = self.load(line) == 0;
         let begun = match interrupts {
             None => alone.then(|| now + self.work_before(now, line)),
             Some(_) => self.urgent[line].is_empty().then(|| now + self.way()),
         };
         let beside = self.config.overlap && self.is_beside(line);
+        let predicted = self.plans.predict_in(Company::of(beside), self.units(line), plan, size);
         let in_flight = InFlight {
             plan,
             size,

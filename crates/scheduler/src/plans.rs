@@ -3,7 +3,7 @@
 //! A tenant that shares with nobody (`stragglers`) has a number of its own for each plan that it runs. Launches carry one number and costs belong to numbers, so it
 //! neither shares nor is predicted by what others take.
 
-use crate::cost::{CostTable, Costs, Size};
+use crate::cost::{Company, CostTable, Costs, ONE, Size};
 use crate::segments::Segments;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -183,11 +183,25 @@ impl Plans {
 
     /// How long a launch takes on a partition of so many units.
     pub(crate) fn predict_on(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Option<Duration> {
+        self.given(units, plan, size).or_else(|| self.costs.predict(plan, size, units))
+    }
+
+    /// The same of one that goes now, in this company.
+    pub(crate) fn predict_in(
+        &self,
+        company: Company,
+        units: NonZeroU32,
+        plan: PlanIx,
+        size: Size,
+    ) -> Option<Duration> {
+        self.given(units, plan, size).or_else(|| self.costs.predict_in(company, plan, size, units))
+    }
+
+    fn given(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Option<Duration> {
         let share = f64::from(units.get()) / f64::from(self.whole.get());
         // A table knows plans, and nothing of a tenant unlike the others.
         let given = self.given.as_ref().filter(|_| !plan.is_own());
-        let given = given.and_then(|table| table.on_share(self.key(plan), size, share));
-        given.or_else(|| self.costs.predict(plan, size, units))
+        given.and_then(|table| table.on_share(self.key(plan), size, share))
     }
 
     /// How long a launch takes on a partition of so many units, with a guess where nothing is known: what a line of promises counts.
@@ -215,10 +229,11 @@ impl Plans {
         self.predict(self.known(key)?, size)
     }
 
-    /// What one item takes alone, where that was measured or is given.
+    /// What one item takes alone, at the 99th percentile where it was measured, or as given.
     pub(crate) fn alone(&self, key: &PlanKey) -> Option<Duration> {
         let plan = self.known(key)?;
-        self.is_measured(plan).then(|| self.predict(plan, Size { lanes: 1, items: 1 }))?
+        let given = self.given(self.whole, plan, ONE);
+        given.or_else(|| self.is_measured(plan).then(|| self.costs.alone(plan))?)
     }
 
     /// Whether a request that seems too slow should go in to measure the plan again; true at most once in

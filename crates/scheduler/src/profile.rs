@@ -12,7 +12,7 @@
 //! Lanes are all of the one tenant that is there, so their weights may stay in a cache where those of several tenants would not: a seed may be
 //! too low, and the first launch that is slower replaces it, since of few launches the slowest counts (`cost`).
 
-use crate::cost::{Measured, Size};
+use crate::cost::{Company, Measured, Size};
 use crate::decide::Going;
 use crate::launch::Over;
 use crate::scheduler::Scheduler;
@@ -155,6 +155,7 @@ impl Scheduler {
         let Some((size, took)) = profile.next_size() else { return };
         let Some(plan) = self.plans.known(&profile.plan) else { return };
         let units = self.space.lines().units(self.measuring_line());
-        self.plans.costs.learn(plan, size, Measured { at: now, units, took, predicted: None });
+        let measured = Measured { at: now, units, company: Company::Alone, took, predicted: None };
+        self.plans.costs.learn(plan, size, measured);
     }
 }

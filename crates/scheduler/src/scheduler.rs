@@ -1,7 +1,7 @@
 //! The scheduler's state, and what its calls do to it.
 
 use crate::config::Config;
-use crate::cost::{Costs, Measured, PlanWork, PredictionError, Size};
+use crate::cost::{ALONE_PERCENTILE, Company, Costs, Measured, PlanWork, PredictionError, Size};
 use crate::event::{Event, Events};
 use crate::fairness::Owners;
 use crate::forming::Rider;
@@ -289,6 +289,7 @@ impl Scheduler {
         let whole = Measured {
             at: now,
             units: self.units(launch.line),
+            company: Company::of(launch.beside),
             took: cost.unwrap_or(took).mul_f64(ordinary),
             predicted: launch.predicted,
         };
@@ -471,13 +472,18 @@ impl Scheduler {
         self.plans.costs.prediction_error()
     }
 
-    /// Whether a tenant's answers can be in time at all: what one item of a plan takes alone on an idle device, by the measured high percentile, against
+    /// Whether a tenant's answers can be in time at all: what one item of a plan takes alone on an idle device, at the 99th percentile of the last launches, against
     /// its SLO. `None` where the tenant has no SLO or nothing of the plan was measured.
     pub fn verdict(&self, tenant: TenantId, plan: &PlanKey) -> Option<Verdict> {
         let Terms { slo, percentile, .. } = *self.tenants.get(&tenant)?;
         let (slo, alone) = (slo?, self.plans.alone(plan)?);
-        let alone_percentile = 100.0 * self.config.cost.percentile;
-        Some(Verdict { alone, alone_percentile, slo, percentile, margin: self.config.margin })
+        Some(Verdict {
+            alone,
+            alone_percentile: ALONE_PERCENTILE,
+            slo,
+            percentile,
+            margin: self.config.margin,
+        })
     }
 
     /// What a launch of this size would take on an idle device, measured or guessed. `None` for plans that were never announced.

@@ -6,16 +6,17 @@
 //!         │ 1   ▪   ▪   ?
 //!         └──────────────── items
 //! ```
-//! Costs stand at the corners of a grid of half octaves and are interpolated between them. Where measurements contradict each other, as a slow launch of one
+//! Costs stand at the corners of a grid (`steps`) and are interpolated between them. Where measurements contradict each other, as a slow launch of one
 //! lane and a quick one of eight, the later one counts and the earlier is moved: so one bad moment at a size that is seldom run does not make everything larger dear
 //! for ever.
 
 use super::Size;
+use super::steps::{between, between_items, corner, half_octave, item_corner, item_step};
 
 /// What a size never run is taken for, over what the nearest one suggests: to be cautious until it is measured.
 pub(super) const GUESSED: f64 = 1.25;
 
-/// Sizes that share measurements: lanes and items, each to half an octave.
+/// Sizes that share measurements.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Step {
     lanes: usize,
@@ -24,7 +25,12 @@ pub(super) struct Step {
 
 impl Step {
     pub(super) fn of(size: Size) -> Step {
-        Step { lanes: half_octave(size.lanes), items: half_octave(size.items) }
+        Step { lanes: half_octave(size.lanes), items: item_step(size.items) }
+    }
+
+    /// The first size of them.
+    pub(super) fn corner(self) -> Size {
+        Size { lanes: corner(self.lanes), items: item_corner(self.items) }
     }
 
     fn distance(self, other: Step) -> usize {
@@ -47,8 +53,8 @@ pub(super) struct Surface {
 impl Surface {
     /// `cells`: where it was measured, as what ratio to the shape, and how late. `most` is the largest launch that will be asked for.
     pub(super) fn new(cells: &[(Step, f64, u64)], most: Size, shape: impl Fn(Size) -> f64) -> Surface {
-        let (lanes, items) = (half_octave(most.lanes) + 2, half_octave(most.items) + 2);
-        let at = |step: Step| shape(Size { lanes: corner(step.lanes), items: corner(step.items) });
+        let (lanes, items) = (half_octave(most.lanes) + 2, item_step(most.items) + 2);
+        let at = |step: Step| shape(step.corner());
         let known = agree(cells, &at);
         // The least that anything at least as large was measured to cost.
         let mut above = vec![f64::INFINITY; lanes * items];
@@ -89,7 +95,7 @@ impl Surface {
     pub(super) fn at(&self, size: Size) -> f64 {
         let rows = self.seconds.len() / self.items;
         let (row, up) = between(size.lanes, rows);
-        let (column, right) = between(size.items, self.items);
+        let (column, right) = between_items(size.items, self.items);
         let corner = |row: usize, column: usize| self.seconds[row * self.items + column];
         let low = corner(row, column) * (1.0 - right) + corner(row, column + 1) * right;
         let high = corner(row + 1, column) * (1.0 - right) + corner(row + 1, column + 1) * right;
@@ -116,31 +122,6 @@ fn agree(cells: &[(Step, f64, u64)], at: &impl Fn(Step) -> f64) -> Vec<(Step, f6
     agreed
 }
 
-/// The corner at or before a count, and how far it is to the next. Beyond the last corner the line goes on.
-pub(crate) fn between(n: u32, corners: usize) -> (usize, f64) {
-    let step = half_octave(n).min(corners - 2);
-    let (from, to) = (f64::from(corner(step)), f64::from(corner(step + 1)));
-    (step, (f64::from(n.max(1)) - from) / (to - from))
-}
-
-/// 1, 2, 3, 4–5, 6–7, 8–11, 12–15, 16–23, …: where twice the logarithm of n falls.
-pub(crate) fn half_octave(n: u32) -> usize {
-    let log = n.max(1).ilog2();
-    let upper_half = log > 0 && n & (1 << (log - 1)) != 0;
-    (2 * log as usize + usize::from(upper_half)).saturating_sub(1)
-}
-
-/// The first count of a step.
-pub(crate) fn corner(step: usize) -> u32 {
-    // Steps of a power of two, 1 aside, are odd; those half way to the next are even.
-    let log = u32::try_from(step.div_ceil(2)).unwrap_or(u32::MAX);
-    if step > 0 && step.is_multiple_of(2) {
-        3u32.checked_shl(log - 1).unwrap_or(u32::MAX)
-    } else {
-        1u32.checked_shl(log).unwrap_or(u32::MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,14 +131,6 @@ mod tests {
 
     fn by_items(size: Size) -> f64 {
         f64::from(size.lanes + size.items)
-    }
-
-    #[test]
-    fn steps_are_half_octaves_and_corners_their_first() {
-        let firsts: Vec<u32> = (1..70).filter(|&n| n == 1 || half_octave(n) != half_octave(n - 1)).collect();
-        assert_eq!(firsts, [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]);
-        assert!(firsts.iter().all(|&n| corner(half_octave(n)) == n));
-        assert_eq!(half_octave(u32::MAX), 62);
     }
 
     #[test]
@@ -196,7 +169,7 @@ mod tests {
             let small = Size { lanes: one.0, items: one.1 };
             let large = Size { lanes: (one.0 + more.0).min(32), items: (one.1 + more.1).min(128) };
             prop_assert!(surface.at(small) <= surface.at(large) * (1.0 + 1e-12));
-            let last = Size { lanes: corner(last.lanes), items: corner(last.items) };
+            let last = last.corner();
             prop_assert!((surface.at(last) / (by_items(last) * ratio) - 1.0).abs() < 1e-9);
         }
     }
