@@ -144,6 +144,14 @@ fn an_index_into_all_rows_that_begins_at_its_items_first_is_one_into_its_own() {
     assert!(!proven, "an item would pick among its neighbour's elements");
 }
 
+/// A mask of all pairs of tokens reads every item's row at the same places, which are one row of numbers and not a row for each item.
+#[test]
+fn indices_that_all_items_have_in_common_are_not_taken_for_their_own() {
+    let model = load(&fixture("bert_tiny-0.onnx")).unwrap();
+    let shared = |op: &&Op| matches!(op, Op::GatherNd { batch_dims: 1 });
+    assert_eq!(model.class.graph.nodes.iter().map(|node| &node.op).filter(shared).count(), 0);
+}
+
 /// `scale(x) + (x - scale(x))`, whose two normalisations are trained apart or were never trained.
 fn two_norms(merged: bool) -> Model {
     let norm = |number: usize| {

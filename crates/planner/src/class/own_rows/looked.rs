@@ -93,13 +93,26 @@ impl<'g> Looked<'g> {
         }
     }
 
-    /// Whether a value is known to have one row only.
-    pub(super) fn has_one_row(&self, value: ValueId) -> bool {
-        let literal = self.params.get(&value).is_some_and(|data| match data {
-            ParamData::Literal(tensor) => tensor.dims().first() == Some(&1),
-            ParamData::Weight(_) => false,
-        });
-        let unsqueezed = || self.unsqueezed(self.maker(value)?, value);
-        literal || unsqueezed().is_some_and(|axes| axes.contains(&0))
+    /// Whether a value is known to have one row only, whatever the nodes add that only turn or cast it.
+    pub(super) fn has_one_row(&self, mut value: ValueId) -> bool {
+        for _ in 0..MOST_STEPS {
+            if let Some(ParamData::Literal(tensor)) = self.params.get(&value) {
+                return tensor.dims().first() == Some(&1);
+            }
+            let Some(node) = self.maker(value) else { return false };
+            match node.op {
+                Op::Cast(_) => {}
+                Op::Unsqueeze => match self.unsqueezed(node, value) {
+                    // Its first axis stays the first.
+                    Some(axes) if !axes.contains(&0) => {}
+                    Some(_) => return true,
+                    None => return false,
+                },
+                _ => return false,
+            }
+            let Some(input) = node.inputs.first().copied().flatten() else { return false };
+            value = input;
+        }
+        false
     }
 }
