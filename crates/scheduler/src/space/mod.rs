@@ -198,7 +198,9 @@ impl Scheduler {
         allowed: Option<Duration>,
     ) {
         if let Some(streams) = self.space.streams.as_mut().filter(|_| !plan.is_own()) {
-            streams.note(now, plan, self.config.dwell);
+            let units = self.space.lines.most_units();
+            let alone = self.plans.cost_on(units, plan, Size::one_lane(items));
+            streams.note(now, plan, alone, self.config.dwell);
         }
         if self.space.lines.layouts() == 1 || self.config.policy != Policy::SpaceTime {
             return;
