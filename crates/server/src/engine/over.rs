@@ -34,6 +34,7 @@ impl Engine {
                     size: launch.size,
                     timed,
                     computed,
+                    part: self.monitor.part(launch.partition),
                     steps: finished.steps.as_deref(),
                 });
             }

@@ -92,6 +92,11 @@ impl Monitor {
         self.watched().usage.ended(at, partition, done);
     }
 
+    /// The part of the device that a partition has, from 0 to 1.
+    pub fn part(&self, partition: PartitionId) -> f64 {
+        self.watched().usage.part(partition)
+    }
+
     /// How far launches of late were from what was predicted of them.
     pub fn predicted(&self, error: PredictionError) {
         self.watched().predictions = error;

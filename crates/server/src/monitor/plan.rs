@@ -28,6 +28,8 @@ pub struct Launched<'a> {
     pub timed: Timed,
     /// What the device computed for it.
     pub computed: Duration,
+    /// The part of the device that it had, from 0 to 1.
+    pub part: f64,
     /// Where steps were timed: per lane, or for all of them together, what each took.
     pub steps: Option<&'a [Vec<Duration>]>,
 }
@@ -75,6 +77,8 @@ struct Sampled {
 #[derive(Debug, Default)]
 struct StepSeen {
     seconds: f64,
+    /// The same, each launch by the part of the device that it had: in what all of the device would have done as much arithmetic.
+    of_whole: f64,
     took: Recent,
     over_predicted: Recent,
 }
@@ -159,8 +163,11 @@ impl Watch {
                 flops_per_s: step.flops as f64 * items as f64 / seen.seconds.max(1e-9),
                 bytes_per_s: bytes / seen.seconds.max(1e-9),
             };
+            // A part of the device has its part of the arithmetic, and the way to memory with the others.
+            let whole = seen.of_whole / seen.seconds.max(1e-9);
             let of_peak = |peak: Rates| {
-                100.0 * (rates.flops_per_s / peak.flops_per_s).max(rates.bytes_per_s / peak.bytes_per_s)
+                let flops = rates.flops_per_s / (peak.flops_per_s * whole.max(1e-9));
+                100.0 * flops.max(rates.bytes_per_s / peak.bytes_per_s)
             };
             json!({
                 "step": index,
@@ -207,6 +214,7 @@ impl Sampled {
                 step.over_predicted.record(launch.at, took / predicted.max(1e-9));
             }
             step.seconds += took;
+            step.of_whole += took * launch.part;
         }
         self.seconds += whole;
         self.launches += 1;
@@ -235,10 +243,15 @@ mod tests {
     }
 
     fn run(watch: &Watch, rows: &[Vec<Duration>]) {
+        run_on(1.0, watch, rows);
+    }
+
+    fn run_on(part: f64, watch: &Watch, rows: &[Vec<Duration>]) {
         let micros = Duration::from_micros;
         let computed = rows.iter().flatten().sum();
         let timed = Timed { took: computed, predicted: Some(micros(100)), stood_back: Duration::ZERO };
-        watch.launched(Launched { at: Instant::now(), size: ONE, timed, computed, steps: Some(rows) });
+        let at = Instant::now();
+        watch.launched(Launched { at, size: ONE, timed, computed, part, steps: Some(rows) });
     }
 
     fn near(value: &Value, wanted: f64) -> bool {
@@ -265,7 +278,8 @@ mod tests {
         let micros = Duration::from_micros;
         let [apart, merged] = [watch(), watch()];
         let timed = Timed { took: micros(100), predicted: None, stood_back: Duration::ZERO };
-        let launch = Launched { at: Instant::now(), size: ONE, timed, computed: micros(100), steps: None };
+        let (at, part, computed) = (Instant::now(), 1.0, micros(100));
+        let launch = Launched { at, size: ONE, timed, computed, part, steps: None };
         // Two cores worked a hundred microseconds each.
         let lanes = [vec![micros(20), micros(80)], vec![micros(40), micros(60)]];
         apart.launched(Launched { steps: Some(&lanes), ..launch });
@@ -288,6 +302,17 @@ mod tests {
         assert!(near(&first["of_peak_percent"], 25.0), "it is bound by memory: {shown}");
         assert!(near(&second["of_peak_percent"], 30.0), "and the second by arithmetic: {shown}");
         assert_eq!(watch.work(Size { lanes: 2, items: 3 }), Done { flops: 12000.0, bytes: 42000.0 });
+    }
+
+    #[test]
+    fn on_half_of_the_device_arithmetic_is_held_against_half_of_the_peak_and_bytes_against_all() {
+        let watch = watch();
+        run_on(0.5, &watch, &[vec![Duration::from_micros(10), Duration::from_micros(10)]]);
+        let peak = Rates { flops_per_s: 1e9, bytes_per_s: 4e9 };
+        let shown = watch.json(Instant::now(), "cpu:0", Some(peak));
+        let [first, second] = [&shown["steps"][0], &shown["steps"][1]];
+        assert!(near(&first["of_peak_percent"], 25.0), "it is bound by memory: {shown}");
+        assert!(near(&second["of_peak_percent"], 60.0), "and the second by half of the arithmetic: {shown}");
     }
 
     #[test]

@@ -82,6 +82,12 @@ impl Usage {
         self.peak.get_or_insert(peak);
     }
 
+    /// The part of the device that a partition has, from 0 to 1.
+    pub(super) fn part(&self, partition: PartitionId) -> f64 {
+        let units = self.parts.get(&partition).map(|part| part.units).filter(|_| self.whole > 0.0);
+        units.map_or(1.0, |units| (units / self.whole).min(1.0))
+    }
+
     pub(super) fn began(&mut self, at: Instant, partition: PartitionId) {
         self.count_until(at);
         let Some(part) = self.parts.get_mut(&partition) else { return };
