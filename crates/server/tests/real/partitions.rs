@@ -5,7 +5,6 @@ use crate::fixture;
 use crate::served::{Served, settings};
 use serde_json::json;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tessera_core::PartitionId;
@@ -40,25 +39,13 @@ fn a_slow_partition_is_opened_anew_under_load_and_no_request_is_lost() {
     );
     served.wait_ready();
     let slowed = slowed.get().unwrap();
-    let asked = AtomicBool::new(true);
-    std::thread::scope(|scope| {
-        for tenant in TENANTS {
-            let (served, asked) = (&served, &asked);
-            scope.spawn(move || {
-                let question = fixture::case(tenant).sets.remove(0);
-                let first = served.answer(tenant, &question.inputs);
-                while asked.load(Ordering::SeqCst) {
-                    assert_eq!(served.answer(tenant, &question.inputs), first);
-                }
-            });
-        }
+    served.while_asked(&TENANTS, Duration::ZERO, || {
         std::thread::sleep(Duration::from_millis(1500));
         slowed.slow_partition(PartitionId(0), 60.0);
         let since = Instant::now();
         while of_kind(&served, "recycled").is_empty() && since.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(50));
         }
-        asked.store(false, Ordering::SeqCst);
         println!("opened anew after {:?}", since.elapsed());
     });
     let told = of_kind(&served, "recycled").remove(0);

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tessera_server::Settings;
 use tessera_server::devices::Open;
@@ -133,6 +134,33 @@ impl Served {
         panic!("the device got free too early, however long it was kept busy");
     }
 
+    /// Asks tenants their own questions all the time, each on a thread of its own with a pause between two, while something is done. Every answer must
+    /// have the bits of the tenant's first.
+    pub(crate) fn while_asked<R>(
+        &self,
+        tenants: &[&str],
+        pause: Duration,
+        meanwhile: impl FnOnce() -> R,
+    ) -> R {
+        let asked = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            // However it ends, so that a failure is told and waits for nobody.
+            let _ends = EndsAsking(&asked);
+            for tenant in tenants {
+                let asked = &asked;
+                scope.spawn(move || {
+                    let question = fixture::case(tenant).sets.remove(0);
+                    let first = self.answer(tenant, &question.inputs);
+                    while asked.load(Ordering::SeqCst) {
+                        assert_eq!(self.answer(tenant, &question.inputs), first, "{tenant}: other bits");
+                        std::thread::sleep(pause);
+                    }
+                });
+            }
+            meanwhile()
+        })
+    }
+
     /// Sends all requests while the device is busy: all of them wait when it gets free, and only then.
     pub(crate) fn together(&self, requests: &[Vec<u8>]) -> Together {
         self.while_busy(|busy| {
@@ -173,6 +201,15 @@ impl Drop for Served {
             let Ended { cut, lost } = ended.unwrap().unwrap();
             assert_eq!((cut, lost), (0, None));
         }
+    }
+}
+
+/// Ends asking when it goes.
+struct EndsAsking<'a>(&'a AtomicBool);
+
+impl Drop for EndsAsking<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }
 

@@ -5,7 +5,6 @@ use crate::fixture;
 use crate::served::{Served, settings};
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tessera_core::{PartitionId, ProgramId, SlotId};
@@ -121,23 +120,7 @@ fn comes_and_goes<D: Device + 'static>(
     let slowed = slowed.get().unwrap();
     let place = *slowed.uploaded().last().unwrap();
     let apart = |tenant: &str| served.sample(&format!("tessera_tenant_apart{{tenant=\"{tenant}\",")) > 0.0;
-    let asked = AtomicBool::new(true);
-    std::thread::scope(|scope| {
-        for tenant in TENANTS {
-            let (served, asked) = (&served, &asked);
-            scope.spawn(move || {
-                let question = fixture::case(tenant).sets.remove(0);
-                let first = served.answer(tenant, &question.inputs);
-                while asked.load(Ordering::SeqCst) {
-                    assert_eq!(
-                        served.answer(tenant, &question.inputs),
-                        first,
-                        "to the bit, alone and shared"
-                    );
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            });
-        }
+    served.while_asked(&TENANTS, Duration::from_millis(2), || {
         // Loading and the first launches aside, everybody shares.
         std::thread::sleep(Duration::from_millis(500));
         let before = TENANTS.map(apart);
@@ -154,8 +137,6 @@ fn comes_and_goes<D: Device + 'static>(
         let others = TENANTS.map(apart);
         slowed.slow(place, 1.0);
         let (back, back_after) = (until(false), since.elapsed());
-        // Before anything is asserted, or nobody would end those who ask.
-        asked.store(false, Ordering::SeqCst);
         println!("out after {out_after:?} as metrics tell by the second, back after {back_after:?}");
         // How far the device is used: what was done, over what could be.
         for kind in ["flop", "bytes"] {
