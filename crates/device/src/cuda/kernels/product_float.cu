@@ -61,14 +61,14 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
 #pragma unroll
         for (int i = 0; i < OUTPUTS; i++) {
             // Every other row backwards: what one row multiplied last the next one multiplies first, and need not be read from its bank of registers again
-            // (wide threads 2 to 7 % faster on an H200; where a block has one run and k has no other, up to 8 % slower).
-            const int o = WIDE && (LONG || PARTS > 1) && r % 2 ? OUTPUTS - 1 - i : i;
+            // (wide threads 2 to 7 % faster on an H200; where many share a multiprocessor and k has one run, up to 8 % slower).
+            const int o = WIDE && (LONG || PARTS > 1 || MIN_BLOCKS <= 2) && r % 2 ? OUTPUTS - 1 - i : i;
             sums[r][o] = __fmaf_rn(x[r], w[o / COUNT].of[o % COUNT], sums[r][o]);
         }
     }
 }
 
-#if LOADER < 2 && LONG < 2
+#if LOADER < 2 && LONG < 2 || LOADER == 1 && DEPTH > 32
 // Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
 struct __align__(16) Spot {
     u64 start;  // the address of the row's first tap; 0 where there is no row

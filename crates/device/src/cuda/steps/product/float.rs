@@ -62,11 +62,15 @@ type Row = (usize, usize, [usize; 2], Runs, [usize; 3], &'static [Time]);
 /// Times are from sweeps of products of 256×256×256 and 256×128×1152 with 1 to 120 lanes on an H200 (2026-11-26). Those of 56 rows are ⅞ of their neighbours' of
 /// 64, those of 64×64 in registers are as two to a block of 128×64, and those of one and two rows follow from what memory brings.
 const ROWS: &[Row] = &[
+    (128, 64, [8, 8], One, [64, 2, 2], &[(1, 15.4, 0.0), (2, 28.3, 0.0)]),
     (128, 64, [8, 8], One, [32, 2, 4], &[(1, 16.6, 0.0), (2, 28.9, 0.0), (4, 50.2, 0.0)]),
     (128, 64, [8, 8], Held, [32, 3, 2], &[(1, 15.5, 13.3), (2, 28.1, 24.2)]),
+    (128, 64, [8, 8], Held, [64, 2, 2], &[(1, 14.6, 12.6), (2, 28.5, 24.5)]),
     (128, 64, [8, 8], Shared, [16, 3, 3], &[(1, 18.6, 17.3), (2, 30.8, 28.0), (3, 41.0, 40.3)]),
+    (128, 56, [8, 7], One, [64, 2, 2], &[(1, 13.5, 0.0), (2, 24.8, 0.0)]),
     (128, 56, [8, 7], One, [32, 2, 4], &[(1, 14.5, 0.0), (2, 25.3, 0.0), (4, 43.9, 0.0)]),
     (128, 56, [8, 7], Held, [32, 3, 2], &[(1, 13.6, 11.6), (2, 24.6, 21.2)]),
+    (128, 56, [8, 7], Held, [64, 2, 2], &[(1, 12.8, 11.0), (2, 25.0, 21.5)]),
     (128, 56, [8, 7], Shared, [16, 3, 3], &[(1, 16.3, 15.1), (2, 26.9, 24.5), (3, 35.9, 35.3)]),
     (64, 64, [8, 8], One, [16, 3, 8], &[(1, 20.2, 0.0), (2, 20.6, 0.0), (4, 35.6, 0.0), (8, 58.5, 0.0)]),
     (64, 64, [8, 8], Held, [16, 4, 4], &[(1, 15.7, 13.5), (2, 15.7, 13.5), (4, 28.7, 24.7)]),
@@ -171,10 +175,11 @@ impl FloatTile {
         let narrow = !sizes.has_pairs();
         let rows = ROWS.iter().filter(move |(outputs, ..)| !(narrow && *outputs == 128));
         rows.filter_map(move |row| {
-            let (.., of_thread, summing, _, _) = *row;
+            let (.., of_thread, summing, [depth, ..], _) = *row;
             let parts = match summing {
                 One if runs == 1 => 1,
-                One if runs <= CLUSTER && of_thread[0] >= 4 => runs,
+                // A run is but four stages of 64.
+                One if runs <= CLUSTER && of_thread[0] >= 4 && depth <= 32 => runs,
                 Shared | Held if runs > 1 => 1,
                 _ => return None,
             };
@@ -212,7 +217,7 @@ impl FloatTile {
 
     /// The stages, and sums: of runs that are over, beside them; of a cluster's blocks, in their place.
     fn used_bytes(&self) -> usize {
-        let pitch = if self.depth == 32 { self.depth + 4 } else { self.depth };
+        let pitch = if self.depth.is_multiple_of(32) { self.depth + 4 } else { self.depth };
         let stages = self.stages * 4 * (self.outputs * self.depth + self.rows * pitch);
         let sums = self.outputs * self.rows * 4;
         match (self.runs, self.parts) {
