@@ -1,6 +1,7 @@
 //! A tenant that is slow, on the real server: out of the launches it shared, and back when it is well.
 
 use crate::client;
+use crate::events::of_kind;
 use crate::fixture;
 use crate::served::{Served, settings};
 use std::collections::HashSet;
@@ -11,7 +12,7 @@ use tessera_core::{PartitionId, ProgramId, SlotId};
 use tessera_device::around::Around;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
 use tessera_device::slowed::Slowed;
-use tessera_device::{Device, DeviceError, Launch, PartitionInfo, Room, Wake};
+use tessera_device::{Device, DeviceError, Finished, Launch, PartitionInfo, Room, Wake};
 use tessera_planner::{Plan, SlotLayout};
 use tessera_server::server::StartError;
 
@@ -36,6 +37,60 @@ fn a_slow_tenant_and_nobody_else_runs_on_the_partition_that_is_aside() {
     });
     let seen = seen.lock().unwrap();
     assert!(!seen.is_empty() && seen.iter().all(|slot| *slot == slow), "{seen:?} and not only {slow}");
+}
+
+/// Tells one time for all lanes of a launch, as a card does.
+#[derive(Debug)]
+struct Merged(Arc<Slowed>);
+
+impl Around for Merged {
+    fn inner(&self) -> &dyn Device {
+        &*self.0
+    }
+
+    fn poll(&self) -> Vec<Finished> {
+        let merged = |launch| Finished { lanes: Vec::new(), steps: None, ..launch };
+        self.inner().poll().into_iter().map(merged).collect()
+    }
+}
+
+#[test]
+fn where_lanes_have_no_times_who_is_suspected_is_heard_before_it_is_out_and_that_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place(folder.path(), &TENANTS[..3]);
+    let slowed: Arc<OnceLock<Arc<Slowed>>> = Arc::default();
+    let opened = slowed.clone();
+    let served = Served::on(
+        settings(folder.path()),
+        vec![Box::new(move |wake| {
+            let device = Slowed::open(wake, |wake: Wake| -> Result<Arc<dyn Device>, StartError> {
+                let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
+                Ok(Arc::new(CpuDevice::open(&options, wake)?))
+            })?;
+            _ = opened.set(device.clone());
+            Ok(Arc::new(Merged(device)))
+        })],
+    );
+    served.wait_ready();
+    fixture::place(folder.path(), &[SLOW]);
+    client::eventually("the slow one is loaded", || {
+        served.get(&format!("/v2/models/{SLOW}/ready")).status == 200
+    });
+    let slowed = slowed.get().unwrap();
+    let place = *slowed.uploaded().last().unwrap();
+    let of_slow = |kind: &str| of_kind(&served, kind).into_iter().find(|event| event["tenant"] == SLOW);
+    served.while_asked(&TENANTS, Duration::from_millis(2), || {
+        std::thread::sleep(Duration::from_millis(500));
+        slowed.slow(place, 200.0);
+        client::eventually("it is out", || of_slow("evicted").is_some());
+    });
+    let (heard, out) = (of_slow("heard").unwrap(), of_slow("evicted").unwrap());
+    assert!(heard["seq"].as_u64() < out["seq"].as_u64(), "{heard} before {out}");
+    assert!(heard["text"].as_str().unwrap().starts_with("runs alone for a few launches, "), "{heard}");
+    let numbers = &heard["numbers"];
+    assert!(numbers["longer"].as_f64() > Some(1.0) && numbers["lanes"].as_u64() >= Some(1), "{heard}");
+    assert!(numbers["witness"].is_boolean(), "{heard}");
+    assert!(served.sample("tessera_events_total{kind=\"heard\"}") >= 1.0);
 }
 
 /// A CPU device in two partitions, of which the second is aside, as a card's may be.
