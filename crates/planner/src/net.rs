@@ -79,6 +79,13 @@ pub(crate) enum Kind {
         /// Factor of the scores.
         scale: f32,
     },
+    /// `(x, scale)` over the axes from `axis` on: x by the root of the mean of its squares and `epsilon`.
+    RmsNorm {
+        /// First normalised axis.
+        axis: usize,
+        /// Added to the mean.
+        epsilon: f32,
+    },
     /// A chain; `Load(i)` is input `i`.
     Chain(Vec<ElementOp>),
 }
@@ -305,6 +312,7 @@ fn kind_text(kind: &Kind) -> String {
             format!("Conv{:?}×{groups}{}", window.kernel, activation_text(*activation))
         }
         Kind::Attention { scale } => format!("Attention·{scale}"),
+        Kind::RmsNorm { axis, epsilon } => format!("RmsNorm·{axis}·{epsilon:?}"),
         Kind::Chain(program) => format!("Chain{program:?}"),
     }
 }

@@ -235,7 +235,7 @@ pub enum StepKind {
         /// Strides of head and query in `out`; covers `out` exactly once.
         out_strides: [usize; 2],
     },
-    /// `(x − mean) / sqrt(variance + epsilon) · scale + bias` per row.
+    /// `(x − mean) / sqrt(variance + epsilon) · scale + bias` per row; or, where it is not centred, `x / sqrt(mean of squares + epsilon) · scale`.
     LayerNorm {
         /// `[rows, cols]` f32, dense.
         x: Operand,
@@ -243,6 +243,8 @@ pub enum StepKind {
         rows: usize,
         /// Elements that are normalised together.
         cols: usize,
+        /// Whether the mean is taken off; an RMSNorm leaves it.
+        centred: bool,
         /// Added to the variance.
         epsilon: f32,
         /// Plain `[cols]`.

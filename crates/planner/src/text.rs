@@ -127,10 +127,11 @@ impl Plan {
                     shape.scale
                 )
             }
-            StepKind::LayerNorm { x, rows, cols, epsilon, scale, bias, out } => {
+            StepKind::LayerNorm { x, rows, cols, centred, epsilon, scale, bias, out } => {
+                let name = if *centred { "layer norm" } else { "rms norm" };
                 let bias = bias.map_or(String::new(), |bias| format!(" {}", operand(&bias)));
                 let (x, scale) = (operand(x), operand(scale));
-                format!("{} layer norm {rows}×{cols} ε {epsilon:?}  {x} {scale}{bias}", written(*out))
+                format!("{} {name} {rows}×{cols} ε {epsilon:?}  {x} {scale}{bias}", written(*out))
             }
             StepKind::Softmax { x, rows, cols, log, out } => {
                 let name = if *log { "log softmax" } else { "softmax" };

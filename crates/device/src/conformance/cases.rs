@@ -396,7 +396,8 @@ fn layer_norm() -> Case {
     let x = b.input(DType::F32, &[rows, cols]);
     let (scale, bias) = (Operand::Weight(b.plain(&[cols])), Operand::Weight(b.plain(&[cols])));
     let out = b.buffer(DType::F32, rows * cols);
-    let kind = StepKind::LayerNorm { x, rows, cols, epsilon: 1e-5, scale, bias: Some(bias), out };
+    let kind =
+        StepKind::LayerNorm { x, rows, cols, centred: true, epsilon: 1e-5, scale, bias: Some(bias), out };
     b.case("layer norm".to_owned(), kind, &[(out, &[rows, cols])])
 }
 

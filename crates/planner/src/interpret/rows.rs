@@ -20,7 +20,7 @@ pub(super) fn sum(elements: impl Iterator<Item = f32>) -> f32 {
 }
 
 pub(super) fn layer_norm(memory: &mut Memory<'_>, kind: &StepKind) {
-    let StepKind::LayerNorm { x, rows, cols, epsilon, scale, bias, out } = kind else {
+    let StepKind::LayerNorm { x, rows, cols, centred, epsilon, scale, bias, out } = kind else {
         unreachable!("called for its own kind")
     };
     let x = memory.floats(*x);
@@ -29,7 +29,7 @@ pub(super) fn layer_norm(memory: &mut Memory<'_>, kind: &StepKind) {
     let mut written = Vec::with_capacity(rows * cols);
     for row in 0..*rows {
         let row = &x[row * cols..][..*cols];
-        let mean = sum(row.iter().copied()) / *cols as f32;
+        let mean = if *centred { sum(row.iter().copied()) / *cols as f32 } else { 0.0 };
         let variance = sum(row.iter().map(|x| (x - mean) * (x - mean))) / *cols as f32;
         let deviation = (variance + epsilon).sqrt();
         written.extend((0..*cols).map(|c| (row[c] - mean) / deviation * scale[c] + bias[c]));

@@ -206,6 +206,7 @@ impl<'n> Lowering<'n> {
             Kind::Linear(activation) => self.linear(node, *activation),
             Kind::Conv(window, groups, activation) => self.conv(node, window, *groups, *activation),
             Kind::Attention { scale } => self.attention(node, *scale),
+            Kind::RmsNorm { axis, epsilon } => self.rms_norm(node, *axis, *epsilon),
             Kind::Chain(program) => self.chain(node, program),
             Kind::Op(op) => match op {
                 Op::MatMul => self.matmul(node),
@@ -284,6 +285,7 @@ impl<'n> Lowering<'n> {
             Kind::Linear(_) => "Gemm".to_string(),
             Kind::Conv(..) => "Conv".to_string(),
             Kind::Attention { .. } => "Attention".to_string(),
+            Kind::RmsNorm { .. } => "RMSNormalization".to_string(),
             Kind::Chain(_) => "element-wise".to_string(),
         };
         PlanError::Unsupported { node: self.node_name(node), op, why: why.into() }

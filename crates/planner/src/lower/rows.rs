@@ -17,9 +17,19 @@ const SOFTMAX_FLOPS: u64 = 5;
 impl Lowering<'_> {
     /// `(x, scale, bias?)` over the axes from `axis` on.
     pub(super) fn layer_norm(&mut self, node: &Node, axis: i64, epsilon: f32) -> Result<(), PlanError> {
+        let rank = self.input(node, 0)?.dims.len();
+        let axis = self.axis(node, axis, rank)?;
+        self.norm(node, axis, epsilon, true)
+    }
+
+    /// `(x, scale)` likewise.
+    pub(super) fn rms_norm(&mut self, node: &Node, axis: usize, epsilon: f32) -> Result<(), PlanError> {
+        self.norm(node, axis, epsilon, false)
+    }
+
+    fn norm(&mut self, node: &Node, axis: usize, epsilon: f32, centred: bool) -> Result<(), PlanError> {
         let x = self.input(node, 0)?;
         let rank = x.dims.len();
-        let axis = self.axis(node, axis, rank)?;
         let columns: Vec<usize> = x.dims[axis..].to_vec();
         let (order, operand) = self.rows(node, &x, rank - axis)?;
         let scale = self.input(node, 1)?;
@@ -33,7 +43,7 @@ impl Lowering<'_> {
         let cols: usize = columns.iter().product();
         let rows = x.elements() / cols;
         let flops = work(LAYER_NORM_FLOPS, &x.dims);
-        let kind = StepKind::LayerNorm { x: operand, rows, cols, epsilon, scale, bias, out: buffer };
+        let kind = StepKind::LayerNorm { x: operand, rows, cols, centred, epsilon, scale, bias, out: buffer };
         self.push(node, kind, flops);
         self.set(out, view);
         Ok(())

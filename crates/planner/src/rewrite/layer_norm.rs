@@ -56,12 +56,7 @@ fn normalised(net: &Net, quotient: ValueId) -> Option<Normalised> {
     let [centred, deviation] = binary(net, net.maker(quotient)?, Binary::Div)?;
     let (Op::Unary(Unary::Sqrt), variance) = net.made_by(deviation)? else { return None };
     let (epsilon, mean_square) = net.scalar_and_other(&binary(net, net.maker(variance[0])?, Binary::Add)?)?;
-    let (square, axis) = mean(net, mean_square)?;
-    let squared = match net.made_by(square)? {
-        (Op::Binary(Binary::Pow), inputs) if net.scalar(inputs[1]) == Some(2.0) => inputs[0],
-        (Op::Binary(Binary::Mul), inputs) if inputs[0] == inputs[1] => inputs[0],
-        _ => return None,
-    };
+    let (squared, axis) = mean_square_of(net, mean_square)?;
     let difference = |value: ValueId| binary(net, net.maker(value)?, Binary::Sub);
     let [x, average] = difference(centred)?;
     // Some exporters write the difference twice.
@@ -70,6 +65,16 @@ fn normalised(net: &Net, quotient: ValueId) -> Option<Normalised> {
     }
     let (averaged, same_axis) = mean(net, average)?;
     (averaged == x && same_axis == axis).then_some(Normalised { x, axis, epsilon })
+}
+
+/// What a value is the mean of the squares of, likewise.
+pub(super) fn mean_square_of(net: &Net, value: ValueId) -> Option<(ValueId, usize)> {
+    let (square, axis) = mean(net, value)?;
+    match net.made_by(square)? {
+        (Op::Binary(Binary::Pow), inputs) if net.scalar(inputs[1]) == Some(2.0) => Some((inputs[0], axis)),
+        (Op::Binary(Binary::Mul), inputs) if inputs[0] == inputs[1] => Some((inputs[0], axis)),
+        _ => None,
+    }
 }
 
 /// What a value is the mean of, over the axes from which one on; reduced axes kept.
@@ -82,7 +87,7 @@ fn mean(net: &Net, value: ValueId) -> Option<(ValueId, usize)> {
 }
 
 /// Whether a value holds one element per element of x's axes from `axis` on.
-fn is_vector(net: &Net, value: ValueId, x: ValueId, axis: usize) -> bool {
+pub(super) fn is_vector(net: &Net, value: ValueId, x: ValueId, axis: usize) -> bool {
     let columns = &net.dims(x)[axis..];
     let dims = net.dims(value);
     let lead = dims.len().saturating_sub(columns.len());

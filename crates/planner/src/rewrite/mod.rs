@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   spelled    OneHot ▸ Where·Equal   Trilu ▸ Where
-//!   patterns   Mul·Sigmoid ▸ SiLU   erf… ▸ GELU   ReduceMean… ▸ LayerNorm   Reshape·InstanceNorm·Reshape ▸ GroupNorm   MatMul·Softmax·MatMul ▸ Attention
+//!   patterns   Mul·Sigmoid ▸ SiLU   erf… ▸ GELU   ReduceMean… ▸ LayerNorm, RmsNorm   Reshape·InstanceNorm·Reshape ▸ GroupNorm   MatMul·Softmax·MatMul ▸ Attention
 //!   epilogues  residual, activation into the product or convolution before them
 //!   chains     what is left of element-wise operators, one pass each
 //! ```
@@ -17,6 +17,7 @@ mod group_norm;
 mod hard_swish;
 mod layer_norm;
 mod residual;
+mod rms_norm;
 mod silu;
 mod spelled;
 
@@ -40,6 +41,7 @@ const STAGES: [&[Rule]; 3] = [
         Rule { name: "hard-swish", apply: hard_swish::apply },
         Rule { name: "gelu", apply: gelu::apply },
         Rule { name: "layer-norm", apply: layer_norm::apply },
+        Rule { name: "rms-norm", apply: rms_norm::apply },
         Rule { name: "group-norm", apply: group_norm::apply },
         Rule { name: "attention", apply: attention::apply },
         Rule { name: "residual", apply: residual::apply },

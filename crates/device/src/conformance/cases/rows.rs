@@ -8,7 +8,8 @@ use tessera_planner::plan::{Access, ConstantId, Operand, StepKind};
 
 pub(super) fn cases() -> Vec<Case> {
     // A warp's rows, even and odd; a block's; and one that no thread's registers hold.
-    let mut all: Vec<Case> = [8, 96, 768, 1000, 1030, 2048, 9001].map(layer_norm).into();
+    let mut all: Vec<Case> = [8, 96, 768, 1000, 1030, 2048, 9001].map(|cols| norm(cols, true)).into();
+    all.extend([8, 96, 1030, 9001].map(|cols| norm(cols, false)));
     for cols in [1, 64, 129, 1024, 1100, 8200] {
         all.extend([softmax(cols, false), softmax(cols, true)]);
     }
@@ -39,15 +40,16 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-fn layer_norm(cols: usize) -> Case {
+fn norm(cols: usize, centred: bool) -> Case {
     let mut b = Builder::new();
     let rows = if cols > 1024 { 2 } else { 9 };
     let x = b.input(DType::F32, &[rows, cols]);
     let scale = Operand::Weight(b.plain(&[cols]));
-    let bias = (!cols.is_multiple_of(96)).then(|| Operand::Weight(b.plain(&[cols])));
+    let bias = (centred && !cols.is_multiple_of(96)).then(|| Operand::Weight(b.plain(&[cols])));
     let out = b.buffer(DType::F32, rows * cols);
-    let kind = StepKind::LayerNorm { x, rows, cols, epsilon: 1e-5, scale, bias, out };
-    b.case(format!("layer norm of {cols}"), kind, &[(out, &[rows, cols])])
+    let kind = StepKind::LayerNorm { x, rows, cols, centred, epsilon: 1e-5, scale, bias, out };
+    let name = if centred { "layer" } else { "rms" };
+    b.case(format!("{name} norm of {cols}"), kind, &[(out, &[rows, cols])])
 }
 
 fn softmax(cols: usize, log: bool) -> Case {

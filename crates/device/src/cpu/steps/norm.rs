@@ -30,8 +30,8 @@ fn sum(row: &[f32], value: impl Fn(f32) -> f32) -> f32 {
 }
 
 pub(super) fn layer_norm(bench: &mut Bench<'_>, kind: &StepKind) {
-    let StepKind::LayerNorm { x, rows, cols, epsilon, scale, bias, out } = kind else { return };
-    let (items, rows, cols, epsilon) = (bench.items, *rows, *cols, *epsilon);
+    let StepKind::LayerNorm { x, rows, cols, centred, epsilon, scale, bias, out } = kind else { return };
+    let (items, rows, cols, centred, epsilon) = (bench.items, *rows, *cols, *centred, *epsilon);
     let crew = bench.crew.for_work(rows * cols * AS_LONG);
     let (reads, [out], scratch, _) = bench.open([*out]);
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
@@ -43,7 +43,7 @@ pub(super) fn layer_norm(bench: &mut Bench<'_>, kind: &StepKind) {
         let bias = bias.map(|bias| &reads.source::<f32>(bias).at(item)[..cols]);
         let some = crew.share(rows) * cols.max(1);
         crew.each(scratch, x.chunks(some).zip(out.chunks_mut(some)), |(x, out), _| {
-            dispatch(LayerNorm { x, cols, epsilon, scale, bias, out });
+            dispatch(LayerNorm { x, cols, centred, epsilon, scale, bias, out });
         });
     }
 }
@@ -51,6 +51,7 @@ pub(super) fn layer_norm(bench: &mut Bench<'_>, kind: &StepKind) {
 struct LayerNorm<'a> {
     x: &'a [f32],
     cols: usize,
+    centred: bool,
     epsilon: f32,
     scale: &'a [f32],
     bias: Option<&'a [f32]>,
@@ -63,7 +64,8 @@ impl Kernel for LayerNorm<'_> {
         let count = self.cols as f32;
         let cols = self.cols.max(1);
         for (x, out) in self.x.chunks_exact(cols).zip(self.out.chunks_exact_mut(cols)) {
-            let mean = sum(x, |x| x) / count;
+            // Nothing changes when zero is taken off.
+            let mean = if self.centred { sum(x, |x| x) / count } else { 0.0 };
             let variance = sum(x, |x| (x - mean) * (x - mean)) / count;
             let factor = 1.0 / (variance + self.epsilon).sqrt();
             for ((out, x), scale) in out.iter_mut().zip(x).zip(self.scale) {

@@ -1,6 +1,7 @@
-// Rows: layer normalisation, softmax and its logarithm, over the `cols` elements of each row.
+// Rows: layer and root-mean-square normalisation, softmax and its logarithm, over the `cols` elements of each row.
 //
 //   layer norm   (x - mean) / sqrt(variance + epsilon) * scale + bias      two passes: the mean, then the squares of what differs from it
+//   rms norm     x / sqrt(mean of squares + epsilon) * scale               the second pass alone
 //   softmax      e^(x - max) / sum e^(x - max)
 //   logarithm    x - max - ln(sum e^(x - max))                             a NaN, and a row of -inf alone, give NaN
 //
@@ -9,9 +10,11 @@
 // thread keeps its packs in registers (PACKS of them), so memory is read once; of rows too long for that (PACKS = 0) it reads them
 // again for each pass. Bound by memory.
 //
-//   -DTYPE=n x's type, -DREAL=n out's, -DKIND=0 layer norm, 1 softmax, 2 its logarithm; -DSCALE=n -DBIAS=n types, no BIAS without one
+//   -DTYPE=n x's type, -DREAL=n out's, -DKIND=0 layer norm, 1 softmax, 2 its logarithm, 3 rms norm; -DSCALE=n -DBIAS=n types, no BIAS without one
 //   twin on the CPU: cpu/steps/norm.rs
 #include "vector.cuh"
+
+#define NORM (KIND == 0 || KIND == 3)
 
 typedef TypeOf<TYPE>::type T;
 
@@ -95,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
     mine.packs = p.cols / WIDTH;
     mine.first = threadIdx.x % THREADS;
     real* out = at<real>(p.launch, p.out, item) + start;
-#if KIND == 0
+#if NORM
     const TypeOf<SCALE>::type* scale = at<const TypeOf<SCALE>::type>(p.launch, p.scale, item);
 #ifdef BIAS
     const TypeOf<BIAS>::type* bias = at<const TypeOf<BIAS>::type>(p.launch, p.bias, item);
@@ -112,10 +115,14 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
             mine.held[i] = load_pack<T, WIDTH>(mine.row + (mine.first + i * THREADS) * WIDTH);
 #endif
 
+#if NORM
 #if KIND == 0
     float sum = 0.0f;
     mine.each([&](float x) { sum = __fadd_rn(sum, x); });
     const float mean = __fdiv_rn(across<Add>(sum), float(p.cols));
+#else
+    const float mean = 0.0f;  // nothing changes when it is taken off
+#endif
     float squares = 0.0f;
     mine.each([&](float x) { squares = __fmaf_rn(__fsub_rn(x, mean), __fsub_rn(x, mean), squares); });
     const float variance = __fdiv_rn(across<Add>(squares), float(p.cols));

@@ -43,9 +43,9 @@ struct Rows {
 
 pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
     match kind {
-        StepKind::LayerNorm { x, rows, cols, epsilon, scale, bias, out } => {
+        StepKind::LayerNorm { x, rows, cols, centred, epsilon, scale, bias, out } => {
             let rows = Rows { x: *x, out: *out, rows: *rows, cols: *cols };
-            rows.calls(site, 0, Some((*scale, *bias)), *epsilon)
+            rows.calls(site, if *centred { 0 } else { 3 }, Some((*scale, *bias)), *epsilon)
         }
         StepKind::Softmax { x, rows, cols, log, out } => {
             let rows = Rows { x: *x, out: *out, rows: *rows, cols: *cols };
