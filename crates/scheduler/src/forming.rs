@@ -7,7 +7,7 @@
 use crate::cost::Size;
 use crate::launch::LanePlan;
 use crate::plans::PlanIx;
-use crate::queues::Ticket;
+use crate::waiting::Ticket;
 use std::num::NonZeroU32;
 use tessera_core::{Moment, RequestId, TenantId};
 
@@ -179,17 +179,24 @@ impl Forming {
         self.seated.iter().map(|seated| seated.ticket)
     }
 
-    /// The lanes, and everybody aboard, lane by lane.
-    pub(crate) fn into_lanes(mut self) -> (Vec<LanePlan>, Vec<Ticket>) {
-        self.seated.sort_by_key(|seated| seated.lane);
-        let mut seated = self.seated.iter().map(|seated| (seated.request, seated.items));
-        let lane = |Lane { tenant, requests, items, .. }: Lane| LanePlan {
-            tenant,
-            requests: seated.by_ref().take(requests as usize).collect(),
-            items,
-        };
-        let lanes = self.lanes.into_iter().map(lane).collect();
-        (lanes, self.seated.iter().map(|seated| seated.ticket).collect())
+    /// The lanes, and everybody aboard, lane by lane. Everybody is put where its lane has its next place: it is known how many are before it.
+    pub(crate) fn into_lanes(self) -> (Vec<LanePlan>, Vec<Ticket>) {
+        let mut places: Vec<usize> = Vec::with_capacity(self.lanes.len());
+        let mut lanes = Vec::with_capacity(self.lanes.len());
+        let mut before = 0;
+        for Lane { tenant, requests, items, .. } in self.lanes {
+            places.push(before);
+            before += requests as usize;
+            lanes.push(LanePlan { tenant, requests: Vec::with_capacity(requests as usize), items });
+        }
+        let mut tickets = vec![Ticket(0); self.seated.len()];
+        for Seated { lane, ticket, request, items } in self.seated {
+            let place = &mut places[lane as usize];
+            tickets[*place] = ticket;
+            *place += 1;
+            lanes[lane as usize].requests.push((request, items));
+        }
+        (lanes, tickets)
     }
 }
 
