@@ -24,9 +24,9 @@ use crate::loose::Whose;
 use crate::offer::{Admitted, Offer, Refusal, Terms};
 use crate::plans::PlanIx;
 use crate::promises::{Booked, Wish};
-use crate::queues::Waiting;
 use crate::scheduler::Scheduler;
 use crate::timeline::nanos;
+use crate::waiting::Waiting;
 use std::time::Duration;
 use tessera_core::{Moment, Policy};
 
@@ -76,7 +76,7 @@ impl Scheduler {
             rider,
             bytes: offer.bytes,
             arrived: now,
-            due,
+            due: due.into(),
             urgency: latest_start.unwrap_or(now + self.config.patience),
             number: 0,
             booked: booked.map(|booked| booked.booking),

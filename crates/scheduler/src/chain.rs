@@ -6,7 +6,7 @@
 //! A request comes and goes without a search, and whoever holds one finds the next. The links lie close together and not with the requests: a hundred thousand
 //! of them stay in a cache that the requests do not fit into.
 
-use crate::queues::Ticket;
+use crate::waiting::Ticket;
 
 /// A neighbour, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -24,8 +24,9 @@
 //!   (`stragglers`), counts as of another plan.
 //!
 //! Cost: O(log n) of what waits, and no more looks than there are lanes and items in the launch, twice (`fill`, `benches/decide.rs`). A request is named by a place in
-//! memory (`queues`), and what decides whether it rides along lies with its neighbours in the order (`shelf`): what costs time is not the arithmetic but memory that no
-//! cache holds. What follows from a launch for the orders of those that wait is done after it was handed over, in the next call of any kind (`Queues::tidy`);
+//! memory (`queues`), orders hold one request of each flow (`flows`), and what lies apart is read together (`read_ahead`): what costs time is not the arithmetic but memory
+//! that no cache holds. What follows from a launch for the orders of those that wait is done after it was handed over, in the next call of any kind (`Queues::tidy`):
+//! O(log f) of f flows for each lane, O(log n) for each request that is due at some time, nothing else that grows with what waits.
 //! O(plans of one owner with loose requests) when a launch is charged, and when that owner leads. Where plans have homes (`space`), who leads costs a look at every plan
 //! with loose requests.
 //!
@@ -39,9 +40,9 @@ use crate::forming::{Forming, Limits};
 use crate::launch::{Decision, LanePlan, LaunchPlan};
 use crate::plans::PlanIx;
 use crate::promises::BookingId;
-use crate::queues::{Ticket, Waiting};
 use crate::scheduler::{InFlight, LaneAboard, Scheduler};
 use crate::timeline::{Nanos, length, nanos};
+use crate::waiting::{Ticket, Waiting};
 use std::time::Duration;
 use tessera_core::{LaunchId, Moment, Policy};
 
@@ -301,7 +302,7 @@ impl Scheduler {
         let lost = |(ticket, _): &&(Ticket, Moment)| {
             self.queues.get(*ticket).is_some_and(|waiting| {
                 let alone = self.plans.cost_on(self.units(line), plan, Size::one_lane(waiting.rider.items));
-                waiting.due.is_some_and(|due| begin + alone > due)
+                waiting.due.moment().is_some_and(|due| begin + alone > due)
             })
         };
         let lost: Vec<Ticket> = found.dues().iter().filter(lost).map(|(ticket, _)| *ticket).collect();

@@ -13,9 +13,9 @@ use crate::cost::Size;
 use crate::fairness::distance;
 use crate::forming::{Forming, Limits, Rider, Seat};
 use crate::plans::PlanIx;
-use crate::queues::{Key, Ticket};
 use crate::scheduler::Scheduler;
 use crate::timeline::{Nanos, nanos};
+use crate::waiting::{Candidate, Ticket};
 use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, TenantId};
@@ -120,7 +120,7 @@ impl Scheduler {
                 }
                 distance(weight, last.1)
             };
-            self.fill(filling, self.queues.fair().of_plan(plan, step))
+            self.fill(filling, self.queues.of_plan_in_turn(plan, step))
         } else {
             self.fill(filling, self.queues.of_plan(plan))
         }
@@ -128,7 +128,7 @@ impl Scheduler {
 
     /// Seats requests of a plan while the launch fits into the room and keeps the tightest deadline of those it seats: in order while there are lanes,
     /// then those who share one.
-    fn fill(&self, mut filling: Filling, candidates: impl Iterator<Item = Key>) -> Forming {
+    fn fill(&self, mut filling: Filling, candidates: impl Iterator<Item = Candidate>) -> Forming {
         if self.take_lanes(&mut filling, candidates) {
             self.share_lanes(&mut filling);
         }
@@ -136,11 +136,11 @@ impl Scheduler {
     }
 
     /// Seats requests in order until every lane is taken. Says whether others may follow.
-    fn take_lanes(&self, filling: &mut Filling, candidates: impl Iterator<Item = Key>) -> bool {
+    fn take_lanes(&self, filling: &mut Filling, candidates: impl Iterator<Item = Candidate>) -> bool {
         let Limits { max_lanes, max_items, .. } = filling.limits;
         // Who needs more places than are left is looked at in vain: not more often than there are places.
-        for Key { rider, due, .. } in candidates.take(max_lanes as usize + max_items as usize) {
-            if !self.board(filling, rider, due) {
+        for Candidate { rider, due } in candidates.take(max_lanes as usize + max_items as usize) {
+            if !self.board(filling, rider, due.moment()) {
                 return false;
             }
             if filling.launch.has_all_lanes(filling.limits) {
@@ -156,7 +156,7 @@ impl Scheduler {
         let (plan, flows) = (filling.launch.plan, self.queues.flows());
         let next = |(_, tenant): (usize, TenantId)| match filling.known.get(&tenant)? {
             Place::Lane { last: Some(last), .. } => flows.behind(*last),
-            Place::Lane { last: None, .. } => flows.first(tenant, plan),
+            Place::Lane { last: None, .. } => flows.first((tenant, plan)),
             Place::PassedOver => None,
         };
         let mut next: Vec<Ticket> = filling.launch.open_lanes().filter_map(next).collect();
@@ -164,7 +164,7 @@ impl Scheduler {
         while !next.is_empty() && !filling.is_full() {
             read.clear();
             let waiting = next.drain(..).filter_map(|ticket| self.queues.get(ticket));
-            read.extend(waiting.map(|waiting| (waiting.rider, waiting.due)));
+            read.extend(waiting.map(|waiting| (waiting.rider, waiting.due.moment())));
             for (rider, due) in &read {
                 if !self.board(filling, *rider, *due) {
                     return;

@@ -1,16 +1,22 @@
 //! The fair order of waiting requests: who is next when owners count before urgency.
 //!
+//! ```text
 //!   by owner, least virtual time first        ─▶ that owner's most urgent request      (who leads a launch)
 //!   by plan: owners, least virtual time first ─▶ the same within the plan              (who fills it)
+//! ```
+//! What stands here are the heads of flows (`flows`): those behind them follow when a launch takes more than the head. An owner's heads of one plan are on a *shelf*,
+//! the first of them ready to be seated: a launch is filled with a few requests of each of many owners, and mostly reads no more of an owner than that.
 //!
 //! A request is *urgent* from the moment its patience ends, or from its latest start where it has a deadline; a
 //! tenant's later request of the same plan is never more urgent than its earlier (`flows`), so their order is kept.
 
-use crate::fairness::{Standing, VirtualTime};
+use crate::fairness::{Owners, Standing, VirtualTime};
+use crate::flows::{InOrder, Moved, Row};
+use crate::heap::{Heap, Places};
 use crate::plans::PlanIx;
-use crate::queues::{Key, Ticket};
-use crate::shelf::{Keys, Shelf};
+use crate::read_ahead::ReadAhead;
 use crate::slab::Slab;
+use crate::waiting::{Candidate, Rank, Ticket, Waiting};
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -24,10 +30,23 @@ pub(crate) struct Whose {
     pub(crate) plan: PlanIx,
 }
 
+/// Names a shelf while there is anything on it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct ShelfIx(u32);
+
+/// One owner's heads of one plan: a line of the cache.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Shelf {
+    first: Candidate,
+    heads: Heap<Rank>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
-    /// One owner's requests of one plan.
     shelves: Slab<Shelf>,
+    /// Of heads, on their shelves.
+    places: Places,
     of_owner: IdMap<OwnerId, OfOwner>,
     owners: BTreeSet<(VirtualTime, OwnerId)>,
     /// Whose requests there are of a plan.
@@ -44,8 +63,7 @@ struct OfOwner {
 #[derive(Clone, Copy, Debug)]
 struct OfPlan {
     plan: PlanIx,
-    place: u32,
-    first: Key,
+    shelf: ShelfIx,
 }
 
 impl OfOwner {
@@ -54,17 +72,44 @@ impl OfOwner {
     }
 }
 
-/// A shelf as its plan lists it: what must be known to take the first request off it.
+/// A shelf as its plan lists it.
 #[derive(Clone, Copy, Debug)]
 struct Listed {
-    place: u32,
+    shelf: ShelfIx,
     /// The owner's.
     weight: u64,
-    first: Key,
 }
 
 impl Loose {
-    pub(crate) fn insert(&mut self, whose: Whose, key: Key, Standing { v, weight }: Standing) {
+    /// The head of a flow of a plan was one request, and is another. Returns where that is kept.
+    pub(crate) fn head_moved(
+        &mut self,
+        plan: PlanIx,
+        moved: Moved<&Waiting>,
+        requests: &Slab<Waiting>,
+        owners: &Owners,
+    ) -> Option<ShelfIx> {
+        let Moved { from, to, shelf } = moved;
+        match (from, to) {
+            (Some(from), Some(to)) if from.owner == to.owner => {
+                let kept = self.shelves.get_mut(shelf.0).expect("a head is on a shelf");
+                kept.heads.replace(&mut self.places, from.rider.ticket, to.ranked());
+                kept.show_first(requests);
+                Some(shelf)
+            }
+            (from, to) => {
+                let to =
+                    to.map(|to| self.insert(Whose { owner: to.owner, plan }, to, owners.standing(to.owner)));
+                if let Some(from) = from {
+                    let v = owners.virtual_time(from.owner);
+                    self.remove(Whose { owner: from.owner, plan }, shelf, from.rider.ticket, v, requests);
+                }
+                to
+            }
+        }
+    }
+
+    fn insert(&mut self, whose: Whose, head: &Waiting, Standing { v, weight }: Standing) -> ShelfIx {
         let Whose { owner, plan } = whose;
         let of_owner = self.of_owner.entry(owner).or_default();
         if of_owner.shelves.is_empty() {
@@ -72,48 +117,47 @@ impl Loose {
         }
         match of_owner.find(plan) {
             Ok(at) => {
-                let OfPlan { place, first, .. } = &mut of_owner.shelves[at];
-                let requests = self.shelves.get_mut(*place).expect("a listed shelf is kept");
-                requests.insert(key);
-                if key < *first {
-                    *first = key;
-                    listed(&mut self.plans, plan, (v, owner)).first = key;
+                let shelf = of_owner.shelves[at].shelf;
+                let kept = self.shelves.get_mut(shelf.0).expect("a listed shelf is kept");
+                kept.heads.insert(&mut self.places, head.ranked());
+                if kept.heads.first().is_some_and(|first| first.ticket == head.rider.ticket) {
+                    kept.first = head.candidate();
                 }
+                shelf
             }
             Err(at) => {
-                let mut requests = Shelf::default();
-                requests.insert(key);
-                let place = self.shelves.insert(requests);
-                of_owner.shelves.insert(at, OfPlan { plan, place, first: key });
-                let shelf = Listed { place, weight, first: key };
-                self.plans.entry(plan).or_default().insert((v, owner), shelf);
+                let mut heads = Heap::default();
+                heads.insert(&mut self.places, head.ranked());
+                let shelf = ShelfIx(self.shelves.insert(Shelf { first: head.candidate(), heads }));
+                of_owner.shelves.insert(at, OfPlan { plan, shelf });
+                self.plans.entry(plan).or_default().insert((v, owner), Listed { shelf, weight });
+                shelf
             }
         }
     }
 
-    pub(crate) fn remove(&mut self, whose: Whose, key: Key, v: VirtualTime) {
-        let Whose { owner, plan } = whose;
-        let of_owner = self.of_owner.get_mut(&owner).expect("a loose request is with its owner");
-        let at = of_owner.find(plan).expect("a loose request is on a shelf");
-        let place = of_owner.shelves[at].place;
-        let requests = self.shelves.get_mut(place).expect("a listed shelf is kept");
-        requests.remove(key);
-        match requests.first() {
-            Some(first) if first > key => {
-                of_owner.shelves[at].first = first;
-                listed(&mut self.plans, plan, (v, owner)).first = first;
-            }
-            Some(_) => {}
-            None => {
-                self.shelves.remove(place);
-                of_owner.shelves.remove(at);
-                let owners = self.plans.get_mut(&plan).expect("a shelf's plan is listed");
-                owners.remove(&(v, owner));
-                if owners.is_empty() {
-                    self.plans.remove(&plan);
-                }
-            }
+    fn remove(
+        &mut self,
+        whose: Whose,
+        shelf: ShelfIx,
+        head: Ticket,
+        v: VirtualTime,
+        requests: &Slab<Waiting>,
+    ) {
+        let kept = self.shelves.get_mut(shelf.0).expect("a head is on a shelf");
+        kept.heads.remove(&mut self.places, head);
+        if kept.show_first(requests) {
+            return;
         }
+        self.shelves.remove(shelf.0);
+        let Whose { owner, plan } = whose;
+        let owners = self.plans.get_mut(&plan).expect("a shelf's plan is listed");
+        owners.remove(&(v, owner));
+        if owners.is_empty() {
+            self.plans.remove(&plan);
+        }
+        let of_owner = self.of_owner.get_mut(&owner).expect("a shelf is with its owner");
+        of_owner.shelves.retain(|of_plan| of_plan.plan != plan);
         if of_owner.shelves.is_empty() {
             self.of_owner.remove(&owner);
             self.owners.remove(&(v, owner));
@@ -139,62 +183,69 @@ impl Loose {
     pub(crate) fn weighed(&mut self, owner: OwnerId, Standing { v, weight }: Standing) {
         let Some(of_owner) = self.of_owner.get(&owner) else { return };
         for OfPlan { plan, .. } in &of_owner.shelves {
-            listed(&mut self.plans, *plan, (v, owner)).weight = weight;
+            let owners = self.plans.get_mut(plan).expect("a shelf's plan is listed");
+            owners.get_mut(&(v, owner)).expect("a shelf is listed").weight = weight;
         }
     }
 
     /// The next request by fairness: the most urgent of the owner that has had least. A look at every plan that it has requests of.
     pub(crate) fn next(&self) -> Option<Ticket> {
         let &(_, owner) = self.owners.first()?;
-        self.of_owner.get(&owner)?.shelves.iter().map(|shelf| shelf.first).min().map(|key| key.rider.ticket)
+        let shelves = self.of_owner.get(&owner)?.shelves.iter();
+        let first = |of_plan: &OfPlan| self.shelves.get(of_plan.shelf.0)?.heads.first();
+        shelves.filter_map(first).min().map(|first| first.ticket)
     }
 
     /// The next request by fairness of the plans that `of` names; a look at every plan.
     pub(crate) fn next_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<Ticket> {
         let firsts = self.plans.iter().filter(|(plan, _)| of(**plan));
         let firsts = firsts.filter_map(|(plan, owners)| Some((owners.first_key_value()?, *plan)));
-        let ((_, shelf), _) = firsts.min_by_key(|((owner, _), plan)| (**owner, *plan))?;
-        Some(shelf.first.rider.ticket)
+        let ((_, listed), _) = firsts.min_by_key(|((owner, _), plan)| (**owner, *plan))?;
+        self.shelves.get(listed.shelf.0).map(|shelf| shelf.first.rider.ticket)
     }
 
     /// A plan's requests by fairness. Each one taken moves its owner, of some weight, on by what `step` says that so many items cost.
     pub(crate) fn of_plan<'a>(
         &'a self,
         plan: PlanIx,
+        row: Row<'a>,
         mut step: impl FnMut(u64, NonZeroU32) -> VirtualTime + 'a,
-    ) -> impl Iterator<Item = Key> + 'a {
-        let mut fresh = self.plans.get(&plan).into_iter().flatten().peekable();
+    ) -> impl Iterator<Item = Candidate> + 'a {
+        let fresh = self.plans.get(&plan).into_iter().flatten();
+        let mut fresh = ReadAhead::new(fresh.filter_map(|(&(v, owner), &listed)| {
+            let first = self.shelves.get(listed.shelf.0)?.first;
+            Some(Turn { v, owner, listed, first })
+        }));
         // Owners that were asked before, by their place in `taken`. No two are equal, so the place decides nothing.
         let mut again: BinaryHeap<Reverse<(VirtualTime, OwnerId, u32)>> = BinaryHeap::new();
         let mut taken: Vec<(Listed, Option<u32>)> = Vec::new();
-        let mut rests: Vec<Keys<'a>> = Vec::new();
+        let mut rests: Vec<InOrder<'a, _>> = Vec::new();
         std::iter::from_fn(move || {
             loop {
                 let asked = again.peek().map(|Reverse((v, owner, _))| (*v, *owner));
-                if let Some(((v, owner), shelf)) =
-                    fresh.next_if(|((v, owner), _)| asked.is_none_or(|asked| (*v, *owner) < asked))
-                {
-                    let next = v + step(shelf.weight, shelf.first.rider.items);
-                    again.push(Reverse((next, *owner, taken.len() as u32)));
-                    taken.push((*shelf, None));
-                    return Some(shelf.first);
+                let is_first = |turn: &Turn| asked.is_none_or(|asked| (turn.v, turn.owner) < asked);
+                if let Some(Turn { v, owner, listed, first }) = fresh.next_if(is_first) {
+                    let next = v + step(listed.weight, first.rider.items);
+                    again.push(Reverse((next, owner, taken.len() as u32)));
+                    taken.push((listed, None));
+                    return Some(first);
                 }
                 let mut back = again.peek_mut()?;
-                let (shelf, rest) = &mut taken[back.0.2 as usize];
+                let (listed, rest) = &mut taken[back.0.2 as usize];
                 let rest = match rest {
                     Some(rest) => rest,
-                    // The first was taken as the plan lists it.
+                    // The first was taken as its shelf shows it.
                     None => {
-                        let mut all = self.shelves.get(shelf.place)?.iter();
+                        let mut all = row.in_order(self.shelves.get(listed.shelf.0)?.heads.in_order());
                         all.next();
                         rests.push(all);
                         rest.insert(rests.len() as u32 - 1)
                     }
                 };
                 match rests[*rest as usize].next() {
-                    Some(key) => {
-                        back.0.0 += step(shelf.weight, key.rider.items);
-                        return Some(key);
+                    Some(next) => {
+                        back.0.0 += step(listed.weight, next.rider.items);
+                        return Some(next);
                     }
                     None => drop(PeekMut::pop(back)),
                 }
@@ -203,17 +254,32 @@ impl Loose {
     }
 }
 
-type Plans = IdMap<PlanIx, BTreeMap<(VirtualTime, OwnerId), Listed>>;
-
-/// The shelf of an owner as its plan lists it.
-fn listed(plans: &mut Plans, plan: PlanIx, owner: (VirtualTime, OwnerId)) -> &mut Listed {
-    let owners = plans.get_mut(&plan).expect("a shelf's plan is listed");
-    owners.get_mut(&owner).expect("a shelf is listed")
+/// An owner whose turn may come, and what it would have launched.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    v: VirtualTime,
+    owner: OwnerId,
+    listed: Listed,
+    first: Candidate,
 }
+
+impl Shelf {
+    /// What stands first is shown as the first; says whether there is any.
+    fn show_first(&mut self, requests: &Slab<Waiting>) -> bool {
+        let Some(first) = self.heads.first() else { return false };
+        if first.ticket != self.first.rider.ticket {
+            self.first = requests.get(first.ticket.0).expect("who waits is known").candidate();
+        }
+        true
+    }
+}
+
+type Plans = IdMap<PlanIx, BTreeMap<(VirtualTime, OwnerId), Listed>>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flows::Flows;
     use crate::forming::Rider;
     use tessera_core::{Moment, TenantId};
 
@@ -223,42 +289,63 @@ mod tests {
         Whose { owner: OwnerId(owner), plan: PLAN }
     }
 
-    fn key(urgency: u64, number: u64) -> Key {
-        Key { urgency: Moment(urgency), number, rider: Rider::one(number, TenantId(number)), due: None }
-    }
-
     fn at(v: VirtualTime) -> Standing {
         Standing { v, weight: 1 }
     }
 
+    /// Requests of a tenant each, so that all of them are heads.
+    #[derive(Default)]
+    struct Bench {
+        loose: Loose,
+        requests: Slab<Waiting>,
+        flows: Flows,
+        /// Of the last that came.
+        shelf: ShelfIx,
+    }
+
+    impl Bench {
+        fn comes(&mut self, owner: u64, urgency: u64, v: VirtualTime) -> Ticket {
+            let place = self.requests.next();
+            let number = u64::from(place);
+            let mut waiting = Waiting {
+                urgency: Moment(urgency),
+                number,
+                ..Waiting::one(Rider::one(number, TenantId(number)), OwnerId(owner))
+            };
+            self.flows.insert(&mut waiting, |_| unreachable!("it is alone in its flow"));
+            self.requests.insert(waiting);
+            self.shelf = self.loose.insert(whose(owner), &waiting, at(v));
+            Ticket(place)
+        }
+    }
+
     #[test]
     fn the_owner_that_had_least_is_next_whoever_came_first() {
-        let mut loose = Loose::default();
-        loose.insert(whose(1), key(1, 1), at(50));
-        loose.insert(whose(2), key(9, 2), at(40));
-        assert_eq!(loose.next(), Some(Ticket(2)));
-        loose.moved(OwnerId(2), 40, 60);
-        assert_eq!(loose.next(), Some(Ticket(1)));
+        let mut bench = Bench::default();
+        let one = bench.comes(1, 1, 50);
+        let two = bench.comes(2, 9, 40);
+        assert_eq!(bench.loose.next(), Some(two));
+        bench.loose.moved(OwnerId(2), 40, 60);
+        assert_eq!(bench.loose.next(), Some(one));
     }
 
     #[test]
     fn a_launch_is_filled_from_the_owners_in_turn() {
-        let mut loose = Loose::default();
-        for request in 1..=4 {
-            loose.insert(whose(1), key(request, request), at(0));
-        }
-        loose.insert(whose(2), key(5, 5), at(0));
-        loose.insert(whose(3), key(6, 6), at(15));
-        let order: Vec<u32> = loose.of_plan(PLAN, |_, _| 10).map(|key| key.rider.ticket.0).collect();
-        assert_eq!(order, [1, 5, 2, 6, 3, 4]);
+        let mut bench = Bench::default();
+        (0..4).for_each(|request| _ = bench.comes(1, request, 0));
+        bench.comes(2, 5, 0);
+        bench.comes(3, 6, 15);
+        let row = Row { requests: &bench.requests, flows: &bench.flows };
+        let order = bench.loose.of_plan(PLAN, row, |_, _| 10).map(|next| next.rider.ticket.0);
+        assert_eq!(order.collect::<Vec<_>>(), [0, 4, 1, 5, 2, 3]);
     }
 
     #[test]
     fn what_is_removed_leaves_nothing_behind() {
-        let mut loose = Loose::default();
-        loose.insert(whose(1), key(1, 1), at(7));
-        loose.remove(whose(1), key(1, 1), 7);
-        assert!(loose.owners.is_empty() && loose.plans.is_empty());
-        assert!(loose.shelves.is_empty() && loose.of_owner.is_empty());
+        let mut bench = Bench::default();
+        let only = bench.comes(1, 1, 7);
+        bench.loose.remove(whose(1), bench.shelf, only, 7, &bench.requests);
+        let Loose { owners, plans, shelves, of_owner, .. } = &bench.loose;
+        assert!(owners.is_empty() && plans.is_empty() && shelves.is_empty() && of_owner.is_empty());
     }
 }

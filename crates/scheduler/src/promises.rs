@@ -19,8 +19,8 @@
 use crate::cost::Size;
 use crate::forming::{Forming, Limits, Rider, Seat};
 use crate::plans::PlanIx;
-use crate::queues::Ticket;
 use crate::timeline::{Nanos, Place, Timeline, nanos};
+use crate::waiting::Ticket;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -33,7 +33,7 @@ pub(crate) struct BookingId(NonZeroU64);
 
 impl BookingId {
     /// The launch of a number, counted from one.
-    fn of(number: u64) -> BookingId {
+    pub(crate) fn of(number: u64) -> BookingId {
         BookingId(NonZeroU64::new(number).expect("planned launches are counted from one"))
     }
 }

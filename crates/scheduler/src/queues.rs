@@ -2,104 +2,34 @@
 //!
 //! ```text
 //!   request ─▶ ticket ─▶ what is known of it       a ticket is a place in a slab: orders hold tickets, and only the outside says ids
-//!   orders:  its tenant's, its plan's by urgency, its owner's (`loose`), its tenant's of its plan (`flows`), by due
+//!   orders of all:   its tenant's, by arrival; by due; its tenant's of its plan (`flows`)
+//!   orders of heads: its plan's, by urgency; its owner's (`loose`)         a head stands for its whole flow
 //! ```
 //! One home for "who waits": a request is put in and taken out here, and its tenant's bounds, its plan's order of urgency, its
 //! owner's place in the fair order and its deadline follow. A request with a promise stands in a line instead (`promises`), and not in the
 //! orders of those that wait *loose*. One that was launched keeps its ticket until it has ended.
+//!
+//! Cost: who comes or goes behind the head of its flow costs O(log n) if it is due at some time, and nothing else that grows. A head costs O(log f) of f flows, and a
+//! lane of a launch moves its head once, however many requests it takes.
 
 use crate::chain::{Chain, Links};
 use crate::fairness::{Owners, VirtualTime};
-use crate::flows::Flows;
-use crate::forming::Rider;
-use crate::loose::{Loose, Whose};
+use crate::flows::{Flows, Moved, Row};
+use crate::heap::{Heap, Places, Ranked};
+use crate::loose::Loose;
 use crate::plans::PlanIx;
-use crate::promises::BookingId;
 use crate::slab::Slab;
-use std::cmp::Ordering;
+use crate::waiting::{Candidate, Rank, Ticket, Waiting};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::num::NonZeroU32;
+use std::ops::Range;
 use tessera_core::{Bytes, IdMap, Moment, OwnerId, RequestId, TenantId};
-
-/// Names a request from its arrival to its end; used again afterwards.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct Ticket(pub(crate) u32);
-
-/// A request that waits or runs: two lines of the cache, what a launch reads of it in the first.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Waiting {
-    pub(crate) rider: Rider,
-    /// When its answer is due; `None` is best effort.
-    pub(crate) due: Option<Moment>,
-    pub(crate) plan: PlanIx,
-    /// Whether it waits no more, but is in a launch.
-    pub(crate) runs: bool,
-    pub(crate) owner: OwnerId,
-    pub(crate) bytes: Bytes,
-    pub(crate) arrived: Moment,
-    /// When it should start at the latest; of best effort, when its patience ends.
-    pub(crate) urgency: Moment,
-    /// Order of arrival.
-    pub(crate) number: u64,
-    /// The planned launch that it has a place in; `None` for one that waits loose.
-    pub(crate) booked: Option<BookingId>,
-    /// Device time that was counted for its owner in advance.
-    pub(crate) committed: Duration,
-}
 
 /// What one tenant has waiting.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Depth {
     pub(crate) requests: u32,
     pub(crate) bytes: Bytes,
-}
-
-/// Where a loose request stands: urgency, then arrival. With it is all that a launch must know to seat it: requests lie all over a memory that no cache holds, and
-/// orders hold their neighbours together.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Key {
-    pub(crate) urgency: Moment,
-    pub(crate) number: u64,
-    pub(crate) rider: Rider,
-    pub(crate) due: Option<Moment>,
-}
-
-impl Key {
-    fn place(&self) -> (Moment, u64) {
-        (self.urgency, self.number)
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Key) -> bool {
-        self.place() == other.place()
-    }
-}
-
-impl Eq for Key {}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Key {
-    fn cmp(&self, other: &Key) -> Ordering {
-        self.place().cmp(&other.place())
-    }
-}
-
-impl Waiting {
-    pub(crate) fn whose(&self) -> Whose {
-        Whose { owner: self.owner, plan: self.plan }
-    }
-
-    pub(crate) fn key(&self) -> Key {
-        let Waiting { urgency, number, rider, due, .. } = *self;
-        Key { urgency, number, rider, due }
-    }
 }
 
 /// The requests of one tenant, in order of arrival.
@@ -112,8 +42,20 @@ struct OfTenant {
 /// The loose requests of one plan.
 #[derive(Debug, Default)]
 struct OfPlan {
-    requests: BTreeSet<Key>,
+    /// A tree: a launch asks for many in order.
+    heads: BTreeSet<Ranked<Rank>>,
     items: u64,
+    /// The one of them that stands for the plan between plans.
+    first: Option<Ranked<Rank>>,
+}
+
+/// Requests of one tenant and plan that wait no more.
+#[derive(Debug)]
+struct Leaving {
+    flow: (TenantId, PlanIx),
+    /// Among all that leave.
+    tickets: Range<usize>,
+    bytes: Bytes,
 }
 
 /// Everything that waits.
@@ -123,16 +65,19 @@ pub(crate) struct Queues {
     /// Those that wait and those that run.
     tickets: IdMap<RequestId, Ticket>,
     waiting: usize,
-    by_tenant: BTreeMap<TenantId, OfTenant>,
+    by_tenant: IdMap<TenantId, OfTenant>,
+    /// Those of them in order: the policies that take turns ask for the next.
+    tenants: BTreeSet<TenantId>,
     arrived: Links,
     by_plan: BTreeMap<PlanIx, OfPlan>,
     /// The most urgent of each plan.
-    firsts: BTreeSet<Key>,
+    firsts: BTreeSet<Ranked<Rank>>,
     flows: Flows,
-    by_due: BTreeSet<(Moment, RequestId, Ticket)>,
+    by_due: Heap<Moment>,
+    due_places: Places,
     fair: Loose,
     arrivals: u64,
-    /// Launched, and still under the orders: `tidy` takes them out.
+    /// Launched, lane by lane, and still under the orders: `tidy` takes them out.
     leaving: Vec<Ticket>,
 }
 
@@ -149,18 +94,23 @@ impl Queues {
         request.number = self.arrivals;
         let rider = request.rider;
         let of_tenant = self.by_tenant.entry(rider.tenant).or_default();
+        if of_tenant.requests.is_empty() {
+            self.tenants.insert(rider.tenant);
+        }
         of_tenant.depth.requests += 1;
         of_tenant.depth.bytes += request.bytes;
         let last = of_tenant.requests.last();
         self.arrived.insert(&mut of_tenant.requests, rider.ticket, last);
-        self.by_due.extend(request.due.map(|due| (due, rider.request, rider.ticket)));
-        if request.booked.is_none() {
-            self.shelve(&mut request, owners);
+        if let Some(due) = request.due.moment() {
+            self.by_due.insert(&mut self.due_places, Ranked { rank: due, ticket: rider.ticket });
         }
         self.waiting += 1;
         self.tickets.insert(rider.request, rider.ticket);
         let place = self.requests.insert(request);
         assert_eq!(place, rider.ticket.0, "a request comes in with the ticket that is next");
+        if request.booked.is_none() {
+            self.shelve(request, owners);
+        }
     }
 
     /// A request whose promise is gone waits loose from now on.
@@ -168,8 +118,7 @@ impl Queues {
         let Some(mut request) = self.get(ticket).copied() else { return };
         if request.booked.take().is_some() {
             request.urgency = urgency;
-            self.shelve(&mut request, owners);
-            *self.requests.get_mut(ticket.0).expect("it was found above") = request;
+            self.shelve(request, owners);
         }
     }
 
@@ -180,47 +129,98 @@ impl Queues {
         if request.booked.is_some() || before == plan {
             return None;
         }
-        self.unshelve(&request, owners);
+        let heads = self.leave_flow(request.flow(), &[ticket]).map(|head| self.known(head));
+        self.head_moved(request.flow(), heads, owners);
+        self.list_first(before);
         request.plan = plan;
-        self.shelve(&mut request, owners);
-        *self.requests.get_mut(ticket.0).expect("it was found above") = request;
+        self.shelve(request, owners);
         Some(before)
     }
 
-    fn shelve(&mut self, request: &mut Waiting, owners: &Owners) {
-        let other = |ticket: Ticket| self.requests.get(ticket.0).expect("who is in a flow is known").key();
-        self.flows.insert(request, other);
-        let key = request.key();
-        self.fair.insert(request.whose(), key, owners.standing(request.owner));
-        let of_plan = self.by_plan.entry(request.plan).or_default();
-        let first = of_plan.requests.first().copied();
-        if first.is_none_or(|first| key < first) {
-            first.map(|first| self.firsts.remove(&first));
-            self.firsts.insert(key);
+    /// A request that is known waits loose from now on, as it is given here.
+    fn shelve(&mut self, mut request: Waiting, owners: &Owners) {
+        let requests = &self.requests;
+        let other = |ticket: Ticket| requests.get(ticket.0).expect("who is in a flow is known").rank();
+        let heads = self.flows.insert(&mut request, other);
+        let ticket = request.rider.ticket;
+        *self.requests.get_mut(ticket.0).expect("who waits is known") = request;
+        self.by_plan.entry(request.plan).or_default().items += u64::from(request.rider.items.get());
+        self.head_moved(request.flow(), heads.map(|head| self.known(head)), owners);
+        self.list_first(request.plan);
+    }
+
+    fn known(&self, ticket: Ticket) -> Option<Waiting> {
+        self.requests.get(ticket.0).copied()
+    }
+
+    /// Loose requests of a flow are in it no more. Says who was its head and who is now, which the orders of heads do not know yet.
+    fn leave_flow(&mut self, flow: (TenantId, PlanIx), tickets: &[Ticket]) -> Moved<Ticket> {
+        let mut items = 0;
+        let requests = &self.requests;
+        let loose = tickets.iter().filter(|ticket| {
+            let loose = requests.get(ticket.0).filter(|request| request.booked.is_none());
+            items += loose.map_or(0, |request| u64::from(request.rider.items.get()));
+            loose.is_some()
+        });
+        let heads = self.flows.remove(flow, loose.copied());
+        if items > 0 {
+            self.by_plan.get_mut(&flow.1).expect("a loose request is with its plan").items -= items;
         }
-        of_plan.requests.insert(key);
-        of_plan.items += u64::from(request.rider.items.get());
+        heads
+    }
+
+    /// The head of a flow was one, and is another: the orders of heads follow. The first of the plan is the caller's to list.
+    fn head_moved(&mut self, flow: (TenantId, PlanIx), moved: Moved<Waiting>, owners: &Owners) {
+        let Moved { from, to, shelf } = &moved;
+        let ranked = [from, to].map(|head| head.as_ref().map(Waiting::ranked));
+        if ranked[0] == ranked[1] {
+            return;
+        }
+        let of_plan = self.by_plan.get_mut(&flow.1).expect("a loose request is with its plan");
+        ranked[0].map(|from| of_plan.heads.remove(&from));
+        of_plan.heads.extend(ranked[1]);
+        let moved = Moved { from: from.as_ref(), to: to.as_ref(), shelf: *shelf };
+        let kept = self.fair.head_moved(flow.1, moved, &self.requests, owners);
+        if let Some(now) = kept.filter(|now| from.is_none() || now != shelf) {
+            self.flows.shelved(flow, now);
+        }
+    }
+
+    /// The first of a plan may be another than it was.
+    fn list_first(&mut self, plan: PlanIx) {
+        let Some(of_plan) = self.by_plan.get_mut(&plan) else { return };
+        let first = of_plan.heads.first().copied();
+        if of_plan.first != first {
+            of_plan.first.map(|before| self.firsts.remove(&before));
+            self.firsts.extend(first);
+            of_plan.first = first;
+        }
+        if first.is_none() {
+            self.by_plan.remove(&plan);
+        }
     }
 
     /// Takes a request out that waits. Its planned launch, if it has a place in one, is the caller's to tell. Nothing may be leaving.
     pub(crate) fn remove(&mut self, ticket: Ticket, owners: &Owners) -> Option<Waiting> {
         self.get(ticket)?;
-        self.forget(ticket, owners);
+        self.forget(&[ticket], owners);
         self.ended(ticket)
     }
 
-    /// Takes a request out to be launched. The orders hear of it in `tidy`: a launch need not wait for a dozen trees to be mended for each of its
-    /// requests, they can be while it runs.
+    /// Takes a request out to be launched; those of one lane come one after the other. The orders hear of it in `tidy`: a launch need not wait for them to be mended,
+    /// they can be while it runs.
     pub(crate) fn launched(&mut self, ticket: Ticket) {
         self.leaving.push(ticket);
     }
 
     /// Mends the orders. Must come before anything else is asked of them after a launch.
     pub(crate) fn tidy(&mut self, owners: &Owners) {
-        let mut leaving = std::mem::take(&mut self.leaving);
-        for ticket in leaving.drain(..) {
-            self.forget(ticket, owners);
+        if self.leaving.is_empty() {
+            return;
         }
+        let mut leaving = std::mem::take(&mut self.leaving);
+        self.forget(&leaving, owners);
+        leaving.clear();
         self.leaving = leaving;
     }
 
@@ -231,41 +231,51 @@ impl Queues {
         Some(request)
     }
 
-    /// A request waits no more.
-    fn forget(&mut self, ticket: Ticket, owners: &Owners) {
-        let request = self.requests.get_mut(ticket.0).expect("who waits is known");
-        request.runs = true;
-        let request = *request;
-        let Rider { request: id, tenant, .. } = request.rider;
-        self.waiting -= 1;
-        let of_tenant = self.by_tenant.get_mut(&tenant).expect("a request is with its tenant's");
-        of_tenant.depth.requests -= 1;
-        of_tenant.depth.bytes -= request.bytes;
-        self.arrived.remove(&mut of_tenant.requests, ticket);
-        if of_tenant.requests.is_empty() {
-            self.by_tenant.remove(&tenant);
+    /// Requests wait no more. Those of a lane, one behind the other here, are taken out of their flow together.
+    ///
+    /// Step by step for all of them, not one by one: what each step reads lies all over memory, and reads that wait for nothing but memory wait together.
+    fn forget(&mut self, tickets: &[Ticket], owners: &Owners) {
+        let mut lanes: Vec<Leaving> = Vec::new();
+        for (at, ticket) in tickets.iter().enumerate() {
+            let request = self.requests.get_mut(ticket.0).expect("who waits is known");
+            request.runs = true;
+            let (flow, bytes) = (request.flow(), request.bytes);
+            match lanes.last_mut().filter(|lane| lane.flow == flow) {
+                Some(lane) => (lane.tickets.end, lane.bytes) = (at + 1, lane.bytes + bytes),
+                None => lanes.push(Leaving { flow, tickets: at..at + 1, bytes }),
+            }
         }
-        if let Some(due) = request.due {
-            self.by_due.remove(&(due, id, ticket));
+        self.waiting -= tickets.len();
+        for ticket in tickets {
+            if self.requests.get(ticket.0).is_some_and(|request| request.due.moment().is_some()) {
+                self.by_due.remove(&mut self.due_places, *ticket);
+            }
         }
-        if request.booked.is_none() {
-            self.unshelve(&request, owners);
+        for Leaving { flow: (tenant, _), tickets: lane, bytes } in &lanes {
+            let of_tenant = self.by_tenant.get_mut(tenant).expect("a request is with its tenant's");
+            of_tenant.depth.requests -= lane.len() as u32;
+            of_tenant.depth.bytes -= *bytes;
+            tickets[lane.clone()].iter().for_each(|ticket| {
+                self.arrived.remove(&mut of_tenant.requests, *ticket);
+            });
+            if of_tenant.requests.is_empty() {
+                self.by_tenant.remove(tenant);
+                self.tenants.remove(tenant);
+            }
         }
-    }
-
-    fn unshelve(&mut self, request: &Waiting, owners: &Owners) {
-        let key = request.key();
-        self.fair.remove(request.whose(), key, owners.virtual_time(request.owner));
-        self.flows.remove(request);
-        let of_plan = self.by_plan.get_mut(&request.plan).expect("a loose request is with its plan");
-        of_plan.requests.remove(&key);
-        of_plan.items -= u64::from(request.rider.items.get());
-        if self.firsts.remove(&key) {
-            self.firsts.extend(of_plan.requests.first());
+        let heads: Vec<Moved<Ticket>> =
+            lanes.iter().map(|lane| self.leave_flow(lane.flow, &tickets[lane.tickets.clone()])).collect();
+        let heads: Vec<Moved<Waiting>> =
+            heads.into_iter().map(|heads| heads.map(|head| self.known(head))).collect();
+        let mut last = None;
+        for (Leaving { flow, .. }, heads) in lanes.iter().zip(heads) {
+            let (_, plan) = flow;
+            if let Some(before) = last.replace(*plan).filter(|before| before != plan) {
+                self.list_first(before);
+            }
+            self.head_moved(*flow, heads, owners);
         }
-        if of_plan.requests.is_empty() {
-            self.by_plan.remove(&request.plan);
-        }
+        last.into_iter().for_each(|plan| self.list_first(plan));
     }
 
     /// A request that waits.
@@ -302,13 +312,29 @@ impl Queues {
     /// Tenants with requests, in order of their ids, from the one after `last` round to `last`.
     pub(crate) fn tenants_after(&self, last: Option<TenantId>) -> impl Iterator<Item = TenantId> {
         let split = last.map_or(TenantId(0), |last| TenantId(last.0 + 1));
-        let after = self.by_tenant.range(split..);
-        after.chain(self.by_tenant.range(..split)).map(|(tenant, _)| *tenant)
+        let after = self.tenants.range(split..);
+        after.chain(self.tenants.range(..split)).copied()
     }
 
     /// A plan's loose requests, most urgent first.
-    pub(crate) fn of_plan(&self, plan: PlanIx) -> impl Iterator<Item = Key> {
-        self.by_plan.get(&plan).into_iter().flat_map(|of_plan| &of_plan.requests).copied()
+    pub(crate) fn of_plan(&self, plan: PlanIx) -> impl Iterator<Item = Candidate> {
+        self.by_plan
+            .get(&plan)
+            .into_iter()
+            .flat_map(|of_plan| self.row().in_order(of_plan.heads.iter().copied()))
+    }
+
+    /// A plan's loose requests by fairness between owners. Each one taken moves its owner, of some weight, on by what `step` says that so many items cost.
+    pub(crate) fn of_plan_in_turn<'a>(
+        &'a self,
+        plan: PlanIx,
+        step: impl FnMut(u64, NonZeroU32) -> VirtualTime + 'a,
+    ) -> impl Iterator<Item = Candidate> + 'a {
+        self.fair.of_plan(plan, self.row(), step)
+    }
+
+    fn row(&self) -> Row<'_> {
+        Row { requests: &self.requests, flows: &self.flows }
     }
 
     /// Tenants' loose requests of one plan, in order.
@@ -323,22 +349,22 @@ impl Queues {
 
     /// How urgent the most urgent loose request is.
     pub(crate) fn first_urgency(&self) -> Option<Moment> {
-        self.firsts.first().map(|key| key.urgency)
+        self.firsts.first().map(|first| first.rank.urgency)
     }
 
     /// The most urgent loose request of all.
     pub(crate) fn most_urgent(&self) -> Option<&Waiting> {
-        self.get(self.firsts.first()?.rider.ticket)
+        self.get(self.firsts.first()?.ticket)
     }
 
     /// The most urgent loose request of the plans that `of` names; a look at every plan.
     pub(crate) fn most_urgent_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<&Waiting> {
         let firsts = self.by_plan.iter().filter(|(plan, _)| of(**plan));
-        let first = firsts.filter_map(|(_, of_plan)| of_plan.requests.first()).min()?;
-        self.get(first.rider.ticket)
+        let first = firsts.filter_map(|(_, of_plan)| of_plan.heads.first()).min()?;
+        self.get(first.ticket)
     }
 
-    /// The loose requests by fairness between owners.
+    /// Owners in turn.
     pub(crate) fn fair(&self) -> &Loose {
         &self.fair
     }
@@ -355,21 +381,251 @@ impl Queues {
 
     /// The earliest deadline of anything that waits.
     pub(crate) fn first_due(&self) -> Option<Moment> {
-        self.by_due.first().map(|(due, ..)| *due)
+        self.by_due.first().map(|first| first.rank)
     }
 
     /// The request whose deadline has passed first, if one's has.
     pub(crate) fn overdue(&self, now: Moment) -> Option<Ticket> {
-        self.by_due.first().filter(|(due, ..)| *due <= now).map(|(.., ticket)| *ticket)
+        self.by_due.first().filter(|first| first.rank <= now).map(|first| first.ticket)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fairness::distance;
+    use crate::forming::Rider;
+    use crate::promises::BookingId;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const TENANTS: u64 = 5;
+    const PLANS: u32 = 3;
+
+    /// What may happen to those that wait; numbers choose among them.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Comes {
+            tenant: u64,
+            plan: u32,
+            urgency: u64,
+            due: Option<u64>,
+            booked: bool,
+        },
+        Leaves(usize),
+        /// So many of a plan, in order or owners in turn.
+        Launched {
+            plan: u32,
+            requests: usize,
+            in_turn: bool,
+        },
+        ChangesPlan(usize, u32),
+        Loosened(usize, u64),
+        Charged {
+            owner: u64,
+            nanos: u64,
+        },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (at, plan) = (0usize..1000, 0..PLANS);
+        let comes =
+            (0..TENANTS, plan.clone(), 0u64..30, prop::option::of(0u64..40), prop::bool::weighted(0.2));
+        prop_oneof![
+            6 => comes.prop_map(|(tenant, plan, urgency, due, booked)| Step::Comes { tenant, plan, urgency, due, booked }),
+            1 => at.clone().prop_map(Step::Leaves),
+            2 => (plan.clone(), 1usize..6, any::<bool>())
+                .prop_map(|(plan, requests, in_turn)| Step::Launched { plan, requests, in_turn }),
+            1 => (at.clone(), plan).prop_map(|(at, plan)| Step::ChangesPlan(at, plan)),
+            1 => (at, 0u64..30).prop_map(|(at, urgency)| Step::Loosened(at, urgency)),
+            1 => (0..3u64, 1u64..50).prop_map(|(owner, nanos)| Step::Charged { owner, nanos }),
+        ]
+    }
+
+    /// Queues, and who is known to wait in them.
+    #[derive(Default)]
+    struct Bench {
+        queues: Queues,
+        owners: Owners,
+        waiting: Vec<Ticket>,
+        came: u64,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let mut bench = Bench::default();
+            for tenant in 0..TENANTS {
+                bench.owners.tenant_added(OwnerId(tenant % 3), TenantId(tenant), 1.0 + tenant as f64);
+            }
+            bench
+        }
+
+        fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+            let chosen =
+                |at: usize| (!self.waiting.is_empty()).then(|| self.waiting[at % self.waiting.len()]);
+            match step {
+                Step::Comes { tenant, plan, urgency, due, booked } => {
+                    let ticket = self.queues.next_ticket();
+                    let owner = OwnerId(tenant % 3);
+                    self.owners.work_came(owner);
+                    let booked = booked.then(|| BookingId::of(1));
+                    let waiting = Waiting {
+                        due: due.map(Moment).into(),
+                        urgency: Moment(urgency),
+                        plan: PlanIx(plan),
+                        bytes: Bytes(1 + urgency),
+                        booked,
+                        ..Waiting::one(Rider { ticket, ..Rider::one(self.came, TenantId(tenant)) }, owner)
+                    };
+                    self.came += 1;
+                    self.queues.insert(waiting, &self.owners);
+                    self.waiting.push(ticket);
+                }
+                Step::Leaves(at) => {
+                    let Some(ticket) = chosen(at) else { return Ok(()) };
+                    self.queues.remove(ticket, &self.owners).expect("it waits");
+                    self.waiting.retain(|other| *other != ticket);
+                }
+                Step::Launched { plan, requests, in_turn } => {
+                    let plan = PlanIx(plan);
+                    let mut taken: Vec<Candidate> = if in_turn {
+                        self.queues.of_plan_in_turn(plan, step_of).take(requests).collect()
+                    } else {
+                        self.queues.of_plan(plan).take(requests).collect()
+                    };
+                    taken.sort_by_key(|next| next.rider.tenant);
+                    for next in &taken {
+                        self.queues.launched(next.rider.ticket);
+                        self.waiting.retain(|other| *other != next.rider.ticket);
+                    }
+                    // Bounds are exact from the moment at which a launch is handed over.
+                    self.counts()?;
+                    self.queues.tidy(&self.owners);
+                    for next in taken {
+                        self.queues.ended(next.rider.ticket).expect("it ran");
+                    }
+                }
+                Step::ChangesPlan(at, plan) => {
+                    let Some(ticket) = chosen(at) else { return Ok(()) };
+                    self.queues.change_plan(ticket, PlanIx(plan), &self.owners);
+                }
+                Step::Loosened(at, urgency) => {
+                    let Some(ticket) = chosen(at) else { return Ok(()) };
+                    self.queues.loosen(ticket, Moment(urgency), &self.owners);
+                }
+                Step::Charged { owner, nanos } => {
+                    let owner = OwnerId(owner);
+                    let before = self.owners.virtual_time(owner);
+                    let after = self.owners.charge(owner, Duration::from_nanos(nanos), Duration::ZERO);
+                    self.queues.owner_moved(owner, before, after);
+                }
+            }
+            Ok(())
+        }
+
+        fn all(&self) -> Vec<Waiting> {
+            self.waiting.iter().map(|ticket| *self.queues.get(*ticket).expect("it waits")).collect()
+        }
+
+        fn counts(&self) -> Result<(), TestCaseError> {
+            let all = self.all();
+            prop_assert_eq!(self.queues.len(), all.len());
+            for tenant in (0..TENANTS).map(TenantId) {
+                let depth = self.queues.depth(tenant);
+                let of = || all.iter().filter(|waiting| waiting.rider.tenant == tenant);
+                prop_assert_eq!(depth.requests as usize, of().count());
+                prop_assert_eq!(depth.bytes, Bytes(of().map(|waiting| waiting.bytes.0).sum()));
+            }
+            Ok(())
+        }
+
+        /// Every order is what sorting would make of those that wait.
+        fn orders(&self) -> Result<(), TestCaseError> {
+            let mut all = self.all();
+            all.sort_by_key(|waiting| waiting.number);
+            let due = all.iter().filter_map(|waiting| waiting.due.moment()).min();
+            prop_assert_eq!(self.queues.first_due(), due);
+            for tenant in (0..TENANTS).map(TenantId) {
+                let of = all.iter().filter(|waiting| waiting.rider.tenant == tenant);
+                prop_assert!(
+                    self.queues
+                        .of_tenant(tenant)
+                        .map(|waiting| waiting.number)
+                        .eq(of.map(|waiting| waiting.number))
+                );
+            }
+            let mut tenants: Vec<TenantId> = all.iter().map(|waiting| waiting.rider.tenant).collect();
+            tenants.sort_unstable();
+            tenants.dedup();
+            prop_assert_eq!(self.queues.tenants_after(None).collect::<Vec<_>>(), tenants);
+            let mut loose: Vec<Waiting> =
+                all.into_iter().filter(|waiting| waiting.booked.is_none()).collect();
+            loose.sort_by_key(Waiting::rank);
+            let first = loose.first().map(|waiting| waiting.number);
+            prop_assert_eq!(self.queues.most_urgent().map(|waiting| waiting.number), first);
+            for plan in (0..PLANS).map(PlanIx) {
+                let of: Vec<Waiting> = loose.iter().filter(|waiting| waiting.plan == plan).copied().collect();
+                let in_order = self.queues.of_plan(plan).map(|next| next.rider.ticket);
+                prop_assert!(in_order.eq(of.iter().map(|waiting| waiting.rider.ticket)));
+                let in_turn = self.queues.of_plan_in_turn(plan, step_of);
+                prop_assert!(in_turn.map(|next| next.rider.ticket).eq(self.in_turn(of)));
+                let items =
+                    self.queues.backlog().find(|(other, _)| *other == plan).map_or(0, |(_, items)| items);
+                prop_assert_eq!(items as usize, loose.iter().filter(|waiting| waiting.plan == plan).count());
+            }
+            Ok(())
+        }
+
+        /// Those of a plan, in order: always the first of the owner that has had least.
+        fn in_turn(&self, mut of: Vec<Waiting>) -> Vec<Ticket> {
+            let mut had: BTreeMap<OwnerId, VirtualTime> = BTreeMap::new();
+            of.iter()
+                .for_each(|waiting| _ = had.insert(waiting.owner, self.owners.virtual_time(waiting.owner)));
+            let mut turns = Vec::new();
+            while let Some(next) = of.iter().map(|waiting| (had[&waiting.owner], waiting.owner)).min() {
+                let at = of.iter().position(|waiting| waiting.owner == next.1).expect("it has one");
+                let taken = of.remove(at);
+                let weight = self.owners.standing(taken.owner).weight;
+                *had.get_mut(&taken.owner).expect("it is at work") += step_of(weight, taken.rider.items);
+                turns.push(taken.rider.ticket);
+            }
+            turns
+        }
+    }
+
+    fn step_of(weight: u64, items: NonZeroU32) -> VirtualTime {
+        distance(weight, Duration::from_nanos(7) * items.get())
+    }
 
     #[test]
-    fn what_is_looked_at_often_fits_into_lines_of_the_cache() {
-        assert_eq!((size_of::<Option<Waiting>>(), size_of::<Option<Key>>()), (128, 64));
+    fn orders_are_as_large_as_there_are_tenants_that_wait_however_much_they_want() {
+        let mut bench = Bench::new();
+        for request in 0..200 {
+            let step = Step::Comes {
+                tenant: request % TENANTS,
+                plan: 0,
+                urgency: request,
+                due: None,
+                booked: false,
+            };
+            bench.step(step).expect("it comes");
+        }
+        let heads = |bench: &Bench| bench.queues.by_plan[&PlanIx(0)].heads.len() as u64;
+        assert_eq!(heads(&bench), TENANTS);
+        bench.step(Step::Launched { plan: 0, requests: 100, in_turn: false }).expect("it is launched");
+        assert_eq!((heads(&bench), bench.queues.len()), (TENANTS, 100));
+    }
+
+    proptest! {
+        /// Whatever comes, leaves, is launched, changes its plan or loses its promise: orders of heads show all that wait, in order.
+        #[test]
+        fn orders_of_heads_are_orders_of_all(steps in prop::collection::vec(step(), 1..120)) {
+            let mut bench = Bench::new();
+            for step in steps {
+                bench.step(step)?;
+                bench.counts()?;
+                bench.orders()?;
+            }
+        }
     }
 }

@@ -16,9 +16,9 @@
 
 use crate::cost::Size;
 use crate::plans::PlanIx;
-use crate::queues::Waiting;
 use crate::scheduler::Scheduler;
 use crate::timeline::{Nanos, nanos};
+use crate::waiting::Waiting;
 use std::time::Duration;
 use tessera_core::Moment;
 
@@ -41,7 +41,7 @@ impl Scheduler {
     /// Whether what waits may run on a line from `now` beside what runs on the others.
     pub(crate) fn may_run_beside(&self, now: Moment, waiting: &Waiting, line: usize) -> bool {
         let aside = self.space.aside();
-        if waiting.due.is_some() || waiting.urgency < now || aside == Some(line) {
+        if waiting.due.moment().is_some() || waiting.urgency < now || aside == Some(line) {
             return true;
         }
         let (plan, size) = (waiting.plan, Size::one_lane(waiting.rider.items));

@@ -2,9 +2,9 @@
 
 use crate::event::Happened;
 use crate::plans::PlanIx;
-use crate::queues::Ticket;
 use crate::scheduler::{InFlight, LaneAboard, Scheduler};
 use crate::stragglers::LaneTime;
+use crate::waiting::Ticket;
 use std::time::Duration;
 use tessera_core::{Moment, PlanKey, Policy, TenantId};
 
