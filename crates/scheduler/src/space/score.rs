@@ -4,7 +4,8 @@
 //!   rates, costs ─▶ how large launches get ─▶ load ρ ───────────────────────────▶ served = min(1, 0.9 / ρ)
 //!                                           └▶ a launch of q that is longer than p's slack blocks p for the rest ─▶ p in time
 //! ```
-//! A launch cannot be stopped. So while one of class *q* runs that takes longer than a request of *p* can wait, whatever of *p* comes in its first part is
+//! Here a launch cannot be stopped, though on a device that yields it stands back for a promise that could not be kept else (`express`): how often the deadlines of those
+//! behind it bear that is not known beforehand, so a partition of its own is rated for a class as if nothing yielded, that is rather too high than too low. So while one of class *q* runs that takes longer than a request of *p* can wait, whatever of *p* comes in its first part is
 //! late: that is the time `cost(q) − (allowed(p) − cost(p))` of every launch of *q*. It is what sharing a line costs a class with a tight SLO, and what a
 //! partition of its own spares it; what the partition costs is that everything takes longer on a part of the device. Both are seconds out of measured costs,
 //! so they can be compared.
