@@ -105,6 +105,12 @@ pub trait CostTable: fmt::Debug + Send + Sync {
     fn hand_over(&self, _plan: &PlanKey, _size: Size) -> Duration {
         Duration::ZERO
     }
+
+    /// How long a device does nothing before a launch that waited for the one before: what a simulated device needs, which no decision asks for. `None`, where the table
+    /// knows nothing of it.
+    fn gap(&self, _plan: &PlanKey, _size: Size) -> Option<Duration> {
+        None
+    }
 }
 
 impl<T: CostTable + ?Sized> CostTable for Arc<T> {
@@ -126,6 +132,10 @@ impl<T: CostTable + ?Sized> CostTable for Arc<T> {
 
     fn hand_over(&self, plan: &PlanKey, size: Size) -> Duration {
         (**self).hand_over(plan, size)
+    }
+
+    fn gap(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        (**self).gap(plan, size)
     }
 }
 

@@ -39,7 +39,7 @@ pub enum Outcome {
 pub struct Around {
     /// From a launch's end to word of it.
     pub leave: Duration,
-    /// Between two launches of a partition while more wait.
+    /// Between two launches of a partition while more wait, where costs do not say it ([`CostTable::gap`]).
     pub gap: Duration,
     /// Times of launches over what their costs say. With none, launches take what their costs say.
     pub ratios: Vec<f64>,
@@ -309,7 +309,8 @@ impl<C: CostTable> Simulation<C> {
         let lanes: Vec<Duration> = launch.lanes.iter().map(lane).collect();
         let took = if self.slow.is_empty() { took } else { lanes.iter().sum() };
         // A partition computes one launch after the other; `space` runs side by side what it makes.
-        let Around { leave, gap, .. } = self.around;
+        let leave = self.around.leave;
+        let gap = self.costs.gap(&launch.plan, size).unwrap_or(self.around.gap);
         let mut enter = self.costs.hand_over(&launch.plan, size);
         let begin = if launch.urgent {
             let begin = self.interrupt(launch.partition, self.now + enter, took);

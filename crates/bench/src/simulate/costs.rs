@@ -39,7 +39,7 @@ pub(super) struct Engine {
     pub(super) leave_ms: f64,
     /// From word of a launch's end to its answers.
     pub(super) way_out_ms: f64,
-    /// Between two launches on the device, while more wait.
+    /// Between two launches on the device, while more wait, where their model does not say it.
     pub(super) gap_ms: f64,
     /// Launches that are handed over at once.
     pub(super) ahead: u32,
@@ -65,8 +65,10 @@ pub(super) struct Costed {
     pub(super) lanes: Curve,
     pub(super) items: Curve,
     pub(super) beside: Option<Curve>,
-    /// By items, on an idle device: from a launch to word of its end, beside its time on the device.
+    /// By items, on an idle device: from a launch to word of its end, beside its time on a device that is at work.
     pub(super) turnaround: Option<Curve>,
+    /// By items: between the launch before, while more wait, and this one.
+    pub(super) gap: Option<Curve>,
     pub(super) estimated: Option<String>,
 }
 
@@ -116,7 +118,7 @@ impl Curve {
     }
 
     /// On the line between the points around it; beyond the last, on the line through the last two.
-    fn at(&self, count: f64) -> f64 {
+    pub(super) fn at(&self, count: f64) -> f64 {
         let after = self.0.partition_point(|(at, _)| *at < count).clamp(1, self.0.len() - 1);
         let ((x0, y0), (x1, y1)) = (self.0[after - 1], self.0[after]);
         y0 + (count - x0).max(0.0) * (y1 - y0) / (x1 - x0)
@@ -152,8 +154,8 @@ impl Costs {
 
     pub(super) fn of(sheet: Sheet) -> Result<Costs> {
         ensure!((1..=256).contains(&sheet.model.len()), "a table of costs has 1 to 256 models");
-        for Costed { name, lanes, items, beside, turnaround, .. } in &sheet.model {
-            let mut curves = [lanes, items].into_iter().chain(beside).chain(turnaround);
+        for Costed { name, lanes, items, beside, turnaround, gap, .. } in &sheet.model {
+            let mut curves = [lanes, items].into_iter().chain(beside).chain(turnaround).chain(gap);
             curves.try_for_each(Curve::check).with_context(|| name.clone())?;
         }
         if let Some(Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios, .. }) =
@@ -224,11 +226,12 @@ impl fmt::Display for Costs {
             )?;
             writeln!(f, "together = {together}\nratios = {ratios:.3?}")?;
         }
-        for Costed { name, precision, lanes, items, beside, turnaround, estimated } in model {
+        for Costed { name, precision, lanes, items, beside, turnaround, gap, estimated } in model {
             writeln!(f, "\n[[model]]\nname = {name:?}\nprecision = {:?}", precision.0.name())?;
             writeln!(f, "lanes = {lanes}\nitems = {items}")?;
             beside.iter().try_for_each(|beside| writeln!(f, "beside = {beside}"))?;
             turnaround.iter().try_for_each(|turnaround| writeln!(f, "turnaround = {turnaround}"))?;
+            gap.iter().try_for_each(|gap| writeln!(f, "gap = {gap}"))?;
             estimated.iter().try_for_each(|estimated| writeln!(f, "estimated = {estimated:?}"))?;
         }
         Ok(())
@@ -263,6 +266,11 @@ impl CostTable for Costs {
         let leave = self.engine().map_or(0.0, |engine| engine.leave_ms);
         let enter = turnaround.map_or(0.0, |turnaround| turnaround.at(f64::from(size.items)) - leave);
         Duration::from_secs_f64(enter.max(0.0) / 1e3)
+    }
+
+    fn gap(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
+        let gap = self.model(plan)?.gap.as_ref()?;
+        Some(Duration::from_secs_f64(gap.at(f64::from(size.items)) / 1e3))
     }
 }
 
@@ -314,7 +322,7 @@ mod tests {
     #[test]
     fn a_table_that_was_written_is_read_as_it_was() {
         let engine = "[engine]\nway_in_ms = 0.1\nleave_ms = 0.2\nway_out_ms = 0.3\ngap_ms = 0.4\nahead = 2\nlead_ms = 0.5\nratios = [0.9, 1.1]\n";
-        let model = "[[model]]\nname = 'm'\nprecision = 'fp32'\nlanes = [[1, 0.5], [2, 0.75]]\nitems = [[1, 0.5], [4, 1.5]]\nturnaround = [[1, 0.3], [3, 0.5]]\n";
+        let model = "[[model]]\nname = 'm'\nprecision = 'fp32'\nlanes = [[1, 0.5], [2, 0.75]]\nitems = [[1, 0.5], [4, 1.5]]\nturnaround = [[1, 0.3], [3, 0.5]]\ngap = [[1, 0.1], [3, 0.2]]\n";
         let text = format!("device = 'd'\nsource = 's'\n{engine}{model}");
         let written = Costs::parse(&text).unwrap().to_string();
         let read = Costs::parse(&written).unwrap();
@@ -322,6 +330,11 @@ mod tests {
         assert_eq!(us(&read, &read.plan("m").unwrap(), 2, 2), 750);
         let hand_over = read.hand_over(&read.plan("m").unwrap(), Size { lanes: 1, items: 2 });
         assert!(hand_over.abs_diff(Duration::from_micros(200)) < Duration::from_nanos(10), "0.4 less 0.2 ms");
+        let gap = read.gap(&read.plan("m").unwrap(), Size { lanes: 2, items: 2 }).unwrap();
+        assert!(
+            gap.abs_diff(Duration::from_micros(150)) < Duration::from_nanos(10),
+            "midway, and not the engine's 0.4 ms"
+        );
         assert_eq!(read.engine().map(|engine| (engine.ahead, engine.ratios.len())), Some((2, 2)));
         let bad = Costs::parse(&text.replace("ahead = 2", "ahead = 0")).unwrap_err().to_string();
         assert!(bad.contains("at least one launch ahead"), "{bad}");

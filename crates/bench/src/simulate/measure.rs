@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   at random moments, k requests at once   ─▶ the way in, round an idle device with k items, and out again        (`turnaround`)
-//!   two groups of k tenants, again and again ─▶ launches of k lanes, one computing while the next waits             (`lanes`, and the gap between launches)
+//!   two groups of k tenants, again and again ─▶ launches of k lanes, one computing while the next waits             (`lanes`, and the `gap` between launches)
 //!   two groups of one tenant's n             ─▶ launches of one lane and n items                                    (`items`)
 //! ```
 //! As it will be at load: each group is of another model than the last, and of other tenants, so that no launch finds its weights in a cache where the one before
-//! left them; and a device that was idle has gone to sleep, as have the threads on the way to it.
+//! left them; and a device that was idle has gone to sleep, as have the threads on the way to it: what a launch there takes longer than at load is part of the turnaround.
+//! The host does more between launches of more requests, so the gap is measured by items.
 //!
 //! Launches are written down where they run (`recorder`), by the size that they really had. A point is the median of its launches; how much single
 //! ones differ from their point is kept as a list of ratios, in the order in which they ran, as what slows a host slows several launches; and it is taken from in
@@ -38,6 +39,9 @@ const TOGETHER: usize = 20;
 
 /// A device that is idle has been for so many times what its last launch took, on average: loads of a third and less leave it so.
 const IDLE: u32 = 2;
+
+/// What is shorter is taken for this: curves of times stay above zero.
+const LEAST_MS: f64 = 1e-3;
 
 /// A point of fewer launches is left out.
 const FEWEST: usize = 5;
@@ -97,16 +101,19 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
     let (points, seen) = yard.points()?;
     house.close(target);
     let lane_times = log.tells_lanes();
-    let costed = |(model, points): (&Arc<Model>, Points)| {
+    let costed = |(model, points): (&Arc<Model>, Points)| -> Result<Costed> {
         let name = model.architecture.name;
-        let Points { lanes, items, turnaround } = points;
+        let lanes = Curve::rising(points.lanes).with_context(|| format!("{name}, by lanes"))?;
+        let beside_work = |(count, ms): (f64, f64)| (count, (ms - lanes.at(count)).max(LEAST_MS));
+        let turnaround = points.turnaround.into_iter().map(beside_work).collect();
         let costed = Costed {
             name: name.to_owned(),
             precision: Named(precision),
-            lanes: Curve::rising(lanes).with_context(|| format!("{name}, by lanes"))?,
-            items: Curve::rising(items).with_context(|| format!("{name}, by items"))?,
+            lanes,
+            items: Curve::rising(points.items).with_context(|| format!("{name}, by items"))?,
             beside: None,
             turnaround: Some(Curve::rising(turnaround).with_context(|| format!("{name}, turnaround"))?),
+            gap: (!points.gap.is_empty()).then(|| Curve::rising(points.gap)).transpose()?,
             estimated: None,
         };
         let (one, all) = (costed.lanes.first(), costed.lanes.last());
@@ -124,7 +131,16 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
 struct Points {
     lanes: Vec<(f64, f64)>,
     items: Vec<(f64, f64)>,
+    /// Of whole launches on an idle device, from their submission to word of their end.
     turnaround: Vec<(f64, f64)>,
+    gap: Vec<(f64, f64)>,
+}
+
+/// A launch's time on the device, and what lay between it and the one before, in milliseconds.
+#[derive(Clone, Copy)]
+struct Point {
+    took: f64,
+    gap: Option<f64>,
 }
 
 /// What was seen beside the points.
@@ -132,7 +148,7 @@ struct Points {
 struct Seen {
     way_in: Vec<Duration>,
     way_out: Vec<Duration>,
-    gaps: Vec<Duration>,
+    gaps: Vec<f64>,
     ratios: Vec<f64>,
 }
 
@@ -190,9 +206,9 @@ impl Yard<'_> {
         self.log.take();
         let mut alone = Vec::with_capacity(points.len());
         for (model, points) in points.iter_mut().enumerate() {
-            let (took, turnaround) = self.alone(model, &mut seen)?;
+            let (took, whole) = self.alone(model, &mut seen)?;
             alone.push(took);
-            points.turnaround.push((1.0, turnaround));
+            points.turnaround.push((1.0, whole));
             for count in counts(self.most).into_iter().filter(|count| *count > 1) {
                 let found = self.at_once(model, count)?;
                 points.turnaround.extend(found.map(|ms| (count as f64, ms)));
@@ -207,40 +223,40 @@ impl Yard<'_> {
                 _ => self.point(Together::Items(count), &mut seen)?,
             };
             for (number, points) in points.iter_mut().enumerate() {
-                let one = (count == 1).then_some(alone[number]);
+                let one = (count == 1).then_some(Point { took: alone[number], gap: None });
                 let at = |ms: f64| (count as f64, ms);
-                points.lanes.extend(lanes[number].or(one).map(at));
-                points.items.extend(items[number].or(one).map(at));
+                let (lanes, items) = (lanes[number].or(one), items[number].or(one));
+                points.lanes.extend(lanes.map(|point| at(point.took)));
+                points.items.extend(items.map(|point| at(point.took)));
+                points.gap.extend(lanes.and_then(|point| point.gap).map(|gap| at(gap.max(LEAST_MS))));
             }
         }
         Ok((points, seen))
     }
 
-    /// Requests to an idle device, one by one: what the way takes. Answers the device's time and what lies around it, in milliseconds.
+    /// Requests to an idle device, one by one: what the way takes. Answers the device's time and the whole launch's, in milliseconds.
     fn alone(&self, model: usize, seen: &mut Seen) -> Result<(f64, f64)> {
-        let (mut took, mut around) = (Vec::with_capacity(ALONE), Vec::with_capacity(ALONE));
+        let (mut took, mut whole) = (Vec::with_capacity(ALONE), Vec::with_capacity(ALONE));
         for (due, end, ran) in self.rounds(model, Together::Lanes(1), ALONE)? {
             ensure!(ran.len() == 1, "{} launches of one request alone", ran.len());
             for Ran { submitted, heard, took: here, .. } in ran {
                 seen.way_in.push(submitted - due);
                 seen.way_out.push(end - heard);
                 took.push(ms(here));
-                around.push(ms((heard - submitted).saturating_sub(here)));
+                whole.push(ms(heard - submitted));
             }
         }
-        Ok((median(took), median(around)))
+        Ok((median(took), median(whole)))
     }
 
-    /// So many tenants' requests to an idle device, all at once: what they take beside the device's time, in milliseconds; none where the engine did not
-    /// launch them together.
+    /// So many tenants' requests to an idle device, all at once: what their launch takes, in milliseconds; none where the engine did not launch them together.
     fn at_once(&self, model: usize, count: usize) -> Result<Option<f64>> {
         let rounds = self.rounds(model, Together::Lanes(count), TOGETHER)?;
         // What was launched behind another one waited for it.
         let firsts = rounds.iter().filter_map(|(.., ran)| ran.first());
         let whole = firsts.filter(|ran| ran.size.items as usize == count);
-        let around = whole.map(|ran| ms((ran.heard - ran.submitted).saturating_sub(ran.took)));
-        let around: Vec<f64> = around.collect();
-        Ok((around.len() >= FEWEST).then(|| median(around)))
+        let whole: Vec<f64> = whole.map(|ran| ms(ran.heard - ran.submitted)).collect();
+        Ok((whole.len() >= FEWEST).then(|| median(whole)))
     }
 
     /// Requests at random moments, when everything before is answered: when each round was due and was over, and its launches.
@@ -272,33 +288,40 @@ impl Yard<'_> {
         Ok(done)
     }
 
-    /// The point of each model, in milliseconds; none where the engine did not make such launches.
-    fn point(&self, together: Together, seen: &mut Seen) -> Result<Vec<Option<f64>>> {
+    /// The point of each model; none where the engine did not make such launches.
+    fn point(&self, together: Together, seen: &mut Seen) -> Result<Vec<Option<Point>>> {
         let mut of_size: Vec<Vec<f64>> = vec![Vec::new(); self.programs.len()];
+        let mut gaps: Vec<Vec<f64>> = vec![Vec::new(); self.programs.len()];
         let mut in_order: Vec<(usize, f64)> = Vec::new();
         // Where both groups come together, as on a busy machine, launches are larger than was meant: then it takes longer.
         for _ in 0..TRIES {
             self.groups(together, self.options.length * self.programs.len() as u32)?;
             let ran = self.log.take();
-            for Ran { program, took, .. } in ran.iter().filter(|ran| ran.size == together.size()) {
-                let model = self.programs.iter().position(|other| other == program);
+            let model_of = |ran: &Ran| self.programs.iter().position(|other| *other == ran.program);
+            let as_meant = |ran: &Ran| ran.size == together.size();
+            for here in ran.iter().filter(|ran| as_meant(ran)) {
+                let (took, model) = (&here.took, model_of(here));
                 in_order.extend(model.map(|model| (model, ms(*took))));
                 model.into_iter().for_each(|model| of_size[model].push(ms(*took)));
             }
             for two in ran.windows(2) {
-                // The second was there before the first was over: between them the device had something to do. Their median is not moved by the few
-                // that were first of a group.
-                let period = two[1].heard - two[0].heard;
-                seen.gaps.push(period.saturating_sub(two[1].took));
+                // Two groups that follow each other as was meant: the second waited while the first was computed. Where both came together in a larger launch nobody did,
+                // and what lies between is the way out and in again.
+                let both = two.iter().all(as_meant);
+                let gap = ms((two[1].heard - two[0].heard).saturating_sub(two[1].took));
+                model_of(&two[1]).filter(|_| both).into_iter().for_each(|model| gaps[model].push(gap));
             }
             if of_size.iter().all(|times| times.len() >= FEWEST) {
                 break;
             }
         }
-        let point = |times: Vec<f64>| (times.len() >= FEWEST).then(|| median(times));
-        let typical: Vec<Option<f64>> = of_size.into_iter().map(point).collect();
-        seen.ratios.extend(in_order.into_iter().filter_map(|(model, ms)| Some(ms / typical[model]?)));
-        Ok(typical)
+        seen.gaps.extend(gaps.iter().flatten());
+        let enough = |times: Vec<f64>| (times.len() >= FEWEST).then(|| median(times));
+        let points = of_size.into_iter().zip(gaps);
+        let points = points.map(|(times, gaps)| Some(Point { took: enough(times)?, gap: enough(gaps) }));
+        let points: Vec<Option<Point>> = points.collect();
+        seen.ratios.extend(in_order.into_iter().filter_map(|(model, ms)| Some(ms / points[model]?.took)));
+        Ok(points)
     }
 
     /// Two groups of requests, each followed by another when all of it is answered.
@@ -367,7 +390,7 @@ impl Seen {
             // Where between the two the time on the device lies is not seen from outside.
             leave_ms: least.fold(f64::INFINITY, f64::min) / 2.0,
             way_out_ms: typical(self.way_out),
-            gap_ms: typical(self.gaps),
+            gap_ms: median(self.gaps),
             ahead,
             lead_ms: ms(lead),
             ratios: pieces(&self.ratios),
