@@ -37,7 +37,7 @@ pub(crate) fn commands() -> [Command; 2] {
                 "Requests per second [default: what takes 60 % of the device's time one by one]",
             ),
             text("policy", "POLICY", "space-time").help("space-time, time or exclusive"),
-            number("seconds", "10").help("How long each kind of arrivals is measured"),
+            number("seconds", "15").help("How long each kind of arrivals is measured"),
             json_flag(),
         ]);
     [costs, reality]
