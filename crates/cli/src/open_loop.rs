@@ -41,7 +41,8 @@ pub(crate) fn commands() -> [Command; 3] {
                 "How often all run at the rates that were found for each",
             ),
         ])
-        .args(flags("100"));
+        .args(flags("100"))
+        .mut_arg("seconds", |seconds| seconds.default_value("3"));
     let mixed = Command::new("mixed")
         .about("Tenants of several architectures, each class with its SLO: the highest rate at which 99 % of every class are in time, under every policy")
         .arg(list(text("class", "ARCH:MS", CLASSES)).help(
@@ -74,7 +75,7 @@ fn flags(tenants: &'static str) -> Vec<Arg> {
         text("partitions", "N", "auto").help("As `tessera serve --partitions`"),
         policy_flag(),
         number("seconds", "5").help("How long each rate is measured"),
-        number("lowest-rate", "50").help("Requests per second to begin with"),
+        number("lowest-rate", "50").help("The fewest requests per second that are tried"),
         seed_flag("Decides weights, inputs and arrivals"),
         arg("svg", "FILE").value_parser(value_parser!(PathBuf)).help("Draw the figure there"),
         json_flag(),
@@ -123,7 +124,10 @@ pub(crate) fn goodput(given: &ArgMatches) -> Result<ExitCode> {
         places.push(Place::simulated(setting, costs)?);
     }
     let from = (f64::from(count(given, "lowest-rate")), count(given, "rounds") as usize);
-    let report = goodput::run(about, slo_ms, names, from, &mut |way, rate| {
+    let capacities = ways.iter().map(|&(place, policy)| places[place].capacity(policy, heard));
+    let capacities = capacities.collect::<Result<Vec<_>>>()?;
+    let named = names.into_iter().zip(capacities).map(|(name, capacity)| goodput::Way { name, capacity });
+    let report = goodput::run(about, slo_ms, named.collect(), from, &mut |way, rate| {
         let (place, policy) = ways[way];
         places[place].measured(policy, rate, heard)
     })?;

@@ -7,9 +7,9 @@
 //! device's time, side by side somewhat later, and shared launches last. `exclusive` batches each tenant alone: with many tenants it is little better than
 //! turns, as most have one request waiting.
 //!
-//! **How.** All that are compared run in turns, forwards and backwards, so that a drift of the machine meets all alike: first at doubled rates, the same for all, until
-//! each is too slow; then between its last good rate and its first bad one; then, some rounds long, everybody at the rates that were found for anybody; and
-//! last each at 80 % of its own rate, where all should be well: nearly every tenant with 99 % in time, and launches as long as they were predicted to be.
+//! **How.** All that are compared run in turns, forwards and backwards, so that a drift of the machine meets all alike: first each at four fifths of what it answers when
+//! always as many requests are on their way (a closed loop, which knows no SLO), and half as much again until it is too slow; then nearer and nearer to what it had
+//! in time then; then, some rounds long, everybody at the rates that were found for anybody; and last each at 80 % of its own rate, where all should be well: nearly every tenant with 99 % in time, and launches as long as they were predicted to be.
 //!
 //! **What would refute it.** Another policy whose rate at 99 % is half of space-time's or more, on a device that one request leaves
 //! idle. On a CPU, which one request keeps busy, no large difference is expected, and the figure says so.
@@ -31,8 +31,9 @@ const CLOSE: f64 = 0.05;
 /// Of the rate that was found: a load that leaves some room.
 pub const EASE: f64 = 0.8;
 
-/// Rates grow by this factor until one is too high.
+/// Rates grow by this factor until one is too high: from a rate that says nothing, and from one that was estimated.
 const GROWTH: f64 = 2.0;
+const GROWTH_OF_ESTIMATE: f64 = 1.5;
 
 /// No machine of ours answers more than this.
 const MOST: f64 = 1e7;
@@ -139,23 +140,33 @@ pub type Measured = (Row, Option<PredictionError>);
 /// Runs one of those that are compared, by number, at a rate.
 pub type Measure<'a> = &'a mut dyn FnMut(usize, f64) -> Result<Measured>;
 
+/// One of those that are compared.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Way {
+    /// A policy, where it runs in more than one place with the place's name.
+    pub name: String,
+    /// What it answers in a closed loop, in requests per second; its search begins near that. `None` begins at the lowest rate.
+    pub capacity: Option<f64>,
+}
+
 /// Finds everybody's rate, from `lowest` up, runs all at the rates that were found so many rounds, and each at ease. The tenants have an SLO.
 pub fn run(
     about: String,
     slo_ms: f64,
-    names: Vec<String>,
+    ways: Vec<Way>,
     (lowest, rounds): (f64, usize),
     measure: Measure<'_>,
 ) -> Result<Report> {
     ensure!(lowest > 0.0 && lowest.is_finite(), "the lowest rate is above zero");
-    let mut searches: Vec<Search> = names.iter().map(|_| Search::from(lowest)).collect();
+    let mut searches: Vec<Search> = ways.iter().map(|way| Search::near(way.capacity, lowest)).collect();
+    let names: Vec<String> = ways.into_iter().map(|way| way.name).collect();
     let mut tried: Vec<Vec<Tried>> = vec![Vec::new(); names.len()];
     let mut turns = Turns::of(names.len());
     while searches.iter().any(Search::goes_on) {
         for who in turns.next() {
             let Some(rate) = searches[who].next()? else { continue };
             let one = Tried::of(rate, &measure(who, rate)?.0);
-            searches[who].hear(rate, one.in_time >= WANTED);
+            searches[who].hear(rate, one.in_time >= WANTED, Some(one.goodput));
             tried[who].push(one);
         }
     }
@@ -203,32 +214,54 @@ impl Turns {
     }
 }
 
-/// The search for the highest rate that is good, to [`CLOSE`]: doubled until one is not, then halved between the two.
+/// The search for the highest rate that is good, to [`CLOSE`]: up until one is not, then where what was in time at a rate that was too high says, then
+/// step by step from there; or halfway, where that says nothing.
 struct Search {
     lowest: f64,
+    /// Where it begins.
+    first: f64,
+    growth: f64,
     /// Zero while none is known.
     good: f64,
     bad: Option<f64>,
+    /// By what part of it the next rate differs from the last.
+    step: f64,
+    last: Option<Last>,
+}
+
+/// How the last rate was.
+#[derive(Clone, Copy)]
+enum Last {
+    Good,
+    /// With so many requests a second in time, where that is known.
+    Bad(Option<f64>),
 }
 
 impl Search {
     fn from(lowest: f64) -> Search {
-        Search { lowest, good: 0.0, bad: None }
+        Search { lowest, first: lowest, growth: GROWTH, good: 0.0, bad: None, step: 2.0 * CLOSE, last: None }
+    }
+
+    fn near(capacity: Option<f64>, lowest: f64) -> Search {
+        match capacity.map(|capacity| EASE * capacity).filter(|first| *first > lowest) {
+            Some(first) => Search { first, growth: GROWTH_OF_ESTIMATE, ..Search::from(lowest) },
+            None => Search::from(lowest),
+        }
     }
 
     fn goes_on(&self) -> bool {
-        self.bad.is_none_or(|bad| self.good > 0.0 && bad > self.good * (1.0 + CLOSE))
+        self.bad.is_none_or(|bad| bad > if self.good > 0.0 { self.good * (1.0 + CLOSE) } else { self.lowest })
     }
 
     /// The rate to try.
     fn next(&self) -> Result<Option<f64>> {
-        let rate = match self.bad {
-            _ if !self.goes_on() => return Ok(None),
-            Some(bad) => (self.good + bad) / 2.0,
-            None if self.good == 0.0 => self.lowest,
-            None => self.good * GROWTH,
-        };
         let good = self.good;
+        let rate = match (self.bad, self.last) {
+            _ if !self.goes_on() => return Ok(None),
+            (None, None) => self.first,
+            (None, _) => good * self.growth,
+            (Some(bad), last) => self.between(bad, last),
+        };
         ensure!(
             rate <= MOST,
             "every rate up to {good:.0} a second is in time; the SLO is too loose to find a limit"
@@ -236,11 +269,29 @@ impl Search {
         Ok(Some(rate))
     }
 
-    fn hear(&mut self, rate: f64, is_good: bool) {
+    /// A rate below one that is too high, and above the best one that is not.
+    fn between(&self, bad: f64, last: Option<Last>) -> f64 {
+        let halfway = (self.good + bad) / 2.0;
+        let wanted = match last {
+            Some(Last::Good) => self.good * (1.0 + self.step),
+            Some(Last::Bad(Some(in_time))) => in_time.min(bad / (1.0 + self.step)),
+            Some(Last::Bad(None)) | None => halfway,
+        };
+        if self.good == 0.0 {
+            return wanted.max(bad / (GROWTH * GROWTH)).min(bad / (1.0 + self.step)).max(self.lowest);
+        }
+        let inside = wanted > self.good * (1.0 + CLOSE / 2.0) && wanted < bad / (1.0 + CLOSE / 2.0);
+        if inside { wanted } else { halfway }
+    }
+
+    fn hear(&mut self, rate: f64, is_good: bool, in_time: Option<f64>) {
+        if let (Some(_), Some(_)) = (self.bad, self.last) {
+            self.step *= 2.0;
+        }
         if is_good {
-            self.good = rate;
+            (self.good, self.last) = (rate, Some(Last::Good));
         } else {
-            self.bad = Some(rate);
+            (self.bad, self.last) = (Some(rate), Some(Last::Bad(in_time)));
         }
     }
 }
@@ -250,7 +301,7 @@ pub(super) fn highest(lowest: f64, is_good: &mut dyn FnMut(f64) -> Result<bool>)
     let mut search = Search::from(lowest);
     while let Some(rate) = search.next()? {
         let good = is_good(rate)?;
-        search.hear(rate, good);
+        search.hear(rate, good, None);
     }
     Ok(search.good)
 }
@@ -364,8 +415,8 @@ mod tests {
     #[test]
     fn everybody_is_tried_in_turns_at_doubled_rates_and_then_at_all_that_were_found() {
         let mut asked = Vec::new();
-        let names = vec!["quick".to_owned(), "slow".to_owned()];
-        let report = run(String::new(), 1000.0, names, (100.0, 2), &mut |who, rate| {
+        let ways = ["quick", "slow"].map(|name| Way { name: name.to_owned(), capacity: None }).to_vec();
+        let report = run(String::new(), 1000.0, ways, (100.0, 2), &mut |who, rate| {
             asked.push((who, rate));
             let off = PredictionError { launches: 9, slower: 4, median: 0.03, p99: 0.12 };
             Ok((row(rate, [1000.0, 300.0][who]), (who == 0).then_some(off)))
@@ -386,6 +437,24 @@ mod tests {
         assert_eq!((quick.prediction_p99, slow.prediction_p99), (Some(0.12), None));
         assert!(report.to_string().contains("3.0, 12.0 %"), "{report}");
         assert!(asked[asked.len() - 8..].iter().filter(|pair| found(pair)).count() == 4, "{asked:?}");
+    }
+
+    #[test]
+    fn from_a_closed_loops_rate_the_limit_is_found_in_a_few_runs() {
+        // What is in time at a rate that is too high: the limit itself, less, since queues grow, or nothing.
+        for (capacity, in_overload) in
+            [(1050.0, 1.0), (900.0, 0.97), (1500.0, 0.6), (700.0, 0.6), (4000.0, 0.0)]
+        {
+            let mut search = Search::near(Some(capacity), 1.0);
+            let mut tries = 0;
+            while let Some(rate) = search.next().unwrap() {
+                tries += 1;
+                search.hear(rate, rate <= 1000.0, Some(1000.0 * in_overload));
+            }
+            let found = search.good;
+            assert!((1000.0 / (1.0 + CLOSE)..=1000.0).contains(&found), "{found} from {capacity}");
+            assert!(tries <= if in_overload > 0.9 { 6 } else { 9 }, "{tries} from {capacity}");
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Before the clock starts, a fifth of the time to settle: costs are learnt in it, and queues find their length.
 const SETTLING: u32 = 5;
 
+/// Requests on their way for each tenant in a closed loop: one computes, one waits, one is answered.
+const IN_FLIGHT: usize = 3;
+
 /// What is loaded, and how it is asked.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -180,6 +183,23 @@ impl Place {
                 Ok(Played { rows, out_after: out })
             }
         }
+    }
+
+    /// What a policy answers in a closed loop, in requests per second: where to look for rates that it keeps up with. `None` in the simulator, which is quick.
+    pub fn capacity(&mut self, policy: Policy, heard: &mut dyn FnMut(&str)) -> Result<Option<f64>> {
+        let Place { setting, ground } = self;
+        let Ground::Real(runtime, opened) = ground else { return Ok(None) };
+        let target = open(setting, runtime, opened, policy, heard)?.target.clone();
+        target.play(policy);
+        let times = Times { warmup: setting.length / SETTLING, length: setting.length / 2, grace: GRACE };
+        let (clients, tally) =
+            (IN_FLIGHT * setting.tenants.len(), Tally::new(setting.tenants.clone(), times, 1));
+        let drawn = (setting.popularity, setting.seed);
+        let progress = Arc::default();
+        let run = load::closed(&target, clients, drawn, times, tally, &progress);
+        let row = runtime.block_on(run).row(Level::Concurrency(clients));
+        heard(&format!("{policy}, {}: {:.0} a second", row.level, row.throughput));
+        Ok(Some(row.throughput))
     }
 
     /// Runs one policy at a rate.

@@ -160,9 +160,13 @@ fn run_goodput(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Made> {
     let tenants = tenants.min(ask.tenants);
     let mut place = Place::new(open_loop(ask, &classes, tenants, policies.len())?)?;
     let about = about(&mut place, &policies, &classes, tenants, heard)?;
-    let names = policies.iter().map(Policy::to_string).collect();
+    let ways = policies.iter().map(|&policy| {
+        ask.budget.go_on()?;
+        Ok(goodput::Way { name: policy.to_string(), capacity: place.capacity(policy, heard)? })
+    });
+    let ways = ways.collect::<Result<Vec<goodput::Way>>>()?;
     let from = (lowest(ask), ask.or_quick(1, 0));
-    let report = goodput::run(about, classes[0].1, names, from, &mut |who, rate| {
+    let report = goodput::run(about, classes[0].1, ways, from, &mut |who, rate| {
         ask.budget.go_on()?;
         place.measured(policies[who], rate, heard)
     })?;
