@@ -43,7 +43,7 @@ impl fmt::Display for Tuned {
         }
         write!(f, " ({timed} timed in {:.2} s", took.as_secs_f64())?;
         if *left > 0 {
-            write!(f, ", {left} left for another time")?;
+            write!(f, ", {left} left to the rule for want of time")?;
         }
         f.write_str(")")
     }
@@ -61,7 +61,7 @@ mod tests {
         tuned.took = Duration::from_millis(120);
         assert_eq!(
             tuned.to_string(),
-            "1 of 3 products take another tile than the rule's, all together 10.0 % less time (2 timed in 0.12 s, 1 left for another time)"
+            "1 of 3 products take another tile than the rule's, all together 10.0 % less time (2 timed in 0.12 s, 1 left to the rule for want of time)"
         );
         assert_eq!(
             Tuned::default().to_string(),

@@ -145,7 +145,7 @@ settings! {
     profile: Option<Duration> = "profile_ms", "MS|off", read::millis_or_off, "200", false,
         "Longest that launches of an architecture are measured for when its first tenant is loaded, while nobody else is served; off, or on a busy device, its cost is a guess until requests have run.";
     tune: Option<Duration> = "tune_ms", "MS|off", read::millis_or_off, "1000", false,
-        "Longest that a card times kernels for when an architecture is loaded, while nobody is served, to take the fastest of those that give the same bits; what it finds is kept with the compiled kernels. off chooses by rule.";
+        "Longest that a card times kernels for when an architecture is loaded, while nobody is served, to take the fastest of those that give the same bits. Compiling them takes several times as long, once: what is found is kept with the compiled kernels. off chooses by rule.";
     max_plans: NonZeroU32 = "max_plans", "N", read::count, "256", false,
         "Most plans kept for one architecture, one for each length seen; the least recently used go first.";
     log_format: LogFormat = "log_format", "text|json", read::log_format, "text", false,

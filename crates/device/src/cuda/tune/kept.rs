@@ -14,13 +14,25 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// What the text of a file begins with.
 const HEAD: &str = "tessera-tile-1";
+/// What stands in the place of a winner's, of a product that there was no time for; the seconds that there were follow.
+const NO_TIME: &str = "no-time";
 
 /// Names what a choice depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Key([u8; 32]);
+
+/// What is known of a product.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Choice {
+    /// One of its kernels won.
+    Won(Won),
+    /// The rule's stays: so much time for all products of a plan was not enough to come to this one.
+    NoTime(Duration),
+}
 
 /// Every choice that was made.
 #[derive(Debug)]
@@ -28,7 +40,7 @@ pub(super) struct Kept {
     folder: Option<PathBuf>,
     /// Of all that is the same for every product.
     common: blake3::Hasher,
-    known: Mutex<HashMap<Key, Won>>,
+    known: Mutex<HashMap<Key, Choice>>,
 }
 
 /// A file that is no choice.
@@ -58,27 +70,31 @@ impl Kept {
     }
 
     /// What was chosen for a product that so many kernels compute.
-    pub(super) fn find(&self, key: Key, kernels: usize) -> Result<Option<Won>, Foreign> {
-        if let Some(won) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(Some(*won));
+    pub(super) fn find(&self, key: Key, kernels: usize) -> Result<Option<Choice>, Foreign> {
+        if let Some(choice) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Some(*choice));
         }
         let Some(path) = self.path(key) else { return Ok(None) };
-        let won = match files::read(&path) {
+        let choice = match files::read(&path) {
             Found::Nothing => return Ok(None),
             Found::Damaged => None,
             Found::Whole(bytes) => std::str::from_utf8(&bytes).ok().and_then(read),
         };
-        let won = won.filter(|won| won.place < kernels).ok_or(Foreign(path))?;
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, won);
-        Ok(Some(won))
+        let possible = |choice: &Choice| !matches!(choice, Choice::Won(won) if won.place >= kernels);
+        let choice = choice.filter(possible).ok_or(Foreign(path))?;
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, choice);
+        Ok(Some(choice))
     }
 
     /// Keeps a choice. Of two processes that choose at once the later is kept; both are right.
-    pub(super) fn keep(&self, key: Key, won: Won) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, won);
+    pub(super) fn keep(&self, key: Key, choice: Choice) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, choice);
         if let Some(path) = self.path(key) {
-            let Won { place, ruled, chosen } = won;
-            files::write(&path, format!("{HEAD} {place} {ruled} {chosen}").as_bytes());
+            let text = match choice {
+                Choice::Won(Won { place, ruled, chosen }) => format!("{HEAD} {place} {ruled} {chosen}"),
+                Choice::NoTime(budget) => format!("{HEAD} {NO_TIME} {}", budget.as_secs_f64()),
+            };
+            files::write(&path, text.as_bytes());
         }
     }
 
@@ -89,12 +105,16 @@ impl Kept {
 }
 
 /// A choice, from the text of its file.
-fn read(text: &str) -> Option<Won> {
-    let mut words = text.strip_prefix(HEAD)?.split_whitespace();
-    let won = Won { place: word(&mut words)?, ruled: word(&mut words)?, chosen: word(&mut words)? };
-    let sound =
-        words.next().is_none() && [won.ruled, won.chosen].iter().all(|took| (0.0..1e9).contains(took));
-    sound.then_some(won)
+fn read(text: &str) -> Option<Choice> {
+    let mut words = text.strip_prefix(HEAD)?.split_whitespace().peekable();
+    let choice = if words.next_if_eq(&NO_TIME).is_some() {
+        Choice::NoTime(Duration::try_from_secs_f64(word(&mut words)?).ok()?)
+    } else {
+        let won = Won { place: word(&mut words)?, ruled: word(&mut words)?, chosen: word(&mut words)? };
+        let sound = [won.ruled, won.chosen].iter().all(|took| (0.0..1e9).contains(took));
+        Choice::Won(sound.then_some(won)?)
+    };
+    words.next().is_none().then_some(choice)
 }
 
 fn word<'a, T: FromStr>(words: &mut impl Iterator<Item = &'a str>) -> Option<T> {
@@ -111,7 +131,7 @@ mod tests {
     use crate::cuda::call::KernelSpec;
     use std::path::Path;
 
-    const WON: Won = Won { place: 1, ruled: 12.5, chosen: 11.0 };
+    const WON: Choice = Choice::Won(Won { place: 1, ruled: 12.5, chosen: 11.0 });
 
     fn kernels(rows: [usize; 2]) -> Vec<KernelCall> {
         let call = |rows: usize| KernelCall {
@@ -139,6 +159,19 @@ mod tests {
         assert_eq!(first.find(key, 2), Ok(Some(WON)));
         let next = kept(folder.path(), "H200");
         assert_eq!(next.find(next.key(&kernels([64, 32])), 2), Ok(Some(WON)));
+    }
+
+    #[test]
+    fn what_there_was_no_time_for_is_known_until_it_is_timed() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = kept(folder.path(), "H200");
+        let key = first.key(&kernels([64, 32]));
+        let no_time = Choice::NoTime(Duration::from_millis(1500));
+        first.keep(key, no_time);
+        let next = kept(folder.path(), "H200");
+        assert_eq!(next.find(key, 2), Ok(Some(no_time)));
+        next.keep(key, WON);
+        assert_eq!(kept(folder.path(), "H200").find(key, 2), Ok(Some(WON)));
     }
 
     #[test]
@@ -181,6 +214,9 @@ mod tests {
             "tessera-tile-1 1 -3 2",
             "tessera-tile-1 2 2.5 2",
             "tessera-tile-2 1 2.5 2",
+            "tessera-tile-1 no-time",
+            "tessera-tile-1 no-time -1",
+            "tessera-tile-1 no-time 1 2",
             "\u{fffd}",
         ] {
             files::write(&path, text.as_bytes());

@@ -24,7 +24,7 @@ use super::library::Library;
 use crate::{Room, Tuned};
 use clock::{Clock, Ended};
 use ground::Ground;
-use kept::{Kept, Key};
+use kept::{Choice, Kept, Key};
 use race::Won;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -106,7 +106,7 @@ impl Tuner {
                 };
                 let known = self.kept.find(product.key, product.kernels.len());
                 // Files that are no choices were told of when it was tuned.
-                if let Ok(Some(Won { place: place @ 1.., .. })) = known {
+                if let Ok(Some(Choice::Won(Won { place: place @ 1.., .. }))) = known {
                     tiles.insert((capacity.items, step), place);
                 }
             }
@@ -114,7 +114,8 @@ impl Tuner {
         Tiles(tiles)
     }
 
-    /// Times what is not known of a plan's products on the whole card, the largest of `capacities` first. Errors are the card's, or the compiler's.
+    /// Times what is not known of a plan's products on the whole card, the largest of `capacities` first. What there was no time for is left to the rule,
+    /// also at the next start: loading takes long once, unless more time is given. Errors are the card's, or the compiler's.
     pub(crate) fn tune(
         &self,
         plan: &Plan,
@@ -126,7 +127,7 @@ impl Tuner {
         let said = |error: CudaError| error.to_string();
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tuned = Tuned::default();
-        let mut seen = HashSet::new();
+        let (mut seen, mut left) = (HashSet::new(), Vec::new());
         let mut clock = None;
         let (mut compiling, multiprocessors) = (Duration::ZERO, self.context.multiprocessors);
         let largest_first = {
@@ -142,7 +143,7 @@ impl Tuner {
             let may_go_on =
                 tuned.took < self.budget && compiling < self.budget * COMPILING && (beside.idle)();
             if unknown.is_empty() || !may_go_on {
-                tuned.left += unknown.len();
+                left.extend(unknown.iter().map(|product| product.key));
                 continue;
             }
             let began = Instant::now();
@@ -156,18 +157,34 @@ impl Tuner {
             }
             let Some(clock) = &mut clock else { continue };
             for product in unknown {
-                let left = self.budget.saturating_sub(tuned.took);
+                let time = self.budget.saturating_sub(tuned.took);
                 let began = Instant::now();
-                let may_go_on = || began.elapsed() < left && (beside.idle)();
+                let may_go_on = || began.elapsed() < time && (beside.idle)();
                 if !may_go_on() || !(beside.has_room)(clock.growth_for(&product.ground)) {
-                    tuned.left += 1;
+                    left.push(product.key);
                     continue;
                 }
-                let count = product.kernels.len();
-                let ended = clock.race(&product.ground, count, &functions, &may_go_on).map_err(said)?;
+                let ended = clock.race(&product.ground, product.kernels.len(), &functions, &may_go_on);
+                let ended = ended.map_err(said)?;
                 tuned.took += began.elapsed();
-                self.take(&product, ended, &mut tuned);
+                match ended {
+                    Ended::Early => left.push(product.key),
+                    Ended::Won(won) => {
+                        self.kept.keep(product.key, Choice::Won(won));
+                        tuned.timed += 1;
+                        count(won, &mut tuned);
+                    }
+                    Ended::Differs(place) => {
+                        tuned.timed += 1;
+                        tuned.remarks.push(differs(&product, place));
+                    }
+                }
             }
+        }
+        tuned.left += left.len();
+        // Where others came in between there may be time the next time.
+        if tuned.took >= self.budget || compiling >= self.budget * COMPILING {
+            left.into_iter().for_each(|key| self.kept.keep(key, Choice::NoTime(self.budget)));
         }
         Ok(tuned)
     }
@@ -189,13 +206,18 @@ impl Tuner {
         (kernels.len() > 1).then_some(Product { key, ground, kernels })
     }
 
-    /// Whether a choice was made before; counts it.
+    /// Whether nothing is to be timed, as a choice was made before, or there was no time for it and is no more today; counts it.
     fn knows(&self, product: &Product, tuned: &mut Tuned) -> bool {
         tuned.products += 1;
         match self.kept.find(product.key, product.kernels.len()) {
-            Ok(Some(won)) => {
+            Ok(Some(Choice::Won(won))) => {
                 count(won, tuned);
                 true
+            }
+            Ok(Some(Choice::NoTime(budget))) => {
+                let known = self.budget <= budget;
+                tuned.left += usize::from(known);
+                known
             }
             Ok(None) => false,
             Err(foreign) => {
@@ -204,25 +226,12 @@ impl Tuner {
             }
         }
     }
+}
 
-    /// Keeps what a race came to.
-    fn take(&self, product: &Product, ended: Ended, tuned: &mut Tuned) {
-        match ended {
-            Ended::Early => tuned.left += 1,
-            Ended::Won(won) => {
-                self.kept.keep(product.key, won);
-                tuned.timed += 1;
-                count(won, tuned);
-            }
-            Ended::Differs(place) => {
-                let [rule, other] = [0, place].map(|place| &product.kernels[place].spec);
-                tuned.remarks.push(format!(
-                    "{other} gives other bits than {rule} and is not taken; this is a bug, please report it"
-                ));
-                tuned.timed += 1;
-            }
-        }
-    }
+/// What to say of a kernel that gave other bits than the rule's, and is not taken.
+fn differs(product: &Product, place: usize) -> String {
+    let [rule, other] = [0, place].map(|place| &product.kernels[place].spec);
+    format!("{other} gives other bits than {rule} and is not taken; this is a bug, please report it")
 }
 
 fn count(won: Won, tuned: &mut Tuned) {
