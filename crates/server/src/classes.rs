@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
+use tessera_core::{Bytes, ClassId, DType, PartitionId, PlanKey, Precision};
 use tessera_device::{Device, DeviceError, Room, Slot, Tuned};
 use tessera_planner::class::{Bound, Class};
 use tessera_planner::infer::{DimValue, InferError};
@@ -332,10 +332,7 @@ impl ClassEntry {
         let room = self.room_of(&plan);
         let tuned = if wish.asker == Asker::Loader { self.tuned(&plan, room) } else { None };
         let mut compiled = Compiled { device: &*self.workshop.device, programs: Vec::new() };
-        for partition in self.workshop.device.partitions() {
-            let program = compiled.device.compile(&plan, &self.layout, room, partition.id)?;
-            compiled.programs.push((partition.id, program));
-        }
+        self.compile(&plan, room, &mut compiled)?;
         let work = PlanWork {
             flops_per_item: plan.flops_per_item(),
             bytes_per_item: plan.arena_per_item,
@@ -355,6 +352,30 @@ impl ClassEntry {
             programs,
             engine: self.workshop.engine.clone(),
         })))
+    }
+
+    /// Makes a plan's program for every partition. The first has the kernels compiled; the others find them, and have their memory pinned side by side, which is
+    /// most of what they take.
+    fn compile(&self, plan: &Arc<Plan>, room: Room, compiled: &mut Compiled<'_>) -> Result<(), DeviceError> {
+        let Compiled { device, programs } = compiled;
+        let make = |partition: PartitionId| {
+            device.compile(plan, &self.layout, room, partition).map(|program| (partition, program))
+        };
+        let partitions = device.partitions();
+        let Some((first, others)) = partitions.split_first() else { return Ok(()) };
+        programs.push(make(first.id)?);
+        std::thread::scope(|scope| {
+            let making: Vec<_> = others.iter().map(|other| scope.spawn(|| make(other.id))).collect();
+            let mut failed = None;
+            // All that were made are owned before anything else, so that they are discarded where one could not be.
+            for made in making {
+                match made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+                    Ok(program) => programs.push(program),
+                    Err(why) => failed = failed.or(Some(why)),
+                }
+            }
+            failed.map_or(Ok(()), Err)
+        })
     }
 
     /// Has the device time kernels of a plan. Without that its rules choose, so that an error is no more than a word in the log.
