@@ -52,8 +52,8 @@ impl Blank {
         })
     }
 
-    /// As a map of its own, if it is large and the system allows it.
-    fn mapped(len: usize) -> Option<Blank> {
+    /// As a map of its own, on pages that nothing else is on, if it is large and the system allows it.
+    pub fn mapped(len: usize) -> Option<Blank> {
         let room = len.checked_add(HUGE).filter(|_| len >= LARGE)?;
         let map = MmapMut::map_anon(room).ok()?;
         let start = map.as_ptr().addr().wrapping_neg() % HUGE;
