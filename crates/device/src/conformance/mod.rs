@@ -77,6 +77,40 @@ impl Subject<'_> {
     }
 }
 
+/// A case on a device: its program, and tenants of its class.
+struct Loaded<'a> {
+    subject: &'a Subject<'a>,
+    case: &'a Case,
+    layout: Arc<SlotLayout>,
+    program: ProgramId,
+    /// How the definition's weights lie.
+    definition: Arc<SlotLayout>,
+    /// Their weights as the definition reads them, and where they are on the device.
+    tenants: Vec<(Packed, Slot)>,
+}
+
+impl Loaded<'_> {
+    /// Of so many random items, for a tenant.
+    fn question(&self, tenant: usize, items: u32, random: &mut StdRng) -> Question {
+        question(self.case, &self.definition, &self.tenants[tenant].0, items, random)
+    }
+
+    /// A tenant's, with these requests.
+    fn lane(&self, tenant: usize, asked: &[Question]) -> Lane {
+        let request =
+            |question: &Question| LaneRequest { items: question.items, inputs: question.inputs.clone() };
+        Lane { slot: self.tenants[tenant].1.clone(), requests: asked.iter().map(request).collect() }
+    }
+
+    fn run(&self, lanes: Vec<Lane>) -> Result<Finished, String> {
+        self.subject.run(self.program, lanes)
+    }
+
+    fn fault(&self, what: &str) -> String {
+        format!("{}: {what}", self.case.name)
+    }
+}
+
 /// Checks one case on one device. The error says what differed, and the seed is the case's own.
 pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
     let mut random = StdRng::seed_from_u64(case.seed);
@@ -95,6 +129,7 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
         })
         .collect::<Result<_, crate::DeviceError>>()
         .map_err(|error| error.to_string())?;
+    let loaded = Loaded { subject, case, layout, program, definition, tenants };
     for lane_count in [1, 3, 16] {
         for items in [1, 2, 7] {
             let mut lanes = Vec::new();
@@ -102,15 +137,13 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
             for lane in 0..lane_count {
                 // Few enough items for the room: the first lanes carry more.
                 let counts = if lane == 0 { vec![items, 1] } else { vec![if lane < 4 { items } else { 1 }] };
-                let tenant = random.random_range(0..tenants.len());
-                let asked: Vec<Question> = counts
-                    .iter()
-                    .map(|&items| question(case, &definition, &tenants[tenant].0, items, &mut random))
-                    .collect();
+                let tenant = random.random_range(0..loaded.tenants.len());
+                let asked: Vec<Question> =
+                    counts.iter().map(|&items| loaded.question(tenant, items, &mut random)).collect();
                 lanes.push((tenant, asked));
             }
-            let together = lanes.iter().map(|(tenant, asked)| lane(&tenants[*tenant].1, asked)).collect();
-            let finished = subject.run(program, together)?;
+            let together = lanes.iter().map(|(tenant, asked)| loaded.lane(*tenant, asked)).collect();
+            let finished = loaded.run(together)?;
             tells_of_every_lane(case, &finished)?;
             for ((tenant, asked), answers) in lanes.into_iter().zip(finished.answers) {
                 for (question, answer) in asked.into_iter().zip(answers) {
@@ -120,28 +153,22 @@ pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
             for (tenant, question, answer) in &questions {
                 compare(case, tolerance(subject.precision), question, answer)?;
                 let one = std::slice::from_ref(question);
-                let alone = subject.run(program, vec![lane(&tenants[*tenant].1, one)])?;
+                let alone = loaded.run(vec![loaded.lane(*tenant, one)])?;
                 if alone.answers[0][0] != *answer {
                     return Err(format!("{}: alone and among {lane_count} lanes differ in bits", case.name));
                 }
             }
         }
     }
-    urgency_changes_no_bit(subject, case, program, &tenants, &definition, &mut random)?;
-    compiling_changes_no_bit(subject, case, &layout, program, &tenants, &definition, &mut random)?;
-    poisoned_lane_stays_alone(subject, case, program, &tenants, &definition, &mut random)?;
+    urgency_changes_no_bit(&loaded, &mut random)?;
+    compiling_changes_no_bit(&loaded, &mut random)?;
+    poisoned_lane_stays_alone(&loaded, &mut random)?;
     device.discard(program);
-    drop(tenants);
+    drop(loaded);
     match device.memory().weights.0 {
         0 => Ok(()),
         left => Err(format!("{}: {left} bytes of weights are still accounted for", case.name)),
     }
-}
-
-fn lane(slot: &Slot, asked: &[Question]) -> Lane {
-    let requests =
-        asked.iter().map(|question| LaneRequest { items: question.items, inputs: question.inputs.clone() });
-    Lane { slot: slot.clone(), requests: requests.collect() }
 }
 
 fn question(case: &Case, layout: &SlotLayout, weights: &Packed, items: u32, random: &mut StdRng) -> Question {
@@ -208,19 +235,12 @@ fn tells_of_every_lane(case: &Case, finished: &Finished) -> Result<(), String> {
 }
 
 /// An urgent launch that is handed over while another may run: both answer as they do alone, each once.
-fn urgency_changes_no_bit(
-    subject: &Subject<'_>,
-    case: &Case,
-    program: ProgramId,
-    tenants: &[(Packed, Slot)],
-    layout: &SlotLayout,
-    random: &mut StdRng,
-) -> Result<(), String> {
+fn urgency_changes_no_bit(loaded: &Loaded<'_>, random: &mut StdRng) -> Result<(), String> {
+    let Loaded { subject, program, .. } = *loaded;
     let mut wanted = HashMap::new();
     for (number, items) in [(0, 17), (1, 3)] {
-        let asked = [question(case, layout, &tenants[number].0, items, random)];
-        let lanes = vec![lane(&tenants[number].1, &asked)];
-        let alone = subject.run(program, lanes.clone())?;
+        let lanes = vec![loaded.lane(number, &[loaded.question(number, items, random)])];
+        let alone = loaded.run(lanes.clone())?;
         wanted.insert(LaunchId(number as u64), (lanes, alone.answers));
     }
     for id in [LaunchId(0), LaunchId(1)] {
@@ -231,8 +251,8 @@ fn urgency_changes_no_bit(
         for finished in subject.device.poll() {
             match wanted.remove(&finished.id) {
                 Some((_, answers)) if answers == finished.answers => {}
-                Some(_) => return Err(format!("{}: urgent and alone differ in bits", case.name)),
-                None => return Err(format!("{}: {} is answered twice", case.name, finished.id)),
+                Some(_) => return Err(loaded.fault("urgent and alone differ in bits")),
+                None => return Err(loaded.fault(&format!("{} is answered twice", finished.id))),
             }
         }
         if !wanted.is_empty() {
@@ -245,22 +265,12 @@ fn urgency_changes_no_bit(
 
 /// Programs of the plan are made, and given back, while launches run, as loaders and requests of new lengths have it: no answer notices, and one that was
 /// made so answers as the first does, though it has other room.
-fn compiling_changes_no_bit(
-    subject: &Subject<'_>,
-    case: &Case,
-    layout: &Arc<SlotLayout>,
-    program: ProgramId,
-    tenants: &[(Packed, Slot)],
-    definition: &SlotLayout,
-    random: &mut StdRng,
-) -> Result<(), String> {
+fn compiling_changes_no_bit(loaded: &Loaded<'_>, random: &mut StdRng) -> Result<(), String> {
+    let Loaded { subject, case, ref layout, .. } = *loaded;
     let lanes: Vec<Lane> = [(0, 3), (1, 1), (0, 2)]
-        .map(|(tenant, items): (usize, u32)| {
-            let (weights, slot) = &tenants[tenant];
-            lane(slot, &[question(case, definition, weights, items, random)])
-        })
+        .map(|(tenant, items)| loaded.lane(tenant, &[loaded.question(tenant, items, random)]))
         .into();
-    let alone = subject.run(program, lanes.clone())?.answers;
+    let alone = loaded.run(lanes.clone())?.answers;
     let (device, partition, plan) = (subject.device, subject.partition, case.plan_in(subject.precision));
     let compile = |room| device.compile(&plan, layout, room, partition).map_err(|error| error.to_string());
     let made = std::thread::scope(|scope| {
@@ -271,49 +281,40 @@ fn compiling_changes_no_bit(
         for round in 0.. {
             // Once more than there is need to, so that the last one begins after the last program was made.
             let was_made = compiler.is_finished();
-            if subject.run(program, lanes.clone())?.answers != alone {
-                return Err(format!("{}: launch {round} beside a compilation differs in bits", case.name));
+            if loaded.run(lanes.clone())?.answers != alone {
+                return Err(loaded.fault(&format!("launch {round} beside a compilation differs in bits")));
             }
             if was_made {
                 break;
             }
         }
-        compiler.join().map_err(|_| format!("{}: compiling beside launches panicked", case.name))?
+        compiler.join().map_err(|_| loaded.fault("compiling beside launches panicked"))?
     })?;
     let answers = subject.run(made, lanes)?.answers;
     device.discard(made);
     if answers == alone {
         return Ok(());
     }
-    Err(format!("{}: a program that was compiled beside launches differs in bits", case.name))
+    Err(loaded.fault("a program that was compiled beside launches differs in bits"))
 }
 
 /// One lane's inputs are all NaN; its neighbours' answers must not notice.
-fn poisoned_lane_stays_alone(
-    subject: &Subject<'_>,
-    case: &Case,
-    program: ProgramId,
-    tenants: &[(Packed, Slot)],
-    layout: &SlotLayout,
-    random: &mut StdRng,
-) -> Result<(), String> {
-    let healthy = question(case, layout, &tenants[0].0, 2, random);
-    let mut poisoned = question(case, layout, &tenants[1].0, 2, random);
-    for (port, input) in case.plan.inputs.iter().zip(&mut poisoned.inputs) {
+fn poisoned_lane_stays_alone(loaded: &Loaded<'_>, random: &mut StdRng) -> Result<(), String> {
+    let healthy = loaded.question(0, 2, random);
+    let mut poisoned = loaded.question(1, 2, random);
+    for (port, input) in loaded.case.plan.inputs.iter().zip(&mut poisoned.inputs) {
         if port.dtype == DType::F32 {
             *input = f32::NAN.to_le_bytes().repeat(input.len() / 4).into();
         }
     }
-    let alone = subject.run(program, vec![lane(&tenants[0].1, std::slice::from_ref(&healthy))])?;
-    let lanes = vec![
-        lane(&tenants[1].1, std::slice::from_ref(&poisoned)),
-        lane(&tenants[0].1, std::slice::from_ref(&healthy)),
-    ];
-    let beside = subject.run(program, lanes)?;
+    let [healthy, poisoned] =
+        [(0, healthy), (1, poisoned)].map(|(tenant, asked)| loaded.lane(tenant, &[asked]));
+    let alone = loaded.run(vec![healthy.clone()])?;
+    let beside = loaded.run(vec![poisoned, healthy])?;
     if alone.answers[0] == beside.answers[1] {
         Ok(())
     } else {
-        Err(format!("{}: a NaN in one lane changed another", case.name))
+        Err(loaded.fault("a NaN in one lane changed another"))
     }
 }
 
