@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Segments, count, ms, offer, plan, us};
+use common::{Exact, Segments, count, ms, offer, plan, us};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -252,9 +252,14 @@ struct Played {
     interruptions: usize,
 }
 
+/// Plays a load with costs that the scheduler is given.
 fn play(config: Config, segments: u32, load: &[(u64, u8, u32, u64, Option<u64>)]) -> Played {
     let given: Arc<dyn CostTable> = Arc::new(Segments(segments));
-    let mut simulation = Simulation::new(Config { given_costs: Some(given), ..config }, Segments(segments));
+    play_with(Config { given_costs: Some(given), ..config }, segments, load)
+}
+
+fn play_with(config: Config, segments: u32, load: &[(u64, u8, u32, u64, Option<u64>)]) -> Played {
+    let mut simulation = Simulation::new(config, Segments(segments));
     (0..6).for_each(|tenant| simulation.tenant(TenantId(tenant), Terms::best_effort(OwnerId(tenant % 4))));
     let mut now = 0;
     for (number, (tenant, class, items, after, allowed)) in load.iter().enumerate() {
@@ -288,6 +293,65 @@ fn the_loads_below_interrupt_often() {
         })
         .sum();
     assert!(interruptions > 200, "{interruptions}");
+}
+
+/// When a launch was over, and what it costs by itself.
+fn over_and_cost(
+    simulation: &Simulation<Segments>,
+    launch: &tessera_scheduler::LaunchPlan,
+) -> (tessera_core::Moment, Duration) {
+    let request = launch.requests().next().unwrap();
+    let Outcome::Answered { at, .. } = simulation.outcomes[&request] else { panic!("not answered") };
+    let size = Size { lanes: launch.lanes.len() as u32, items: launch.items() };
+    (at, Exact.cost(&launch.plan, size).unwrap())
+}
+
+/// Where costs and segments are learnt, an urgent launch still waits for no more than the longest segment of what it interrupts, and for urgent ones before it; and once most
+/// sizes were seen, in the last three quarters of a load, hardly a promise is broken.
+#[test]
+fn with_learnt_segments_an_urgent_launch_waits_for_one_of_them_at_most() {
+    const SEGMENTS: u32 = 16;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    // Of two long classes and two short ones: of more, most would hardly be learnt.
+    let few = |mut load: Vec<(u64, u8, u32, u64, Option<u64>)>| {
+        for (_, class, ..) in &mut load {
+            *class = if *class < 10 { 1 + *class % 2 } else { 20 + *class / 25 * 20 };
+        }
+        load
+    };
+    let long_load = prop::collection::vec(load(), 8).prop_map(move |parts| few(parts.concat()));
+    let (mut interruptions, mut promised, mut late) = (0, 0.0, 0.0);
+    for _ in 0..40 {
+        let load = proptest::strategy::ValueTree::current(&long_load.new_tree(&mut runner).unwrap());
+        let Played { simulation, .. } = play_with(on(1, 1), SEGMENTS, &load);
+        let launches = simulation.history.iter().map(|(handed, launch)| {
+            let (over, cost) = over_and_cost(&simulation, launch);
+            (*handed, over, cost, launch)
+        });
+        let (urgent, ordinary): (Vec<_>, Vec<_>) = launches.partition(|(.., launch)| launch.urgent);
+        for (handed, over, cost, launch) in &urgent {
+            let runs = |from: tessera_core::Moment, to: tessera_core::Moment| from <= *handed && to > *handed;
+            let interrupted = ordinary.iter().filter(|(from, to, ..)| runs(*from, *to));
+            let segment = interrupted.map(|(.., cost, _)| *cost / SEGMENTS).max().unwrap_or_default();
+            let before =
+                urgent.iter().filter(|(from, to, _, other)| other.id < launch.id && runs(*from, *to));
+            let bound = segment + before.map(|(.., cost, _)| *cost).sum::<Duration>() + *cost;
+            let took = over.since(*handed);
+            assert!(took <= bound + Duration::from_nanos(100), "{took:?} of {bound:?}: {launch:?}");
+        }
+        interruptions += urgent.len();
+        let learnt = |request: &RequestId| request.0 as usize > load.len() / 4;
+        let promises =
+            simulation.admitted.iter().filter(|(request, admitted)| admitted.promised && learnt(request));
+        for (request, admitted) in promises {
+            let kept = matches!(simulation.outcomes[request], Outcome::Answered { at, .. } if Some(at) <= admitted.deadline);
+            promised += 1.0;
+            late += f64::from(u8::from(!kept));
+        }
+    }
+    assert!(interruptions > 200, "{interruptions}");
+    println!("{interruptions} interruptions; {late} of {promised} promises late");
+    assert!(promised > 5000.0 && late <= 0.001 * promised, "{late} of {promised} promises late");
 }
 
 proptest! {
