@@ -7,31 +7,38 @@
 //
 // M is the outputs, which come in whole blocks of 64, and N the rows, of which there may be any number: so a 7x7 image of 49 pixels wastes
 // an eighth of a tile of 56, and one row a tile of 8. Weights lie in the slot as the matrix unit reads them (the 128-byte swizzle), so one
-// thread brings them; inputs are swizzled as they are copied. A stage is 128 bytes of k; STAGES are in flight, and with LAG=1 one
-// group of products is always running while the next is being fed.
+// thread brings them; inputs are swizzled as they are copied. A step is 128 bytes of k, and a stage one or two of them; STAGES are in flight, and
+// with LAG=1 one group of products is always running while the next is being fed.
 //
 // Weights do not depend on the kernels before, so the first stages of them are asked for before this kernel waits for its turn.
 //
-// Where few rows meet a long k, a tile is too little for a multiprocessor and too few tiles for all of them: then the PARTS blocks of a cluster
-// share a tile. Each sums its part of k from zero, and each finishes its share of the rows:
+// Where few rows of few outputs meet a long k, it is cut in parts: each is summed from zero, and the parts are added in order. Where tiles are too few for
+// all multiprocessors, the PARTS blocks of a cluster share a tile. Each sums its part, and each finishes its share of the rows:
 //
 //   block 0   steps 0 .. 36    sums of all rows --\ /--> rows 0 .. 25    part 0 + part 1 --> + bias + residual --> out
 //   block 1   steps 36 .. 72   sums of all rows --/ \--> rows 25 .. 49   likewise
+//
+// Where there are many, a block sums TURNS parts one after the other, and what they add up to waits in its registers.
 //
 // An element's products are summed by k in steps of 32 bytes, always by the same instruction, and parts follow from the step's shape: no
 // tile changes a bit.
 // Bound by bytes for small images and few rows (weights once per lane), by the matrix unit and the feeding of it for large ones.
 //
 //   -DSTAGES, -DLAG=0|1, -DMIN_BLOCKS of a multiprocessor
-//   -DPARTS      of k, and blocks of a cluster
+//   -DSTEPS      of a stage, a divisor of those of k
+//   -DPARTS      of k, and blocks of a cluster       -DTURNS      parts of k that a block sums, one after the other
 //   -DAHEAD      stages between loading and use: all where k has no more of them, else STAGES - 1 - LAG
 //   generated.cuh      multiply(), see steps/product/instruction.rs
 #include "cluster.cuh"
 #include "product_sums.cuh"
 
 constexpr int THREADS = BM * 2;
-constexpr u32 WEIGHT_BYTES = BM * ROW_BYTES, STAGE_BYTES = WEIGHT_BYTES + BN * ROW_BYTES;
+constexpr u32 WEIGHT_BYTES = BM * ROW_BYTES, STEP_BYTES = WEIGHT_BYTES + BN * ROW_BYTES, STAGE_BYTES = STEPS * STEP_BYTES;
 static_assert(AHEAD >= 1 && AHEAD <= STAGES, "stages are loaded ahead");
+static_assert(STEPS <= 2 && (PARTS == 1 || TURNS == 1), "parts begin with stages, and are summed in one of two ways");
+
+// The first step of a part of k; of the one behind the last, the end.
+__device__ __forceinline__ u32 cut(u32 steps, u32 part, u32 parts) { return part == parts ? steps : steps * part / parts & ~1u; }
 
 struct Swizzled {
     static __device__ __forceinline__ u32 at(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ (row & 7)) << 4); }
@@ -79,19 +86,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         dependency_wait(p.launch);
         return;
     }
-    const u32 first_step = p.steps * part / PARTS, steps = p.steps * (part + 1) / PARTS - first_step;
+    const u32 first_step = cut(p.steps, part, PARTS), steps = cut(p.steps, part + 1, PARTS) - first_step;
     const u64 slot = p.launch.weights[rows.lane];
     const u32 present = min(u32(BM / 64), p.blocks - m0 / 64);  // blocks of this tile that there are
     const u64 weights = slot + p.weights + (u64(group * p.blocks + m0 / 64) * p.steps + first_step) * BLOCK_BYTES;
     const u32 all_filled = shared_address(filled);
     auto load_weights = [&](u32 step, u32 stage) {
         const u32 barrier = all_filled + stage * 8;
-        barrier_expect(barrier, present * BLOCK_BYTES);
+        barrier_expect(barrier, STEPS * present * BLOCK_BYTES);
 #pragma unroll
-        for (u32 block = 0; block < BM / 64; block++) {
-            if (block >= present) break;
-            const u64 from = weights + (u64(block) * p.steps + step) * BLOCK_BYTES;
-            copy_bulk(shared + stage * STAGE_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, barrier);
+        for (u32 i = 0; i < STEPS; i++) {
+#pragma unroll
+            for (u32 block = 0; block < BM / 64; block++) {
+                if (block >= present) break;
+                const u64 from = weights + (u64(block) * p.steps + step + i) * BLOCK_BYTES;
+                copy_bulk(shared + stage * STAGE_BYTES + i * STEP_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, barrier);
+            }
         }
     };
     if (thread == 0) {
@@ -99,19 +109,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         for (int stage = 0; stage < STAGES; stage++) barrier_init(&filled[stage], 1);
         barriers_are_ready();
 #pragma unroll 1
-        for (u32 step = 0; step < min(u32(AHEAD), steps); step++) load_weights(step, step);
+        for (u32 stage = 0; stage < AHEAD && stage * STEPS < steps; stage++) load_weights(stage * STEPS, stage);
     }
     float own_bias = 0.0f;
 #if BIAS
     if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[group * p.n + m0 + thread];
 #endif
     Loader<THREADS, ROW_BYTES / 16, Swizzled> loader(p, rows, slot, group, first_step, table);
+    auto load_inputs = [&](u32 stage) {
+#pragma unroll
+        for (u32 i = 0; i < STEPS; i++) loader.load(p, shared + stage * STAGE_BYTES + i * STEP_BYTES + WEIGHT_BYTES);
+    };
     __syncthreads();
 
     dependency_wait(p.launch);
 #pragma unroll 1
-    for (u32 step = 0; step < AHEAD; step++) {
-        if (step < steps) loader.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);
+    for (u32 stage = 0; stage < AHEAD; stage++) {
+        if (stage * STEPS < steps) load_inputs(stage);
         chunks_commit();
     }
     dependents_may_start();
@@ -126,40 +140,58 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u32 warps = THREADS == 128 ? 0 : thread / 128;
     const u64 ring_weights = swizzled(shared + warps * BLOCK_BYTES), ring_inputs = swizzled(shared + WEIGHT_BYTES);
     float sums[BN / 2];
+    [[maybe_unused]] float totals[BN / 2];  // of earlier parts
     clear(sums);
-    u32 stage = 0, parity = 0, next = AHEAD % STAGES;
+    clear(totals);
+    u32 step = 0, stage = 0, parity = 0, next = AHEAD % STAGES;
 #pragma unroll 1
-    for (u32 step = 0;;) {
-        chunks_wait<AHEAD - 1>();
-        publish_shared();
-        __syncthreads();
-        barrier_wait(all_filled + stage * 8, parity);
-        const u32 at = stage * (STAGE_BYTES / 16);
-        products_begin();
+    for (u32 turn = 1;; turn++) {
+        const u32 end = cut(steps, turn, TURNS);
+#pragma unroll 1
+        for (;;) {
+            chunks_wait<AHEAD - 1>();
+            publish_shared();
+            __syncthreads();
+            barrier_wait(all_filled + stage * 8, parity);
+            products_begin();
 #pragma unroll
-        for (int slice = 0; slice < 4; slice++)
-            multiply(sums, further_on(ring_weights, at + slice * 2), further_on(ring_inputs, at + slice * 2));
-        products_commit();
-        if (step + AHEAD < steps) {
-            if (thread == 0) load_weights(step + AHEAD, next);
-            loader.load(p, shared + next * STAGE_BYTES + WEIGHT_BYTES);
+            for (u32 i = 0; i < STEPS; i++) {
+                const u32 at = (stage * STAGE_BYTES + i * STEP_BYTES) / 16;
+#pragma unroll
+                for (u32 slice = 0; slice < 4; slice++)
+                    multiply(sums, further_on(ring_weights, at + slice * 2), further_on(ring_inputs, at + slice * 2));
+            }
+            products_commit();
+            if (step + AHEAD * STEPS < steps) {
+                if (thread == 0) load_weights(step + AHEAD * STEPS, next);
+                load_inputs(next);
+            }
+            chunks_commit();
+            products_wait<LAG>();
+            if (++stage == STAGES) {
+                stage = 0;
+                parity ^= 1;
+            }
+            if (++next == STAGES) next = 0;
+            // There is at least one step: said so, the sums stay where they are between products.
+            step += STEPS;
+            if (step >= end) break;
         }
-        chunks_commit();
-        products_wait<LAG>();
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
+        products_wait<0>();
+        if constexpr (TURNS > 1) {
+#pragma unroll
+            for (int i = 0; i < BN / 2; i++) {
+                totals[i] += sums[i];
+                sums[i] = 0.0f;
+            }
         }
-        if (++next == STAGES) next = 0;
-        // There is at least one step: said so, the sums stay where they are between products.
-        if (++step >= steps) break;
+        if (TURNS == 1 || turn == TURNS) break;
     }
-    products_wait<0>();
     __syncthreads();
 
     float* transposed = reinterpret_cast<float*>(dynamic + (shared - shared_address(dynamic)));
     // A warp has 16 outputs, of which there may be none.
-    if (m0 + thread / 32 * 16 < p.n) transpose(transposed, sums, thread, 0);
+    if (m0 + thread / 32 * 16 < p.n) transpose(transposed, TURNS == 1 ? sums : totals, thread, 0);
     cluster_arrive<PARTS>();
     cluster_wait<PARTS>();
     if constexpr (PARTS > 1) {

@@ -4,7 +4,7 @@
 //!   fp32 ─────────────┬─ few rows of few lanes ───────▶ product_few_float.cu  [`few`]
 //!                     └─ everything else ─────────────▶ product_float.cu      [`float`]
 //!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
-//!                     ├─ few rows, long k ────────────▶ product_tensor.cu     [`tensor`]    in two parts of k
+//!                     ├─ few rows, long k ────────────▶ product_tensor.cu     [`tensor`]    k in two parts
 //!                     ├─ several taps, stride 1 ──────▶ product_window.cu     [`window`]
 //!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16
 //!                     └─ everything else ─────────────▶ product_tensor.cu     [`tensor`]
@@ -374,7 +374,7 @@ mod tests {
                 assert!(parts == runs || (parts == 1 && long > 0), "{runs} runs: {}", call.spec);
                 "runs".to_owned()
             }
-            "product_tensor.cu" => format!("steps in {} parts", number("PARTS")),
+            "product_tensor.cu" => format!("steps in {} parts", number("PARTS") * number("TURNS")),
             "product_window.cu" => "steps in 1 parts".to_owned(),
             "product_few.cu" => format!("few, shared by {} warps", number("SPLIT")),
             other => other.to_owned(),

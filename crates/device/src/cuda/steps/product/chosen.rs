@@ -126,10 +126,12 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
     let tensor = |tile: TensorTile| {
         let mut spec = site
             .spec("product_tensor.cu")
-            .define("STAGES", tile.stages)
-            .define("LAG", tile.lag)
-            .define("AHEAD", tile.ahead)
-            .define("PARTS", tile.parts)
+            .define("STEPS", tile.ring.steps)
+            .define("STAGES", tile.ring.stages)
+            .define("LAG", tile.ring.lag)
+            .define("AHEAD", tile.ring.ahead)
+            .define("PARTS", tile.cut.blocks)
+            .define("TURNS", tile.cut.turns)
             .define("MIN_BLOCKS", tile.blocks);
         spec.generated = instruction::multiply(precision, tile.rows);
         Chosen {
@@ -141,15 +143,16 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
             threads: tile.threads(),
             shared_bytes: tile.shared_bytes(),
             tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
-            parts: tile.parts,
+            parts: tile.cut.blocks,
             window: None,
             stem: None,
         }
     };
-    let tensor_tiles =
-        || TensorTile::best_first(sizes, steps, loader == Loader::Rows).into_iter().map(tensor);
-    let stays = product.linear.is_none() && loader == Loader::Taps && tensor::parts(sizes, steps) == 1;
-    if stays {
+    let image = product.linear.is_none();
+    let parts = tensor::parts(sizes, steps);
+    let whole_rows = loader == Loader::Rows;
+    let tensor_tiles = || TensorTile::best_first(sizes, steps, parts, whole_rows).into_iter().map(tensor);
+    if image && loader == Loader::Taps && parts == 1 {
         let windows = WindowTile::best_first(sizes, &product.shape, size).into_iter();
         let windows = windows.map(|tile| windowed(site, sizes, loader, depth, tile));
         let windows: Vec<Chosen> = windows.collect();
@@ -157,7 +160,7 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
             return windows.into_iter().chain(tensor_tiles()).collect();
         }
     }
-    let dense = product.linear.is_none() && site.stored(product.x) == precision.stored(DType::F32);
+    let dense = image && site.stored(product.x) == precision.stored(DType::F32);
     let residual = product.epilogue.residual.is_some();
     let stems = StemTile::best_first(sizes, &product.shape, size, residual);
     if dense && !stems.is_empty() {
