@@ -20,124 +20,22 @@
 mod error;
 mod steps;
 mod surface;
+mod table;
+mod work;
 
 pub use error::PredictionError;
+pub use table::CostTable;
+pub(crate) use work::ONE;
+pub use work::{PlanWork, Size};
 
 use crate::plans::PlanIx;
 use error::Errors;
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 pub(crate) use steps::{between, corner, half_octave};
 use surface::{Step, Surface};
-use tessera_core::{Bytes, IdMap, Moment, PlanKey};
-
-/// What one launch of a plan has to do, as the planner counts it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PlanWork {
-    /// Floating point operations for one item.
-    pub flops_per_item: u64,
-    /// Activations read and written for one item.
-    pub bytes_per_item: Bytes,
-    /// Weights read once by every lane.
-    pub weight_bytes: Bytes,
-}
-
-impl PlanWork {
-    /// Floating point operations of a launch of this size.
-    pub fn flops(&self, size: Size) -> f64 {
-        self.flops_per_item as f64 * f64::from(size.items)
-    }
-
-    /// Bytes that a launch of this size reads and writes at least.
-    pub fn bytes(&self, size: Size) -> f64 {
-        self.weight_bytes.0 as f64 * f64::from(size.lanes)
-            + self.bytes_per_item.0 as f64 * f64::from(size.items)
-    }
-}
-
-/// Lanes and items of a launch, all that its cost depends on besides its plan.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Size {
-    /// Lanes, at least one.
-    pub lanes: u32,
-    /// Items of all lanes.
-    pub items: u32,
-}
-
-/// One item.
-pub(crate) const ONE: Size = Size { lanes: 1, items: 1 };
-
-impl Size {
-    /// One lane with `items` items.
-    pub fn one_lane(items: NonZeroU32) -> Size {
-        Size { lanes: 1, items: items.get() }
-    }
-}
-
-/// Costs known from elsewhere: a profile, a simulated device. Costs should not fall as lanes or items grow; where
-/// they do, growing a launch counts as free.
-pub trait CostTable: fmt::Debug + Send + Sync {
-    /// How long a launch takes, `None` where the table cannot say. Must answer the same for the same question.
-    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration>;
-
-    /// How long a launch takes on a share of the device, above 0 and at most 1: the largest partition is 1. As much longer as the share is smaller, where
-    /// the table knows nothing else.
-    fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
-        Some(self.cost(plan, size)?.div_f64(share))
-    }
-
-    /// How long a launch takes that begins while so many others run side by side with it, as under `space`: what a simulated device does, which
-    /// no decision asks for. As long as alone, where the table knows nothing else.
-    fn beside(&self, plan: &PlanKey, size: Size, _others: u32) -> Option<Duration> {
-        self.cost(plan, size)
-    }
-
-    /// The longest segment of a launch on a share of the device, after which it may stand back for an urgent one. `None` of a device that does not yield.
-    fn segment(&self, _plan: &PlanKey, _size: Size, _share: f64) -> Option<Duration> {
-        None
-    }
-
-    /// How long a launch is on its way to an idle device, whose time is not counted yet: what a simulated device needs, which no decision asks for. No
-    /// time, where the table knows nothing else.
-    fn hand_over(&self, _plan: &PlanKey, _size: Size) -> Duration {
-        Duration::ZERO
-    }
-
-    /// How long a device does nothing before a launch that waited for the one before: what a simulated device needs, which no decision asks for. `None`, where the table
-    /// knows nothing of it.
-    fn gap(&self, _plan: &PlanKey, _size: Size) -> Option<Duration> {
-        None
-    }
-}
-
-impl<T: CostTable + ?Sized> CostTable for Arc<T> {
-    fn cost(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
-        (**self).cost(plan, size)
-    }
-
-    fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
-        (**self).on_share(plan, size, share)
-    }
-
-    fn segment(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
-        (**self).segment(plan, size, share)
-    }
-
-    fn beside(&self, plan: &PlanKey, size: Size, others: u32) -> Option<Duration> {
-        (**self).beside(plan, size, others)
-    }
-
-    fn hand_over(&self, plan: &PlanKey, size: Size) -> Duration {
-        (**self).hand_over(plan, size)
-    }
-
-    fn gap(&self, plan: &PlanKey, size: Size) -> Option<Duration> {
-        (**self).gap(plan, size)
-    }
-}
+use tessera_core::{IdMap, Moment};
 
 /// How costs are learnt.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -491,6 +389,7 @@ fn percentile(values: &mut [f64], p: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tessera_core::Bytes;
 
     const PLAN: PlanIx = PlanIx(0);
     const WHOLE: NonZeroU32 = NonZeroU32::new(4).expect("four units");
