@@ -10,7 +10,7 @@
 //! tenant's requests.
 
 use crate::chain::{Chain, Links};
-use crate::heap::Ranked;
+use crate::heap::{self, Heap, Ranked};
 use crate::loose::ShelfIx;
 use crate::plans::PlanIx;
 use crate::read_ahead::ReadAhead;
@@ -18,6 +18,7 @@ use crate::slab::Slab;
 use crate::waiting::{Candidate, Rank, Ticket, Waiting};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::iter::Peekable;
 use tessera_core::{IdMap, TenantId};
 
 /// See the module's text.
@@ -128,6 +129,38 @@ impl<'a> Row<'a> {
         };
         let heads = ReadAhead::new(heads.filter_map(read));
         InOrder { row: self, heads, behind: BinaryHeap::new(), last: None }
+    }
+}
+
+/// The requests of few flows in order, one read after the other: an owner is mostly asked for one or two.
+pub(crate) struct OneByOne<'a> {
+    row: Row<'a>,
+    heads: Peekable<heap::InOrder<'a, Rank>>,
+    /// Those behind such as were taken.
+    behind: BinaryHeap<Reverse<Ranked<Rank>>>,
+    last: Option<Ticket>,
+}
+
+impl<'a> Row<'a> {
+    /// The requests of the flows whose heads these are, but for the very first.
+    pub(crate) fn behind_first(self, heads: &'a Heap<Rank>) -> OneByOne<'a> {
+        let mut heads = heads.in_order().peekable();
+        let last = heads.next().map(|first| first.ticket);
+        OneByOne { row: self, heads, behind: BinaryHeap::new(), last }
+    }
+}
+
+impl Iterator for OneByOne<'_> {
+    type Item = Candidate;
+
+    fn next(&mut self) -> Option<Candidate> {
+        let behind = self.last.take().and_then(|last| self.row.behind(last));
+        self.behind.extend(behind.map(Reverse));
+        let behind = self.behind.peek().map(|Reverse(behind)| *behind);
+        let head = self.heads.next_if(|head| behind.is_none_or(|behind| *head < behind));
+        let next = head.or_else(|| self.behind.pop().map(|Reverse(next)| next))?;
+        self.last = Some(next.ticket);
+        self.row.requests.get(next.ticket.0).map(Waiting::candidate)
     }
 }
 

@@ -11,7 +11,7 @@
 //! tenant's later request of the same plan is never more urgent than its earlier (`flows`), so their order is kept.
 
 use crate::fairness::{Owners, Standing, VirtualTime};
-use crate::flows::{InOrder, Moved, Row};
+use crate::flows::{Moved, OneByOne, Row};
 use crate::heap::{Heap, Places};
 use crate::plans::PlanIx;
 use crate::read_ahead::ReadAhead;
@@ -219,7 +219,7 @@ impl Loose {
         // Owners that were asked before, by their place in `taken`. No two are equal, so the place decides nothing.
         let mut again: BinaryHeap<Reverse<(VirtualTime, OwnerId, u32)>> = BinaryHeap::new();
         let mut taken: Vec<(Listed, Option<u32>)> = Vec::new();
-        let mut rests: Vec<InOrder<'a, _>> = Vec::new();
+        let mut rests: Vec<OneByOne<'a>> = Vec::new();
         std::iter::from_fn(move || {
             loop {
                 let asked = again.peek().map(|Reverse((v, owner, _))| (*v, *owner));
@@ -236,9 +236,7 @@ impl Loose {
                     Some(rest) => rest,
                     // The first was taken as its shelf shows it.
                     None => {
-                        let mut all = row.in_order(self.shelves.get(listed.shelf.0)?.heads.in_order());
-                        all.next();
-                        rests.push(all);
+                        rests.push(row.behind_first(&self.shelves.get(listed.shelf.0)?.heads));
                         rest.insert(rests.len() as u32 - 1)
                     }
                 };
