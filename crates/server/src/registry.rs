@@ -386,9 +386,9 @@ impl Registry {
         self.fleet.events().tell(News { kind, device: None, who: Some(who), text, numbers });
     }
 
-    fn who(&self, job: &Job) -> Arc<Who> {
-        let owner = owner(&job.name, &job.terms).to_owned();
-        Arc::new(Who { tenant: job.name.clone(), version: job.version, owner })
+    fn who(&self, name: &str, version: u64, terms: &TenantFile) -> Arc<Who> {
+        let owner = owner(name, terms).to_owned();
+        Arc::new(Who { tenant: name.to_owned(), version, owner })
     }
 
     fn replicas_of(&self, file: &TenantFile) -> Replicas {

@@ -36,6 +36,14 @@ pub enum StartError {
     /// The repository is not there. One that vanishes later does no harm.
     #[error("the model repository {0} is not a folder; create it, or set `model_repository`")]
     NoRepository(PathBuf),
+    /// It is there, and closed to us.
+    #[error("the model repository {folder} cannot be read: {why}; allow this user to read it, or set `model_repository`")]
+    ClosedRepository {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's words.
+        why: std::io::Error,
+    },
     /// Two devices that are, or may be, one.
     #[error("{0}")]
     Overlap(String),
@@ -71,6 +79,9 @@ impl Server {
     pub async fn start_on(settings: Settings, devices: Vec<Open<'_>>) -> Result<Server, StartError> {
         if !settings.model_repository.is_dir() {
             return Err(StartError::NoRepository(settings.model_repository));
+        }
+        if let Err(why) = std::fs::read_dir(&settings.model_repository) {
+            return Err(StartError::ClosedRepository { folder: settings.model_repository, why });
         }
         let metrics = Arc::new(Metrics::default());
         let events = Arc::new(Events::new(metrics.clone()));

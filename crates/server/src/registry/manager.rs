@@ -34,6 +34,10 @@ pub(super) struct Manager {
     tried: HashMap<(String, u64), (Source, TenantFile)>,
     /// When versions that failed are tried again although their own file is the same: what a model points to may arrive after it.
     again: HashMap<(String, u64), Again>,
+    /// What was told of versions that failed: a failure that repeats itself is told once.
+    told: HashMap<(String, u64), (Source, String)>,
+    /// Why the folder could not be read the last time, if so.
+    unread: Option<String>,
     /// Devices that were found lost.
     lost: HashSet<usize>,
 }
@@ -57,6 +61,8 @@ impl Manager {
             loading: HashMap::new(),
             tried: HashMap::new(),
             again: HashMap::new(),
+            told: HashMap::new(),
+            unread: None,
             lost: HashSet::new(),
         }
     }
@@ -101,10 +107,17 @@ impl Manager {
                 }
                 self.catalog = catalog;
                 self.remove_what_is_gone();
+                if self.unread.take().is_some() {
+                    let folder = self.registry.folder.display();
+                    tracing::info!(%folder, "the repository can be read again");
+                }
             }
             Err(error) => {
-                let folder = self.registry.folder.display();
-                tracing::warn!(%folder, %error, "the repository cannot be read; serving what is loaded");
+                let (folder, error) = (self.registry.folder.display(), error.to_string());
+                if self.unread.as_ref() != Some(&error) {
+                    tracing::warn!(%folder, error, "the repository cannot be read; serving what is loaded");
+                }
+                self.unread = Some(error);
             }
         }
     }
@@ -140,6 +153,7 @@ impl Manager {
         table.problems = problems.map(|(name, why)| (name.clone(), why.clone())).collect();
         self.tried.retain(|(name, version), _| wanted(name, *version));
         self.again.retain(|(name, version), _| wanted(name, *version));
+        self.told.retain(|(name, version), _| wanted(name, *version));
     }
 
     /// Takes tenants off devices that were lost, and has those loaded again that are now on too few. A version that is on none is loading until
@@ -215,7 +229,7 @@ impl Manager {
                     Base::Coming => self.show(&key, None),
                     Base::Missing(why) => {
                         self.tried.remove(&key);
-                        self.show(&key, Some(why));
+                        self.failed(&key, source, &listing.terms, why);
                     }
                 }
             }
@@ -260,6 +274,18 @@ impl Manager {
         }
     }
 
+    /// A version cannot be loaded. Told when it is news: a model is tried again and again, and a base that is missing is looked for at every poll.
+    fn failed(&mut self, key: &(String, u64), source: &Source, terms: &TenantFile, why: String) {
+        let known = self.told.get(key).is_some_and(|(of, told)| of == source && *told == why);
+        if !known {
+            let who = self.registry.who(&key.0, key.1, terms);
+            self.registry.tell("load_failed", who, format!("cannot be loaded: {why}"), json!({}));
+            self.registry.fleet.metrics().load_failed();
+            self.told.insert(key.clone(), (source.clone(), why.clone()));
+        }
+        self.show(key, Some(why));
+    }
+
     fn loaded(&mut self, job: &Job, loaded: Result<Loaded, LoadError>) {
         let key = (job.name.clone(), job.version);
         self.loading.remove(&key);
@@ -273,13 +299,11 @@ impl Manager {
             Err(error) => {
                 let again = Again::after(self.again.get(&key).copied(), Instant::now());
                 self.again.insert(key.clone(), again);
-                let (who, text) = (self.registry.who(job), format!("cannot be loaded: {error}"));
-                self.registry.tell("load_failed", who, text, json!({}));
-                self.registry.fleet.metrics().load_failed();
-                self.show(&key, Some(error.to_string()));
+                self.failed(&key, &job.source, &job.terms, error.to_string());
             }
             Ok(loaded) => {
                 self.again.remove(&key);
+                self.told.remove(&key);
                 self.serve(key, job, loaded);
             }
         }
@@ -289,7 +313,7 @@ impl Manager {
         let registry = &self.registry;
         let tenant = TenantId(registry.tenants_ever.fetch_add(1, Ordering::Relaxed));
         let queue = registry.fleet.metrics().tenant_loaded(&job.name);
-        let who = registry.who(job);
+        let who = registry.who(&job.name, job.version, &job.terms);
         let stake = registry.door.stake(tenant, job.terms.quota(), who.clone());
         let terms = super::terms(stake.owner(), &job.terms);
         let residences =

@@ -5,6 +5,7 @@ use crate::served::{Served, binary, settings};
 use crate::{client, served};
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// All events, checked to be numbered without gaps.
 pub(crate) fn events(served: &Served) -> Vec<Value> {
@@ -39,6 +40,37 @@ fn tenants_that_come_fail_and_go_are_told_of() {
     let index = served.send(&client::json_request("/v2/repository/index", "")).json();
     assert_eq!((&index[0]["name"], &index[0]["state"]), (&json!("broken"), &json!("UNAVAILABLE")));
     assert!(index[0]["reason"].as_str().is_some_and(|why| !why.is_empty()), "{index}");
+}
+
+#[test]
+fn a_failure_that_repeats_itself_is_told_once_until_the_file_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.onnx");
+    std::fs::write(&broken, "").unwrap();
+    let served = Served::start(folder.path());
+    // It is tried again after a second.
+    std::thread::sleep(Duration::from_millis(1500));
+    let failed = of_kind(&served, "load_failed");
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    std::fs::write(&broken, "no model").unwrap();
+    client::eventually("the other failure is told", || of_kind(&served, "load_failed").len() == 2);
+}
+
+#[test]
+fn weights_whose_base_is_not_there_are_told_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let tuned = folder.path().join("tuned");
+    std::fs::create_dir(&tuned).unwrap();
+    std::fs::write(tuned.join("tenant.toml"), "base = \"nobody\"\nowner = \"acme\"").unwrap();
+    std::fs::write(tuned.join("model.safetensors"), "").unwrap();
+    let served = Served::start(folder.path());
+    client::eventually("it is told", || !of_kind(&served, "load_failed").is_empty());
+    std::thread::sleep(settings(folder.path()).poll_interval * 5);
+    let told = of_kind(&served, "load_failed");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["tenant"], &told[0]["owner"]), (&json!("tuned"), &json!("acme")));
+    let text = told[0]["text"].as_str().unwrap();
+    assert!(text.contains("its base `nobody` is not in the repository"), "{text}");
 }
 
 #[test]
