@@ -54,9 +54,11 @@ enum Place {
 }
 
 impl Filling {
-    fn new(mut launch: Forming, riding: Riding, limits: Limits) -> Filling {
-        launch.reserve(limits);
-        let mut known = IdMap::with_capacity_and_hasher(2 * limits.max_lanes as usize, Default::default());
+    /// Makes room for as many as there are lanes and places, but not for more than `waiting`: limits may be set beyond all memory.
+    fn new(mut launch: Forming, riding: Riding, limits: Limits, waiting: usize) -> Filling {
+        launch.reserve(limits, waiting);
+        let tenants = (limits.max_lanes as usize).min(launch.size().lanes as usize + waiting);
+        let mut known = IdMap::with_capacity_and_hasher(2 * tenants, Default::default());
         known.extend(launch.open_lanes().map(|(lane, tenant)| (tenant, Place::Lane { lane, last: None })));
         Filling { launch, riding, limits, tightest: None, known }
     }
@@ -110,7 +112,7 @@ impl Scheduler {
         if launch.is_full(limits) {
             return launch;
         }
-        let filling = Filling::new(launch, riding, limits);
+        let filling = Filling::new(launch, riding, limits, self.queues.len());
         if self.queues.first_urgency().is_some_and(|urgency| urgency < now) {
             // Most requests are as large as the one before.
             let mut last = (NonZeroU32::MIN, self.alone(plan, riding.line, NonZeroU32::MIN));

@@ -80,11 +80,12 @@ impl Forming {
         Forming { plan, promised: None, lanes: Vec::new(), seated: Vec::new(), items: 0, open: 0 }
     }
 
-    /// Makes room for as many as may come.
-    pub(crate) fn reserve(&mut self, limits: Limits) {
+    /// Makes room for as many as may come, of so many that wait.
+    pub(crate) fn reserve(&mut self, limits: Limits, waiting: usize) {
         let places = if limits.tenant_batching { limits.max_items } else { limits.max_lanes };
-        self.lanes.reserve_exact((limits.max_lanes as usize).saturating_sub(self.lanes.len()));
-        self.seated.reserve_exact((places as usize).saturating_sub(self.seated.len()));
+        let more = |most: u32, there: usize| (most as usize).saturating_sub(there).min(waiting);
+        self.lanes.reserve_exact(more(limits.max_lanes, self.lanes.len()));
+        self.seated.reserve_exact(more(places, self.seated.len()));
     }
 
     pub(crate) fn size(&self) -> Size {

@@ -67,6 +67,19 @@ fn a_launch_that_did_not_run_makes_room_and_is_not_learnt() {
 }
 
 #[test]
+fn limits_beyond_all_memory_take_memory_for_what_waits_alone() {
+    let config =
+        Config { max_lanes: NonZeroU32::MAX, max_items: NonZeroU32::MAX, ..config(Policy::SpaceTime) };
+    let mut scheduler = Scheduler::new(config);
+    for tenant in 0..3 {
+        scheduler.tenant_added(ms(0), TenantId(tenant), Terms::best_effort(OwnerId(tenant)));
+        scheduler.offer(ms(0), &offer(tenant, tenant, 1)).unwrap();
+    }
+    let Decision::Launch(launch) = scheduler.decide(ms(0)) else { panic!("requests wait") };
+    assert_eq!(launch.lanes.len(), 3);
+}
+
+#[test]
 fn a_request_joins_its_tenants_lane_beside_one_that_must_stand_alone() {
     let limits = Config { max_lanes: NonZeroU32::new(2).unwrap(), ..config(Policy::SpaceTime) };
     let mut simulation = with_tenants(limits, 2);
