@@ -62,7 +62,8 @@ fn run_all(given: &ArgMatches) -> Result<ExitCode> {
     let only: Vec<&str> = words(given, "only").collect();
     for name in &only {
         let known = *name == "all" || BENCHES.iter().any(|bench| bench.name == *name);
-        ensure!(known, "there is no bench `{name}` in the report");
+        let all = || BENCHES.iter().map(|bench| bench.name).collect::<Vec<_>>().join(", ");
+        ensure!(known, "there is no bench `{name}` in the report; choose of {}", all());
     }
     let wanted = |bench: &Bench| only.iter().any(|name| *name == "all" || *name == bench.name);
     let typed: Vec<String> = std::env::args().skip(1).collect();

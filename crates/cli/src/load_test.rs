@@ -27,10 +27,18 @@ pub(crate) fn command() -> Command {
         list(arg("in-process", "ARCH")).conflicts_with_all(["url", "model"]).help(
             "No server: an engine in this process, with tenants of these architectures of `tessera zoo` in turn",
         ),
-        number("tenants", "8").help("With --in-process: how many tenants, each with weights of its own"),
-        text("device", "DEVICE", "auto").help("With --in-process: where to run, as `tessera serve --device`"),
-        text("policy", "POLICY", "space-time").help("With --in-process: who runs when"),
-        text("precision", "PRECISION", "auto").help("With --in-process: how numbers are held"),
+        number("tenants", "8")
+            .requires("in-process")
+            .help("With --in-process: how many tenants, each with weights of its own"),
+        text("device", "DEVICE", "auto")
+            .requires("in-process")
+            .help("With --in-process: where to run, as `tessera serve --device`"),
+        text("policy", "POLICY", "space-time")
+            .requires("in-process")
+            .help("With --in-process: who runs when"),
+        text("precision", "PRECISION", "auto")
+            .requires("in-process")
+            .help("With --in-process: how numbers are held"),
     ];
     Command::new("load-test")
         .about("A load of many tenants, open or closed loop, over HTTP or in process: throughput, latency, and goodput by tenant")
@@ -99,7 +107,8 @@ pub(crate) fn patterns(given: &ArgMatches, tenants: usize, period: Duration) -> 
     let seed = seed(given);
     let level =
         |mean: f64| Ok((mean, Pattern { gaps, rate: wave(given, mean, period)?, popularity, tenants, seed }));
-    range(given, "request-rate")?.into_iter().map(level).collect()
+    let allowed = Allowed { least: 1e-3, most: 1e7, whole: false };
+    range(given, "request-rate", allowed)?.into_iter().map(level).collect()
 }
 
 pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
@@ -188,7 +197,7 @@ fn options(
 ) -> Result<Options> {
     let popularity: Popularity = parsed(given, "popularity")?;
     let rates = patterns(given, tenants.len(), times.end())?;
-    let clients = range(given, "concurrency")?;
+    let clients = range(given, "concurrency", Allowed { least: 1.0, most: 1e7, whole: true })?;
     let pace = match (trace, rates.is_empty(), clients.is_empty()) {
         (Some(trace), true, true) => Pace::Trace(trace.arrivals.clone().into()),
         (None, false, true) => Pace::Open(rates),
@@ -226,9 +235,29 @@ fn wave(given: &ArgMatches, mean: f64, whole: Duration) -> Result<Rate> {
     Ok(Rate::Diurnal { mean, swing, period })
 }
 
+/// What the levels of a load may be.
+#[derive(Clone, Copy)]
+struct Allowed {
+    least: f64,
+    most: f64,
+    whole: bool,
+}
+
+impl Allowed {
+    fn is(self, level: f64) -> bool {
+        (self.least..=self.most).contains(&level) && !(self.whole && level.fract() != 0.0)
+    }
+}
+
+/// More levels than this are a mistake that would take hours.
+const MOST_LEVELS: usize = 1000;
+
 /// `N`, or `START:END:STEP`; nothing where the flag is not given.
-fn range(given: &ArgMatches, name: &str) -> Result<Vec<f64>> {
-    let Some(word) = given.get_one::<String>(name) else { return Ok(Vec::new()) };
+fn range(given: &ArgMatches, name: &str, allowed: Allowed) -> Result<Vec<f64>> {
+    given.get_one::<String>(name).map_or(Ok(Vec::new()), |word| levels(word, name, allowed))
+}
+
+fn levels(word: &str, name: &str, allowed: Allowed) -> Result<Vec<f64>> {
     let numbers: Option<Vec<f64>> = word.split(':').map(|part| part.parse().ok()).collect();
     let levels = numbers.and_then(|numbers| match numbers[..] {
         [one] => Some(vec![one]),
@@ -236,14 +265,20 @@ fn range(given: &ArgMatches, name: &str) -> Result<Vec<f64>> {
         [start, end, step] if step > 0.0 => Some(steps(start, end, step)),
         _ => None,
     });
-    let levels =
-        levels.filter(|levels| !levels.is_empty() && levels.iter().all(|level| (1e-3..=1e7).contains(level)));
-    levels.with_context(|| format!("--{name} {word}: a number above zero, or START:END:STEP"))
+    let fits = |levels: &Vec<f64>| {
+        (1..=MOST_LEVELS).contains(&levels.len()) && levels.iter().all(|level| allowed.is(*level))
+    };
+    levels.filter(fits).with_context(|| {
+        let Allowed { least, most, whole } = allowed;
+        let number = if whole { "a whole number" } else { "a number" };
+        format!(
+            "--{name} {word}: {number} from {least} to {most}, or START:END:STEP of at most {MOST_LEVELS} such"
+        )
+    })
 }
 
 fn steps(start: f64, end: f64, step: f64) -> Vec<f64> {
-    // A range of a thousand levels is a mistake that would take hours.
-    (0..1000)
+    (0..=MOST_LEVELS as u32)
         .map(|number| start + f64::from(number) * step)
         .take_while(|level| *level <= end + 1e-9)
         .collect()
@@ -293,4 +328,48 @@ fn inputs(given: &ArgMatches) -> Result<Inputs> {
         ids_below: count(given, "ids-below").into(),
         seed: seed(given),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+    use super::*;
+
+    const RATE: Allowed = Allowed { least: 1e-3, most: 1e7, whole: false };
+    const CLIENTS: Allowed = Allowed { least: 1.0, most: 1e7, whole: true };
+
+    #[test]
+    fn a_range_is_every_step_from_start_to_end() {
+        assert_eq!(levels("2.5", "request-rate", RATE).unwrap(), [2.5]);
+        assert_eq!(levels("1:3", "concurrency", CLIENTS).unwrap(), [1.0, 2.0, 3.0]);
+        assert_eq!(levels("10:35:10", "request-rate", RATE).unwrap(), [10.0, 20.0, 30.0]);
+    }
+
+    #[test]
+    fn levels_that_cannot_be_are_refused_with_what_can() {
+        for (word, allowed, words) in [
+            ("0", RATE, "from 0.001 to 10000000"),
+            ("1e9", RATE, "from 0.001 to 10000000"),
+            ("5:1:1", RATE, "START:END:STEP"),
+            ("1:2000:1", RATE, "at most 1000"),
+            ("0.5", CLIENTS, "a whole number from 1"),
+            ("1:2:0.5", CLIENTS, "a whole number from 1"),
+        ] {
+            let error = levels(word, "flag", allowed).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_of_an_engine_in_this_process_are_refused_without_one() {
+        for flag in ["--tenants=3", "--device=cpu", "--policy=time", "--precision=fp32"] {
+            let given = command().try_get_matches_from(["load-test", flag]);
+            assert!(given.unwrap_err().to_string().contains("--in-process"), "{flag}");
+            assert!(
+                command().try_get_matches_from(["load-test", "--in-process=mlp", flag]).is_ok(),
+                "{flag}"
+            );
+        }
+    }
 }

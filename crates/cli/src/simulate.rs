@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tessera_bench::arrivals::Trace;
-use tessera_bench::simulate::{self, Costs, Load, Options};
+use tessera_bench::simulate::{self, Costs, Load, Options, Report};
 use tessera_core::PlanKey;
 
 pub(crate) fn command() -> Command {
@@ -38,32 +38,41 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     let plans: Vec<PlanKey> = words(given, "model").map(|name| costs.plan(name)).collect::<Result<_>>()?;
     let trace = given.get_one::<PathBuf>("trace").map(|path| Trace::read(path)).transpose()?;
     let length = Duration::from_secs(count(given, "seconds").into());
-    let (names, load) = match trace {
+    let (names, loads) = match trace {
         Some(trace) => {
             ensure!(!given.contains_id("request-rate"), "a trace has its own rate; leave --request-rate out");
             let length = trace.length();
-            (trace.tenants, Load::Trace(trace.arrivals.into(), length))
+            (trace.tenants, vec![Load::Trace(trace.arrivals.into(), length)])
         }
         None => {
             let many = count(given, "tenants") as usize;
-            let level = patterns(given, many, length)?.into_iter().next();
-            let (rate, pattern) = level.context("name a TRACE, or a rate with --request-rate")?;
+            let levels = patterns(given, many, length)?.into_iter();
             let names = (0..many).map(|number| format!("tenant-{number}")).collect();
-            (names, Load::Drawn { pattern, rate, length })
+            (names, levels.map(|(rate, pattern)| Load::Drawn { pattern, rate, length }).collect())
         }
     };
-    let tenants = tenants(given, names)?;
-    let options = Options {
-        costs,
-        tenants: tenants.into_iter().zip(plans.into_iter().cycle()).collect(),
-        groups: Vec::new(),
-        policies: policies(given)?,
-        load,
-        warmup: Duration::ZERO,
-        max_lanes: nonzero(given, "max-lanes")?,
-        max_items: nonzero(given, "max-items")?,
-    };
-    let report = simulate::run(&options, &mut |line| eprintln!("{line}"))?;
+    let tenants: Vec<_> = tenants(given, names)?.into_iter().zip(plans.into_iter().cycle()).collect();
+    let policies = policies(given)?;
+    let (max_lanes, max_items) = (nonzero(given, "max-lanes")?, nonzero(given, "max-items")?);
+    let mut report: Option<Report> = None;
+    for load in loads {
+        let options = Options {
+            costs: costs.clone(),
+            tenants: tenants.clone(),
+            groups: Vec::new(),
+            policies: policies.clone(),
+            load,
+            warmup: Duration::ZERO,
+            max_lanes,
+            max_items,
+        };
+        let level = simulate::run(&options, &mut |line| eprintln!("{line}"))?;
+        match &mut report {
+            None => report = Some(level),
+            Some(report) => report.policies.extend(level.policies),
+        }
+    }
+    let report = report.context("name a TRACE, or a rate with --request-rate")?;
     publish(given, &report, serde_json::to_string_pretty(&report)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! Arrivals that were recorded: a file of `seconds,tenant` lines.
 //!
 //! ```text
-//!   # what begins so is skipped, and so are empty lines
+//!   # what begins so is skipped, and so are empty lines and a first line that names the columns
 //!   0.000,shop-17
 //!   0.013,shop-4
 //! ```
@@ -60,7 +60,8 @@ impl Trace {
         let mut last = Duration::ZERO;
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+            let names_columns = trace.arrivals.is_empty() && line == "seconds,tenant";
+            if line.is_empty() || line.starts_with('#') || names_columns {
                 continue;
             }
             let wrong = |wrong| TraceError::Line { line: index + 1, text: line.to_owned(), wrong };
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_trace_names_its_tenants_in_the_order_of_their_first_requests() {
-        let trace = Trace::parse("# recorded\n0.5,b\n\n0.5, a\n1,b\n").unwrap();
+        let trace = Trace::parse("# recorded\nseconds,tenant\n0.5,b\n\n0.5, a\n1,b\n").unwrap();
         assert_eq!(trace.tenants, ["b", "a"]);
         let tenants: Vec<usize> = trace.arrivals.iter().map(|arrival| arrival.tenant).collect();
         assert_eq!(tenants, [0, 1, 0]);
@@ -108,6 +109,7 @@ mod tests {
         for (text, wrong) in [
             ("1;a", "no comma"),
             ("soon,a", "not a number"),
+            ("1,a\nseconds,tenant", "not a number"),
             ("-1,a", "no such time"),
             ("2,a\n1,a", "line 2 of the trace, `1,a`: it is earlier"),
             ("1,", "no tenant"),

@@ -81,6 +81,7 @@ impl Http {
     pub async fn resolve(url: &str) -> Result<SocketAddr> {
         ensure!(!url.starts_with("https:"), "{url}: there is no TLS here; name an http:// address");
         let host = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+        ensure!(!host.contains("://"), "{url} is no http:// address; name the server as http://HOST:PORT");
         ensure!(!host.contains('/'), "{url} has a path; name the server alone, as http://HOST:PORT");
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let host = if has_port { host.to_owned() } else { format!("{host}:8000") };
