@@ -92,6 +92,12 @@ impl Stamp {
         let (identity, changed_ns) = (None, None);
         Stamp { len: metadata.len(), modified: metadata.modified().ok(), identity, changed_ns }
     }
+
+    /// Whether this is still the file at `path`, written as it was. Links to it and rights to it may have changed. Not so when nothing is there.
+    pub fn still_stands_for(&self, path: &Path) -> bool {
+        let told = |stamp: &Stamp| (stamp.len, stamp.modified, stamp.identity);
+        stamp(path).is_ok_and(|now| told(&now) == told(self))
+    }
 }
 
 /// The stamp of the file at `path`. Errors when there is none, or something that is not a regular file (opening a pipe would wait for ever).

@@ -4,7 +4,7 @@ use crate::classes::{ClassEntry, NoClass, NoPlan};
 use crate::fleet::{NoKernel, Settled};
 use crate::frontend::{ModelInfo, TensorInfo};
 use crate::registry::Means;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tessera_core::Precision;
@@ -13,6 +13,7 @@ use tessera_planner::class::{self, Model, ModelError, WeightsError};
 use tessera_planner::graph::ParamId;
 use tessera_planner::pack::{self, PackError};
 use tessera_planner::pack_cache::Wanted;
+use tessera_planner::source::Stamp;
 use tessera_planner::{Packed, SlotLayout};
 
 /// A version that is ready to be served.
@@ -20,6 +21,8 @@ use tessera_planner::{Packed, SlotLayout};
 pub struct Loaded {
     /// The model, without its weights.
     pub model: Model,
+    /// The files that its weights were read from.
+    pub files: Vec<(Arc<PathBuf>, Stamp)>,
     /// Its weights, on each device that has them; never empty.
     pub settled: Vec<Settled>,
     /// How long that took.

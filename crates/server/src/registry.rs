@@ -352,7 +352,8 @@ impl Registry {
         let precision = job.terms.precision.as_deref().and_then(|word| word.parse().ok());
         let model = loader::import(&job.source.path, job.base.as_deref())?;
         let settled = self.fleet.settle(&model, precision, self.replicas_of(&job.terms))?;
-        Ok(Loaded { model: model.without_weights(), settled, took: started.elapsed() })
+        let files = model.files();
+        Ok(Loaded { model: model.without_weights(), files, settled, took: started.elapsed() })
     }
 
     /// Tells of a version that answers from now on, and of devices that stand in for others that suit it better.

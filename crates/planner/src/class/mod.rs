@@ -27,9 +27,10 @@ use crate::fold::{FoldError, Folded, fold, output_types};
 use crate::graph::{Graph, WeightSource};
 use crate::onnx::ImportError;
 use crate::onnx::import::{DeclaredOutput, Imported, import_bytes, import_file};
+use crate::source::Stamp;
 use keys::WeightKey;
 use prost::bytes::Bytes;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tessera_core::{ClassId, DType};
 
@@ -152,6 +153,23 @@ impl Model {
             *weight = WeightSource::Forgotten;
         }
         self
+    }
+
+    /// The files that its weights are read from, each once, in the state in which they were found.
+    pub fn files(&self) -> Vec<(Arc<PathBuf>, Stamp)> {
+        let mut files: Vec<(Arc<PathBuf>, Stamp)> = Vec::new();
+        for weight in &self.weights {
+            let mut source = weight;
+            while let WeightSource::Converted { from, .. } = source {
+                source = from;
+            }
+            if let WeightSource::File { path, stamp, .. } = source
+                && files.iter().all(|(known, _)| known != path)
+            {
+                files.push((path.clone(), *stamp));
+            }
+        }
+        files
     }
 
     /// The initializer (or state-dict) name of every weight, for people.

@@ -14,12 +14,14 @@ use crate::fleet::{Settled, Station};
 use crate::loader::{self, LoadError, Loaded};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tessera_core::TenantId;
 use tessera_planner::class::Model;
+use tessera_planner::source::Stamp;
 
 /// The only writer of the table.
 pub(super) struct Manager {
@@ -31,7 +33,7 @@ pub(super) struct Manager {
     /// What the loaders have now.
     loading: HashMap<(String, u64), Source>,
     /// What each version was made from, loaded or failed, so that it is tried again only when that changes.
-    tried: HashMap<(String, u64), (Source, TenantFile)>,
+    tried: HashMap<(String, u64), Tried>,
     /// When versions that failed are tried again although their own file is the same: what a model points to may arrive after it.
     again: HashMap<(String, u64), Again>,
     /// What was told of versions that failed: a failure that repeats itself is told once.
@@ -218,7 +220,7 @@ impl Manager {
             for (&version, source) in &listing.versions {
                 let key = (name.clone(), version);
                 let tried =
-                    self.tried.get(&key).is_some_and(|(of, terms)| of == source && *terms == listing.terms);
+                    self.tried.get(&key).is_some_and(|tried| tried.still_is_of(source, &listing.terms));
                 let again = self.again.get(&key).is_some_and(|again| again.is_due(Instant::now()));
                 if (tried && !again) || self.loading.contains_key(&key) {
                     continue;
@@ -294,7 +296,9 @@ impl Manager {
         if !wanted && !self.catalog.problems.contains_key(&job.name) {
             return; // gone while it was loading
         }
-        self.tried.insert(key.clone(), (job.source.clone(), job.terms.clone()));
+        let files = loaded.as_ref().map(|loaded| loaded.files.clone()).unwrap_or_default();
+        let tried = Tried { source: job.source.clone(), terms: job.terms.clone(), files };
+        self.tried.insert(key.clone(), tried);
         match loaded {
             Err(error) => {
                 let again = Again::after(self.again.get(&key).copied(), Instant::now());
@@ -347,6 +351,24 @@ impl Manager {
             earlier.remove();
         }
         registry.tell_loaded(&served, loaded.took);
+    }
+}
+
+/// What a version was made from.
+struct Tried {
+    source: Source,
+    terms: TenantFile,
+    /// Where its weights were, beside its own file too: an exporter may put them into another one, which may be replaced alone. Of a version that failed
+    /// none are known.
+    files: Vec<(Arc<PathBuf>, Stamp)>,
+}
+
+impl Tried {
+    /// Whether nothing of it has changed.
+    fn still_is_of(&self, source: &Source, terms: &TenantFile) -> bool {
+        self.source == *source
+            && self.terms == *terms
+            && self.files.iter().all(|(path, stamp)| stamp.still_stands_for(path))
     }
 }
 

@@ -264,6 +264,24 @@ fn a_model_replaced_under_load_costs_no_request_and_every_answer_is_the_old_ones
 }
 
 #[test]
+fn weights_in_a_file_beside_the_model_may_be_replaced_alone() {
+    let repository = tempfile::tempdir().unwrap();
+    case("torch_export/iris").place(&repository.path().join("iris.onnx"));
+    let data = repository.path().join("iris.onnx.data");
+    let served = Served::start(repository.path());
+    let asked = &case("torch_export/iris").sets[0].inputs;
+    let answered = served.answer("iris", asked);
+    let old = bits(&answered);
+    let mut weights = fs::read(&data).unwrap();
+    // Every float becomes its negative.
+    weights.iter_mut().skip(3).step_by(4).for_each(|last| *last ^= 0x80);
+    let part = repository.path().join("part");
+    write(&part, &weights);
+    fs::rename(&part, &data).unwrap();
+    eventually("the new weights answer", || bits(&served.answer("iris", asked)) != old);
+}
+
+#[test]
 fn requests_that_wait_while_their_model_is_replaced_are_answered_by_the_new_one() {
     let repository = tempfile::tempdir().unwrap();
     let at = repository.path().join("changing.onnx");
