@@ -29,7 +29,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
@@ -46,7 +46,16 @@ pub use site::Site;
 struct Front<B> {
     backend: Arc<B>,
     metrics: Arc<Metrics>,
-    max_body: u64,
+    limits: BodyLimits,
+}
+
+/// What a request's body may be.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Most bytes of it.
+    pub bytes: u64,
+    /// Longest time in which nothing more of it comes. A client that is gone without a word would keep its connection for ever.
+    pub pause: Duration,
 }
 
 /// All routes, also that of requests for inference whose path is not plain.
@@ -68,8 +77,8 @@ fn others<B: Backend>(front: Arc<Front<B>>) -> Router {
         .route("/v2/models/{model}/versions/{version}/steps", get(steps::<B>))
         .route("/v2/models/{model}/versions/{version}/ready", get(model_ready::<B>))
         .route("/v2/models/{model}/versions/{version}/infer", post(infer_by_route::<B>))
-        .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found") })
-        .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .fallback(nothing_there)
+        .method_not_allowed_fallback(wrong_verb)
         .with_state(front)
 }
 
@@ -82,6 +91,20 @@ pub fn metrics_routes(metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/metrics", get(page))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found: metrics are at /metrics") })
+}
+
+async fn nothing_there(path: Uri) -> Response {
+    let way = if path.path().starts_with("/v2/repository/models/") {
+        "models are loaded and unloaded by their files in the model repository, not by requests"
+    } else {
+        "the server is at /v2, a model at /v2/models/NAME, and POST /v2/repository/index lists all; metrics have a port of their own"
+    };
+    error(StatusCode::NOT_FOUND, &format!("nothing is at '{}': {way}", path.path()))
+}
+
+async fn wrong_verb(verb: Method, path: Uri) -> Response {
+    let way = "POST is for inference and /v2/repository/index, GET for everything else";
+    error(StatusCode::METHOD_NOT_ALLOWED, &format!("{verb} does nothing at '{}': {way}", path.path()))
 }
 
 async fn server<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
@@ -325,12 +348,16 @@ impl<B: Backend> Front<B> {
     /// The whole body as one piece. Pieces are joined as they come: a body sent as a million chunks of a byte takes
     /// a million bytes, not a million buffers. The usual body is one piece, and is not copied.
     async fn read(&self, mut body: impl Content) -> Result<Bytes, Rejection> {
-        let limit = self.max_body;
+        let BodyLimits { bytes: limit, pause } = self.limits;
         if body.size_hint().lower() > limit {
             return Err(Rejection::TooLarge { limit });
         }
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-        while let Some(frame) = body.frame().await {
+        // The alarm is set only when the next piece is not there yet.
+        while let Some(frame) = tokio::time::timeout(pause, body.frame())
+            .await
+            .map_err(|_| Rejection::Stalled { waited: pause })?
+        {
             let frame =
                 frame.map_err(|why| Rejection::Invalid(format!("the body could not be read: {why}")))?;
             let Ok(data) = frame.into_data() else { continue };

@@ -10,7 +10,7 @@
 mod head_timer;
 
 use crate::frontend::Backend;
-use crate::http;
+use crate::http::{self, BodyLimits};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use axum::http::Request;
@@ -95,7 +95,8 @@ pub async fn serve<B: Backend>(
     settings: &Settings,
     stop: impl Future<Output = ()>,
 ) -> usize {
-    let site = http::Site::new(backend, Arc::clone(&metrics), settings.max_body.0);
+    let limits = BodyLimits { bytes: settings.max_body.0, pause: settings.idle_timeout };
+    let site = http::Site::new(backend, Arc::clone(&metrics), limits);
     let pages = TowerToHyperService::new(http::metrics_routes(Arc::clone(&metrics)));
     let door = |counted| Door {
         idle_timeout: settings.idle_timeout,

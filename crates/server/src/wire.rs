@@ -43,6 +43,14 @@ pub enum Rejection {
         /// The limit, from the settings.
         limit: u64,
     },
+    /// Nothing more of the body came for too long.
+    #[error(
+        "nothing more of the request body came for {waited:?}; send it without such pauses, or raise `idle_timeout_s`"
+    )]
+    Stalled {
+        /// The limit, from the settings.
+        waited: Duration,
+    },
     /// The body is encoded in a way that we do not read.
     #[error("Content-Encoding '{encoding}' is not supported; send the body as it is")]
     UnsupportedEncoding {
@@ -88,15 +96,15 @@ pub enum Rejection {
     },
     /// Predicted too late on arrival, and refused before any work.
     #[error(
-        "model '{model}' would answer in about {predicted:?}, later than the {allowed:?} allowed; \
-         retry later, or raise `timeout` or the tenant's `slo_ms`"
+        "model '{model}' would answer in about {predicted:?}, {}; retry later, or raise `timeout` or the tenant's `slo_ms`",
+        too_late(*allowed)
     )]
     TooLate {
         /// The tenant.
         model: String,
         /// When the answer would have come.
         predicted: Duration,
-        /// How long it was allowed to take.
+        /// What was left of the time that it was allowed to take.
         allowed: Duration,
         /// When it is worth trying again.
         retry_after: Duration,
@@ -120,6 +128,14 @@ pub enum Rejection {
     Internal(String),
 }
 
+/// Of a time that was over before anybody could look at the request its zero tells nothing.
+fn too_late(allowed: Duration) -> String {
+    match allowed {
+        Duration::ZERO => "and the time allowed was over when the request had come".to_owned(),
+        allowed => format!("later than the {allowed:?} allowed"),
+    }
+}
+
 /// How a refusal travels: one row of the table below.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wire {
@@ -133,11 +149,12 @@ pub struct Wire {
 
 impl Rejection {
     /// Every outcome that the table can name.
-    pub const OUTCOMES: [&'static str; 13] = [
+    pub const OUTCOMES: [&'static str; 14] = [
         "not_found",
         "not_ready",
         "invalid",
         "too_large",
+        "stalled",
         "unsupported",
         "queue_full",
         "overloaded",
@@ -157,6 +174,7 @@ impl Rejection {
             Rejection::NotReady { .. } => (503, "not_ready", soon),
             Rejection::Invalid(_) => (400, "invalid", None),
             Rejection::TooLarge { .. } => (413, "too_large", None),
+            Rejection::Stalled { .. } => (408, "stalled", None),
             Rejection::UnsupportedEncoding { .. } => (400, "invalid", None),
             Rejection::Unsupported(_) => (501, "unsupported", None),
             Rejection::QueueFull { retry_after, .. } => (429, "queue_full", Some(*retry_after)),
@@ -186,6 +204,7 @@ mod tests {
             Rejection::NotReady { model: model(), why: text() },
             Rejection::Invalid(text()),
             Rejection::TooLarge { limit: 1 },
+            Rejection::Stalled { waited: time },
             Rejection::UnsupportedEncoding { encoding: text() },
             Rejection::Unsupported(text()),
             Rejection::QueueFull { queue: text(), queued: 1, limit: 1, retry_after: time },
@@ -204,6 +223,16 @@ mod tests {
         }
         let named = |outcome| all.iter().any(|rejection| rejection.wire().outcome == outcome);
         assert!(Rejection::OUTCOMES.into_iter().all(named));
+    }
+
+    #[test]
+    fn a_time_that_was_over_on_arrival_is_said_in_words() {
+        let late = |allowed| {
+            let (model, time) = ("m".into(), Duration::from_millis(5));
+            Rejection::TooLate { model, predicted: time, allowed, retry_after: time }.to_string()
+        };
+        assert!(late(Duration::from_millis(2)).contains("later than the 2ms allowed; retry"));
+        assert!(late(Duration::ZERO).contains("the time allowed was over"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use fake::Served;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
+use tessera_server::Settings;
 use tessera_server::events::News;
 
 const ADD: &str = "/v2/models/add/infer";
@@ -180,12 +181,35 @@ fn names_are_decoded_and_versions_are_numbers() {
 }
 
 #[test]
+fn a_body_that_stops_coming_is_refused_and_its_connection_closed() {
+    let mut settings = Settings::for_repository("unused");
+    settings.idle_timeout = Duration::from_millis(300);
+    let served = Served::with(settings);
+    let request = json_request(ADD, &add_body().to_string());
+    let mut socket = served.connect();
+    socket.write_all(&request[..request.len() - 5]).unwrap();
+    let answer = Answer::read(&mut socket);
+    assert_eq!(answer.status, 408);
+    let error = answer.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("300ms") && error.contains("idle_timeout_s"), "{error}");
+    assert_eq!(socket.read(&mut [0; 1]).unwrap(), 0, "closed");
+    served.is_well();
+}
+
+#[test]
 fn wrong_paths_and_verbs_are_told_in_json() {
     let served = Served::start();
     let missing = served.get("/v2/nothing");
-    assert_eq!((missing.status, missing.json()), (404, json!({ "error": "Not Found" })));
+    assert_eq!(missing.status, 404);
+    let told = missing.json()["error"].as_str().unwrap().to_owned();
+    assert!(told.contains("'/v2/nothing'") && told.contains("/v2/models/NAME"), "{told}");
     let wrong_verb = served.get(ADD);
-    assert_eq!((wrong_verb.status, wrong_verb.json()), (405, json!({ "error": "Method Not Allowed" })));
+    assert_eq!(wrong_verb.status, 405);
+    let told = wrong_verb.json()["error"].as_str().unwrap().to_owned();
+    assert!(told.starts_with("GET ") && told.contains("POST is for inference"), "{told}");
+    // Triton's clients may ask for this.
+    let unload = json_request("/v2/repository/models/add/unload", "{}");
+    served.refused(&unload, 404, "by their files in the model repository");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! For one request the router looks up a pattern, copies what matched into the request and out again, and boxes the body and three
 //! futures: of a small request that is as much work as reading its JSON.
 
-use super::{Front, Response, infer, numbered, others};
+use super::{BodyLimits, Front, Response, infer, numbered, others};
 use crate::frontend::Backend;
 use crate::metrics::Metrics;
 use axum::Router;
@@ -26,9 +26,9 @@ pub struct Site<B> {
 }
 
 impl<B: Backend> Site<B> {
-    /// `max_body` is in bytes.
-    pub fn new(backend: Arc<B>, metrics: Arc<Metrics>, max_body: u64) -> Site<B> {
-        let front = Arc::new(Front { backend, metrics, max_body });
+    /// All of it.
+    pub fn new(backend: Arc<B>, metrics: Arc<Metrics>, limits: BodyLimits) -> Site<B> {
+        let front = Arc::new(Front { backend, metrics, limits });
         Site { others: TowerToHyperService::new(others(front.clone())), front }
     }
 }

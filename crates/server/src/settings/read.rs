@@ -198,6 +198,12 @@ pub(super) fn seconds(words: &[String]) -> Read<Duration> {
     length(words, Duration::from_secs, "a whole number of seconds")
 }
 
+pub(super) fn some_seconds(words: &[String]) -> Read<Duration> {
+    let allowed = "a whole number of seconds, at least 1";
+    length(words, Duration::from_secs, allowed)
+        .and_then(|read| if read.is_zero() { Err(allowed.into()) } else { Ok(read) })
+}
+
 pub(super) fn millis(words: &[String]) -> Read<Duration> {
     let read = length(words, Duration::from_millis, "a whole number of milliseconds, at least 1")?;
     if read.is_zero() { Err("a whole number of milliseconds, at least 1".into()) } else { Ok(read) }

@@ -164,7 +164,10 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start() -> Served {
-        let mut settings = Settings::for_repository("unused");
+        Served::with(Settings::for_repository("unused"))
+    }
+
+    pub(crate) fn with(mut settings: Settings) -> Served {
         (settings.http_port, settings.metrics_port) = (0, 0);
         (settings.max_body, settings.shutdown_grace) = (Amount(MOST_BODY as u64), GRACE);
         let fake = Arc::new(Fake::default());

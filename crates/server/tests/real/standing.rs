@@ -106,7 +106,7 @@ fn a_request_refused_for_lateness_hears_the_predicted_time_and_counts() {
     let refused = refused.expect("one in a hundred is no probe");
     let error = refused.json()["error"].as_str().unwrap().to_owned();
     assert_eq!(refused.status, 504);
-    assert!(error.contains("later than the") && error.contains("allowed"), "{error}");
+    assert!(error.contains("would answer in about") && error.contains("allowed"), "{error}");
     client::eventually("it counts", || {
         served.sample("tessera_deadlines_total{tenant=\"a\",outcome=\"refused\"}") > 0.0
     });
