@@ -1,6 +1,6 @@
 //! Where settings come from, and what is said when one of them is wrong.
 
-use super::table::{self, Settings, TABLE};
+use super::table::{self, Setting, Settings, TABLE};
 use std::collections::BTreeMap;
 use std::path::Path;
 use thiserror::Error;
@@ -28,14 +28,14 @@ pub enum SettingsError {
         key: &'static str,
     },
     /// A key in the file that no row has.
-    #[error("`{key}` in {source_name} is not a setting; did you mean `{nearest}`?")]
+    #[error("`{key}` in {source_name} is not a setting; {}", meant(*nearest))]
     Unknown {
         /// The key as written.
         key: String,
         /// The file.
         source_name: String,
-        /// The key most like it.
-        nearest: &'static str,
+        /// The key that is like it, where there is one.
+        nearest: Option<&'static str>,
     },
     /// The file is not TOML.
     #[error("{source_name} is not TOML: {why}")]
@@ -136,10 +136,19 @@ fn word(value: &toml::Value) -> String {
     }
 }
 
-/// The key that takes the fewest letters to change into `key`.
-fn nearest(key: &str) -> &'static str {
-    let row = TABLE.iter().min_by_key(|row| letters_apart(key, row.key));
-    row.expect("the table is not empty").key
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(
+        || "`tessera serve --help` lists them, none in a table".to_owned(),
+        |nearest| format!("did you mean `{nearest}`?"),
+    )
+}
+
+/// The key that takes the fewest letters to change into `key`, where they are few: of words that have nothing in common
+/// the nearest tells nothing.
+fn nearest(key: &str) -> Option<&'static str> {
+    let apart = |row: &Setting| letters_apart(key, row.key);
+    let row = TABLE.iter().min_by_key(|row| apart(row))?;
+    (3 * apart(row) <= row.key.len() + 2).then_some(row.key)
 }
 
 /// Levenshtein's distance, one row at a time.
@@ -211,7 +220,8 @@ mod tests {
     fn an_unknown_key_is_refused_with_the_nearest_known_one() {
         let error = sources("htp_prot = 1").unwrap_err().to_string();
         assert!(error.contains("`htp_prot`") && error.contains("`http_port`"), "{error}");
-        assert!(sources("[server]\nhttp_port = 1").is_err());
+        let error = sources("[server]\nhttp_port = 1").unwrap_err().to_string();
+        assert!(error.contains("`server`") && error.contains("--help") && !error.contains("mean"), "{error}");
     }
 
     #[test]
@@ -259,5 +269,6 @@ mod tests {
         assert_eq!((settings.max_body, settings.queue_bytes), (Bytes(1024), Bytes(5)));
         assert!(sources("http_port = [1, 2]").unwrap().resolve().is_err());
         assert!(sources("queue_bytes = \"99999999999GiB\"").unwrap().resolve().is_err());
+        assert!(sources("idle_timeout_s = 0").unwrap().resolve().is_err(), "nobody could say anything");
     }
 }
