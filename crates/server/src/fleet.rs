@@ -240,7 +240,7 @@ impl Fleet {
         replicas: Replicas,
     ) -> Result<Vec<Settled>, LoadError> {
         let (mut settled, mut passed, mut why) = (Vec::new(), Vec::new(), None);
-        let (mut lacking, mut imprecise) = (None, Vec::new());
+        let (mut lacking, mut imprecise, mut declined) = (None, Vec::new(), Vec::new());
         while settled.len() < replicas.of(self.running()) {
             let Some((index, place)) = self.choose(&passed) else { break };
             passed.push(index);
@@ -257,11 +257,15 @@ impl Fleet {
                         Some(DeviceError::NoSuchPrecision { .. }) => imprecise.push(index),
                         Some(_) => {}
                     }
-                    if self.stations.len() > 1 {
-                        tracing::warn!(device = station.name, %error, "a device does not take a tenant");
-                    }
+                    declined.push((&station.name, error.to_string()));
                     why.get_or_insert(error);
                 }
+            }
+        }
+        // Where none takes it the error says so, each time that it is tried.
+        if !settled.is_empty() {
+            for (device, error) in declined {
+                tracing::warn!(device, error, "a device does not take a tenant");
             }
         }
         let lost = || precision.filter(|_| !imprecise.is_empty()).and_then(|wanted| self.lost(wanted));

@@ -37,7 +37,9 @@ pub enum StartError {
     #[error("the model repository {0} is not a folder; create it, or set `model_repository`")]
     NoRepository(PathBuf),
     /// It is there, and closed to us.
-    #[error("the model repository {folder} cannot be read: {why}; allow this user to read it, or set `model_repository`")]
+    #[error(
+        "the model repository {folder} cannot be read: {why}; allow this user to read it, or set `model_repository`"
+    )]
     ClosedRepository {
         /// The folder.
         folder: PathBuf,

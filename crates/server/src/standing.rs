@@ -116,6 +116,11 @@ pub fn statistics(
     }
     let attained = &tally.attained;
     let (kept, refused) = (attained.kept_percent(), attained.of(Fate::Refused));
+    let deadlines: u64 = Fate::ALL.into_iter().map(|fate| attained.of(fate)).sum();
+    let text = match agreed.slo {
+        None if deadlines == 0 => "no SLO: best effort".to_owned(),
+        _ => format!("{} % asked, {kept:.4} % kept of those let in, {refused} refused", agreed.percentile),
+    };
     let at = Instant::now();
     let queue = || standings.iter().map(|(_, standing)| &standing.queue);
     let compute = || standings.iter().map(|(_, standing)| &standing.compute);
@@ -141,7 +146,7 @@ pub fn statistics(
             "percentile": agreed.percentile,
             "kept_percent": kept,
             "kept": attained.keeps(agreed.percentile),
-            "text": format!("{} % asked, {kept:.4} % kept of those let in, {refused} refused", agreed.percentile),
+            "text": text,
             "in_time": attained.of(Fate::InTime),
             "late": attained.of(Fate::Late),
             "expired": attained.of(Fate::Expired),
@@ -194,6 +199,9 @@ mod tests {
         );
         assert_eq!(slo["text"], "99 % asked, 99.0000 % kept of those let in, 5 refused");
         assert_eq!(slo["verdicts"].as_array().unwrap().len(), 1);
+        let no_slo = Agreed { slo: None, percentile: 99.0 };
+        let shown = statistics(("a", 2), &Tally::default(), no_slo, &[("cpu:0", &Standing::default())]);
+        assert_eq!(shown["slo"]["text"], "no SLO: best effort");
         let text = slo["verdicts"][0]["text"].as_str().unwrap();
         assert!(text.starts_with("alone p99 31ms: cannot meet 25ms"), "{text}");
     }

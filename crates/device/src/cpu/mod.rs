@@ -183,7 +183,8 @@ impl fmt::Debug for CpuDevice {
 impl Device for CpuDevice {
     fn info(&self) -> DeviceInfo {
         let cores = self.cores;
-        let description = format!("{cores} cores, {}", Isa::best().name());
+        let plural = if cores == 1 { "" } else { "s" };
+        let description = format!("{cores} core{plural}, {}", Isa::best().name());
         DeviceInfo {
             name: self.name.clone(),
             description,
