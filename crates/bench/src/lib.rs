@@ -1,7 +1,13 @@
-//! The model zoo, workloads, the load generator and the demo.
+//! The model zoo, workloads, the load generator, the demo, the simulator and the benches.
 //!
-//! [`zoo`] makes models, [`arrivals`] says when requests come, [`load`] sends them, over HTTP or in process, and [`latency`] says what people ask of the
-//! answers; [`demo`] puts them together, and [`simulate`] does without a device. In process, [`tenants`] measures whole models under every policy, [`launches`] asks what starting one costs the host, [`beside`] what one costs another, and [`figures`] repeats the paper's on a card.
+//! ```text
+//!   zoo ─ models ──────────┐
+//!   arrivals ─ when ───────┼▶ load ─ over HTTP or in process ─▶ load_test, demo
+//!                          └▶ simulate ─ in virtual time ──────▶ the same columns
+//! ```
+//! In process, [`tenants`] measures whole models under every policy, [`launches`] what starting one costs the host, [`beside`] what one costs another;
+//! [`figures`] repeats the paper's figures and goes beyond them, each with its claim. [`latency`] says what people ask of answers, [`spread`] how far rounds
+//! are apart; [`client`] speaks HTTP, and [`onnx_writer`] writes what the zoo makes.
 
 pub mod arrivals;
 pub mod beside;

@@ -4,7 +4,7 @@
 //!   file ─onnx→ Graph ─class→ Class ─plan→ Plan                 architecture: once per class and free dimensions
 //!                        └──→ Model ─pack→ Packed               weights: once per tenant version
 //! ```
-//! Pure: no device, no threads, no time.
+//! Pure but for files: no device, no time, and threads only where they shorten packing and cached packs; no answer depends on how many.
 
 // From a file to a graph, or to arrays.
 pub mod graph;
