@@ -88,7 +88,9 @@ fn sketches() -> Vec<Sketch> {
             weights: vec![vec![1, 2048, 512], vec![1, 2048, 512], vec![1, 4096]],
             nodes: vec![
                 node("Transpose", &["x0"], "t", vec![ints("perm", &[1, 0, 2])]),
-                node("LSTM", &["t", "w0", "w1", "w2"], "y", vec![int("hidden_size", 512)]),
+                node("LSTM", &["t", "w0", "w1", "w2"], "s", vec![int("hidden_size", 512)]),
+                // Items come first in what a network answers.
+                node("Transpose", &["s"], "y", vec![ints("perm", &[2, 0, 1, 3])]),
             ],
         },
         one(
