@@ -210,7 +210,8 @@ impl Ring {
 
     /// Stages of two steps, for a block that is alone on its multiprocessor and sums an even number of them: half as many waits, and all the room for what is under
     /// way. `None` where k is short, or five do not fit; then single steps are better (256 outputs, 128 rows, k of 1152, bf16, µs on an H200, 2026-11-26: 1 lane
-    /// 3.6 for 5.3, 16 lanes 6.7 for 7.4, 32 lanes with four stages of two 11.1 for 10.6).
+    /// 3.6 for 5.3, 16 lanes 6.7 for 7.4, 32 lanes with four stages of two 11.1 for 10.6). Never one ahead: NVRTC 13.0 leaves half of an address unset in that variant with
+    /// 128 outputs, and the card reports an illegal access.
     fn of_pairs(room: usize, step_bytes: usize, steps: usize) -> Option<Ring> {
         let pairs = steps / 2;
         let stages = (room / (2 * step_bytes)).min(pairs);
