@@ -58,6 +58,14 @@ fn tenants_of_one_architecture_are_one_class_and_others_are_not() {
     }
 }
 
+/// The model of a graph, and whether its items are proven independent.
+fn proven(graph: GraphProto) -> (Model, bool) {
+    let model = changed(&common::model(18, graph));
+    let dims = vec![DimValue::Items; model.class.free_dims.len()];
+    let proven = infer(&model.class.folded().graph, &[], &dims).is_ok();
+    (model, proven)
+}
+
 /// `x[arange(n) + first, at]` as an exporter writes it, and whether its items are proven independent.
 fn picks_by_item(first: i64) -> (Model, bool) {
     let scalar = |name: &str, number: i64| TensorProto { dims: vec![], ..ints(name, &[number]) };
@@ -77,10 +85,7 @@ fn picks_by_item(first: i64) -> (Model, bool) {
         ],
         ..GraphProto::default()
     };
-    let model = changed(&common::model(18, graph));
-    let dims = vec![DimValue::Items; model.class.free_dims.len()];
-    let proven = infer(&model.class.folded().graph, &[], &dims).is_ok();
-    (model, proven)
+    proven(graph)
 }
 
 #[test]
@@ -128,10 +133,7 @@ fn picks_from_all_rows(starts: &str) -> (Model, bool) {
         ],
         ..GraphProto::default()
     };
-    let model = changed(&common::model(18, graph));
-    let dims = vec![DimValue::Items; model.class.free_dims.len()];
-    let proven = infer(&model.class.folded().graph, &[], &dims).is_ok();
-    (model, proven)
+    proven(graph)
 }
 
 #[test]
