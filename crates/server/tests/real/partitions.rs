@@ -5,13 +5,9 @@ use crate::fixture;
 use crate::served::{Served, settings};
 use serde_json::json;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_core::PartitionId;
-use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
-use tessera_device::slowed::Slowed;
-use tessera_device::{Device, Wake};
-use tessera_server::server::StartError;
 
 const TENANTS: [&str; 4] = ["mlp-0", "mlp-1", "mlp-2", "mlp-3"];
 
@@ -23,22 +19,8 @@ fn a_slow_partition_is_opened_anew_under_load_and_no_request_is_lost() {
     }
     let folder = tempfile::tempdir().unwrap();
     fixture::place(folder.path(), &TENANTS);
-    let slowed: Arc<OnceLock<Arc<Slowed>>> = Arc::default();
-    let opened = slowed.clone();
-    let served = Served::on(
-        settings(folder.path()),
-        vec![Box::new(move |wake| {
-            let device = Slowed::open(wake, |wake: Wake| -> Result<Arc<dyn Device>, StartError> {
-                let two = NonZeroUsize::new(2);
-                let options = CpuOptions { cores: Cores::All, partitions: two, memory_limit: None };
-                Ok(Arc::new(CpuDevice::open(&options, wake)?))
-            })?;
-            _ = opened.set(device.clone());
-            Ok(device)
-        })],
-    );
-    served.wait_ready();
-    let slowed = slowed.get().unwrap();
+    let (served, slowed) =
+        Served::slowed(settings(folder.path()), NonZeroUsize::new(2), |cpu| Arc::new(cpu), |device| device);
     served.while_asked(&TENANTS, Duration::ZERO, || {
         std::thread::sleep(Duration::from_millis(1500));
         slowed.slow_partition(PartitionId(0), 60.0);

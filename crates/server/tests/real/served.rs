@@ -5,13 +5,17 @@ use crate::fixture;
 use crate::tensors::{Form, Tensors, outputs, repeated, request};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::slowed::Slowed;
+use tessera_device::{Device, Wake};
 use tessera_server::Settings;
 use tessera_server::devices::Open;
-use tessera_server::server::{Ended, Server};
+use tessera_server::server::{Ended, Server, StartError};
 use tessera_server::settings::DeviceWord;
 use tokio::sync::oneshot;
 
@@ -58,6 +62,29 @@ impl Served {
     /// A server on devices of the test's own, that may still be loading.
     pub(crate) fn on(settings: Settings, devices: Vec<Open<'static>>) -> Served {
         Served::run(|| async { Server::start_on(settings, devices).await.unwrap() })
+    }
+
+    /// A server that is ready, on all cores in so many partitions, with something that slows it: `inside` is put around the device, `outside` around what slows it.
+    pub(crate) fn slowed(
+        settings: Settings,
+        partitions: Option<NonZeroUsize>,
+        inside: impl FnOnce(CpuDevice) -> Arc<dyn Device> + Send + 'static,
+        outside: impl FnOnce(Arc<Slowed>) -> Arc<dyn Device> + Send + 'static,
+    ) -> (Served, Arc<Slowed>) {
+        let slowed: Arc<OnceLock<Arc<Slowed>>> = Arc::default();
+        let opened = slowed.clone();
+        let open = move |wake| {
+            let device = Slowed::open(wake, |wake: Wake| -> Result<Arc<dyn Device>, StartError> {
+                let options = CpuOptions { cores: Cores::All, partitions, memory_limit: None };
+                Ok(inside(CpuDevice::open(&options, wake)?))
+            })?;
+            _ = opened.set(device.clone());
+            Ok(outside(device))
+        };
+        let served = Served::on(settings, vec![Box::new(open)]);
+        served.wait_ready();
+        let slowed = slowed.get().unwrap().clone();
+        (served, slowed)
     }
 
     fn run<F: Future<Output = Server>>(start: impl FnOnce() -> F + Send + 'static) -> Served {

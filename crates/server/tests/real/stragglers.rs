@@ -6,15 +6,14 @@ use crate::fixture;
 use crate::served::{Served, settings};
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tessera_core::{PartitionId, ProgramId, SlotId};
 use tessera_device::around::Around;
-use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::cpu::CpuDevice;
 use tessera_device::slowed::Slowed;
-use tessera_device::{Device, DeviceError, Finished, Launch, PartitionInfo, Room, Wake};
+use tessera_device::{Device, DeviceError, Finished, Launch, PartitionInfo, Room};
 use tessera_planner::{Plan, SlotLayout};
-use tessera_server::server::StartError;
 
 const TENANTS: [&str; 4] = ["mlp-0", "mlp-1", "mlp-2", "mlp-3"];
 const SLOW: &str = "mlp-3";
@@ -58,25 +57,12 @@ impl Around for Merged {
 fn where_lanes_have_no_times_who_is_suspected_is_heard_before_it_is_out_and_that_is_told() {
     let folder = tempfile::tempdir().unwrap();
     fixture::place(folder.path(), &TENANTS[..3]);
-    let slowed: Arc<OnceLock<Arc<Slowed>>> = Arc::default();
-    let opened = slowed.clone();
-    let served = Served::on(
-        settings(folder.path()),
-        vec![Box::new(move |wake| {
-            let device = Slowed::open(wake, |wake: Wake| -> Result<Arc<dyn Device>, StartError> {
-                let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
-                Ok(Arc::new(CpuDevice::open(&options, wake)?))
-            })?;
-            _ = opened.set(device.clone());
-            Ok(Arc::new(Merged(device)))
-        })],
-    );
-    served.wait_ready();
+    let (served, slowed) =
+        Served::slowed(settings(folder.path()), None, |cpu| Arc::new(cpu), |device| Arc::new(Merged(device)));
     fixture::place(folder.path(), &[SLOW]);
     client::eventually("the slow one is loaded", || {
         served.get(&format!("/v2/models/{SLOW}/ready")).status == 200
     });
-    let slowed = slowed.get().unwrap();
     let place = *slowed.uploaded().last().unwrap();
     let of_slow = |kind: &str| of_kind(&served, kind).into_iter().find(|event| event["tenant"] == SLOW);
     served.while_asked(&TENANTS, Duration::from_millis(2), || {
@@ -153,26 +139,13 @@ fn comes_and_goes<D: Device + 'static>(
 ) -> SlotId {
     let folder = tempfile::tempdir().unwrap();
     fixture::place(folder.path(), &TENANTS[..3]);
-    let slowed: Arc<OnceLock<Arc<Slowed>>> = Arc::default();
-    let opened = slowed.clone();
-    let served = Served::on(
-        settings(folder.path()),
-        vec![Box::new(move |wake| {
-            let device = Slowed::open(wake, |wake: Wake| -> Result<Arc<dyn Device>, StartError> {
-                let options = CpuOptions { cores: Cores::All, partitions, memory_limit: None };
-                Ok(outer(CpuDevice::open(&options, wake)?))
-            })?;
-            _ = opened.set(device.clone());
-            Ok(device)
-        })],
-    );
-    served.wait_ready();
+    let (served, slowed) =
+        Served::slowed(settings(folder.path()), partitions, |cpu| outer(cpu), |device| device);
     // It comes last, so that its weights are the last to be uploaded.
     fixture::place(folder.path(), &[SLOW]);
     client::eventually("the slow one is loaded", || {
         served.get(&format!("/v2/models/{SLOW}/ready")).status == 200
     });
-    let slowed = slowed.get().unwrap();
     let place = *slowed.uploaded().last().unwrap();
     let apart = |tenant: &str| served.sample(&format!("tessera_tenant_apart{{tenant=\"{tenant}\",")) > 0.0;
     served.while_asked(&TENANTS, Duration::from_millis(2), || {
