@@ -53,7 +53,11 @@ impl Scheduler {
         self.note_demand(now, plan, offer.items, due.map(|due| due.since(now)));
         let entry = match due {
             Some(due) if measured && self.config.policy == Policy::SpaceTime => {
-                self.promise(now, whose, rider, due)?
+                let entry = self.promise(now, whose, rider, due);
+                if let Err(Refusal::TooLate { allowed, .. }) = entry {
+                    self.note_lost(plan, offer.items, allowed);
+                }
+                entry?
             }
             Some(due) if self.config.policy != Policy::SpaceTime => self.estimate(now, whose, rider, due)?,
             _ => Entry::Loose { predicted: None },
@@ -148,8 +152,8 @@ impl Scheduler {
     /// its owner has not had more than the one that asks. What belongs on other partitions claims nothing here.
     fn claim(&self, now: Moment, Whose { owner: asks, plan }: Whose) -> Duration {
         let next = match self.space.home(plan) {
-            // Of what belongs nowhere in particular, as all does while nobody is apart.
-            None if !self.plans.any_own() => self.queues.fair().next(),
+            // Of what belongs nowhere in particular, as all does while nobody is apart, and no class.
+            None if !self.plans.any_own() && !self.space.is_cut() => self.queues.fair().next(),
             home => self.queues.fair().next_of(|plan| self.space.home(plan) == home),
         };
         let next = next.and_then(|request| self.queues.get(request));

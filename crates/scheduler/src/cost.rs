@@ -14,8 +14,8 @@
 //! What is measured makes one surface for each plan and size of partition (`surface`), which never falls as lanes or items grow: what is promised rests on
 //! that. On a partition where a plan never ran it is taken to need as much longer as the partition is smaller than one where it did: a share of the
 //! device does at least its share of the work, and what it really takes is learnt with the first launch. Where partitions share the device's units, a launch beside
-//! others takes up to twice as long as one that has the device to itself, so the two have surfaces of their own: a launch is predicted by what is so when it goes, and plans are
-//! made with those beside others while such are seen.
+//! others takes up to twice as long as one that has the device to itself, so the two have surfaces of their own, and so have launches beside others that are kept to some of the
+//! units: a launch is predicted by what is so when it goes, and plans are made with those beside others while such are seen.
 
 mod error;
 mod steps;
@@ -93,6 +93,8 @@ pub(crate) struct Costs {
     most: Size,
     /// Units of the largest partition.
     whole: NonZeroU32,
+    /// Units that launches beside others leave to those, in the layout in force.
+    others: NonZeroU32,
     /// Launches learnt from: what was measured later has the larger number.
     clock: u64,
 }
@@ -117,6 +119,8 @@ struct PlanCost {
 struct Place {
     units: NonZeroU32,
     company: Company,
+    /// Units that those beside it may have.
+    others: NonZeroU32,
     cells: BTreeMap<Step, Cell>,
     surface: Surface,
 }
@@ -127,11 +131,17 @@ impl PlanCost {
         self.between.max(0.0)
     }
 
-    /// Where it was measured, as near as can be to partitions of so many units: those, else the next larger, else the next smaller; and in this company, where that is known there.
-    fn nearest(&self, units: NonZeroU32, company: Company) -> Option<&Place> {
-        let near = |place: &&Place| {
-            (place.units < units, place.units.get().abs_diff(units.get()), place.company != company)
+    /// Where it was measured, as near as can be to partitions of so many units: those, else the next larger, else the next smaller; and in this company, where that is known
+    /// there. Beside others that have other units than those that it was measured beside it is taken to be alone: nobody is refused for what others did elsewhere.
+    fn nearest(&self, units: NonZeroU32, company: Company, others: NonZeroU32) -> Option<&Place> {
+        let unlike = |place: &Place| match (company, place.company) {
+            (Company::Alone, Company::Alone) => 0,
+            (Company::Beside, Company::Beside) if place.others == others => 0,
+            (Company::Beside, Company::Alone) => 1,
+            (_, Company::Beside) => 2,
         };
+        let near =
+            |place: &&Place| (place.units < units, place.units.get().abs_diff(units.get()), unlike(place));
         self.places.iter().min_by_key(near)
     }
 
@@ -160,6 +170,7 @@ impl Costs {
             errors: Errors::default(),
             most,
             whole,
+            others: whole,
             clock: 0,
         }
     }
@@ -197,6 +208,11 @@ impl Costs {
         }
     }
 
+    /// From now on what runs beside others leaves so many units to those.
+    pub(crate) fn leave_to_others(&mut self, units: NonZeroU32) {
+        self.others = units;
+    }
+
     /// When the plan was last measured.
     pub(crate) fn measured_at(&self, plan: PlanIx) -> Option<Moment> {
         self.plans.get(&plan)?.measured_at
@@ -217,7 +233,7 @@ impl Costs {
         units: NonZeroU32,
     ) -> Option<Duration> {
         let known = self.plans.get(&plan)?;
-        let seconds = match known.nearest(units, company) {
+        let seconds = match known.nearest(units, company, self.others) {
             Some(place) => place.surface.at(size) * stretch(place.units, units) + known.pause(),
             // Without its work a plan's shape is invented, and the ratio of others says nothing of it.
             None => {
@@ -232,7 +248,7 @@ impl Costs {
     /// What a launch of one item takes on the largest partition with the device to itself, at [`ALONE_PERCENTILE`]; where it never ran, what is predicted.
     pub(crate) fn alone(&self, plan: PlanIx) -> Option<Duration> {
         let known = self.plans.get(&plan)?;
-        let measured = known.nearest(self.whole, Company::Alone).and_then(|place| {
+        let measured = known.nearest(self.whole, Company::Alone, self.others).and_then(|place| {
             let mut ratios: Vec<f64> = place.cells.get(&Step::of(ONE))?.ratios.iter().copied().collect();
             let ratio = percentile(&mut ratios, ALONE_PERCENTILE / 100.0) * stretch(place.units, self.whole);
             Some(ratio * shape(self.settings, known.work, ONE) + known.pause())
@@ -266,7 +282,11 @@ impl Costs {
             known.beside = Some(known.launches);
         }
         let step = Step::of(size);
-        let here = |place: &&mut Place| (place.units, place.company) == (launch.units, launch.company);
+        let Measured { units, company, others, .. } = launch;
+        let here = |place: &&mut Place| {
+            (place.units, place.company) == (units, company)
+                && (company == Company::Alone || place.others == others)
+        };
         match known.places.iter_mut().find(here) {
             Some(place) => {
                 let cell = place.cells.entry(step).or_default();
@@ -281,7 +301,7 @@ impl Costs {
                 cell.push(ratio, settings, self.clock);
                 let cells = BTreeMap::from([(step, cell)]);
                 let surface = surface(&cells, work, settings, most);
-                known.places.push(Place { units: launch.units, company: launch.company, surface, cells });
+                known.places.push(Place { units, company, others, surface, cells });
             }
         }
         // What the others borrow is a ratio on the whole device.
@@ -358,6 +378,8 @@ pub(crate) struct Measured {
     /// Of the partition that it ran on.
     pub(crate) units: NonZeroU32,
     pub(crate) company: Company,
+    /// Units that those beside it may have had.
+    pub(crate) others: NonZeroU32,
     pub(crate) took: Duration,
     pub(crate) predicted: Option<Duration>,
 }
@@ -406,7 +428,14 @@ mod tests {
 
     fn took(micros: u64) -> Measured {
         let took = Duration::from_micros(micros);
-        Measured { at: Moment::START, units: WHOLE, company: Company::Alone, took, predicted: None }
+        Measured {
+            at: Moment::START,
+            units: WHOLE,
+            company: Company::Alone,
+            others: WHOLE,
+            took,
+            predicted: None,
+        }
     }
 
     #[test]
@@ -470,6 +499,22 @@ mod tests {
         assert_eq!(costs.alone(PLAN), Some(Duration::from_micros(9000)));
         (0..3).for_each(|_| costs.learn(PLAN, size(1, 1), took(9000)));
         assert_eq!(costs.predict(PLAN, size(1, 1), WHOLE), Some(Duration::from_micros(9000)));
+    }
+
+    #[test]
+    fn beside_others_of_other_units_a_launch_is_taken_to_be_alone_until_it_was_seen_there() {
+        let mut costs = costs();
+        let few = NonZeroU32::MIN;
+        costs.learn(PLAN, size(1, 1), took(100));
+        costs.learn(PLAN, size(1, 1), Measured { company: Company::Beside, ..took(400) });
+        let predicted = |costs: &Costs| costs.predict(PLAN, size(1, 1), WHOLE).expect("measured").as_micros();
+        assert_eq!(predicted(&costs), 400);
+        costs.leave_to_others(few);
+        assert_eq!(predicted(&costs), 100);
+        costs.learn(PLAN, size(1, 1), Measured { company: Company::Beside, others: few, ..took(150) });
+        assert_eq!(predicted(&costs), 150);
+        costs.leave_to_others(WHOLE);
+        assert_eq!(predicted(&costs), 400, "what is known of others elsewhere stays");
     }
 
     #[test]

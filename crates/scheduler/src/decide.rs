@@ -120,7 +120,8 @@ impl Scheduler {
             if self.health.is_closed(line) {
                 continue;
             }
-            if self.space.is_closed(line) && self.promises.front(line).is_none() && !self.plans.any_own() {
+            let has_guests = self.plans.any_own() || self.space.is_cut();
+            if self.space.is_closed(line) && self.promises.front(line).is_none() && !has_guests {
                 continue;
             }
             match self.on_line(now, line) {

@@ -6,7 +6,7 @@
 //!   layout 2  [ half    ][ half    ]      lines 3, 4         may lie over each other, those of one never do
 //! ```
 //! Every partition of every layout has a number, its *line*: what is promised on it and what runs on it is kept under that number whether its layout is in
-//! force or not.
+//! force or not. A partition may be in several layouts, and has a line in each.
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -19,7 +19,8 @@ pub struct Partition {
     pub id: PartitionId,
     /// Cores, or multiprocessors: what its share is measured in.
     pub units: NonZeroU32,
-    /// Whether only launches of tenants that are apart (`stragglers`) run there. It is the last of its layout, and not the only one.
+    /// Whether only launches run there that nobody should wait for: of tenants that are apart (`stragglers`), and of classes that are put there (`space`). It is the
+    /// last of its layout, and not the only one.
     pub aside: bool,
 }
 
@@ -91,10 +92,26 @@ impl Lines {
         self.of(layout).next_back().filter(|line| self.partitions[*line].aside)
     }
 
+    /// Whether a line's partition is aside.
+    pub(crate) fn is_aside(&self, line: usize) -> bool {
+        self.partitions[line].aside
+    }
+
     /// Lines of a layout for everybody.
     pub(crate) fn open_to_all(&self, layout: usize) -> Range<usize> {
         let Range { start, end } = self.of(layout);
         start..self.aside(layout).unwrap_or(end)
+    }
+
+    /// Units that what runs beside a launch for everybody may have, where partitions share them: all, but in layouts in which classes are put aside.
+    pub(crate) fn others(&self, layout: usize) -> NonZeroU32 {
+        let aside = self.aside(layout).filter(|_| layout != 0);
+        aside.map_or_else(|| self.most_units(), |aside| self.units(aside))
+    }
+
+    /// The layout that a line is of.
+    pub(crate) fn layout_of(&self, line: usize) -> usize {
+        self.layouts.iter().position(|lines| lines.contains(&line)).unwrap_or_default()
     }
 
     /// What part of the device's time a launch on a line takes, from 0 to 1: on one that is aside no more than its part of the units. Partitions for everybody

@@ -209,6 +209,11 @@ impl Plans {
         self.predict_on(units, plan, size).unwrap_or(UNKNOWN)
     }
 
+    /// The same of one beside which nothing runs on its units.
+    pub(crate) fn cost_alone(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Duration {
+        self.predict_in(Company::Alone, units, plan, size).unwrap_or(UNKNOWN)
+    }
+
     /// The longest segment of a launch on a partition of so many units: as given, else as learnt (`segments`).
     pub(crate) fn segment_on(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Option<Duration> {
         let share = f64::from(units.get()) / f64::from(self.whole.get());

@@ -155,7 +155,14 @@ impl Scheduler {
         let Some((size, took)) = profile.next_size() else { return };
         let Some(plan) = self.plans.known(&profile.plan) else { return };
         let units = self.space.lines().units(self.measuring_line());
-        let measured = Measured { at: now, units, company: Company::Alone, took, predicted: None };
+        let measured = Measured {
+            at: now,
+            units,
+            company: Company::Alone,
+            others: self.space.lines().most_units(),
+            took,
+            predicted: None,
+        };
         self.plans.costs.learn(plan, size, measured);
     }
 }

@@ -383,7 +383,7 @@ impl Promises {
     /// the lines free at `free` and launches taking what `cost` says; else changes nothing. Costs O(n log n) for n planned launches.
     pub(crate) fn move_all(
         &mut self,
-        line: impl Fn(PlanIx) -> usize,
+        line: impl Fn(PlanIx, usize) -> usize,
         free: impl Fn(usize) -> Moment,
         cost: impl Fn(PlanIx, Size, usize) -> Duration,
     ) -> bool {
@@ -391,7 +391,7 @@ impl Promises {
         let mut moved = Vec::with_capacity(self.bookings.len());
         for (number, booking) in &self.bookings {
             let plan = booking.launch.plan;
-            let to = line(plan);
+            let to = line(plan, booking.line);
             let cost = cost(plan, booking.launch.size(), to);
             lines[to].insert(booking.place, cost, booking.due());
             moved.push((*number, to, cost));
@@ -408,7 +408,7 @@ impl Promises {
             (booking.line, booking.cost) = (to, cost);
         }
         for ((_, plan), flow) in &mut self.flows {
-            flow.line = line(PlanIx(*plan));
+            flow.line = line(PlanIx(*plan), flow.line);
         }
         true
     }

@@ -229,10 +229,10 @@ impl Scheduler {
     pub fn expire(&mut self, now: Moment) -> Vec<RequestId> {
         self.queues.tidy(&self.owners);
         let mut expired = Vec::new();
-        while let Some(Waiting { rider, .. }) =
-            self.queues.overdue(now).and_then(|ticket| self.queues.get(ticket))
+        while let Some(waiting) = self.queues.overdue(now).and_then(|ticket| self.queues.get(ticket)).copied()
         {
-            let Rider { request, ticket, tenant, .. } = *rider;
+            let Rider { request, ticket, tenant, .. } = waiting.rider;
+            self.note_late(&waiting);
             self.events.expired(now, tenant);
             self.leave(ticket);
             expired.push(request);
@@ -291,6 +291,7 @@ impl Scheduler {
             at: now,
             units: self.units(launch.line),
             company: Company::of(launch.beside),
+            others: self.space.lines().others(self.space.lines().layout_of(launch.line)),
             took: cost.unwrap_or(took).mul_f64(ordinary),
             predicted: launch.predicted,
         };
@@ -303,6 +304,9 @@ impl Scheduler {
         let lane_of = lane_of.flat_map(|(number, lane)| std::iter::repeat_n(number, lane.requests));
         for (ticket, lane) in launch.requests.into_iter().zip(lane_of) {
             let ended = self.queues.ended(ticket).expect("a request is known until its launch is over");
+            if ended.due.moment().is_some_and(|due| due < now) {
+                self.note_late(&ended);
+            }
             let Waiting { owner, rider: Rider { items, .. }, committed, .. } = ended;
             self.owners.settle(owner, committed);
             let part = if measured {

@@ -101,6 +101,7 @@ pub struct Simulation<C> {
     /// The ratio that is taken next, and how many more follow it.
     ratio: (usize, usize),
     side_by_side: bool,
+    overlap: bool,
     layouts: Vec<Layout>,
     launches: BTreeMap<LaunchId, Started>,
     slow: BTreeMap<TenantId, f64>,
@@ -130,6 +131,7 @@ impl<C: CostTable> Simulation<C> {
             random: 1,
             ratio: (0, 0),
             side_by_side: config.policy == Policy::Space,
+            overlap: config.overlap,
             layouts: config.layouts.clone(),
             scheduler: Scheduler::new(config),
             launches: BTreeMap::new(),
@@ -259,17 +261,28 @@ impl<C: CostTable> Simulation<C> {
 
     /// A partition's part of the largest, once it is sure that no other layout's launches run.
     fn share(&self, partition: PartitionId) -> f64 {
-        let layout = self.layouts.iter().find(|layout| layout.iter().any(|other| other.id == partition));
-        let layout = layout.expect("a launch is on a partition of the settings");
-        let beside = |launch: &LaunchPlan| layout.iter().any(|other| other.id == launch.partition);
-        let all = self.launches.values().all(|started| beside(&started.launch));
-        assert!(all, "{partition} runs while partitions of another layout do");
-        let units = |id: PartitionId| {
-            let mine = layout.iter().find(|other| other.id == id);
-            f64::from(mine.map_or(1, |mine| mine.units.get()))
+        let has = |layout: &Layout, id| layout.iter().any(|other| other.id == id);
+        let all = |layout: &&Layout| {
+            self.launches.values().all(|started| has(layout, started.launch.partition))
+                && has(layout, partition)
         };
-        let most = self.layouts.iter().flatten().map(|partition| partition.units.get()).max();
-        units(partition) / f64::from(most.unwrap_or(1))
+        let layout = self.layouts.iter().find(all);
+        assert!(layout.is_some(), "{partition} runs while partitions of another layout do");
+        self.part(partition)
+    }
+
+    /// A partition's part of the largest.
+    fn part(&self, partition: PartitionId) -> f64 {
+        let all = || self.layouts.iter().flatten();
+        let mine = all().find(|other| other.id == partition).map_or(1, |mine| mine.units.get());
+        f64::from(mine) / f64::from(all().map(|other| other.units.get()).max().unwrap_or(1))
+    }
+
+    /// What the launches of other partitions that run now have of the units that all share.
+    fn others(&self, partition: PartitionId) -> f64 {
+        let running = self.launches.values().map(|started| started.launch.partition);
+        let others: BTreeSet<PartitionId> = running.filter(|other| *other != partition).collect();
+        others.into_iter().map(|other| self.part(other)).sum()
     }
 
     /// How much longer than its cost the next launch takes.
@@ -297,6 +310,8 @@ impl<C: CostTable> Simulation<C> {
         let share = self.share(launch.partition);
         let took = if self.side_by_side {
             self.costs.beside(&launch.plan, size, self.running.len() as u32)
+        } else if self.overlap {
+            self.costs.among(&launch.plan, size, share, self.others(launch.partition))
         } else {
             self.costs.on_share(&launch.plan, size, share)
         };

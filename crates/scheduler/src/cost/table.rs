@@ -24,6 +24,12 @@ pub trait CostTable: fmt::Debug + Send + Sync {
         self.cost(plan, size)
     }
 
+    /// How long a launch takes on a share of units that others share with it, which have so many times all units between them as it begins: what a simulated device
+    /// does whose partitions overlap, which no decision asks for. As long as alone, where the table knows nothing else.
+    fn among(&self, plan: &PlanKey, size: Size, share: f64, _others: f64) -> Option<Duration> {
+        self.on_share(plan, size, share)
+    }
+
     /// The longest segment of a launch on a share of the device, after which it may stand back for an urgent one. `None` of a device that does not yield.
     fn segment(&self, _plan: &PlanKey, _size: Size, _share: f64) -> Option<Duration> {
         None
@@ -57,6 +63,10 @@ impl<T: CostTable + ?Sized> CostTable for Arc<T> {
 
     fn beside(&self, plan: &PlanKey, size: Size, others: u32) -> Option<Duration> {
         (**self).beside(plan, size, others)
+    }
+
+    fn among(&self, plan: &PlanKey, size: Size, share: f64, others: f64) -> Option<Duration> {
+        (**self).among(plan, size, share, others)
     }
 
     fn hand_over(&self, plan: &PlanKey, size: Size) -> Duration {

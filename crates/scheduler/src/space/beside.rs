@@ -10,7 +10,8 @@
 //! if the profiles differ or one is unknown, and within a budget of outstanding time). Its budget is here the room of what is promised: a neighbour delays a
 //! launch by no more than the time it runs beside it. Profiles come from the plan's FLOP and bytes (`cost`).
 //!
-//! A partition that is aside is in nobody's way, nor anybody in its: it has few units, and what wants them besides goes first.
+//! A partition that is aside is in nobody's way, nor anybody in its: it has few units, and what wants them besides goes first. Nothing visits it, and nothing that belongs there
+//! visits the others, which would have it on all units.
 //!
 //! It holds back best effort only while it is patient: who has waited beyond that goes whatever runs beside it, so that nobody starves.
 
@@ -25,14 +26,16 @@ use tessera_core::Moment;
 impl Scheduler {
     /// How long a launch of a plan on a line may be: as long as the line's own classes can wait for it, where it is not their own.
     pub(crate) fn bears(&self, plan: PlanIx, line: usize) -> Option<Duration> {
-        let cut = self.space.cut.filter(|_| self.space.home(plan) != Some(line))?;
-        let lines = self.space.promising();
-        lines.contains(&line).then(|| cut.bears[line - lines.start])?
+        let cut = self.space.cut.filter(|_| !self.space.belongs(plan, line))?;
+        self.space.promising().contains(&line).then(|| cut.bears(line))?
     }
 
     /// Whether a launch of this size may visit a line.
     pub(crate) fn may_visit(&self, plan: PlanIx, size: Size, line: usize) -> bool {
-        if plan.is_own() && self.space.home(plan).is_some_and(|home| home != line) {
+        let lines = self.space.lines();
+        let home = self.space.home(plan).filter(|home| *home != line);
+        let stays = |home| plan.is_own() || lines.is_aside(home);
+        if home.is_some_and(stays) || (lines.is_aside(line) && !self.space.belongs(plan, line)) {
             return false;
         }
         self.bears(plan, line).is_none_or(|bears| self.plans.cost_on(self.units(line), plan, size) <= bears)

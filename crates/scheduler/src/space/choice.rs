@@ -14,7 +14,7 @@ use tessera_core::IdMap;
 pub(super) const MOST_CLASSES: usize = 16;
 
 /// What part of the gain that a layout must promise is too little to keep it.
-const BACK: f64 = 0.25;
+pub(super) const BACK: f64 = 0.25;
 
 /// What a layout's fullest partition counts against it: nearly nothing, so that of two that answer as many in time the one with more to spare is taken.
 const LOAD_COUNTS: f64 = 0.01;
@@ -24,26 +24,28 @@ const LOAD_COUNTS: f64 = 0.01;
 pub(super) struct Choice {
     pub(super) layout: usize,
     pub(super) cut: Option<Cut>,
-    pub(super) homes: IdMap<PlanIx, usize>,
+    pub(super) homes: IdMap<PlanIx, Option<usize>>,
     /// The part of all requests that it would answer in time.
     pub(super) score: f64,
     /// And that the layout in force does.
     pub(super) before: f64,
     /// Of its fullest partition.
-    load: f64,
+    pub(super) load: f64,
 }
 
 impl Choice {
-    fn worth(&self) -> f64 {
+    pub(super) fn worth(&self) -> f64 {
         self.score - LOAD_COUNTS * self.load
     }
 }
 
 /// A class and how long it can wait for others; best effort waits for any.
-struct Judged {
-    plan: PlanIx,
-    class: Class,
-    patience: Option<Duration>,
+pub(super) struct Judged {
+    pub(super) plan: PlanIx,
+    pub(super) class: Class,
+    pub(super) patience: Option<Duration>,
+    /// What part of it was lost lately, as [`Wanted::lost`].
+    pub(super) lost: Option<f64>,
 }
 
 /// What several partitions would do together: the part of what is asked that is in time, and the load of the fullest.
@@ -77,7 +79,7 @@ impl Scheduler {
     }
 
     /// What is wanted most, in order of patience.
-    fn judged(&self, wanted: &[Wanted]) -> Vec<Judged> {
+    pub(super) fn judged(&self, wanted: &[Wanted]) -> Vec<Judged> {
         let lines = &self.space.lines;
         let most = self.limits();
         let costs = |wanted: &Wanted, units: NonZeroU32| -> Vec<f64> {
@@ -86,7 +88,8 @@ impl Scheduler {
                 let items = (f64::from(lanes) * wanted.items).round() as u32;
                 Size { lanes, items: items.clamp(lanes, most.max_items.max(lanes)) }
             };
-            let cost = |octave| self.plans.cost_on(units, wanted.plan, size(octave)).as_secs_f64();
+            // What those who share units take from each other is measured as what they lose (`behind`), so each counts as if it were alone.
+            let cost = |octave| self.plans.cost_alone(units, wanted.plan, size(octave)).as_secs_f64();
             (0..=most.max_lanes.ilog2()).map(cost).collect()
         };
         let judged = |wanted: &Wanted| {
@@ -95,7 +98,7 @@ impl Scheduler {
             let alone = Duration::from_secs_f64(costs[0][0]);
             let patience = wanted.allowed.map(|allowed| allowed.saturating_sub(alone));
             let class = Class { per_second: wanted.per_second, allowed, costs };
-            Judged { plan: wanted.plan, class, patience }
+            Judged { plan: wanted.plan, class, patience, lost: wanted.lost }
         };
         let mut all: Vec<Judged> = wanted.iter().map(judged).collect();
         let load = |judged: &Judged| judged.class.per_second * judged.class.costs[0][0];
@@ -126,11 +129,11 @@ impl Space {
             let (score, load) = together(&[on(urgent, before), on(patient, behind)], asked);
             let last = before.last().and_then(|judged| judged.patience).unwrap_or(Duration::MAX);
             let next = behind[0].patience.unwrap_or(Duration::MAX);
-            let mut bears = [None; 2];
-            (bears[urgent - first], bears[patient - first]) = (before[0].patience, behind[0].patience);
-            let cut = Cut { patience: last.saturating_add(next) / 2, urgent, patient, bears };
-            let homes = before.iter().map(|judged| (judged.plan, urgent));
-            let homes = homes.chain(behind.iter().map(|judged| (judged.plan, patient))).collect();
+            let bears = [before[0].patience, behind[0].patience];
+            let patience = last.saturating_add(next) / 2;
+            let cut = Cut { patience, urgent: Some(urgent), patient, bears };
+            let homes = before.iter().map(|judged| (judged.plan, Some(urgent)));
+            let homes = homes.chain(behind.iter().map(|judged| (judged.plan, Some(patient)))).collect();
             Choice { layout, cut: Some(cut), homes, score, before: score, load }
         })
     }

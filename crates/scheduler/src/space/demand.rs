@@ -3,7 +3,8 @@
 //! ```text
 //!   offer ─▶ note(plan, items, allowed)        close(now), every dwell ─▶ [Wanted] at rates that follow half way each time
 //! ```
-//! Requests count whether they were let in or not: what is refused is wanted, too.
+//! Requests count whether they were let in or not: what is refused is wanted, too. So it is known beside what is wanted how much of it was *lost*: refused for being too late,
+//! expired, or answered late, of what could have been in time on the device by itself.
 
 use crate::plans::PlanIx;
 use std::time::Duration;
@@ -11,6 +12,9 @@ use tessera_core::{IdMap, Moment};
 
 /// Requests per second below which a plan is not wanted any more.
 const HARDLY_EVER: f64 = 0.01;
+
+/// Of fewer requests in a window it is not said what part was lost.
+const FEW: u32 = 20;
 
 /// How a plan was asked for lately.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -22,6 +26,8 @@ pub(crate) struct Wanted {
     pub(crate) items: f64,
     /// From arrival to deadline, on average of those that have one; `None` when none has.
     pub(crate) allowed: Option<Duration>,
+    /// The part of those with a deadline that was lost in the last window; `None` of too few to say.
+    pub(crate) lost: Option<f64>,
 }
 
 /// See the module's text.
@@ -37,6 +43,7 @@ struct Asked {
     items: u64,
     deadlines: u32,
     allowed: Duration,
+    lost: u32,
     /// As told when the last window was closed.
     before: Option<Wanted>,
 }
@@ -49,6 +56,13 @@ impl Demand {
         if let Some(allowed) = allowed {
             asked.deadlines += 1;
             asked.allowed += allowed;
+        }
+    }
+
+    /// One of those that were noted with a deadline has lost its slack.
+    pub(crate) fn lost(&mut self, plan: PlanIx) {
+        if let Some(asked) = self.plans.get_mut(&plan) {
+            asked.lost += 1;
         }
     }
 
@@ -81,8 +95,11 @@ impl Asked {
         let rate = f64::from(self.requests) / seconds;
         let items = (self.requests > 0).then(|| self.items as f64 / f64::from(self.requests));
         let allowed = self.allowed.checked_div(self.deadlines);
+        // What was asked for in the window before may have been lost in this one.
+        let lost =
+            (self.deadlines >= FEW).then(|| (f64::from(self.lost) / f64::from(self.deadlines)).min(1.0));
         let Some(before) = self.before else {
-            return Wanted { plan, per_second: rate, items: items.unwrap_or(1.0), allowed };
+            return Wanted { plan, per_second: rate, items: items.unwrap_or(1.0), allowed, lost };
         };
         let between = |before: f64, now: f64| (before + now) / 2.0;
         Wanted {
@@ -93,6 +110,7 @@ impl Asked {
                 (Some(before), Some(now)) => Some((before + now) / 2),
                 (before, now) => now.or(before),
             },
+            lost,
         }
     }
 }
@@ -114,10 +132,23 @@ mod tests {
         }
         let first = demand.close(at(1));
         let ms = Duration::from_millis;
-        assert_eq!(first, [Wanted { plan: PlanIx(3), per_second: 10.0, items: 2.0, allowed: Some(ms(20)) }]);
+        let wanted =
+            Wanted { plan: PlanIx(3), per_second: 10.0, items: 2.0, allowed: Some(ms(20)), lost: None };
+        assert_eq!(first, [wanted]);
         let second = demand.close(at(2));
         assert_eq!(second[0], Wanted { per_second: 5.0, ..first[0] });
         let windows = (3..20).take_while(|second| !demand.close(at(*second)).is_empty());
         assert_eq!(windows.count(), 8, "5 a second halves to less than one in a hundred seconds");
+    }
+
+    #[test]
+    fn what_was_lost_is_told_of_the_last_window_and_not_of_a_few_requests() {
+        let mut demand = Demand::default();
+        let mut told = |now, asked: u32, lost: u32| {
+            (0..asked).for_each(|_| demand.note(PlanIx(3), 1, Some(Duration::from_millis(20))));
+            (0..lost).for_each(|_| demand.lost(PlanIx(3)));
+            demand.close(at(now))[0].lost
+        };
+        assert_eq!([told(1, 40, 10), told(2, 40, 0), told(3, 19, 19)], [Some(0.25), Some(0.0), None]);
     }
 }

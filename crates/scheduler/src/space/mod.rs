@@ -29,13 +29,15 @@
 //! a longer launch than its own classes can wait for (`beside`). Layouts that no cut was chosen for have no homes: everything may be everywhere, but who is
 //! apart (`stragglers`) only on the last.
 //!
-//! **Aside.** Where the device has a partition for it, who is apart runs there and nobody else does: on few units, and behind the others. Who is only heard does
-//! not, as what it takes is compared with what others take.
+//! **Aside.** Where the device has a partition for it, who is apart runs there and nobody else does who does not belong there: on few units, and behind the others. Who is
+//! only heard does not, as what it takes is compared with what others take.
 //!
-//! **Streams.** Where every partition has the whole device, there is nothing to cut; how many of them are open follows the classes (`streams`).
+//! **Streams.** Where every partition has the whole device, there is nothing to cut; how many of them are open follows the classes (`streams`). Such a device may have
+//! layouts that differ in the partition aside: then classes that can wait may be put there, behind those that cannot, on as many units as these bear (`behind`).
 //!
 //! Costs: a look at at most [`choice::MOST_CLASSES`] classes, by the load they are, takes tens of microseconds; a change O(n log n) for n planned launches.
 
+mod behind;
 mod beside;
 mod choice;
 mod demand;
@@ -49,6 +51,8 @@ use crate::plans::PlanIx;
 use crate::promises::Open;
 use crate::scheduler::Scheduler;
 use crate::timeline::{Nanos, length};
+use crate::waiting::Waiting;
+use behind::Behind;
 use choice::Choice;
 use demand::Demand;
 use std::num::NonZeroU32;
@@ -64,14 +68,15 @@ pub(crate) struct Space {
     in_force: usize,
     /// The layout before, until its lines are drained.
     leaving: Option<usize>,
-    /// Where plans belong; empty where they may be anywhere.
-    homes: IdMap<PlanIx, usize>,
+    /// Where plans belong; none is anywhere that is for everybody, as is where no plan has a home.
+    homes: IdMap<PlanIx, Option<usize>>,
     /// For plans that have no home yet.
     cut: Option<Cut>,
     demand: Demand,
     next_look: Moment,
     /// Where partitions have the whole device each.
     streams: Option<Streams>,
+    behind: Behind,
 }
 
 /// Where the urgent are parted from the patient.
@@ -79,10 +84,18 @@ pub(crate) struct Space {
 struct Cut {
     /// How long a class of the urgent can wait for others at most.
     patience: Duration,
-    urgent: usize,
+    /// The line of the urgent; none where they have all that are for everybody.
+    urgent: Option<usize>,
     patient: usize,
-    /// How long the most urgent class of each line can wait: by line, less the layout's first.
+    /// How long the most urgent class can wait: of the urgent ones, and of the patient.
     bears: [Option<Duration>; 2],
+}
+
+impl Cut {
+    /// How long the classes of a line can wait.
+    fn bears(&self, line: usize) -> Option<Duration> {
+        self.bears[usize::from(line == self.patient)]
+    }
 }
 
 impl Space {
@@ -96,6 +109,7 @@ impl Space {
             demand: Demand::default(),
             next_look: Moment::START + dwell,
             streams: overlap.then(Streams::default),
+            behind: Behind::default(),
         }
     }
 
@@ -134,13 +148,22 @@ impl Space {
 
     /// The line that a plan belongs on; `None` where it may be anywhere.
     pub(crate) fn home(&self, plan: PlanIx) -> Option<usize> {
-        let patient = self.cut.map(|cut| cut.patient);
+        if let Some(home) = self.homes.get(&plan).copied().or(self.cut.map(|cut| Some(cut.patient))) {
+            return home;
+        }
         // Who runs alone has the last partition where there are several, so that its launches, which nobody can shorten, leave the others free.
-        let last = || {
-            let lines = self.lines.open_to_all(self.in_force);
-            (plan.is_own() && lines.len() > 1).then(|| lines.end - 1)
-        };
-        self.homes.get(&plan).copied().or(patient).or_else(last)
+        let lines = self.lines.open_to_all(self.in_force);
+        (plan.is_own() && lines.len() > 1).then(|| lines.end - 1)
+    }
+
+    /// Whether a plan belongs on a line, there alone or as anywhere that is for everybody.
+    fn belongs(&self, plan: PlanIx, line: usize) -> bool {
+        self.home(plan).map_or_else(|| !self.lines.is_aside(line), |home| home == line)
+    }
+
+    /// Whether some plans belong on one line and others on another, beside those that are one tenant's own.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.is_some()
     }
 
     /// Whether only what belongs on a line, and what was promised on it before, runs there.
@@ -166,12 +189,13 @@ impl Scheduler {
     /// From now on a plan of a tenant that is apart belongs aside, where the device has such a partition.
     pub(crate) fn put_aside(&mut self, plan: PlanIx) {
         let Space { lines, in_force, homes, .. } = &mut self.space;
-        let Some(aside) = lines.aside(*in_force).filter(|aside| homes.get(&plan) != Some(aside)) else {
+        let Some(aside) = lines.aside(*in_force).filter(|aside| homes.get(&plan) != Some(&Some(*aside)))
+        else {
             return;
         };
         // Plans of tenants that came back have gone meanwhile.
         homes.retain(|plan, _| self.plans.is_known(*plan));
-        homes.insert(plan, aside);
+        homes.insert(plan, Some(aside));
         // Nobody is refused for a cost that is only guessed.
         self.plans.costs.moved(plan, lines.units(aside));
     }
@@ -179,7 +203,7 @@ impl Scheduler {
     /// From now on a tenant's own plan runs beside the others', as one that is heard does: on as many units, or it could not be compared.
     pub(crate) fn take_back(&mut self, plan: PlanIx) {
         let aside = self.space.lines.aside(self.space.in_force);
-        if aside.is_some() && self.space.homes.get(&plan).copied() == aside {
+        if aside.is_some() && self.space.homes.get(&plan) == Some(&aside) {
             self.space.homes.remove(&plan);
         }
     }
@@ -197,7 +221,9 @@ impl Scheduler {
         items: NonZeroU32,
         allowed: Option<Duration>,
     ) {
-        if let Some(streams) = self.space.streams.as_mut().filter(|_| !plan.is_own()) {
+        // What belongs aside leaves the streams to the others.
+        let counts = !plan.is_own() && self.space.home(plan).is_none();
+        if let Some(streams) = self.space.streams.as_mut().filter(|_| counts) {
             let units = self.space.lines.most_units();
             let alone = self.plans.cost_on(units, plan, Size::one_lane(items));
             streams.note(now, plan, alone, self.config.dwell);
@@ -205,12 +231,36 @@ impl Scheduler {
         if self.space.lines.layouts() == 1 || self.config.policy != Policy::SpaceTime {
             return;
         }
-        let alone = self.plans.cost_on(self.space.lines.most_units(), plan, Size::one_lane(items));
+        let alone = self.wherever(plan, items);
         // What is late wherever it runs says nothing about where to run it.
         self.space.demand.note(plan, items.get(), allowed.filter(|allowed| *allowed >= alone));
         if let Some(cut) = self.space.cut {
             let is_urgent = allowed.is_some_and(|allowed| allowed.saturating_sub(alone) <= cut.patience);
-            self.space.homes.entry(plan).or_insert(if is_urgent { cut.urgent } else { cut.patient });
+            let home = if is_urgent { cut.urgent } else { Some(cut.patient) };
+            self.space.homes.entry(plan).or_insert(home);
+        }
+    }
+
+    /// Takes note that a request has lost its slack: it was refused for being too late, has expired, or is answered late.
+    pub(crate) fn note_lost(&mut self, plan: PlanIx, items: NonZeroU32, allowed: Duration) {
+        if self.space.lines.layouts() == 1 || self.config.policy != Policy::SpaceTime {
+            return;
+        }
+        // Those that are late wherever they run were not counted as wanted in time.
+        if allowed >= self.wherever(plan, items) {
+            self.space.demand.lost(plan);
+        }
+    }
+
+    /// What a request takes at least, whichever layout is in force.
+    fn wherever(&self, plan: PlanIx, items: NonZeroU32) -> Duration {
+        self.plans.cost_alone(self.space.lines.most_units(), plan, Size::one_lane(items))
+    }
+
+    /// The same of one that was let in.
+    pub(crate) fn note_late(&mut self, waiting: &Waiting) {
+        if let Some(due) = waiting.due.moment() {
+            self.note_lost(waiting.plan, waiting.rider.items, due.since(waiting.arrived));
         }
     }
 
@@ -253,9 +303,12 @@ impl Scheduler {
         self.space.demand.keep(|plan| plans.is_known(plan));
         self.space.homes.retain(|plan, _| plans.is_known(*plan));
         let wanted = self.space.demand.close(now);
-        if !self.space.is_leaving()
-            && let Some(choice) = self.better(&wanted)
-        {
+        if self.space.is_leaving() {
+            return;
+        }
+        let choice =
+            if self.config.overlap { self.better_behind(now, &wanted) } else { self.better(&wanted) };
+        if let Some(choice) = choice {
             self.change(now, choice);
         }
     }
@@ -269,6 +322,7 @@ impl Scheduler {
             // What runs is on the one that runs now, whichever was to be next.
             space.leaving = space.leaving.or(Some(space.in_force)).filter(|layout| *layout != 0);
             space.in_force = 0;
+            self.plans.costs.leave_to_others(space.lines.others(0));
         }
     }
 
@@ -279,7 +333,19 @@ impl Scheduler {
         let running = self.space.running();
         let over = running.map(|line| now + self.work_before(now, line)).max().unwrap_or(now);
         let patient = cut.map_or(first, |cut: Cut| cut.patient);
-        let line = |plan| homes.get(&plan).copied().unwrap_or(patient);
+        let (before_all, all) = (self.space.lines.open_to_all(self.space.in_force), self.space.lines.count());
+        let open = self.space.lines.open_to_all(layout);
+        let overlap = self.config.overlap;
+        // What stays on a stream keeps it.
+        let same_stream = |was: usize| {
+            let place = (was % all).saturating_sub(before_all.start);
+            if overlap && place < open.len() { open.start + place } else { open.start }
+        };
+        let line = |plan, was: usize| match homes.get(&plan) {
+            Some(Some(home)) => *home,
+            None if cut.is_some() => patient,
+            Some(None) | None => same_stream(was),
+        };
         let free: Vec<Moment> = (0..self.running.len())
             .map(|line| if same { now + self.work_before(now, line) } else { over })
             .collect();
@@ -287,6 +353,10 @@ impl Scheduler {
         let cost = |plan, size, line| plans.cost_on(lines.units(line), plan, size);
         // Where not all of them would be in time, those on the old lines run out there; in the same layout they just stay.
         self.promises.move_all(line, |line| free[line], cost);
+        // Where a plan never ran on so many units its cost is a guess, for which nobody is refused.
+        for (plan, home) in homes.iter().filter(|_| overlap) {
+            home.iter().for_each(|home| self.plans.costs.moved(*plan, self.space.lines.units(*home)));
+        }
         let space = &mut self.space;
         (space.cut, space.homes) = (cut, homes);
         if !same {
@@ -294,6 +364,7 @@ impl Scheduler {
                 |layout| space.lines.partitions(layout).iter().map(|partition| partition.units).collect();
             let (from, to) = (units(space.in_force), units(layout));
             (space.in_force, space.leaving) = (layout, Some(space.in_force));
+            self.plans.costs.leave_to_others(space.lines.others(layout));
             self.events.tell(now, Happened::Rearranged { from, to, before, predicted: score });
         }
     }
