@@ -51,6 +51,9 @@ pub(crate) fn commands() -> [Command; 3] {
         .arg(Arg::new("uninterrupted").long("uninterrupted").action(ArgAction::SetTrue).help(
             "The same once more on one partition where no launch stands back for an urgent one: what interruptions gain",
         ))
+        .arg(list(arg("behind", "N")).value_parser(value_parser!(u32).range(1..)).help(
+            "The same once more where classes that can wait may be kept to so many multiprocessors of a card, as `tessera serve --behind-multiprocessors`",
+        ))
         .args(flags("32"));
     let isolation = Command::new("isolation")
         .about("What one tenant that asks for ten times its part, and then becomes five times slower, does to the others, under every policy")
@@ -151,9 +154,15 @@ pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
     if given.get_flag("uninterrupted") {
         ways.extend(mixed::Way::uninterrupted(&policies));
     }
+    let behind: Vec<String> =
+        given.get_many::<u32>("behind").into_iter().flatten().map(u32::to_string).collect();
+    if !behind.is_empty() {
+        ways.extend(mixed::Way::behind(&policies));
+    }
     let divided = place.setting().partitions.clone();
     let report = mixed::run(about, &ways, lowest, &mut |way, rate| {
         place.divide(if way.whole { "1" } else { &divided });
+        place.keep_behind(&if way.behind { behind.join(" ") } else { "off".to_owned() });
         place.interrupt(way.interrupts);
         place.row(way.policy, rate, heard)
     })?;
@@ -203,6 +212,7 @@ fn set(
         device: words(given, "device").collect::<Vec<_>>().join(" "),
         precision: word("precision"),
         partitions: word("partitions"),
+        behind: "off".to_owned(),
         interrupts: true,
         seed: seed(given),
         slowable,

@@ -96,6 +96,7 @@ pub(crate) fn reality(given: &ArgMatches) -> Result<ExitCode> {
         device: word(given, "device"),
         precision: word(given, "precision"),
         partitions: "1".to_owned(),
+        behind: "off".to_owned(),
         interrupts: true,
         slowable: false,
         seed: seed(given),

@@ -98,7 +98,7 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// The shares of the device in space, at least one. Launches of partitions that do not overlap run at once.
     fn partitions(&self) -> Vec<PartitionInfo>;
 
-    /// The ways of cutting the device: every partition is in one of them, those of one do not overlap (but see [`Device::overlap`]), and the first is for who wants only one.
+    /// The ways of cutting the device: every partition is in at least one of them, those of one do not overlap (but see [`Device::overlap`]), and the first is for who wants only one.
     /// Launches of different layouts must not be in flight at once, or each takes the other's time. Programs are compiled for all partitions, so
     /// going from one layout to another costs nothing.
     fn layouts(&self) -> Vec<Vec<PartitionId>>;

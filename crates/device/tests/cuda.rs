@@ -38,11 +38,12 @@ fn cuda() -> Option<(CudaDevice, Receiver<()>)> {
 
 /// A device with a partition over all multiprocessors, and one that is kept to a few if so many are asked for.
 fn parted(aside: Option<NonZeroU32>) -> Option<(CudaDevice, Receiver<()>)> {
-    opened(aside, None, cache())
+    opened(aside, &[], None, cache())
 }
 
 fn opened(
     aside: Option<NonZeroU32>,
+    behind: &[NonZeroU32],
     tuning: Option<Duration>,
     kernel_cache: Option<PathBuf>,
 ) -> Option<(CudaDevice, Receiver<()>)> {
@@ -56,7 +57,15 @@ fn opened(
     }
     let (wake, bell) = bell();
     let partitions = NonZeroUsize::MIN;
-    let options = CudaOptions { ordinal: 0, partitions, aside, memory_limit: None, kernel_cache, tuning };
+    let options = CudaOptions {
+        ordinal: 0,
+        partitions,
+        aside,
+        behind: behind.to_vec(),
+        memory_limit: None,
+        kernel_cache,
+        tuning,
+    };
     Some((CudaDevice::open(&options, wake).unwrap(), bell))
 }
 
@@ -395,6 +404,67 @@ fn launches_on_a_few_multiprocessors_and_on_all_run_at_once_and_answer_as_alone(
     println!("of 60 launches the first on few multiprocessors was over after {few_ended} others");
 }
 
+/// The sizes that the layouts of [`in_sizes`] have aside.
+const SIZES: [u32; 3] = [64, 32, 16];
+
+/// A device with a partition over all multiprocessors, and one that has several sizes.
+fn in_sizes() -> Option<(CudaDevice, Receiver<()>)> {
+    opened(None, &SIZES.map(|size| NonZeroU32::new(size).unwrap()), None, cache())
+}
+
+#[test]
+fn a_partition_of_several_sizes_has_each_in_a_layout_of_its_own_and_one_arena_for_all() {
+    let Some((device, bell)) = in_sizes() else { return };
+    let partitions = device.partitions();
+    let found: Vec<_> =
+        partitions.iter().map(|partition| (partition.units as u32, partition.aside)).collect();
+    assert_eq!(found[1..], SIZES.map(|size| (size, true)), "{}", device.info().description);
+    let ids: Vec<Vec<u64>> =
+        device.layouts().iter().map(|layout| layout.iter().map(|id| id.0).collect()).collect();
+    assert_eq!(ids, [vec![0], vec![0, 1], vec![0, 2], vec![0, 3]]);
+    let models = vec![class::load(&fixture("resnet26_narrow-0")).unwrap()];
+    let before = device.memory().arenas;
+    let first = load_on(PartitionId(1), &device, &bell, &models, 1, Precision::Bf16);
+    let one = device.memory().arenas - before;
+    let second = load_on(PartitionId(2), &device, &bell, &models, 1, Precision::Bf16);
+    let two = device.memory().arenas - before - one;
+    println!("the first size takes {one}, another {two}");
+    assert!(two.0 * 4 < one.0, "{two} more for a size, {one} for the first");
+    drop((first, second));
+}
+
+#[test]
+fn every_size_conforms() {
+    let Some((device, bell)) = in_sizes() else { return };
+    for partition in [PartitionId(1), PartitionId(3)] {
+        passes(&Subject { device: &device, wake: &bell, partition, precision: Precision::Bf16 });
+    }
+}
+
+/// Whoever keeps to one layout at a time never does this; whoever does gets the same bits all the same.
+#[test]
+fn launches_in_several_sizes_at_once_answer_as_alone() {
+    let Some((device, bell)) = in_sizes() else { return };
+    let models: Vec<Model> =
+        (0..3).map(|number| class::load(&fixture(&format!("resnet26_narrow-{number}"))).unwrap()).collect();
+    let in_size = |id| load_on(PartitionId(id), &device, &bell, &models, 1, Precision::Bf16);
+    let sizes = [0, 1, 2, 3].map(in_size);
+    let mut random = StdRng::seed_from_u64(13);
+    let lanes: Vec<Vec<Question>> = (0..32).map(|_| vec![sizes[0].question(&mut random, 4)]).collect();
+    let alone = sizes[0].launch(&lanes).answers;
+    for id in 0..80 {
+        device.submit(sizes[id as usize * 7 % 4].of(LaunchId(id), &lanes)).unwrap();
+    }
+    let mut finished = Vec::new();
+    while finished.len() < 80 {
+        finished.extend(device.poll());
+        if finished.len() < 80 {
+            bell.recv_timeout(Duration::from_secs(60)).expect("a launch ends within a minute");
+        }
+    }
+    assert!(finished.iter().all(|launch| launch.answers == alone));
+}
+
 #[test]
 fn tuning_changes_no_bit_and_no_program_that_is_there_and_lasts() {
     let folder = tempfile::tempdir().unwrap();
@@ -402,7 +472,7 @@ fn tuning_changes_no_bit_and_no_program_that_is_there_and_lasts() {
     let room = Room { lanes: 32, items: 128 };
     for (names, free) in NETWORKS {
         for precision in Precision::ALL {
-            let open = || opened(None, budget, Some(folder.path().to_owned()));
+            let open = || opened(None, &[], budget, Some(folder.path().to_owned()));
             let Some((device, bell)) = open() else { return };
             let models: Vec<Model> = names.iter().map(|name| class::load(&fixture(name)).unwrap()).collect();
             let ruled = load(&device, &bell, &models, free, precision);

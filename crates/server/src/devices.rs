@@ -134,6 +134,10 @@ mod cuda {
             partitions: partitions(settings).unwrap_or(auto),
             // Nobody is apart under the other policies.
             aside: settings.apart_multiprocessors.filter(|_| settings.policy == Policy::SpaceTime),
+            behind: Some(&settings.behind_multiprocessors)
+                .filter(|_| settings.policy == Policy::SpaceTime)
+                .cloned()
+                .unwrap_or_default(),
             memory_limit: settings.memory_limit,
             kernel_cache: settings.kernel_cache.as_ref().map(|folder| folder.join("kernels")),
             tuning: settings.tune,

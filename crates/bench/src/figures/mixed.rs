@@ -9,7 +9,8 @@
 //! runs them side by side and slows all. `space-time` falls for all classes at about one rate, since each loses only what the device cannot do. Cut into partitions
 //! as the scheduler sees fit it is no worse than as one, and better where one launch of the slowest class takes longer than the tightest SLO allows, or where
 //! launches of one class leave a part of the device idle, as small ones do on a card, that streams for other classes use. On a device that yields one partition does
-//! better than one that does not where launches of a slow class are longer than a quick one can wait for: they stand back between their steps.
+//! better than one that does not where launches of a slow class are longer than a quick one can wait for: they stand back between their steps. On a card that may keep classes
+//! to some of its multiprocessors it does so where that saves a class that is late beside them, and does as well as without where none is.
 //!
 //! **What would refute it.** A baseline with a higher rate than `space-time` for all classes; a lower rate with interruptions than without by more than the rates' own coarseness; or `space-time` with layouts below itself on one partition by
 //! more than the rates' own coarseness (5 %).
@@ -29,6 +30,8 @@ pub struct Way {
     pub policy: Policy,
     /// Whether the device is in one partition whatever it offers.
     pub whole: bool,
+    /// Whether classes that can wait may be kept to some multiprocessors of a card, behind the others.
+    pub behind: bool,
     /// Whether its launches stand back for urgent ones, on a device that yields.
     pub interrupts: bool,
 }
@@ -36,10 +39,12 @@ pub struct Way {
 impl Way {
     /// The ways to be compared: every policy, and ours on one partition too.
     pub fn all(policies: &[Policy]) -> Vec<Way> {
-        let ways = policies.iter().map(|&policy| Way { policy, whole: false, interrupts: true });
+        let ways =
+            policies.iter().map(|&policy| Way { policy, whole: false, behind: false, interrupts: true });
         let ours = policies.contains(&Policy::SpaceTime).then_some(Way {
             policy: Policy::SpaceTime,
             whole: true,
+            behind: false,
             interrupts: true,
         });
         ways.chain(ours).collect()
@@ -48,13 +53,20 @@ impl Way {
     /// Ours on one partition where a launch runs to its end whatever comes: beside the last of [`Way::all`], what interruptions gain.
     pub fn uninterrupted(policies: &[Policy]) -> Option<Way> {
         let ours = policies.contains(&Policy::SpaceTime);
-        ours.then_some(Way { policy: Policy::SpaceTime, whole: true, interrupts: false })
+        ours.then_some(Way { policy: Policy::SpaceTime, whole: true, behind: false, interrupts: false })
+    }
+
+    /// Ours where classes that can wait may be kept to some multiprocessors of a card: beside the first of [`Way::all`], what that gains.
+    pub fn behind(policies: &[Policy]) -> Option<Way> {
+        let ours = policies.contains(&Policy::SpaceTime);
+        ours.then_some(Way { policy: Policy::SpaceTime, whole: false, behind: true, interrupts: true })
     }
 
     fn name(self) -> String {
         let suffix = if self.whole { ", whole" } else { "" };
+        let behind = if self.behind { ", behind" } else { "" };
         let yields = if self.interrupts { "" } else { ", uninterrupted" };
-        format!("{}{suffix}{yields}", self.policy.name())
+        format!("{}{suffix}{behind}{yields}", self.policy.name())
     }
 }
 
@@ -245,5 +257,6 @@ mod tests {
         let uninterrupted = Way::uninterrupted(&[Policy::SpaceTime]).unwrap();
         assert_eq!(uninterrupted.name(), "space-time, whole, uninterrupted");
         assert_eq!(Way::uninterrupted(&[Policy::Time]), None);
+        assert_eq!(Way::behind(&[Policy::SpaceTime]).unwrap().name(), "space-time, behind");
     }
 }

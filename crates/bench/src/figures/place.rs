@@ -46,6 +46,8 @@ pub struct Setting {
     pub precision: String,
     /// In the words of `tessera serve --partitions`; simulated devices have one.
     pub partitions: String,
+    /// In the words of `behind_multiprocessors`, with spaces between; simulated devices have none.
+    pub behind: String,
     /// Whether launches stand back for urgent ones, where the device yields; simulated devices do not.
     pub interrupts: bool,
     /// Decides weights, inputs and arrivals.
@@ -84,6 +86,7 @@ enum Ground {
 struct Opened {
     for_space: bool,
     partitions: String,
+    behind: String,
     interrupts: bool,
     target: Arc<InProcess>,
     house: House,
@@ -132,6 +135,11 @@ impl Place {
     /// From now on the device is divided like this.
     pub fn divide(&mut self, partitions: &str) {
         partitions.clone_into(&mut self.setting.partitions);
+    }
+
+    /// From now on classes that can wait may be kept to so many multiprocessors of a card, behind the others.
+    pub fn keep_behind(&mut self, multiprocessors: &str) {
+        multiprocessors.clone_into(&mut self.setting.behind);
     }
 
     /// From now on launches stand back for urgent ones, or not.
@@ -299,8 +307,11 @@ fn open<'a>(
     heard: &mut dyn FnMut(&str),
 ) -> Result<&'a Opened> {
     let for_space = policy == Policy::Space;
-    let as_wanted =
-        |opened: &Opened| opened.partitions == setting.partitions && opened.interrupts == setting.interrupts;
+    let as_wanted = |opened: &Opened| {
+        opened.partitions == setting.partitions
+            && opened.behind == setting.behind
+            && opened.interrupts == setting.interrupts
+    };
     for other in opened.extract_if(.., |opened| !as_wanted(opened)) {
         other.house.close(other.target);
     }
@@ -326,6 +337,7 @@ fn open_for(
         ("policy", policy.to_string()),
         ("precision", setting.precision.clone()),
         ("partitions", setting.partitions.clone()),
+        ("behind_multiprocessors", setting.behind.clone()),
         ("interrupt", if setting.interrupts { "on" } else { "off" }.to_owned()),
     ])?;
     let guest = |(number, tenant): (usize, &Tenant)| Guest {
@@ -347,6 +359,7 @@ fn open_for(
     Ok(Opened {
         for_space,
         partitions: setting.partitions.clone(),
+        behind: setting.behind.clone(),
         interrupts: setting.interrupts,
         target,
         house,

@@ -130,6 +130,7 @@ fn open_loop(ask: &Ask, classes: &[(&str, f64)], tenants: usize, runs: usize) ->
         device: ask.device.clone(),
         precision: ask.precision.name().to_owned(),
         partitions: "auto".to_owned(),
+        behind: "off".to_owned(),
         interrupts: true,
         slowable: false,
         seed: ask.seed,

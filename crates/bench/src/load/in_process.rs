@@ -253,14 +253,14 @@ pub(crate) fn ended(answer: engine::Answer) -> Ended {
     }
 }
 
-/// The server's settings for an engine without a repository: defaults but for these, and nothing cached. Several devices are separated by spaces.
+/// The server's settings for an engine without a repository: defaults but for these, and nothing cached. Several values of one are separated by spaces.
 pub(crate) fn settings(values: impl IntoIterator<Item = (&'static str, String)>) -> Result<Settings> {
     // Nothing is read from the repository; the setting has no default.
     let always = [("model_repository", ".".to_owned()), ("pack_cache", "off".to_owned())];
     let mut sources = Sources::new();
     for (key, value) in always.into_iter().chain(values) {
         let words: Vec<String> = match key {
-            "device" => value.split_whitespace().map(str::to_owned).collect(),
+            "device" | "behind_multiprocessors" => value.split_whitespace().map(str::to_owned).collect(),
             _ => vec![value],
         };
         sources.flag(key, words);

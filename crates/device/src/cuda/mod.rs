@@ -17,7 +17,8 @@
 //! Measured (ResNet-50 of one lane in bf16 beside another's launches, H200, 2026-11-26): 0.31 ms alone, 0.39 with the other on a stream, 0.37 with it behind only, 0.33
 //! with it on 16 multiprocessors, where it takes 0.48 ms itself.
 //! Programs are compiled and captured for it as for any partition, when a class is loaded, so putting a tenant aside costs nothing then; it costs the memory of one
-//! partition more. Kernels are the same, with grids for as many multiprocessors as the partition has: nothing waits for all blocks of a grid to be
+//! partition more. It may have several *sizes*, a layout each, for whole classes that can wait: whoever runs launches changes between layouts as it sees fit, and
+//! nothing is captured then. Sizes share what they compute in (`partition.rs`). Kernels are the same, with grids for as many multiprocessors as the partition has: nothing waits for all blocks of a grid to be
 //! resident (recurrent cells and long sums wait within a cluster of at most 8 blocks, which fits in every group), and no bit depends on where a block runs.
 //!
 //! An error of the card is final: its context is lost with everything in it. Requests in flight are then answered with the reason, and
@@ -33,11 +34,14 @@ mod library;
 #[cfg(test)]
 mod node_tests;
 mod partition;
+#[cfg(test)]
+mod placed;
 mod profile;
 mod program;
 mod ranges;
 pub mod sgemm;
 mod site;
+mod sizes;
 mod slab;
 mod staging;
 mod steps;
@@ -52,9 +56,10 @@ use crate::{
 use fence::{Compiler, Context, CudaError, Share};
 use landing::Landing;
 use library::Library;
-use partition::{Partition, Running};
+use partition::{Partition, Place, Running};
 use program::{NoKernel, Program, capacities};
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use sizes::Sizes;
 use slab::{SlabKey, Slabs};
 use std::collections::HashMap;
 use std::fmt;
@@ -80,6 +85,7 @@ pub struct CudaDevice {
     name: String,
     // Partitions come first, so that their threads end while all they use is there.
     partitions: Vec<Partition>,
+    layouts: Vec<Vec<PartitionId>>,
     programs: RwLock<HashMap<ProgramId, (Arc<Program>, PartitionId)>>,
     programs_ever: AtomicU64,
     slabs: Arc<Slabs>,
@@ -100,6 +106,8 @@ pub struct CudaOptions {
     pub partitions: NonZeroUsize,
     /// One partition more, kept to so many multiprocessors or a few more, behind whose kernels those of the others never wait long: see the module's text.
     pub aside: Option<NonZeroU32>,
+    /// Other sizes of that partition, each in a layout of its own; without `aside` the first layout has none.
+    pub behind: Vec<NonZeroU32>,
     /// What weights and arenas may take together; all of the card's memory when there is no limit.
     pub memory_limit: Option<Bytes>,
     /// Where compiled kernels are kept.
@@ -186,15 +194,20 @@ impl CudaDevice {
         };
         let slabs = Slabs::new(&context).map_err(|error| cannot(error.to_string()))?;
         let landing = Arc::new(Landing::new(&context));
-        let shares = shares(options, &context).map_err(|error| cannot(error.to_string()))?;
-        let open = |(number, (share, aside)): (usize, (Share, bool))| {
-            let place = (PartitionId(number as u64), share, aside);
+        let sizes = Sizes::of(options, |wanted| Share::granted(&context, wanted));
+        let shares = sizes.shares(&context).map_err(|error| cannot(error.to_string()))?;
+        let open = |(first, shares, aside): (usize, &[Share], bool)| {
+            let place = (PartitionId(first as u64), shares, aside);
             Partition::open(place, &context, &outbox, &landing, &stagers)
         };
         let choices = options.kernel_cache.as_ref().map(|folder| folder.join("tiles"));
         let tuner = options.tuning.map(|budget| Tuner::new(&context, compiler.version(), choices, budget));
-        let partitions: Result<Vec<Partition>, Refused> = shares.into_iter().enumerate().map(open).collect();
+        let (streams, aside) = shares.split_at(options.partitions.get());
+        let parts = streams.chunks(1).enumerate().map(|(number, share)| (number, share, false));
+        let parts = parts.chain((!aside.is_empty()).then_some((streams.len(), aside, true)));
+        let partitions: Result<Vec<Partition>, Refused> = parts.map(open).collect();
         Ok(CudaDevice {
+            layouts: sizes.layouts(),
             partitions: partitions.map_err(|refused| cannot(refused.to_string()))?,
             programs: RwLock::default(),
             programs_ever: AtomicU64::new(0),
@@ -209,8 +222,8 @@ impl CudaDevice {
         })
     }
 
-    fn partition(&self, id: PartitionId) -> Option<&Partition> {
-        self.partitions.iter().find(|partition| partition.info.id == id)
+    fn place(&self, id: PartitionId) -> Option<Place<'_>> {
+        self.partitions.iter().find_map(|partition| partition.place(id))
     }
 
     /// Checks a launch against its program and finds its slots.
@@ -219,7 +232,7 @@ impl CudaDevice {
         id: LaunchId,
         program_id: ProgramId,
         lanes: Vec<Lane>,
-    ) -> Result<(Running, &Partition), DeviceError> {
+    ) -> Result<(Running, Place<'_>), DeviceError> {
         let refuse = |why: String| DeviceError::Misfit { launch: id, program: program_id, why };
         let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
         let (program, partition) =
@@ -235,24 +248,14 @@ impl CudaDevice {
             items: lane.requests.iter().map(|request| request.items).sum(),
         };
         let rows = lanes.iter().zip(addresses).map(row).collect();
-        let partition = self.partition(*partition).expect("programs are compiled for partitions that exist");
-        Ok((Running { id, program: program.clone(), lanes, rows }, partition))
+        let place = self.place(*partition).expect("programs are compiled for partitions that exist");
+        Ok((Running { id, program: program.clone(), size: place.size, lanes, rows }, place))
     }
 
     /// Says a refusal in the device's words.
     fn refuse(&self, refused: Refused) -> DeviceError {
         refused.by(self.name.clone())
     }
-}
-
-/// What of the card each partition has, and which of them is aside.
-fn shares(options: &CudaOptions, context: &Arc<Context>) -> Result<Vec<(Share, bool)>, CudaError> {
-    let Some(aside) = options.aside else {
-        return Ok(vec![(Share::whole(context), false); options.partitions.get()]);
-    };
-    let mut shares = vec![(Share::first(context), false); options.partitions.get()];
-    shares.push((Share::kept_to(context, aside)?, true));
-    Ok(shares)
 }
 
 impl fmt::Debug for CudaDevice {
@@ -265,8 +268,12 @@ impl Device for CudaDevice {
     fn info(&self) -> DeviceInfo {
         let Context { name, multiprocessors, driver_version, .. } = &*self.context;
         let (major, minor) = (driver_version / 1000, driver_version % 1000 / 10);
-        let aside = self.partitions.iter().find(|partition| partition.info.aside);
-        let aside = aside.map(|aside| format!(" ({} of them aside)", aside.multiprocessors()));
+        let infos = self.partitions.iter().flat_map(Partition::infos);
+        let aside = infos
+            .filter(|info| info.aside)
+            .map(|info| info.units.to_string())
+            .reduce(|sizes, size| sizes + " or " + &size);
+        let aside = aside.map(|sizes| format!(" ({sizes} of them aside)"));
         let description = format!(
             "{name}, {multiprocessors} multiprocessors{}, {}, driver for CUDA {major}.{minor}",
             aside.unwrap_or_default(),
@@ -321,7 +328,7 @@ impl Device for CudaDevice {
         room: Room,
         partition: PartitionId,
     ) -> Result<ProgramId, DeviceError> {
-        let Some(place) = self.partition(partition) else {
+        let Some(place) = self.place(partition) else {
             let why = format!("it has no {partition}");
             return Err(DeviceError::CannotOpen { device: self.name.clone(), why });
         };
@@ -339,12 +346,12 @@ impl Device for CudaDevice {
     }
 
     fn partitions(&self) -> Vec<PartitionInfo> {
-        self.partitions.iter().map(|partition| partition.info.clone()).collect()
+        self.partitions.iter().flat_map(Partition::infos).cloned().collect()
     }
 
-    /// One: streams share the multiprocessors, so there is nothing to cut anew.
+    /// Streams share the multiprocessors, so there is nothing to cut anew but what is aside.
     fn layouts(&self) -> Vec<Vec<PartitionId>> {
-        vec![self.partitions.iter().map(|partition| partition.info.id).collect()]
+        self.layouts.clone()
     }
 
     fn overlap(&self) -> bool {
@@ -357,9 +364,9 @@ impl Device for CudaDevice {
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
         let Launch { id, program, lanes, urgent: _ } = launch;
-        let (running, partition) = self.let_in(id, program, lanes)?;
+        let (running, place) = self.let_in(id, program, lanes)?;
         self.outbox.under_way.fetch_add(1, Ordering::Relaxed);
-        partition.push(running);
+        place.partition.push(running);
         Ok(())
     }
 
@@ -374,8 +381,8 @@ impl Device for CudaDevice {
     }
 
     fn profile(&self, launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError> {
-        let (running, partition) = self.let_in(launch.id, launch.program, launch.lanes.clone())?;
-        let profiled = profile::profile(&running, rounds, partition, &self.stagers);
+        let (running, place) = self.let_in(launch.id, launch.program, launch.lanes.clone())?;
+        let profiled = profile::profile(&running, rounds, place, &self.stagers);
         profiled.map_err(|refused| self.refuse(refused))
     }
 

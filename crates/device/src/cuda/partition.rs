@@ -10,12 +10,19 @@
 //! Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
 //! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled. The kernels of a
 //! partition run on its share of the multiprocessors; copies are nobody's.
+//!
+//! ```text
+//!   sizes     [ ████ ]      a stream each, and programs whose graphs were captured there: what is launched says in which size
+//!             [ ██ ]        one arena, one set of berths, two threads: the stream of another size waits for what was begun in the one before
+//! ```
+//! A partition may have several sizes, each a [`PartitionId`] of its own. Only one is used at a time by whoever keeps to one layout, so a size costs its programs' tables and graphs
+//! and no memory to compute in; and whoever does not finds launches of two sizes one after the other.
 
 mod berth;
 
 use self::berth::{Berth, Berths, Staged};
 use super::abi::ItemError;
-use super::fence::{Context, CudaError, Memory, Share, Stream};
+use super::fence::{Context, CudaError, Event, Memory, Share, Stream};
 use super::landing::{Landing, Lying};
 use super::program::Program;
 use super::staging::Route;
@@ -35,18 +42,48 @@ const AHEAD: u32 = 3;
 /// Staging and copying 32 images of 224 pixels takes about so long (20 MB).
 const LEAD: Duration = Duration::from_micros(1000);
 
-/// A share of the card.
+/// A share of the card, of which it may have several sizes.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    pub(crate) info: PartitionInfo,
+    sizes: Vec<Size>,
     pub(crate) context: Arc<Context>,
-    share: Share,
     arena: Arc<Mutex<Arena>>,
     berths: Arc<Berths>,
     pub(crate) landing: Arc<Landing>,
     outbox: Outbox,
     feeder: Option<Sender<Running>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// A size of a partition.
+#[derive(Debug)]
+struct Size {
+    info: PartitionInfo,
+    share: Share,
+}
+
+/// A partition in one of its sizes: what a program is made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) partition: &'a Partition,
+    /// The number of the size.
+    pub(crate) size: usize,
+}
+
+impl Place<'_> {
+    fn share(&self) -> &Share {
+        &self.partition.sizes[self.size].share
+    }
+
+    /// How many multiprocessors it has.
+    pub(crate) fn multiprocessors(&self) -> u32 {
+        self.share().multiprocessors()
+    }
+
+    /// A stream beside the partition's own, on its multiprocessors: what is captured there runs there.
+    pub(crate) fn stream(&self) -> Result<Stream, CudaError> {
+        Stream::of(self.share())
+    }
 }
 
 /// Where the programs of a partition compute, one after the other.
@@ -82,6 +119,8 @@ impl Drop for Stay {
 pub(crate) struct Running {
     pub(crate) id: LaunchId,
     pub(crate) program: Arc<Program>,
+    /// The size of the partition that the program was made for.
+    pub(crate) size: usize,
     /// With the slots' leases, held until the launch is over.
     pub(crate) lanes: Vec<Lane>,
     pub(crate) rows: Vec<LaneRow>,
@@ -101,22 +140,23 @@ struct InFlight {
 }
 
 impl Partition {
-    /// Makes streams and starts threads. `aside` is [`PartitionInfo::aside`].
+    /// Makes streams and starts threads. Its sizes are numbered from `first` on; `aside` is [`PartitionInfo::aside`].
     pub(crate) fn open(
-        (id, share, aside): (PartitionId, Share, bool),
+        (first, shares, aside): (PartitionId, &[Share], bool),
         context: &Arc<Context>,
         outbox: &Outbox,
         landing: &Arc<Landing>,
         stagers: &Arc<ThreadPool>,
     ) -> Result<Partition, Refused> {
-        let units = share.multiprocessors() as usize;
         let arena = Memory::reserve(context, context.total_bytes as usize)?;
         let berths = Arc::new(Berths::new(context));
         let (feed, fed) = channel();
         let (reap, reaped) = channel();
         let feeder = Feeder {
             copy_in: Stream::new(context)?,
-            compute: Stream::of(&share)?,
+            compute: shares.iter().map(Stream::of).collect::<Result<_, _>>()?,
+            size: 0,
+            turned: Event::ordering(context)?,
             copy_out: Stream::new(context)?,
             berths: berths.clone(),
             landing: landing.clone(),
@@ -130,13 +170,16 @@ impl Partition {
             spawned.map_err(|error| Refused::Thread(error.to_string()))
         };
         let threads = vec![
-            spawn(format!("cuda-feed-{}", id.0), Box::new(move || feeder.run(&fed)))?,
-            spawn(format!("cuda-reap-{}", id.0), Box::new(move || reaper.run(&reaped)))?,
+            spawn(format!("cuda-feed-{}", first.0), Box::new(move || feeder.run(&fed)))?,
+            spawn(format!("cuda-reap-{}", first.0), Box::new(move || reaper.run(&reaped)))?,
         ];
+        let size = |(id, share): (u64, &Share)| {
+            let (id, units) = (PartitionId(id), share.multiprocessors() as usize);
+            Size { info: PartitionInfo { id, units, ahead: AHEAD, lead: LEAD, aside }, share: share.clone() }
+        };
         Ok(Partition {
-            info: PartitionInfo { id, units, ahead: AHEAD, lead: LEAD, aside },
+            sizes: (first.0..).zip(shares).map(size).collect(),
             context: context.clone(),
-            share,
             arena: Arc::new(Mutex::new(Arena { memory: arena, programs: 0 })),
             berths,
             landing: landing.clone(),
@@ -146,14 +189,15 @@ impl Partition {
         })
     }
 
-    /// How many multiprocessors it has.
-    pub(crate) fn multiprocessors(&self) -> u32 {
-        self.share.multiprocessors()
+    /// What is told of its sizes.
+    pub(crate) fn infos(&self) -> impl Iterator<Item = &PartitionInfo> {
+        self.sizes.iter().map(|size| &size.info)
     }
 
-    /// A stream beside the partition's own, on its multiprocessors: what is captured there runs there.
-    pub(crate) fn stream(&self) -> Result<Stream, CudaError> {
-        Stream::of(&self.share)
+    /// The size of this name.
+    pub(crate) fn place(&self, id: PartitionId) -> Option<Place<'_>> {
+        let size = self.sizes.iter().position(|size| size.info.id == id)?;
+        Some(Place { partition: self, size })
     }
 
     /// A place for a program that needs so many bytes of arena.
@@ -203,7 +247,12 @@ impl Drop for Partition {
 /// The thread that starts launches.
 struct Feeder {
     copy_in: Stream,
-    compute: Stream,
+    /// By size.
+    compute: Vec<Stream>,
+    /// Of the launch before.
+    size: usize,
+    /// Where the launches in another size end.
+    turned: Event,
     copy_out: Stream,
     berths: Arc<Berths>,
     landing: Arc<Landing>,
@@ -216,7 +265,7 @@ struct Feeder {
 pub(super) const SAMPLED: u32 = 64;
 
 impl Feeder {
-    fn run(self, fed: &Receiver<Running>) {
+    fn run(mut self, fed: &Receiver<Running>) {
         for (number, running) in (0..).zip(fed) {
             if let Some(why) = self.outbox.lost() {
                 self.outbox.finish_lost(running, &why);
@@ -238,22 +287,33 @@ impl Feeder {
         }
     }
 
+    /// Has everything in a size begin after what was begun in another: they compute in one arena.
+    fn turn_to(&mut self, size: usize) -> Result<(), CudaError> {
+        if size != self.size {
+            self.turned.record(&self.compute[self.size])?;
+            self.compute[size].wait(&self.turned)?;
+            self.size = size;
+        }
+        Ok(())
+    }
+
     /// Stages and enqueues one launch. Errors are the card's, and final.
     fn start(
-        &self,
+        &mut self,
         running: &Running,
         mut berth: Berth,
         sampled: bool,
     ) -> Result<(Berth, Staged), CudaError> {
-        let program = &running.program;
+        self.turn_to(running.size)?;
+        let (program, compute) = (&running.program, &self.compute[running.size]);
         let staged = berth.lay_out(running, sampled);
         let Staged { errors, began, bytes_out, .. } = staged;
         let (table, table_bytes) = (program.table_address(), program.table.bytes);
         if staged.direct_in {
             let route = Route::new(&running.lanes, &staged.inputs, table_bytes, |_| None);
             route.chunks.iter().for_each(|chunk| chunk.stage(&self.stagers, berth.host_in.bytes_mut()));
-            berth.started.record(&self.compute)?;
-            self.compute.copy_to(&berth.host_in, 0..table_bytes, table)?;
+            berth.started.record(compute)?;
+            compute.copy_to(&berth.host_in, 0..table_bytes, table)?;
         } else {
             let stretches = self.landing.stretches();
             let lying = |input: &[u8]| Lying::of(input, &stretches);
@@ -266,31 +326,31 @@ impl Feeder {
                 self.copy_in.copy_in(&berth.host_in, &berth.device_in, chunk.range.clone())?;
             }
             berth.arrived.record(&self.copy_in)?;
-            self.compute.wait(&berth.arrived)?;
-            berth.started.record(&self.compute)?;
-            self.compute.copy_within(berth.device_in.address(), table, table_bytes)?;
+            compute.wait(&berth.arrived)?;
+            berth.started.record(compute)?;
+            compute.copy_within(berth.device_in.address(), table, table_bytes)?;
         }
         let told_errors =
             program.errors_address().map(|address| (address, errors..began.unwrap_or(bytes_out)));
         if let Some((address, range)) = &told_errors {
-            self.compute.zero(*address, range.len())?;
+            compute.zero(*address, range.len())?;
         }
-        program.graph(running.items()).launch(&self.compute)?;
+        program.graph(running.items()).launch(compute)?;
         let told_times = began.map(|began| (program.told(running.items()).0, began..bytes_out));
         // What kernels tell beside the outputs follows them.
         for (address, range) in told_errors.into_iter().chain(told_times) {
             if staged.direct_out {
-                self.compute.copy_from(address, &mut berth.host_out, range)?;
+                compute.copy_from(address, &mut berth.host_out, range)?;
             } else {
                 let to = berth.device_out.address() + range.start as u64;
-                self.compute.copy_within(address, to, range.len())?;
+                compute.copy_within(address, to, range.len())?;
             }
         }
         if staged.direct_out {
             // What is computed is done: each event costs the host about a microsecond.
-            berth.done.record(&self.compute)?;
+            berth.done.record(compute)?;
         } else {
-            berth.computed.record(&self.compute)?;
+            berth.computed.record(compute)?;
             self.copy_out.wait(&berth.computed)?;
             self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, 0..bytes_out)?;
             berth.done.record(&self.copy_out)?;

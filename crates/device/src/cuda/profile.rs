@@ -5,7 +5,7 @@
 
 use super::Refused;
 use super::fence::{CudaError, Event, Graph};
-use super::partition::{Partition, Running};
+use super::partition::{Place, Running};
 use super::program::NoKernel;
 use super::staging::Route;
 use crate::StepTime;
@@ -17,14 +17,14 @@ use std::time::Duration;
 pub(super) fn profile(
     running: &Running,
     rounds: NonZeroUsize,
-    partition: &Partition,
+    place: Place<'_>,
     stagers: &ThreadPool,
 ) -> Result<Vec<StepTime>, Refused> {
     let program = &running.program;
     let lowered = program
         .lower(program.capacity(running.items()))
         .map_err(|NoKernel { step, why }| Refused::NoKernel(NoKernel { step, why }))?;
-    let stream = partition.stream()?;
+    let (partition, stream) = (place.partition, place.stream()?);
     let events: Result<Vec<Event>, CudaError> =
         (0..=lowered.steps.len()).map(|_| Event::timed(&partition.context)).collect();
     let events = events?;

@@ -12,7 +12,7 @@ use super::call::KernelCall;
 use super::fence::{Block, CudaError, Graph, Stream};
 use super::landing::LandingRights;
 use super::library::{Functions, Library, launch};
-use super::partition::{Partition, Stay};
+use super::partition::{Place, Stay};
 use super::site::Site;
 use super::slab::SlabKey;
 use super::steps;
@@ -28,7 +28,7 @@ use tessera_planner::{Plan, SlotLayout};
 /// Where parts of a program's own memory, and of staged inputs and outputs, begin: a multiple of this.
 pub(crate) const ALIGNMENT: usize = 256;
 
-/// A plan that can be launched in one partition.
+/// A plan that can be launched in one partition, in one of its sizes.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) plan: Arc<Plan>,
@@ -107,12 +107,13 @@ impl Program {
         plan: &Arc<Plan>,
         layout: &Arc<SlotLayout>,
         room: Room,
-        partition: &Partition,
+        place: Place<'_>,
         library: &Library,
         tuner: Option<&Tuner>,
     ) -> Result<Program, Refused> {
         // A stream of its own: several programs may be made at once, and a stream that is captured runs nothing else.
-        let stream = &Arc::new(partition.stream()?);
+        let (partition, multiprocessors) = (place.partition, place.multiprocessors());
+        let stream = &Arc::new(place.stream()?);
         let table = TableLayout::new(room, plan.inputs.len() + plan.outputs.len());
         let mut end = table.bytes.next_multiple_of(ALIGNMENT);
         end += (room.items as usize * size_of::<ItemError>()).next_multiple_of(ALIGNMENT);
@@ -136,12 +137,12 @@ impl Program {
             layout: layout.clone(),
             memory,
             constants,
-            multiprocessors: partition.multiprocessors(),
+            multiprocessors,
             began: Block::new(stream, 0)?,
             graphs: Vec::new(),
             functions: Functions::new(),
             tiles: tuner
-                .map(|tuner| tuner.tiles(plan, layout, capacities(room), partition.multiprocessors()))
+                .map(|tuner| tuner.tiles(plan, layout, capacities(room), multiprocessors))
                 .unwrap_or_default(),
             _landing: landing,
             stay,

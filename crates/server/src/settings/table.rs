@@ -134,6 +134,8 @@ settings! {
         "How many times what its neighbours in a launch take a tenant may take; who does for long runs by itself until it is well.";
     apart_multiprocessors: Option<NonZeroU32> = "apart_multiprocessors", "N|off", read::count_or_off, "off", false,
         "To how many multiprocessors of a card tenants that run by themselves for being slow are kept under space-time, behind the others' launches where both wait: in a share of its own, which takes the memory of one. Off, they run on all of them like anybody else.";
+    behind_multiprocessors: Vec<NonZeroU32> = "behind_multiprocessors", "N|off", read::counts_or_off, "off", true,
+        "To how many multiprocessors of a card classes that can wait may be kept under space-time, behind the launches of those that are late beside them; several are sizes to choose among by what is late, and take the memory of one share together. Off, classes run side by side on all of them.";
     monitor: StepTiming = "monitor", "N|auto|off", read::step_timing, "auto", false,
         "Launches are watched for /v2/models/NAME/steps, and one in so many is timed step by step; auto is 128 on a CPU and 64 on a card. Off watches none.";
     pack_cache: Option<PathBuf> = "pack_cache", "DIR|off", read::cache, "auto", false,

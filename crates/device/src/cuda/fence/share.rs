@@ -44,6 +44,11 @@ impl Share {
         Share { first: true, ..Share::whole(context) }
     }
 
+    /// How many multiprocessors [`Share::kept_to`] gives.
+    pub(crate) fn granted(context: &Context, multiprocessors: NonZeroU32) -> u32 {
+        whole_groups(multiprocessors, context.multiprocessors).unwrap_or(context.multiprocessors)
+    }
+
     /// So many multiprocessors of a card, or a few more; all of it where it has no more than that. Errors where the driver knows no such shares.
     pub(crate) fn kept_to(context: &Arc<Context>, multiprocessors: NonZeroU32) -> Result<Share, CudaError> {
         let Some(some) = whole_groups(multiprocessors, context.multiprocessors) else {
