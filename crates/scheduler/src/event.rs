@@ -167,7 +167,7 @@ pub enum Happened {
         from: Vec<NonZeroU32>,
         /// And from now on.
         to: Vec<NonZeroU32>,
-        /// The part of requests that was predicted to be in time as it was.
+        /// The part of requests that was predicted, or measured where partitions share their units, to be in time as it was.
         before: f64,
         /// And as it will be.
         predicted: f64,

@@ -11,11 +11,12 @@
 //! launches of another hold the units that it needs, and how much that costs it nobody can compute from what each takes alone. So here what counts is measured: the part of each
 //! class's requests that lost its slack (`demand`), as classes are arranged now. What a class loses beyond what it would lose alone is taken to come of the
 //! others, of each in proportion to the work that it brings and the units that it has for it; what those behind would lose on a few units is predicted from what they take there, as on
-//! cores (`score`). Each class counts the same, however often it is asked for: the few long requests would be the first to be given up.
+//! cores (`score`). Parts of classes are added up, so each counts the same, however often it is asked for: the few long requests would be the first to be given up.
 //!
-//! **Hysteresis.** Changes are a dwell apart and need the gain that every change of layout needs; back to streams less is enough. What was seen of an arrangement is
+//! **Hysteresis.** Changes are a dwell apart, which begins anew when what ran before is over, and need a gain ([`GAIN`]); back to streams less is enough. What was seen of an arrangement is
 //! remembered for [`MEMORY`] dwells after it was left, twice as long each time it is left again, up to [`LONGEST`]: what did not help is not tried again
-//! soon, and streams that were bad are not tried again because all is well without them. With other classes everything is new.
+//! soon, and streams that were bad are not tried again because all is well without them. It is remembered beside what the others brought then, and less is expected when they bring
+//! less, so that streams are in force again soon after a loud class has become quiet. With other classes everything is new.
 
 use super::choice::{BACK, Choice, Judged};
 use super::demand::Wanted;
@@ -27,11 +28,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment};
 
+/// How much of `Config::gain` an arrangement must promise, of one class's requests: as measured, less than of all requests by prediction. A class that keeps 99 of 100 may
+/// stay as it is.
+const GAIN: f64 = 1.0 / 3.0;
+
 /// For how many dwells it is remembered what an arrangement lost that was left once.
-const MEMORY: u32 = 30;
+const MEMORY: u32 = 120;
 
 /// And at most, however often it was.
-const LONGEST: u32 = 64 * MEMORY;
+const LONGEST: u32 = 32 * MEMORY;
 
 /// A layout, and who is behind in it, in order.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -51,24 +56,34 @@ pub(super) struct Behind {
 /// What classes lost in an arrangement.
 #[derive(Debug)]
 struct Seen {
-    lost: IdMap<PlanIx, f64>,
+    lost: IdMap<PlanIx, Lost>,
     until: Moment,
     /// How many dwells that is.
     memory: u32,
 }
 
+/// What a class lost.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    part: f64,
+    /// What the others were to it then.
+    exposure: f64,
+}
+
 impl Behind {
-    fn note(&mut self, now: Moment, at: Arrangement, classes: &[Judged], dwell: Duration) {
-        let mut plans: Vec<PlanIx> = classes.iter().map(|judged| judged.plan).collect();
-        plans.sort_unstable();
-        if plans != self.classes {
+    /// These are the classes now, in order.
+    fn meet(&mut self, classes: Vec<PlanIx>) {
+        if classes != self.classes {
             self.seen.clear();
-            self.classes = plans;
+            self.classes = classes;
         }
+    }
+
+    fn note(&mut self, at: &Arrangement, lost: Vec<(PlanIx, Lost)>, now: Moment, dwell: Duration) {
         let new = || Seen { lost: IdMap::default(), until: now, memory: MEMORY };
-        let seen = self.seen.entry(at).or_insert_with(new);
+        let seen = self.seen.entry(at.clone()).or_insert_with(new);
         seen.until = now + dwell * seen.memory;
-        seen.lost.extend(classes.iter().filter_map(|judged| Some((judged.plan, judged.lost?))));
+        seen.lost.extend(lost);
     }
 
     fn left(&mut self, at: &Arrangement) {
@@ -77,7 +92,7 @@ impl Behind {
         }
     }
 
-    fn lost(&self, now: Moment, at: &Arrangement, plan: PlanIx) -> Option<f64> {
+    fn lost(&self, now: Moment, at: &Arrangement, plan: PlanIx) -> Option<Lost> {
         self.seen.get(at).filter(|seen| now < seen.until)?.lost.get(&plan).copied()
     }
 }
@@ -109,21 +124,22 @@ impl Look<'_> {
         others.map(weight).sum()
     }
 
+    /// What classes lose as they are arranged now, of those of whom that is known.
+    fn lose(&self) -> Vec<(PlanIx, Lost)> {
+        let lost = |judged: &Judged| {
+            let lost = Lost { part: judged.lost?, exposure: self.exposure(self.at, judged) };
+            Some((judged.plan, lost))
+        };
+        self.classes.iter().filter_map(lost).collect()
+    }
+
     /// The part of a class that an arrangement would keep in time, but for what is not served.
     fn kept(&self, at: &Arrangement, judged: &Judged) -> f64 {
         let seen = |at| self.space.behind.lost(self.now, at, judged.plan);
-        let lost = seen(at).unwrap_or_else(|| {
-            let lost = judged.lost.or_else(|| seen(self.at)).unwrap_or(0.0);
-            let own = (1.0 - self.alone(judged)).min(lost);
-            let exposure = self.exposure(at, judged) / self.exposure(self.at, judged).max(f64::MIN_POSITIVE);
-            own + (lost - own) * exposure
-        });
+        let Some(Lost { part, exposure }) = seen(at).or_else(|| seen(self.at)) else { return 1.0 };
+        let own = (1.0 - self.alone(judged)).min(part);
+        let lost = own + (part - own) * self.exposure(at, judged) / exposure.max(f64::MIN_POSITIVE);
         (1.0 - lost).clamp(0.0, 1.0)
-    }
-
-    /// Of all classes, each of which counts the same.
-    fn mean(&self, kept: impl Iterator<Item = f64>) -> f64 {
-        kept.sum::<f64>() / self.classes.len().max(1) as f64
     }
 
     /// Every class on streams.
@@ -134,7 +150,7 @@ impl Look<'_> {
             None => self.alone(judged),
             Some(_) => self.kept(&at, judged),
         };
-        let score = self.mean(self.classes.iter().map(kept));
+        let score = self.classes.iter().map(kept).sum();
         Choice { layout: 0, cut: None, homes: IdMap::default(), score, before: score, load: 0.0 }
     }
 
@@ -148,7 +164,7 @@ impl Look<'_> {
         let wanted: f64 = classes.iter().map(|class| class.per_second).sum();
         let served = there.in_time / wanted.max(1e-9);
         let kept = before.iter().map(|judged| self.kept(&at, judged));
-        let score = self.mean(kept.chain(behind.iter().map(|judged| self.kept(&at, judged).min(served))));
+        let score = kept.chain(behind.iter().map(|judged| self.kept(&at, judged).min(served))).sum();
         let patience = |judged: &Judged| judged.patience.unwrap_or(Duration::MAX);
         let cut = Cut {
             patience: patience(last).saturating_add(patience(first)) / 2,
@@ -210,10 +226,15 @@ impl Scheduler {
         let is_behind = |plan: &PlanIx| self.space.is_cut() && self.space.home(*plan).is_some();
         let behind = classes.iter().map(|judged| judged.plan).filter(is_behind);
         let at = arrangement(self.space.in_force, behind);
-        self.space.behind.note(now, at.clone(), &classes, self.config.dwell);
+        let mut plans: Vec<PlanIx> = classes.iter().map(|judged| judged.plan).collect();
+        plans.sort_unstable();
+        self.space.behind.meet(plans);
+        let lost = Look { space: &self.space, now, classes: &classes, at: &at }.lose();
+        self.space.behind.note(&at, lost, now, self.config.dwell);
         let look = Look { space: &self.space, now, classes: &classes, at: &at };
-        let choice = look.choice(self.config.gain)?;
+        let choice = look.choice(self.config.gain * GAIN)?;
         self.space.behind.left(&at);
-        Some(choice)
+        let of_one = 1.0 / classes.len().max(1) as f64;
+        Some(Choice { score: choice.score * of_one, before: choice.before * of_one, ..choice })
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Wanted {
     pub(crate) items: f64,
     /// From arrival to deadline, on average of those that have one; `None` when none has.
     pub(crate) allowed: Option<Duration>,
-    /// The part of those with a deadline that was lost in the last window; `None` of too few to say.
+    /// The part of those with a deadline that was lost lately; `None` of too few to say.
     pub(crate) lost: Option<f64>,
 }
 
@@ -63,6 +63,15 @@ impl Demand {
     pub(crate) fn lost(&mut self, plan: PlanIx) {
         if let Some(asked) = self.plans.get_mut(&plan) {
             asked.lost += 1;
+        }
+    }
+
+    /// From now on requests are served otherwise: what was lost until now says nothing, and a window begins.
+    pub(crate) fn begin(&mut self, now: Moment) {
+        self.since = now;
+        for asked in self.plans.values_mut() {
+            let before = asked.before.map(|before| Wanted { lost: None, ..before });
+            *asked = Asked { before, ..Asked::default() };
         }
     }
 
@@ -110,7 +119,10 @@ impl Asked {
                 (Some(before), Some(now)) => Some((before + now) / 2),
                 (before, now) => now.or(before),
             },
-            lost,
+            lost: match (before.lost, lost) {
+                (Some(before), Some(now)) => Some(between(before, now)),
+                (before, now) => now.or(before),
+            },
         }
     }
 }
@@ -142,13 +154,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_told_of_the_last_window_and_not_of_a_few_requests() {
+    fn what_was_lost_follows_half_way_begins_anew_and_is_not_told_of_a_few_requests() {
         let mut demand = Demand::default();
-        let mut told = |now, asked: u32, lost: u32| {
+        let told = |demand: &mut Demand, now, asked: u32, lost: u32| {
             (0..asked).for_each(|_| demand.note(PlanIx(3), 1, Some(Duration::from_millis(20))));
             (0..lost).for_each(|_| demand.lost(PlanIx(3)));
             demand.close(at(now))[0].lost
         };
-        assert_eq!([told(1, 40, 10), told(2, 40, 0), told(3, 19, 19)], [Some(0.25), Some(0.0), None]);
+        assert_eq!(told(&mut demand, 1, 19, 19), None);
+        assert_eq!(told(&mut demand, 2, 40, 10), Some(0.25));
+        assert_eq!(told(&mut demand, 3, 40, 0), Some(0.125));
+        assert_eq!(told(&mut demand, 4, 3, 3), Some(0.125));
+        demand.begin(at(5));
+        assert_eq!(told(&mut demand, 6, 40, 0), Some(0.0));
     }
 }

@@ -293,6 +293,11 @@ impl Scheduler {
         let is_over = |line| self.load(line) == 0 && self.promises.front(line).is_none();
         if self.space.is_leaving() && self.space.running().all(is_over) {
             self.space.leaving = None;
+            if self.config.overlap {
+                // What counts from here on is what is lost as they are arranged now (`behind`).
+                self.space.demand.begin(now);
+                self.space.next_look = now + self.config.dwell;
+            }
         }
     }
 

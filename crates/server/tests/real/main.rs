@@ -27,5 +27,6 @@ mod quotas;
 mod refusing;
 mod repository;
 mod requests;
+mod sizes;
 mod standing;
 mod stragglers;
