@@ -23,7 +23,7 @@ mod surface;
 mod table;
 mod work;
 
-pub use error::PredictionError;
+pub use error::{Foretold, PredictionError};
 pub use table::CostTable;
 pub(crate) use work::ONE;
 pub use work::{PlanWork, Size};
@@ -287,9 +287,11 @@ impl Costs {
             (place.units, place.company) == (units, company)
                 && (company == Company::Alone || place.others == others)
         };
+        let mut known_by = 0;
         match known.places.iter_mut().find(here) {
             Some(place) => {
                 let cell = place.cells.entry(step).or_default();
+                known_by = cell.ratios.len();
                 cell.push(ratio, settings, self.clock);
                 let seconds = cell.high * shape(settings, work, step.corner());
                 if (place.surface.at(step.corner()) / seconds - 1.0).abs() > SAME {
@@ -310,7 +312,17 @@ impl Costs {
             self.common_ratio = Some(before + COMMON_RATIO_STEP * (ratio - before));
         }
         if let Some(predicted) = launch.predicted {
-            self.errors.note(predicted, launch.took + self.pause(plan));
+            self.errors.note(Foretold {
+                at: launch.at,
+                size,
+                units,
+                beside: company == Company::Beside,
+                first: launch.first,
+                known_by,
+                predicted,
+                took: launch.took + self.pause(plan),
+                plan,
+            });
         }
     }
 
@@ -325,6 +337,15 @@ impl Costs {
 
     pub(crate) fn prediction_error(&self) -> PredictionError {
         self.errors.so_far()
+    }
+
+    /// Of launches that were over at a moment or later, and so many of the furthest off.
+    pub(crate) fn predictions_since(
+        &self,
+        moment: Moment,
+        furthest: usize,
+    ) -> (PredictionError, Vec<Foretold>) {
+        self.errors.since(moment, furthest)
     }
 }
 
@@ -382,6 +403,8 @@ pub(crate) struct Measured {
     pub(crate) others: NonZeroU32,
     pub(crate) took: Duration,
     pub(crate) predicted: Option<Duration>,
+    /// Whether nothing ran on its partition when it was handed over.
+    pub(crate) first: bool,
 }
 
 /// No launch takes a week: keeps `Duration` arithmetic away from its panics whatever a plan claims to cost.
@@ -435,6 +458,7 @@ mod tests {
             others: WHOLE,
             took,
             predicted: None,
+            first: true,
         }
     }
 

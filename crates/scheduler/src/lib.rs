@@ -46,7 +46,7 @@ mod waiting;
 mod way;
 
 pub use config::Config;
-pub use cost::{CostSettings, CostTable, PlanWork, PredictionError, Size};
+pub use cost::{CostSettings, CostTable, Foretold, PlanWork, PredictionError, Size};
 pub use event::{Event, Happened};
 pub use launch::{Decision, LanePlan, LaunchPlan, Over, Timed};
 pub use layout::{Layout, Partition};

@@ -162,6 +162,7 @@ impl Scheduler {
             others: self.space.lines().most_units(),
             took,
             predicted: None,
+            first: true,
         };
         self.plans.costs.learn(plan, size, measured);
     }

@@ -1,7 +1,7 @@
 //! The scheduler's state, and what its calls do to it.
 
 use crate::config::Config;
-use crate::cost::{ALONE_PERCENTILE, Company, Costs, Measured, PlanWork, PredictionError, Size};
+use crate::cost::{ALONE_PERCENTILE, Company, Costs, Foretold, Measured, PlanWork, PredictionError, Size};
 use crate::event::{Event, Events};
 use crate::fairness::Owners;
 use crate::forming::Rider;
@@ -294,6 +294,7 @@ impl Scheduler {
             others: self.space.lines().others(self.space.lines().layout_of(launch.line)),
             took: cost.unwrap_or(took).mul_f64(ordinary),
             predicted: launch.predicted,
+            first: launch.alone,
         };
         // What an urgent one waited for is not its cost, and is not told apart where it does not tell what it computed.
         if launch.interrupts.is_none() || !computed.is_zero() {
@@ -475,6 +476,21 @@ impl Scheduler {
     /// How far launches were from their predictions.
     pub fn prediction_error(&self) -> PredictionError {
         self.plans.costs.prediction_error()
+    }
+
+    /// The same of launches that were over at a moment or later, as far as they are remembered (some tens of thousands), and so many of those that were furthest off, worst
+    /// first, each with its plan's name where that is still known.
+    pub fn predictions_since(
+        &self,
+        moment: Moment,
+        furthest: usize,
+    ) -> (PredictionError, Vec<(Option<PlanKey>, Foretold)>) {
+        let (error, furthest) = self.plans.costs.predictions_since(moment, furthest);
+        let named = |launch: Foretold| {
+            let known = self.plans.is_known(launch.plan);
+            (known.then(|| self.plans.key(launch.plan).clone()), launch)
+        };
+        (error, furthest.into_iter().map(named).collect())
     }
 
     /// Whether a tenant's answers can be in time at all: what one item of a plan takes alone on an idle device, at the 99th percentile of the last launches, against

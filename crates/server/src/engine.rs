@@ -14,7 +14,9 @@ mod handle;
 mod measuring;
 mod over;
 
-pub use self::handle::{Answer, EngineHandle, Home, Incoming, Measuring, NotAnswered, Offered, Programs};
+pub use self::handle::{
+    Answer, EngineHandle, FarOff, Home, Incoming, Measuring, NotAnswered, Offered, Predictions, Programs,
+};
 
 use self::flight::{InFlight, Reply};
 use self::handle::{Command, answer};
@@ -303,6 +305,10 @@ impl Engine {
             Command::Policy { policy, tenant_batching } => {
                 self.policy = policy;
                 self.scheduler.set_policy(policy, tenant_batching);
+            }
+            Command::Predictions { since, furthest, reply } => {
+                // Who asked may have gone.
+                let _ = reply.send(self.predictions(since, furthest));
             }
             Command::Wake => {}
             Command::Stop => self.stopping = true,

@@ -14,13 +14,13 @@
 //! **What would refute it.** Another policy whose rate at 99 % is half of space-time's or more, on a device that one request leaves
 //! idle. On a CPU, which one request keeps busy, no large difference is expected, and the figure says so.
 
+use super::foresight::Foresight;
 use super::plot::Plot;
 use crate::load::Row;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use std::fmt;
 use tessera_core::Policy;
-use tessera_scheduler::PredictionError;
 
 /// The part of requests that must be in time.
 pub const WANTED: f64 = 0.99;
@@ -98,22 +98,19 @@ pub struct Eased {
     pub all: Tried,
     /// Of the tenants that were asked, the part that had [`WANTED`] of their own requests in time.
     pub tenants: f64,
-    /// How far launches were from what was predicted of them, |measured ÷ predicted − 1|: the median; `null` where nothing is predicted.
-    pub prediction_median: Option<f64>,
-    /// The 99th percentile.
-    pub prediction_p99: Option<f64>,
+    /// How far launches were from what was predicted of them; `null` where nothing is predicted.
+    pub predicted: Option<Foresight>,
 }
 
 impl Eased {
-    fn of(policy: &str, rate: f64, (row, predictions): &Measured) -> Eased {
+    fn of(policy: &str, rate: f64, (row, predicted): &Measured) -> Eased {
         let asked = row.tenants.iter().filter(|tenant| tenant.sent > 0);
         let well = asked.clone().filter(|tenant| tenant.part() >= WANTED).count();
         Eased {
             policy: policy.to_owned(),
             all: Tried::of(rate, row),
             tenants: well as f64 / asked.count().max(1) as f64,
-            prediction_median: predictions.map(|error| error.median),
-            prediction_p99: predictions.map(|error| error.p99),
+            predicted: predicted.clone(),
         }
     }
 }
@@ -135,7 +132,7 @@ impl Tried {
 }
 
 /// A run, and how far its launches were from what was predicted of them, where that is known.
-pub type Measured = (Row, Option<PredictionError>);
+pub type Measured = (Row, Option<Foresight>);
 
 /// Runs one of those that are compared, by number, at a rate.
 pub type Measure<'a> = &'a mut dyn FnMut(usize, f64) -> Result<Measured>;
@@ -350,27 +347,34 @@ impl fmt::Display for Report {
         if !self.eased.is_empty() {
             writeln!(
                 f,
-                "\nat {:.0} % of its rate; predicted: by how much launches were off, the median and the 99th percentile",
+                "\nat {:.0} % of its rate; predicted: by how much launches were off once all had settled, the median and the 99th percentile, and that with settling",
                 100.0 * EASE
             )?;
             writeln!(
                 f,
-                "{:<width$} {:>12} {:>10} {:>10} {:>20} {:>16}",
+                "{:<width$} {:>12} {:>10} {:>10} {:>20} {:>20}",
                 "policy", "requests/s", "in time", "p99 ms", "tenants at 99 %", "predicted"
             )?;
         }
-        for Eased { policy, all, tenants, prediction_median, prediction_p99 } in &self.eased {
+        for Eased { policy, all, tenants, predicted } in &self.eased {
             let (in_time, tenants) =
                 (format!("{:.2} %", 100.0 * all.in_time), format!("{:.1} %", 100.0 * tenants));
-            let off = prediction_median.zip(*prediction_p99);
-            let off = off.map_or("–".to_owned(), |(median, p99)| {
-                format!("{:.1}, {:.1} %", 100.0 * median, 100.0 * p99)
-            });
+            let off = predicted.as_ref().map_or(
+                "–".to_owned(),
+                |Foresight { median, p99, p99_with_settling, .. }| {
+                    format!("{:.1}, {:.1}, {:.1} %", 100.0 * median, 100.0 * p99, 100.0 * p99_with_settling)
+                },
+            );
             writeln!(
                 f,
-                "{policy:<width$} {:>12.0} {in_time:>10} {:>10.2} {tenants:>20} {off:>16}",
+                "{policy:<width$} {:>12.0} {in_time:>10} {:>10.2} {tenants:>20} {off:>20}",
                 all.rate, all.p99_ms
             )?;
+        }
+        let furthest =
+            |eased: &Eased| Some((eased.policy.clone(), eased.predicted.as_ref()?.furthest.first()?.clone()));
+        for (policy, far_off) in self.eased.iter().filter_map(furthest) {
+            writeln!(f, "furthest off, {policy}: {far_off}")?;
         }
         if self.compared.is_empty() {
             return Ok(());
@@ -395,6 +399,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::foresight::FarOff;
 
     /// A place that answers so many requests a second in time, and no more.
     fn row(rate: f64, most: f64) -> Row {
@@ -412,13 +417,29 @@ mod tests {
         tally.row(Level::RequestRate(rate))
     }
 
+    fn foresight() -> Foresight {
+        let far_off = FarOff {
+            after_s: 0.1,
+            plan: None,
+            lanes: 2,
+            items: 3,
+            units: 132,
+            beside: false,
+            first: true,
+            known_by: 4,
+            predicted_ms: 0.5,
+            took_ms: 0.95,
+        };
+        Foresight { launches: 9, median: 0.03, p99: 0.12, p99_with_settling: 0.9, furthest: vec![far_off] }
+    }
+
     #[test]
     fn everybody_is_tried_in_turns_at_doubled_rates_and_then_at_all_that_were_found() {
         let mut asked = Vec::new();
         let ways = ["quick", "slow"].map(|name| Way { name: name.to_owned(), capacity: None }).to_vec();
         let report = run(String::new(), 1000.0, ways, (100.0, 2), &mut |who, rate| {
             asked.push((who, rate));
-            let off = PredictionError { launches: 9, slower: 4, median: 0.03, p99: 0.12 };
+            let off = foresight();
             Ok((row(rate, [1000.0, 300.0][who]), (who == 0).then_some(off)))
         });
         let report = report.unwrap();
@@ -434,8 +455,10 @@ mod tests {
         assert_eq!(at_ease, [(0, EASE * rates[0]), (1, EASE * rates[1])], "each at its own");
         let [quick, slow] = report.eased.as_slice() else { panic!("{report}") };
         assert_eq!((quick.tenants, slow.tenants), (1.0, 1.0), "{report}");
-        assert_eq!((quick.prediction_p99, slow.prediction_p99), (Some(0.12), None));
-        assert!(report.to_string().contains("3.0, 12.0 %"), "{report}");
+        assert_eq!((quick.predicted.as_ref(), slow.predicted.as_ref()), (Some(&foresight()), None));
+        let furthest = "furthest off, quick: 0.950 ms, 0.500 predicted by 4: 2 lanes of 3 items, on an idle partition, 0.100 s after the begin";
+        assert!(report.to_string().contains(furthest), "{report}");
+        assert!(report.to_string().contains("3.0, 12.0, 90.0 %"), "{report}");
         assert!(asked[asked.len() - 8..].iter().filter(|pair| found(pair)).count() == 4, "{asked:?}");
     }
 

@@ -28,6 +28,7 @@ pub mod figure3;
 pub mod figure4;
 pub mod figure5;
 pub mod figure7;
+mod foresight;
 pub mod goodput;
 pub mod isolation;
 mod machine;

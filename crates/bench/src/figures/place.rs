@@ -1,5 +1,6 @@
 //! Where a figure's load runs: an engine in this process, or the simulator. The load is the same, and so is the row.
 
+use super::foresight::{self, Foresight};
 use super::isolation::{Act, Played};
 use crate::arrivals::{Gaps, Pattern, Popularity, Rate};
 use crate::load::{self, Guest, House, InProcess, Level, Row, Tally, Tenant, Times};
@@ -8,11 +9,10 @@ use crate::zoo::Model;
 use anyhow::{Context, Result, ensure};
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tessera_core::{PlanKey, Policy};
 use tessera_device::slowed::Slowed;
 use tessera_device::{Device, Wake};
-use tessera_scheduler::PredictionError;
 use tessera_server::server::StartError;
 use tokio::runtime::Runtime;
 
@@ -212,6 +212,16 @@ impl Place {
 
     /// Runs one policy at a rate.
     pub fn row(&mut self, policy: Policy, rate: f64, heard: &mut dyn FnMut(&str)) -> Result<Row> {
+        Ok(self.begun_and_row(policy, rate, heard)?.1)
+    }
+
+    /// The same, and when its load began.
+    fn begun_and_row(
+        &mut self,
+        policy: Policy,
+        rate: f64,
+        heard: &mut dyn FnMut(&str),
+    ) -> Result<(Instant, Row)> {
         let Place { setting, ground } = self;
         let pattern = setting.pattern(rate);
         match ground {
@@ -220,7 +230,7 @@ impl Place {
                 let done = simulate::run(&options, &mut |_| {})?;
                 let row = done.policies.into_iter().next().context("one policy was simulated")?.row;
                 heard(&told(policy, &row));
-                Ok(row)
+                Ok((Instant::now(), row))
             }
             Ground::Real(runtime, opened) => {
                 let target = open(setting, runtime, opened, policy, heard)?.target.clone();
@@ -230,13 +240,14 @@ impl Place {
                 let groups = &setting.groups;
                 let tally = if groups.is_empty() { tally } else { tally.by_group(groups) };
                 let progress = Arc::default();
+                let begun = Instant::now();
                 let run = load::open(&target, pattern.arrivals(), times, tally, &progress);
                 let row = runtime.block_on(run)?.row(Level::RequestRate(rate));
                 heard(&told(policy, &row));
                 if let Some(why) = &row.first_failure {
                     anyhow::bail!("{} requests failed under {policy}; the first: {why}", row.failed);
                 }
-                Ok(row)
+                Ok((begun, row))
             }
         }
     }
@@ -247,16 +258,17 @@ impl Place {
         policy: Policy,
         rate: f64,
         heard: &mut dyn FnMut(&str),
-    ) -> Result<(Row, Option<PredictionError>)> {
-        let row = self.row(policy, rate, heard)?;
+    ) -> Result<(Row, Option<Foresight>)> {
+        let (begun, row) = self.begun_and_row(policy, rate, heard)?;
         let Place { setting, ground } = self;
-        let predictions = match ground {
-            Ground::Simulated(..) => None,
-            Ground::Real(runtime, opened) => {
-                open(setting, runtime, opened, policy, heard)?.target.predictions()
-            }
-        };
-        Ok((row, predictions))
+        let Ground::Real(runtime, opened) = ground else { return Ok((row, None)) };
+        let target = open(setting, runtime, opened, policy, heard)?.target.clone();
+        let told = runtime.block_on(async {
+            let whole = target.predictions(begun, foresight::SHOWN).await?;
+            let settled = target.predictions(begun + setting.length / SETTLING, 0).await?;
+            Some(Foresight::of(&whole, &settled))
+        });
+        Ok((row, told))
     }
 
     /// Ends what was opened.

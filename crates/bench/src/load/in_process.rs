@@ -16,10 +16,9 @@ use tessera_core::{DType, Policy, Precision, RequestId, TenantId};
 use tessera_device::{Device, PartitionInfo, Slot, Wake};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
-use tessera_scheduler::PredictionError;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
-use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
+use tessera_server::engine::{EngineHandle, Incoming, NotAnswered, Predictions};
 use tessera_server::events::Asked;
 use tessera_server::server::StartError;
 use tessera_server::settings::Sources;
@@ -130,10 +129,19 @@ impl InProcess {
         self.stations.iter().for_each(|station| station.engine.set_policy(policy, true));
     }
 
-    /// How far launches of late were from what was predicted of them: of several devices the one that is further off. `None` where none had a prediction.
-    pub fn predictions(&self) -> Option<PredictionError> {
-        let all = self.stations.iter().map(|station| station.engine.monitor().predictions());
-        all.filter(|error| error.launches > 0).max_by(|one, other| one.p99.total_cmp(&other.p99))
+    /// How far launches since a moment were from what was predicted of them, and so many of the furthest off: of several devices the one that is further off. `None` where
+    /// none had a prediction.
+    pub async fn predictions(&self, since: Instant, furthest: usize) -> Option<Predictions> {
+        let mut furthest_off: Option<Predictions> = None;
+        for station in &self.stations {
+            let here = station.engine.predictions(since, furthest).await;
+            let here = here.filter(|here| here.error.launches > 0);
+            furthest_off = match (furthest_off, here) {
+                (Some(one), Some(other)) => Some(if other.error.p99 > one.error.p99 { other } else { one }),
+                (one, other) => one.or(other),
+            };
+        }
+        furthest_off
     }
 
     /// The devices, in the order in which they would be done with a request of a tenant.

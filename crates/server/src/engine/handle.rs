@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tessera_core::{PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::{Device, RequestError, Slot, StepTiming};
-use tessera_scheduler::{PlanWork, Refusal, Terms};
+use tessera_scheduler::{Foretold, PlanWork, PredictionError, Refusal, Terms};
 use tokio::sync::oneshot;
 
 /// Why a request has no outputs.
@@ -112,6 +112,26 @@ pub struct Measuring {
     pub done: std::sync::mpsc::Sender<()>,
 }
 
+/// How far launches were from what was predicted of them, since a moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Predictions {
+    /// Of all of them.
+    pub error: PredictionError,
+    /// Those that were furthest off, worst first.
+    pub furthest: Vec<FarOff>,
+}
+
+/// A launch that was far from its prediction.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FarOff {
+    /// How long after the moment that was asked for it was over.
+    pub after: Duration,
+    /// What it ran, where that plan is still there.
+    pub plan: Option<PlanKey>,
+    /// What was predicted, and how it ran.
+    pub launch: Foretold,
+}
+
 #[derive(Debug)]
 pub(super) enum Command {
     Offer(Incoming),
@@ -122,6 +142,7 @@ pub(super) enum Command {
     Measure(Measuring),
     PlanDropped { plan: PlanKey, programs: Programs },
     Policy { policy: Policy, tenant_batching: bool },
+    Predictions { since: Instant, furthest: usize, reply: oneshot::Sender<Predictions> },
     Wake,
     Stop,
 }
@@ -214,6 +235,14 @@ impl EngineHandle {
     /// From now on launches are made under this policy, those of requests that wait already included.
     pub fn set_policy(&self, policy: Policy, tenant_batching: bool) {
         self.send(Command::Policy { policy, tenant_batching });
+    }
+
+    /// How far launches were from what was predicted of them that were over at a moment or later, and so many of those that were furthest off, worst first. `None` where
+    /// the engine is gone.
+    pub async fn predictions(&self, since: Instant, furthest: usize) -> Option<Predictions> {
+        let (reply, told) = oneshot::channel();
+        self.send(Command::Predictions { since, furthest, reply });
+        told.await.ok()
     }
 
     /// Whether the thread runs. Before its start it counts as running: what is sent then waits.

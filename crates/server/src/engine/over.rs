@@ -1,6 +1,6 @@
 //! What a launch teaches that is over, and who is told: the scheduler, the monitor, its tenants' standing, the metrics.
 
-use super::{Engine, InFlight, REPORT_EVERY, Reply};
+use super::{Engine, FarOff, InFlight, Predictions, REPORT_EVERY, Reply};
 use crate::events::News;
 use crate::metrics::Told;
 use crate::monitor::Launched;
@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 use tessera_core::{Moment, PlanKey, TenantId};
 use tessera_device::Finished;
-use tessera_scheduler::{Over, Size, Standing};
+use tessera_scheduler::{Foretold, Over, Size, Standing};
 
 /// How a launch ended that was handed over so long ago.
 pub(super) fn over(finished: &Finished, took: Duration) -> Over<'_> {
@@ -81,6 +81,14 @@ impl Engine {
             let (device, who) = (Some(self.name.clone()), Some(guest.home.who.clone()));
             self.events.tell(News::judged(device, who, &verdict));
         }
+    }
+
+    /// How far predictions were off since a moment.
+    pub(super) fn predictions(&self, since: Instant, furthest: usize) -> Predictions {
+        let since = self.moment(since);
+        let (error, furthest) = self.scheduler.predictions_since(since, furthest);
+        let far_off = |(plan, launch): (_, Foretold)| FarOff { after: launch.at.since(since), plan, launch };
+        Predictions { error, furthest: furthest.into_iter().map(far_off).collect() }
     }
 
     /// Tells the metrics what changed, once in a while, and says when that is due if it is not yet: nothing else may happen until then.
