@@ -378,7 +378,7 @@ fn stretch(measured_on: NonZeroU32, on: NonZeroU32) -> f64 {
 }
 
 /// Whether a launch has the device's units to itself, where partitions share them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Company {
     /// Nothing else runs, or not on its units.
     Alone,

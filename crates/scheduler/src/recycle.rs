@@ -20,10 +20,11 @@
 //!
 //! What was promised on a partition waits until it is open again, which takes some milliseconds ([`REOPENING`]), or runs elsewhere if that is earlier.
 
+use crate::cost::Company;
 use crate::event::Happened;
 use crate::plans::PlanIx;
 use crate::scheduler::{InFlight, Scheduler};
-use crate::stragglers::{Usual, Window};
+use crate::stragglers::{Kind, Usual, Window};
 use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{Moment, PartitionId, Policy, TenantId};
@@ -153,9 +154,10 @@ impl Health {
     }
 
     fn note(&mut self, settings: RecycleSettings, now: Moment, seen: Seen<'_>) -> Finding {
-        let (key, size, number) = ((seen.plan, seen.units), seen.launch.size, seen.launch.line);
-        let known = self.usual.compare(key, size, seen.took).map(|unlike| unlike.log_ratio.exp());
-        let here = known.or_else(|| self.usual.beyond_most(key, size, seen.took));
+        let kind = Kind { plan: seen.plan, units: seen.units, company: Company::Alone };
+        let (size, number) = (seen.launch.size, seen.launch.line);
+        let known = self.usual.compare(kind, size, seen.took).map(|unlike| unlike.log_ratio.exp());
+        let here = known.or_else(|| self.usual.beyond_most(kind, size, seen.took));
         let others = self.healthiest_but(number, now);
         let line = &mut self.lines[number];
         if line.stage != Stage::Open || now < line.alone_until {
@@ -163,7 +165,7 @@ impl Health {
         }
         // What is slow may never run in the sizes that it ran in before.
         if line.slow.is_none() && (known.is_some() || here.is_none_or(|here| here <= TOO_LONG)) {
-            self.usual.learn(key, size, seen.took);
+            self.usual.learn(kind, size, seen.took);
         }
         let Some(here) = here else { return Finding::Nothing };
         line.last = now;

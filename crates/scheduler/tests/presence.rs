@@ -12,7 +12,7 @@ use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, TenantId};
 use tessera_scheduler::sim::{Around, Outcome, Simulation};
 use tessera_scheduler::{Config, CostTable, Happened, Offer, Partition, Size, Standing, Terms};
 
-/// ResNet-50 in bf16 on an H100 (`crates/bench/costs`), times a factor that the whole device may get.
+/// ResNet-50 in bf16 on an H100 (`crates/bench/costs`), and how many times as long a launch takes beside others on its multiprocessors.
 #[derive(Clone, Debug)]
 struct Card(f64);
 
@@ -20,12 +20,16 @@ impl CostTable for Card {
     fn cost(&self, _: &PlanKey, Size { lanes, items }: Size) -> Option<Duration> {
         let lanes = f64::from(lanes);
         let micros = if lanes < 8.0 { 347.4 + (lanes - 1.0) * 31.9 } else { 570.7 + (lanes - 8.0) * 30.65 };
-        Some(Duration::from_secs_f64(1e-6 * self.0 * (micros + 28.8 * (f64::from(items) - lanes))))
+        Some(Duration::from_secs_f64(1e-6 * (micros + 28.8 * (f64::from(items) - lanes))))
     }
 
     /// A launch of few lanes leaves most of a card idle, so an eighth of it takes only some times as long.
     fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
         Some(self.cost(plan, size)?.mul_f64(if share < 1.0 { 2.5 } else { 1.0 }))
+    }
+
+    fn among(&self, plan: &PlanKey, size: Size, share: f64, others: f64) -> Option<Duration> {
+        Some(self.on_share(plan, size, share)?.mul_f64(if others > 0.0 { self.0 } else { 1.0 }))
     }
 }
 
@@ -49,12 +53,23 @@ impl Load {
     }
 
     fn on(config: Config, tenants: u64, slo: Option<Duration>, noise: f64, seed: u64) -> Load {
+        Load::on_card(Card(1.0), config, tenants, slo, noise, seed)
+    }
+
+    fn on_card(
+        card: Card,
+        config: Config,
+        tenants: u64,
+        slo: Option<Duration>,
+        noise: f64,
+        seed: u64,
+    ) -> Load {
         let ratios = (0..=40).map(|step| 1.0 + noise * (f64::from(step) / 20.0 - 1.0)).collect();
         let around = Around { ratios, ..Around::default() };
         // Those who ask at the same moment ride together.
         let max_wait = Duration::from_micros(1);
         let config = Config { max_wait, ..config };
-        let mut simulation = Simulation::new(config, Card(1.0)).with(around, seed | 1).without_lanes();
+        let mut simulation = Simulation::new(config, card).with(around, seed | 1).without_lanes();
         for tenant in 0..tenants {
             let terms = Terms { slo, ..Terms::best_effort(OwnerId(tenant)) };
             simulation.tenant(TenantId(tenant), terms);
@@ -89,10 +104,19 @@ impl Load {
 
     /// Requests at random moments of random tenants, so many a second.
     fn at_random(&mut self, length: Duration, per_second: f64) {
+        self.at_random_of(length, per_second, |random, tenants| random * tenants);
+    }
+
+    /// The same where the tenth tenant asks a tenth as often as the first, nearly.
+    fn by_popularity(&mut self, length: Duration, per_second: f64) {
+        self.at_random_of(length, per_second, |random, tenants| (tenants + 1.0).powf(random) - 1.0);
+    }
+
+    fn at_random_of(&mut self, length: Duration, per_second: f64, of: impl Fn(f64, f64) -> f64) {
         let end = self.now + length;
         while self.now < end {
             self.now = self.now + Duration::from_secs_f64(-(1.0 - self.random()).ln() / per_second);
-            let tenant = (self.random() * self.tenants as f64) as u64;
+            let tenant = of(self.random(), self.tenants as f64) as u64;
             self.ask(tenant);
             self.hear();
         }
@@ -269,6 +293,33 @@ fn who_is_apart_runs_aside_and_nobody_else_does_not_even_who_is_heard() {
         }
         println!("seed {seed}: {aside} launches aside");
         assert!(aside > 20, "it is served meanwhile");
+    }
+}
+
+/// A card lowers its clock under load, by 8 % here. On streams each hearing slows those beside it, too.
+#[test]
+fn a_card_that_lowers_its_clock_has_few_heard_and_those_beside_them_are_not_to_blame() {
+    for seed in [3, 5, 7] {
+        let card = Card(1.4);
+        let mut load = Load::on_card(card, with_a_partition_aside(), 100, Some(SLO), 0.02, seed);
+        load.by_popularity(2 * SECOND, 20_000.0);
+        load.told.clear();
+        let since = load.now;
+        (0..100).for_each(|tenant| load.simulation.slow(TenantId(tenant), 1.08));
+        load.by_popularity(2 * SECOND, 20_000.0);
+        let heard: BTreeSet<TenantId> = load
+            .told
+            .iter()
+            .filter_map(|(_, what)| match what {
+                Happened::Heard { tenant, .. } => Some(*tenant),
+                _ => None,
+            })
+            .collect();
+        let alone = load.launches(since).filter(|launch| launch.partition == PartitionId(1)).count();
+        let all = load.launches(since).count();
+        println!("seed {seed}: {} of 100 tenants were heard, in {alone} of {all} launches", heard.len());
+        assert!(heard.len() <= 16 && 10 * alone < all, "{heard:?} in {alone} of {all}");
+        assert_eq!(load.verdicts(), []);
     }
 }
 

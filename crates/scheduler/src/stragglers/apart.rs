@@ -1,9 +1,10 @@
 //! What the scheduler does for a tenant that is apart.
 
+use crate::cost::Company;
 use crate::event::Happened;
 use crate::plans::PlanIx;
 use crate::scheduler::{InFlight, LaneAboard, Scheduler};
-use crate::stragglers::LaneTime;
+use crate::stragglers::{Kind, LaneTime};
 use crate::waiting::Ticket;
 use std::time::Duration;
 use tessera_core::{Moment, PlanKey, Policy, TenantId};
@@ -84,9 +85,10 @@ impl Scheduler {
         let mut aboard: Vec<TenantId> = launch.lanes.iter().map(|lane| lane.tenant).collect();
         aboard.sort_unstable();
         aboard.dedup();
-        let place = (launch.plan, self.units(launch.line));
+        let company = Company::of(launch.beside);
+        let kind = Kind { plan: launch.plan, units: self.units(launch.line), company };
         let settings = self.config.stragglers;
-        let blamed = self.stragglers.blame(settings, now, place, (launch.size, computed), &aboard);
+        let blamed = self.stragglers.blame(settings, now, kind, (launch.size, computed), &aboard);
         self.changed(now, blamed.changes);
         blamed.ordinary
     }

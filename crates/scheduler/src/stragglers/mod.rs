@@ -38,6 +38,7 @@
 
 mod apart;
 mod compare;
+mod lately;
 mod presence;
 mod usual;
 mod window;
@@ -47,11 +48,12 @@ pub(crate) use compare::LaneTime;
 use crate::event::Happened;
 use crate::plans::PlanIx;
 use compare::Recent;
+use lately::Lately;
 use presence::Accusation;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, TenantId};
-pub(crate) use usual::Usual;
+pub(crate) use usual::{Kind, Usual};
 pub(crate) use window::Window;
 
 /// Fewest samples that a tenant is judged by.
@@ -130,6 +132,8 @@ struct Watched {
     ratios: Window,
     state: State,
     accusation: Accusation,
+    /// Its launches of late.
+    lately: Lately,
     /// How long it was apart last, zero if it never was.
     away: Duration,
     /// What it was evicted for.
@@ -150,6 +154,8 @@ pub(crate) struct Stragglers {
     tenants: IdMap<TenantId, Watched>,
     recent: Recent,
     usual: Usual,
+    /// Launches of late that told one time.
+    lately: Lately,
     /// Who runs alone to be heard.
     heard: Vec<TenantId>,
 }
@@ -289,6 +295,7 @@ impl Watched {
             ratios: Window::default(),
             state,
             accusation: Accusation::default(),
+            lately: Lately::default(),
             away: Duration::ZERO,
             slower_by: 1.0,
         }

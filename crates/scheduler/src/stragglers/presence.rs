@@ -8,6 +8,10 @@
 //! A card computes all lanes of a launch at once and tells what they took together. That a launch took longer than its size usually does (`usual`) is evidence
 //! against everybody aboard, and only that; so presence accuses, and nobody is convicted but by launches of its own.
 //!
+//! - **Compared like with like.** What is usual beside others on the same units is known apart: beside those who are heard on another stream, launches take half as much longer,
+//!   and nobody aboard is to blame.
+//! - **Not for what all suffer.** Of what a launch took over the usual, only what launches of late without a tenant did not suffer is held against it (`lately`). A card
+//!   lowers its clock under load by a tenth: who was aboard of all launches may then be heard, everybody else is not.
 //! - **Accused.** Each tenant carries the logarithm of how much better its launches so far are explained by being [`LONGER`] with it aboard than by being as usual, never
 //!   less than zero: a sequential test for a change (Page 1954; its bound is Wald's, 1945). In launches of differing company that of the slow one grows, and its neighbours' is
 //!   taken down by their launches without it. One launch moves it by a third of the bound at most, so that a hiccup accuses nobody.
@@ -19,11 +23,10 @@
 //!
 //! A launch costs a look at each of its lanes.
 
-use super::usual::Unlike;
+use super::usual::{Kind, Unlike};
 use super::{Happened, SOON, State, StragglerSettings, Stragglers, Watched};
 use crate::cost::Size;
 use crate::plans::PlanIx;
-use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{Moment, TenantId};
 
@@ -98,25 +101,28 @@ pub(crate) struct Blamed {
 }
 
 impl Stragglers {
-    /// Takes in what a launch of a shared plan took, with these tenants aboard, each once, on a partition of so many units.
+    /// Takes in what a launch of a shared plan took, with these tenants aboard, each once.
     pub(crate) fn blame(
         &mut self,
         settings: StragglerSettings,
         now: Moment,
-        key: (PlanIx, NonZeroU32),
+        kind: Kind,
         (size, took): (Size, Duration),
         aboard: &[TenantId],
     ) -> Blamed {
         let mut blamed = Blamed { ordinary: 1.0, ..Blamed::default() };
         self.dismiss_silent(settings, now, &mut blamed.changes);
-        let Some(unlike) = self.usual.compare(key, size, took) else {
-            self.usual.learn(key, size, took);
+        let Some(unlike) = self.usual.compare(kind, size, took) else {
+            self.usual.learn(kind, size, took);
             return blamed;
         };
+        self.lately.one_more(unlike.log_ratio);
         let (mut suspects, mut accused) = (false, false);
         for &tenant in aboard {
             let watched = self.tenants.entry(tenant).or_insert_with(|| Watched::new(now));
-            watched.accusation.takes(unlike, now);
+            let without = self.lately.without(&mut watched.lately, unlike.log_ratio);
+            let log_ratio = unlike.log_ratio - without.max(0.0);
+            watched.accusation.takes(Unlike { log_ratio, ..unlike }, now);
             suspects |= watched.accusation.is_suspect();
             match &mut watched.state {
                 State::Sharing { .. } => accused |= watched.accusation.weight >= ACCUSED,
@@ -138,11 +144,11 @@ impl Stragglers {
         if suspects && unlike.log_ratio > LONGER / 2.0 {
             blamed.ordinary = (-unlike.log_ratio).exp();
         } else {
-            self.usual.learn(key, size, took);
+            self.usual.learn(kind, size, took);
         }
         if accused {
             let (lanes, longer) = (size.lanes, unlike.log_ratio.exp());
-            let called = self.hear(now, key.0, aboard).into_iter();
+            let called = self.hear(now, kind.plan, aboard).into_iter();
             let told = |(tenant, witness)| Happened::Heard { tenant, witness, lanes, longer };
             blamed.changes.extend(called.map(told));
         }

@@ -11,7 +11,7 @@
 //!
 //! In logarithms, as noise of launches is a factor.
 
-use crate::cost::{Size, between, corner};
+use crate::cost::{Company, Size, between, corner};
 use crate::plans::PlanIx;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -40,10 +40,20 @@ const DEVIATIONS: f64 = 1.2533;
 /// Corners that sizes lie between; beyond the last none is ever asked for.
 const CORNERS: usize = 62;
 
-/// Of every plan and size of partition.
+/// Launches that compare with each other, size apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Kind {
+    pub(crate) plan: PlanIx,
+    /// Of the partition.
+    pub(crate) units: NonZeroU32,
+    /// Beside others a launch may take twice as long.
+    pub(crate) company: Company,
+}
+
+/// Of every kind.
 #[derive(Debug, Default)]
 pub(crate) struct Usual {
-    places: IdMap<(PlanIx, NonZeroU32), Place>,
+    places: IdMap<Kind, Place>,
 }
 
 #[derive(Debug)]
@@ -89,8 +99,8 @@ fn log(took: Duration) -> f64 {
 
 impl Usual {
     /// How a launch compares; `None` while too few of about its size have run.
-    pub(crate) fn compare(&self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) -> Option<Unlike> {
-        let place = self.places.get(&key)?;
+    pub(crate) fn compare(&self, kind: Kind, size: Size, took: Duration) -> Option<Unlike> {
+        let place = self.places.get(&kind)?;
         let (mut usual, mut launches) = (0.0, 0.0);
         for (corner, part) in corners(size) {
             let knot = place.knots.get(&corner)?;
@@ -103,8 +113,8 @@ impl Usual {
 
     /// How many times what it may take at most a launch of a size took of which too few have run: no more than several of a smaller size together that do as much. `None`
     /// where no smaller one is known.
-    pub(crate) fn beyond_most(&self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) -> Option<f64> {
-        let known = self.places.get(&key)?.knots.iter().filter(|(_, knot)| knot.launches >= RIPE);
+    pub(crate) fn beyond_most(&self, kind: Kind, size: Size, took: Duration) -> Option<f64> {
+        let known = self.places.get(&kind)?.knots.iter().filter(|(_, knot)| knot.launches >= RIPE);
         let most = known.filter_map(|((lanes, items), knot)| {
             let (lanes, items) = (corner(*lanes), corner(*items));
             let times = size.lanes.div_ceil(lanes).max(size.items.div_ceil(items));
@@ -114,9 +124,9 @@ impl Usual {
     }
 
     /// Takes in what an ordinary launch took.
-    pub(crate) fn learn(&mut self, key: (PlanIx, NonZeroU32), size: Size, took: Duration) {
+    pub(crate) fn learn(&mut self, kind: Kind, size: Size, took: Duration) {
         let first = || Place { knots: BTreeMap::new(), spread: FIRST_SPREAD / DEVIATIONS };
-        let Place { knots, spread } = self.places.entry(key).or_insert_with(first);
+        let Place { knots, spread } = self.places.entry(kind).or_insert_with(first);
         let took = log(took);
         let (mut usual, mut launches, mut square) = (0.0, 0.0, 0.0);
         for (corner, part) in corners(size) {
@@ -141,13 +151,13 @@ impl Usual {
 
     /// What is usual of a plan may not be any more: the next launches count for much.
     pub(crate) fn doubt(&mut self, plan: PlanIx) {
-        let places = self.places.iter_mut().filter(|((of, _), _)| *of == plan);
+        let places = self.places.iter_mut().filter(|(kind, _)| kind.plan == plan);
         let knots = places.flat_map(|(_, place)| place.knots.values_mut());
         knots.for_each(|knot| knot.launches = knot.launches.min(RIPE));
     }
 
     pub(crate) fn forget(&mut self, plan: PlanIx) {
-        self.places.retain(|(of, _), _| *of != plan);
+        self.places.retain(|kind, _| kind.plan != plan);
     }
 }
 
@@ -155,7 +165,7 @@ impl Usual {
 mod tests {
     use super::*;
 
-    const KEY: (PlanIx, NonZeroU32) = (PlanIx(0), NonZeroU32::MIN);
+    const KIND: Kind = Kind { plan: PlanIx(0), units: NonZeroU32::MIN, company: Company::Alone };
 
     /// 300 microseconds and 30 for every lane.
     fn micros(lanes: u32) -> f64 {
@@ -165,8 +175,8 @@ mod tests {
     fn ran(usual: &mut Usual, lanes: u32, factor: f64) -> Option<Unlike> {
         let (size, took) =
             (Size { lanes, items: lanes }, Duration::from_secs_f64(1e-6 * micros(lanes) * factor));
-        let unlike = usual.compare(KEY, size, took);
-        usual.learn(KEY, size, took);
+        let unlike = usual.compare(KIND, size, took);
+        usual.learn(KIND, size, took);
         unlike
     }
 
@@ -188,7 +198,7 @@ mod tests {
     fn a_size_that_never_ran_takes_no_more_than_several_smaller_ones() {
         let mut usual = Usual::default();
         let beyond = |usual: &Usual, lanes, us| {
-            usual.beyond_most(KEY, Size { lanes, items: lanes }, Duration::from_micros(us))
+            usual.beyond_most(KIND, Size { lanes, items: lanes }, Duration::from_micros(us))
         };
         assert_eq!(beyond(&usual, 4, 1000), None);
         (0..20).for_each(|_| _ = ran(&mut usual, 2, 1.0));
@@ -218,7 +228,7 @@ mod tests {
         (0..50).for_each(|_| _ = ran(&mut usual, 8, 1.3));
         let seen = ran(&mut usual, 8, 1.3).unwrap().log_ratio;
         assert!(seen > 0.8 * f64::ln(1.3), "{seen}");
-        usual.doubt(KEY.0);
+        usual.doubt(KIND.plan);
         (0..50).for_each(|_| _ = ran(&mut usual, 8, 1.3));
         let left = ran(&mut usual, 8, 1.3).unwrap().log_ratio;
         assert!(left < 0.2 * f64::ln(1.3), "{left}");
