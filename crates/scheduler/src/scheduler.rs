@@ -202,7 +202,9 @@ impl Scheduler {
             self.rejoin(tenant);
         }
         (self.config.policy, self.config.tenant_batching) = (policy, tenant_batching);
-        self.first_layout();
+        if policy != Policy::SpaceTime {
+            self.first_layout();
+        }
     }
 
     /// Lets a request in, or says why not.

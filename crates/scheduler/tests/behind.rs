@@ -106,11 +106,13 @@ fn a_class_that_can_wait_goes_behind_one_that_is_late_beside_it_on_as_many_units
         simulation.run_out();
         simulation
     };
-    let (streams, cut) = (run(&[]), run(&[16, 32, 64]));
+    let (streams, mut cut) = (run(&[]), run(&[16, 32, 64]));
     let ([quick_before, long_before], [quick, long]) = (in_time(&streams, 5, 20), in_time(&cut, 5, 20));
     assert!(quick_before < 0.8, "{quick_before} of the quick ones beside the long ones");
     assert!(quick > 0.97 && long > 0.97 * long_before, "{quick} {long}, before {long_before}");
     assert_eq!(aside(&cut), Some(64));
+    cut.scheduler.set_policy(Policy::SpaceTime, true);
+    assert_eq!(aside(&cut), Some(64), "nothing is new about the policy");
     let long_launches = cut.history.iter().filter(|(at, launch)| {
         launch.plan != offer(0, 0, 1).plan && (us(5_000_000)..us(20_000_000)).contains(at)
     });

@@ -233,17 +233,21 @@ impl Place {
                 Ok((Instant::now(), row))
             }
             Ground::Real(runtime, opened) => {
-                let target = open(setting, runtime, opened, policy, heard)?.target.clone();
+                let here = open(setting, runtime, opened, policy, heard)?;
+                let target = here.target.clone();
                 target.play(policy);
                 let times = Times { warmup: setting.length / SETTLING, length: setting.length, grace: GRACE };
                 let tally = Tally::new(setting.tenants.clone(), times, 1);
                 let groups = &setting.groups;
                 let tally = if groups.is_empty() { tally } else { tally.by_group(groups) };
                 let progress = Arc::default();
-                let begun = Instant::now();
+                let (begun, on_the_clock) = (Instant::now(), SystemTime::now());
                 let run = load::open(&target, pattern.arrivals(), times, tally, &progress);
                 let row = runtime.block_on(run)?.row(Level::RequestRate(rate));
                 heard(&told(policy, &row));
+                for (after, text) in runtime.block_on(here.house.told_since("rearranged", on_the_clock)) {
+                    heard(&format!("  after {:.1} s: {text}", after.as_secs_f64()));
+                }
                 if let Some(why) = &row.first_failure {
                     anyhow::bail!("{} requests failed under {policy}; the first: {why}", row.failed);
                 }

@@ -200,16 +200,22 @@ impl House {
 
     /// How long after a moment somebody was first evicted from shared launches.
     pub(crate) async fn evicted_since(&self, since: SystemTime) -> Option<Duration> {
-        let mut after = 0;
+        self.told_since("evicted", since).await.into_iter().map(|(after, _)| after).next()
+    }
+
+    /// What was told of one kind after a moment, and how long after.
+    pub(crate) async fn told_since(&self, kind: &str, since: SystemTime) -> Vec<(Duration, String)> {
+        let (mut after, mut found) = (0, Vec::new());
         loop {
-            let asked = Asked { after, limit: 1000, wait: Duration::ZERO };
-            let page = self.events.page(asked).await;
-            let evicted = page.events.iter().filter(|told| told.news.kind == "evicted");
-            if let Some(out) = evicted.filter_map(|told| told.time.duration_since(since).ok()).next() {
-                return Some(out);
-            }
+            let page = self.events.page(Asked { after, limit: 1000, wait: Duration::ZERO }).await;
+            let of_kind = page.events.iter().filter(|told| told.news.kind == kind);
+            let later = of_kind.filter_map(|told| {
+                let after = told.time.duration_since(since).ok()?;
+                Some((after, told.news.text.clone()))
+            });
+            found.extend(later);
             if page.events.is_empty() {
-                return None;
+                return found;
             }
             after = page.next;
         }
