@@ -1,7 +1,10 @@
 // What the kernels of the matrix unit share: its factors in shared memory, its sums in registers, and how they become outputs.
 //
 // A warp group of 128 threads has sums of 64 outputs by some rows. A thread holds pairs of rows of two outputs, and memory wants runs of
-// outputs, so sums pass through shared memory as floats, [row][BM outputs]; each thread then finishes CHUNK outputs of a few rows.
+// outputs. There are two ways from one to the other, which give the same bits:
+//
+//   finish        sums pass through shared memory as floats, [row][BM outputs]; a thread takes CHUNK outputs of a few rows  residuals, parts of k
+//   finish_held   a thread finishes what it holds; halves change places within the warp, floats are written as they lie     no shared memory, no barrier
 #pragma once
 #include "product.cuh"
 #include "generated.cuh"
@@ -11,6 +14,11 @@ constexpr u32 BLOCK_BYTES = 64 * ROW_BYTES;   // of weights, 64 outputs
 constexpr int SUMS_PITCH = BM + 4;            // floats between rows: no bank is hit twice
 // Rows that a thread finishes at once, so that their residuals are loaded together; the functions of an activation are long enough as one.
 constexpr int BATCH = RESIDUAL == 0 ? 1 : ACTIVATION == 2 ? 2 : 4;
+
+// Where chunks of k lie in a stage of rows that are swizzled.
+struct Swizzled {
+    static __device__ __forceinline__ u32 at(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ (row & 7)) << 4); }
+};
 
 // Rows of 128 swizzled bytes, eight of them every 1024 bytes.
 __device__ __forceinline__ u64 swizzled(u32 address) {
@@ -118,4 +126,88 @@ __device__ __forceinline__ void finish(const Params& p, const Rows& rows, u64 sl
             store<CHUNK>(p, out_element(p, rows, group, row[i], output), left, values);
         }
     }
+}
+
+// ---- sums that are finished where they are
+
+// The biases of a thread's two outputs, of which there may be none.
+__device__ __forceinline__ void load_held_bias(const Params& p, u64 slot, u32 group, u32 m0, u32 thread, float (&bias)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        bias[i] = 0.0f;
+#if BIAS
+        const u32 output = m0 + thread / 32 * 16 + thread % 32 / 4 + i * 8;
+        if (output < p.n) bias[i] = global<const float>(slot + p.bias)[group * p.n + output];
+#endif
+    }
+}
+
+#if REAL != 0
+// Rows become columns of 8 x 8 halves, of which lane 4r + t has two neighbours of row r.
+__device__ __forceinline__ u32 turned(u32 word) {
+    u32 result;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(word));
+    return result;
+}
+
+// Of four neighbouring lanes, lane t gets the words number t of all four, in their order.
+__device__ __forceinline__ void gather_words(u32 (&words)[4], u32 lane) {
+    const bool odd = lane & 1, high = lane & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const u32 other = __shfl_xor_sync(~0u, odd ? words[i] : words[i + 1], 1);
+        words[i] = odd ? other : words[i];
+        words[i + 1] = odd ? words[i + 1] : other;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const u32 other = __shfl_xor_sync(~0u, high ? words[i] : words[i + 2], 2);
+        words[i] = high ? other : words[i];
+        words[i + 2] = high ? words[i + 2] : other;
+    }
+}
+#endif
+
+// Finishes and writes the sums of `present` rows from the tile's first on, without a residual; whole warps call it. `thread` counts from the first
+// output of the tile. Halves leave as 16 bytes of one row, floats as 32 bytes of four rows each.
+template <int COUNT>
+__device__ __forceinline__ void finish_held(const Params& p, const Rows& rows, u32 group, u32 m0, u32 thread, u32 present,
+                                            const float (&sums)[COUNT], const float (&bias)[2]) {
+    const u32 lane = thread % 32, output = m0 + thread / 32 * 16;
+    if (output >= p.n) return;
+    const u64 pitch = u64(p.groups) * p.n * sizeof(real);
+    const u64 out = p.out.base + out_element(p, rows, group, rows.first, output) * sizeof(real);
+    const auto finished = [&](int i) { return to_buffer<float>(activate(sums[i] + bias[i / 2 % 2], p.low, p.high)); };
+#if REAL == 0
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        const u32 row = i / 4 * 8 + lane % 4 * 2 + i % 2, at = lane / 4 + i / 2 % 2 * 8;
+        const float value = finished(i);
+        if (row < present && output + at < p.n) *global<float>(out + row * pitch + at * sizeof(real)) = value;
+    }
+#else
+    // Two times eight rows at once; the last eight may be alone.
+#pragma unroll
+    for (int start = 0; start < COUNT; start += 8) {
+        Chunk c;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int pair = start + i * 2;
+            c.words[i] = 0;
+            if (pair < COUNT)
+                c.words[i] = turned(u32(from_float<real>(finished(pair)).bits) | u32(from_float<real>(finished(pair + 1)).bits) << 16);
+        }
+        gather_words(c.words, lane);
+        const u32 row = start * 2 + lane / 2 % 2 * 8 + lane / 4, at = lane % 2 * 8;
+        if (row >= present || output + at >= p.n) continue;
+        const u64 address = out + row * pitch + at * sizeof(real);
+        if (p.vector) {
+            store_chunk(address, c);
+            continue;
+        }
+#pragma unroll
+        for (u32 i = 0; i < CHUNK; i++)
+            if (output + at + i < p.n) global<u16>(address)[i] = u16(c.words[i / 2] >> (i % 2 * 16));
+    }
+#endif
 }

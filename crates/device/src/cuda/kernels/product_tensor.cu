@@ -3,7 +3,8 @@
 //   slot     [BM/64 blocks of 8 KB]  --bulk copy-->  stage: weights [BM][128 B]  --\
 //                                                                                   wgmma m64 nBN, f32 sums in registers
 //   inputs   [BN rows of 128 B]      --chunks----->  stage: inputs  [BN][128 B]  --/
-//   sums --> shared memory, where the stages were, transposed --> + bias + residual --> activation --> out, 16 bytes at a time
+//   sums --> + bias --> activation --> turned within the warp --> out, 16 bytes at a time                               halves without residual, of all of k
+//   sums --> shared memory, where the stages were, transposed --> + bias + residual --> activation --> out, likewise    all others
 //
 // M is the outputs, which come in whole blocks of 64, and N the rows, of which there may be any number: so a 7x7 image of 49 pixels wastes
 // an eighth of a tile of 56, and one row a tile of 8. Weights lie in the slot as the matrix unit reads them (the 128-byte swizzle), so one
@@ -35,14 +36,12 @@
 constexpr int THREADS = BM * 2;
 constexpr u32 WEIGHT_BYTES = BM * ROW_BYTES, STEP_BYTES = WEIGHT_BYTES + BN * ROW_BYTES, STAGE_BYTES = STEPS * STEP_BYTES;
 static_assert(AHEAD >= 1 && AHEAD <= STAGES, "stages are loaded ahead");
+// Whether sums are finished where they are. Floats are written in larger pieces through shared memory.
+constexpr bool HELD = PARTS == 1 && RESIDUAL == 0 && REAL != 0;
 static_assert(STEPS <= 2 && (PARTS == 1 || TURNS == 1), "parts begin with stages, and are summed in one of two ways");
 
 // The first step of a part of k; of the one behind the last, the end.
 __device__ __forceinline__ u32 cut(u32 steps, u32 part, u32 parts) { return part == parts ? steps : steps * part / parts & ~1u; }
-
-struct Swizzled {
-    static __device__ __forceinline__ u32 at(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ (row & 7)) << 4); }
-};
 
 // Adds the parts of `count` rows from `first` on, in order of k, where this block's own part is. A thread takes four outputs of every
 // eighth row.
@@ -111,9 +110,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
 #pragma unroll 1
         for (u32 stage = 0; stage < AHEAD && stage * STEPS < steps; stage++) load_weights(stage * STEPS, stage);
     }
+    [[maybe_unused]] float held_bias[2];
+    if constexpr (HELD) load_held_bias(p, slot, group, m0, thread, held_bias);
     float own_bias = 0.0f;
 #if BIAS
-    if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[group * p.n + m0 + thread];
+    if (!HELD && thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[group * p.n + m0 + thread];
 #endif
     Loader<THREADS, ROW_BYTES / 16, Swizzled> loader(p, rows, slot, group, first_step, table);
     auto load_inputs = [&](u32 stage) {
@@ -134,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u32 first = min(part * share, present_rows), count = min(share, present_rows - first);
     const auto row_of = [&](u32 row) { return rows.first + first + row; };
     prefetch_residual<THREADS>(p, rows, slot, group, m0, thread, count, row_of);
-    if (thread < BM) bias[thread] = own_bias;
+    if (!HELD && thread < BM) bias[thread] = own_bias;
 
     // Said to be none where there is one, the warp group is the same for all threads, and the compiler sees it.
     const u32 warps = THREADS == 128 ? 0 : thread / 128;
@@ -186,6 +187,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
             }
         }
         if (TURNS == 1 || turn == TURNS) break;
+    }
+    if constexpr (HELD) {
+        finish_held(p, rows, group, m0, thread, present_rows, TURNS == 1 ? sums : totals, held_bias);
+        return;
     }
     __syncthreads();
 
