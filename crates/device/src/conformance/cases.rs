@@ -221,6 +221,8 @@ pub fn cases() -> Vec<Case> {
     for (rows, k, n) in [(9, 2056, 20), (1, 2001, 66), (12, 2048, 8), (9, 1990, 330)] {
         all.push(gemm(rows, k, n, n == 20 || n == 66));
     }
+    // Long sums in one part, of whole chunks: with many lanes a block computes several of their tiles, the last of which have few rows and outputs.
+    all.push(gemm(16, 776, 456, false));
     // Short sums over many rows: more outputs than one tile has and fewer.
     all.extend([gemm(130, 16, 96, false), gemm(200, 32, 16, false), gemm(150, 24, 144, true)]);
     all.extend([gemm_apart(6, 40, 16, 8, 56), gemm_apart(6, 40, 16, 3, 45)]);

@@ -46,6 +46,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("product_float.cu", include_str!("kernels/product_float.cu")),
     ("product_stem.cu", include_str!("kernels/product_stem.cu")),
     ("product_tensor.cu", include_str!("kernels/product_tensor.cu")),
+    ("product_walk.cu", include_str!("kernels/product_walk.cu")),
     ("product_window.cu", include_str!("kernels/product_window.cu")),
     ("recurrent_input.cu", include_str!("kernels/recurrent_input.cu")),
     ("recurrent_input_strict.cu", include_str!("kernels/recurrent_input_strict.cu")),
@@ -120,11 +121,13 @@ mod tests {
     use tessera_planner::{Plan, SlotLayout};
 
     /// In rows, taps, runs and elements; of one run of k and of several, in fp32.
-    const EVERY_TILE: [&str; 6] = [
+    const EVERY_TILE: [&str; 8] = [
         "gemm 17×64×128",
         "gemm 9×264×20",
+        "gemm 16×776×456",
         "gemm 1×2001×66 with residual",
         "gemm 9×1990×330",
+        "conv 8→40 3×3 stride 2 dilation 1 groups 1",
         "conv 256→24 3×3 stride 2 dilation 1 groups 1",
         "conv 450→6 3×3 stride 1 dilation 1 groups 2",
     ];

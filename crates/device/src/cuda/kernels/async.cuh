@@ -65,6 +65,10 @@ __device__ __forceinline__ void copy_chunk(u32 to, u64 from, bool there) {
 template <int BYTES> __device__ __forceinline__ void copy_few(u32 to, u64 from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(BYTES) : "memory");
 }
+// Arrives at a barrier when the chunks that this thread has asked for so far are there; it is one of those that the barrier counts.
+__device__ __forceinline__ void chunks_arrive(u32 barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 // Closes a group of this thread's chunks.
 __device__ __forceinline__ void chunks_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most `PENDING` of this thread's groups are under way.

@@ -8,6 +8,7 @@
 //!                     ├─ several taps, stride 1 ──────▶ product_window.cu     [`window`]
 //!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16
 //!                     └─ everything else ─────────────▶ product_tensor.cu     [`tensor`]
+//!                                                       or product_walk.cu        [`walk`]      blocks that stay; no residual, inputs in chunks
 //! ```
 //! A linear layer is a convolution of one tap whose image is a row, so one description serves both. A step's shape and precision decide whether
 //! `product_few.cu` or the stem's kernel computes it, whose orders of sums are their own, and whether its k is summed in parts. Which of the others does,
@@ -20,6 +21,7 @@ mod instruction;
 mod sizes;
 mod stem;
 mod tensor;
+mod walk;
 mod window;
 
 use self::chosen::{Chosen, candidates};
@@ -225,6 +227,7 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
     let group_tiles = shape.out_per_group.div_ceil(chosen.outputs);
     let m_tiles = shape.groups * group_tiles;
     let blocks = tiles * m_tiles * chosen.parts;
+    let launched = chosen.resident.map_or(blocks, |most| blocks.min(most));
     let numbered = [tiles * chosen.rows, blocks, product.outputs(), product.k() + chosen.depth];
     let sides = [shape.input[0], shape.input[1], shape.groups, shape.in_per_group, size_of::<f32>()];
     let bytes = sides.iter().try_fold(1usize, |all, &side| all.checked_mul(side));
@@ -301,7 +304,7 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
         .define("RESIDUAL", residual_kind)
         .define("RESIDUAL_TYPE", type_number(residual.map_or(real, |operand| site.stored(operand))));
     let spec = activated(spec, epilogue.activation);
-    let call = KernelCall::new(spec, &params, [blocks as u32, 1, 1], chosen.threads as u32);
+    let call = KernelCall::new(spec, &params, [launched as u32, 1, 1], chosen.threads as u32);
     Ok(call.shared(chosen.shared_bytes).clusters_of(chosen.parts))
 }
 
@@ -375,7 +378,7 @@ mod tests {
                 "runs".to_owned()
             }
             "product_tensor.cu" => format!("steps in {} parts", number("PARTS") * number("TURNS")),
-            "product_window.cu" => "steps in 1 parts".to_owned(),
+            "product_window.cu" | "product_walk.cu" => "steps in 1 parts".to_owned(),
             "product_few.cu" => format!("few, shared by {} warps", number("SPLIT")),
             other => other.to_owned(),
         }

@@ -11,6 +11,7 @@ use super::float::FloatTile;
 use super::sizes::{Sizes, row_tiles};
 use super::stem::StemTile;
 use super::tensor::{self, TensorTile};
+use super::walk::WalkTile;
 use super::window::WindowTile;
 use super::{Loader, Product, instruction};
 use crate::cuda::call::KernelSpec;
@@ -34,6 +35,8 @@ pub(super) struct Chosen {
     pub(super) tiles: usize,
     /// Parts of k, each of a block of its own; the blocks of a tile are a cluster.
     pub(super) parts: usize,
+    /// Blocks that stay and take tiles in turn, at most; `None` where each tile has a block.
+    pub(super) resident: Option<usize>,
     /// Where a window stays in shared memory.
     pub(super) window: Option<WindowTile>,
     /// Where lines of the image do.
@@ -68,6 +71,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         shared_bytes: tile.shared_bytes(sizes.k),
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: 1,
+        resident: None,
         window: None,
         stem: None,
     });
@@ -90,6 +94,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         shared_bytes: tile.shared_bytes,
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: tile.parts,
+        resident: None,
         window: None,
         stem: None,
     };
@@ -119,6 +124,7 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
             shared_bytes: 0,
             tiles: row_tiles(sizes.room, sizes.rows, FewTile::ROWS),
             parts: 1,
+            resident: None,
             window: None,
             stem: None,
         }];
@@ -144,6 +150,7 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
             shared_bytes: tile.shared_bytes(),
             tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
             parts: tile.cut.blocks,
+            resident: None,
             window: None,
             stem: None,
         }
@@ -151,7 +158,21 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
     let image = product.linear.is_none();
     let parts = tensor::parts(sizes, steps);
     let whole_rows = loader == Loader::Rows;
-    let tensor_tiles = || TensorTile::best_first(sizes, steps, parts, whole_rows).into_iter().map(tensor);
+    // Whether blocks that walk can compute it: they are fed in chunks, and finish sums where they are.
+    let walks =
+        matches!(loader, Loader::Rows | Loader::Taps) && product.epilogue.residual.is_none() && parts == 1;
+    let tensor_tiles = || {
+        let mut tiles = TensorTile::best_first(sizes, steps, parts, whole_rows).into_iter();
+        let best = tiles.next();
+        let beside = best.filter(|_| walks).map(|best| WalkTile::beside(&best, sizes, steps));
+        let walked =
+            beside.unwrap_or_default().into_iter().map(|tile| walked(site, sizes, loader, depth, tile));
+        let mut likely: Vec<Chosen> = best.map(tensor).into_iter().chain(walked).collect();
+        if best.is_some_and(|best| WalkTile::is_best(&best, steps)) && likely.len() > 1 {
+            likely.swap(0, 1);
+        }
+        likely.into_iter().chain(tiles.map(tensor)).collect::<Vec<Chosen>>()
+    };
     if image && loader == Loader::Taps && parts == 1 {
         let windows = WindowTile::best_first(sizes, &product.shape, size).into_iter();
         let windows = windows.map(|tile| windowed(site, sizes, loader, depth, tile));
@@ -167,7 +188,26 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
         let stem = |tile| stemmed(site, product, sizes, loader, depth, tile);
         return stems.into_iter().map(stem).collect();
     }
-    tensor_tiles().collect()
+    tensor_tiles()
+}
+
+fn walked(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: WalkTile) -> Chosen {
+    let mut spec = site.spec("product_walk.cu").define("STEPS", tile.steps).define("STAGES", tile.stages);
+    spec.generated = instruction::multiply(site.precision(), tile.rows);
+    Chosen {
+        spec,
+        loader,
+        outputs: tile.outputs,
+        rows: tile.rows,
+        depth,
+        threads: tile.threads(),
+        shared_bytes: tile.shared_bytes(),
+        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+        parts: 1,
+        resident: Some(site.multiprocessors as usize),
+        window: None,
+        stem: None,
+    }
 }
 
 fn windowed(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: WindowTile) -> Chosen {
@@ -187,6 +227,7 @@ fn windowed(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: 
         shared_bytes: tile.shared_bytes(),
         tiles: sizes.room.items as usize * tile.item_tiles,
         parts: 1,
+        resident: None,
         window: Some(tile),
         stem: None,
     }
@@ -217,6 +258,7 @@ fn stemmed(
         shared_bytes: tile.shared_bytes(&product.shape),
         tiles: sizes.room.items as usize * tile.item_tiles,
         parts: 1,
+        resident: None,
         window: None,
         stem: Some(tile),
     }

@@ -102,6 +102,11 @@ impl TensorTile {
         std::iter::once(best).chain(other_way).chain(near).collect()
     }
 
+    /// The next width.
+    pub(super) fn wider(rows: usize) -> Option<usize> {
+        TensorTile::WIDTHS.iter().copied().find(|&width| width > rows)
+    }
+
     /// A tile with all the stages for which `blocks` on a multiprocessor leave room; `None` where they leave none.
     fn holding(
         outputs: usize,
