@@ -10,7 +10,7 @@
 //! tenant's requests.
 
 use crate::chain::{Chain, Links};
-use crate::heap::{self, Heap, Ranked};
+use crate::heap::{self, Heap, Name, Ranked};
 use crate::loose::ShelfIx;
 use crate::plans::PlanIx;
 use crate::read_ahead::ReadAhead;
@@ -19,87 +19,153 @@ use crate::waiting::{Candidate, Rank, Ticket, Waiting};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::iter::Peekable;
-use tessera_core::{IdMap, TenantId};
+use tessera_core::{IdMap, OwnerId, TenantId};
+
+/// Names a flow while any request is in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct FlowIx(u32);
+
+impl Name for FlowIx {
+    fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(crate) struct Flows {
-    flows: IdMap<(TenantId, PlanIx), Flow>,
-    links: Links,
+    names: IdMap<(TenantId, PlanIx), FlowIx>,
+    flows: Slab<Flow>,
+    /// A link says how the request stands that it leads to.
+    links: Links<Rank>,
 }
 
-#[derive(Debug, Default)]
+/// A flow, with all that a launch must know of its head: a line of the cache.
+#[derive(Debug)]
+#[repr(C, align(64))]
 struct Flow {
-    chain: Chain,
+    requests: Chain,
     /// Where its owner keeps the head (`loose`).
     shelf: ShelfIx,
+    /// The head's.
+    owner: OwnerId,
+    head: Candidate,
 }
 
-/// What became of the head of a flow.
+/// The first request of a flow, as the orders of heads know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) rank: Rank,
+    pub(crate) owner: OwnerId,
+    candidate: Candidate,
+}
+
+impl From<&Waiting> for Head {
+    fn from(request: &Waiting) -> Head {
+        Head { rank: request.rank(), owner: request.owner, candidate: request.candidate() }
+    }
+}
+
+/// The head of a flow was one request, and is another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moved<T> {
-    pub(crate) from: Option<T>,
+    pub(crate) flow: FlowIx,
+    /// Whose the one before was, and where it is kept; `None` of a flow that was not there.
+    pub(crate) from: Option<(OwnerId, ShelfIx)>,
+    /// `None` of a flow that is over.
     pub(crate) to: Option<T>,
-    /// Where the one before was kept.
-    pub(crate) shelf: ShelfIx,
-}
-
-impl<T> Moved<T> {
-    /// The same of what is known of the two.
-    pub(crate) fn map<U>(self, known: impl Fn(T) -> Option<U>) -> Moved<U> {
-        let Moved { from, to, shelf } = self;
-        Moved { from: from.and_then(&known), to: to.and_then(&known), shelf }
-    }
 }
 
 impl Flows {
     /// The head: a tenant's first request of a plan.
     pub(crate) fn first(&self, flow: (TenantId, PlanIx)) -> Option<Ticket> {
-        self.flows.get(&flow).and_then(|flow| flow.chain.first())
+        self.head(*self.names.get(&flow)?).map(|head| head.rider.ticket)
+    }
+
+    /// The head of a flow.
+    pub(crate) fn head(&self, flow: FlowIx) -> Option<Candidate> {
+        self.flows.get(flow.0).map(|flow| flow.head)
     }
 
     /// The request behind one that is in a flow.
     pub(crate) fn behind(&self, ticket: Ticket) -> Option<Ticket> {
-        self.links.behind(ticket)
+        self.links.behind(ticket).map(|(behind, _)| behind)
+    }
+
+    /// The same, and how it stands.
+    fn ranked_behind(&self, ticket: Ticket) -> Option<Ranked<Rank>> {
+        self.links.behind(ticket).map(|(name, rank)| Ranked { rank, name })
     }
 
     /// Puts a request into its flow, and makes it no more urgent than the last there. It goes to the end, but before those that are as urgent and came later: a
-    /// promise that was broken brings back one that came long ago. `rank` is where another stands.
-    pub(crate) fn insert(&mut self, request: &mut Waiting, rank: impl Fn(Ticket) -> Rank) -> Moved<Ticket> {
-        let Flow { chain, shelf } = self.flows.entry(request.flow()).or_default();
-        let from = chain.first();
-        let mut before = chain.last();
+    /// promise that was broken brings back one that came long ago. `rank` is where another stands. Says whether it is the head.
+    pub(crate) fn insert(
+        &mut self,
+        request: &mut Waiting,
+        rank: impl Fn(Ticket) -> Rank,
+    ) -> Option<Moved<Head>> {
+        let ticket = request.rider.ticket;
+        let Some(name) = self.names.get(&request.flow()).copied() else {
+            let mut requests = Chain::default();
+            self.links.insert_first(&mut requests, ticket, Rank::default());
+            let head = Head::from(&*request);
+            let Head { owner, candidate, .. } = head;
+            let flow = Flow { requests, shelf: ShelfIx::default(), owner, head: candidate };
+            let flow = FlowIx(self.flows.insert(flow));
+            self.names.insert(request.flow(), flow);
+            return Some(Moved { flow, from: None, to: Some(head) });
+        };
+        let flow = self.flows.get_mut(name.0).expect("a flow with a name is there");
+        let mut before = flow.requests.last();
         if let Some(last) = before {
             request.urgency = request.urgency.max(rank(last).urgency);
         }
         while let Some(later) = before.filter(|other| rank(*other) > request.rank()) {
             before = self.links.before(later);
         }
-        self.links.insert(chain, request.rider.ticket, before);
-        Moved { from, to: chain.first(), shelf: *shelf }
+        if let Some(before) = before {
+            self.links.insert_behind(&mut flow.requests, before, ticket, request.rank());
+            return None;
+        }
+        let was_first = flow.requests.first().map(rank).unwrap_or_default();
+        self.links.insert_first(&mut flow.requests, ticket, was_first);
+        let from = Some((flow.owner, flow.shelf));
+        let head = Head::from(&*request);
+        self.has_head(name, head);
+        Some(Moved { flow: name, from, to: Some(head) })
     }
 
-    /// Takes requests out of their flow.
+    /// Takes requests out of their flow. Says whether the head was among them; who is head now is then to be told to [`Flows::has_head`].
     pub(crate) fn remove(
         &mut self,
         flow: (TenantId, PlanIx),
         requests: impl Iterator<Item = Ticket>,
-    ) -> Moved<Ticket> {
-        let Some(Flow { chain, shelf }) = self.flows.get_mut(&flow) else {
-            return Moved { from: None, to: None, shelf: ShelfIx::default() };
-        };
-        let from = chain.first();
+    ) -> Option<Moved<Ticket>> {
+        let name = *self.names.get(&flow)?;
+        let Flow { requests: chain, owner, shelf, head } = self.flows.get_mut(name.0)?;
         requests.for_each(|ticket| self.links.remove(chain, ticket));
-        let moved = Moved { from, to: chain.first(), shelf: *shelf };
-        if chain.is_empty() {
-            self.flows.remove(&flow);
+        let to = chain.first();
+        if to == Some(head.rider.ticket) {
+            return None;
         }
-        moved
+        let from = Some((*owner, *shelf));
+        if to.is_none() {
+            self.names.remove(&flow);
+            self.flows.remove(name.0);
+        }
+        Some(Moved { flow: name, from, to })
+    }
+
+    /// What is known of the request that is head now.
+    pub(crate) fn has_head(&mut self, flow: FlowIx, head: Head) {
+        if let Some(flow) = self.flows.get_mut(flow.0) {
+            (flow.owner, flow.head) = (head.owner, head.candidate);
+        }
     }
 
     /// The head of a flow has its place on a shelf.
-    pub(crate) fn shelved(&mut self, flow: (TenantId, PlanIx), shelf: ShelfIx) {
-        if let Some(flow) = self.flows.get_mut(&flow) {
+    pub(crate) fn shelved(&mut self, flow: FlowIx, shelf: ShelfIx) {
+        if let Some(flow) = self.flows.get_mut(flow.0) {
             flow.shelf = shelf;
         }
     }
@@ -113,62 +179,61 @@ pub(crate) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn behind(self, ticket: Ticket) -> Option<Ranked<Rank>> {
-        let ticket = self.flows.behind(ticket)?;
-        self.requests.get(ticket.0).map(|behind| Ranked { rank: behind.rank(), ticket })
-    }
-
     /// The requests of flows in order, from their heads in order.
     pub(crate) fn in_order(
         self,
-        heads: impl Iterator<Item = Ranked<Rank>>,
-    ) -> InOrder<'a, impl Iterator<Item = Head>> {
-        let read = move |ranked: Ranked<Rank>| {
-            let candidate = self.requests.get(ranked.ticket.0)?.candidate();
-            Some(Head { ranked, candidate, behind: self.behind(ranked.ticket) })
+        heads: impl Iterator<Item = Ranked<Rank, FlowIx>>,
+    ) -> InOrder<'a, impl Iterator<Item = Read>> {
+        let read = move |Ranked { rank, name }: Ranked<Rank, FlowIx>| {
+            let head = self.flows.head(name)?;
+            Some(Read { rank, head, behind: self.flows.ranked_behind(head.rider.ticket) })
         };
         let heads = ReadAhead::new(heads.filter_map(read));
         InOrder { row: self, heads, behind: BinaryHeap::new(), last: None }
+    }
+
+    /// The requests of the flows whose heads these are, but for the very first.
+    pub(crate) fn behind_first(self, heads: &'a Heap<Rank, FlowIx>) -> OneByOne<'a> {
+        let mut heads = heads.in_order().peekable();
+        let last = heads.next().and_then(|first| self.flows.head(first.name));
+        OneByOne { row: self, heads, behind: BinaryHeap::new(), last: last.map(|last| last.rider.ticket) }
+    }
+
+    fn get(self, ticket: Ticket) -> Option<Candidate> {
+        self.requests.get(ticket.0).map(Waiting::candidate)
     }
 }
 
 /// The requests of few flows in order, one read after the other: an owner is mostly asked for one or two.
 pub(crate) struct OneByOne<'a> {
     row: Row<'a>,
-    heads: Peekable<heap::InOrder<'a, Rank>>,
+    heads: Peekable<heap::InOrder<'a, Rank, FlowIx>>,
     /// Those behind such as were taken.
     behind: BinaryHeap<Reverse<Ranked<Rank>>>,
     last: Option<Ticket>,
-}
-
-impl<'a> Row<'a> {
-    /// The requests of the flows whose heads these are, but for the very first.
-    pub(crate) fn behind_first(self, heads: &'a Heap<Rank>) -> OneByOne<'a> {
-        let mut heads = heads.in_order().peekable();
-        let last = heads.next().map(|first| first.ticket);
-        OneByOne { row: self, heads, behind: BinaryHeap::new(), last }
-    }
 }
 
 impl Iterator for OneByOne<'_> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        let behind = self.last.take().and_then(|last| self.row.behind(last));
+        let behind = self.last.take().and_then(|last| self.row.flows.ranked_behind(last));
         self.behind.extend(behind.map(Reverse));
-        let behind = self.behind.peek().map(|Reverse(behind)| *behind);
-        let head = self.heads.next_if(|head| behind.is_none_or(|behind| *head < behind));
-        let next = head.or_else(|| self.behind.pop().map(|Reverse(next)| next))?;
-        self.last = Some(next.ticket);
-        self.row.requests.get(next.ticket.0).map(Waiting::candidate)
+        let behind = self.behind.peek().map(|Reverse(behind)| behind.rank);
+        let next = match self.heads.next_if(|head| behind.is_none_or(|behind| head.rank < behind)) {
+            Some(head) => self.row.flows.head(head.name),
+            None => self.behind.pop().and_then(|Reverse(next)| self.row.get(next.name)),
+        }?;
+        self.last = Some(next.rider.ticket);
+        Some(next)
     }
 }
 
 /// A head that was read, and who is behind it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
-    ranked: Ranked<Rank>,
-    candidate: Candidate,
+pub(crate) struct Read {
+    rank: Rank,
+    head: Candidate,
     behind: Option<Ranked<Rank>>,
 }
 
@@ -182,19 +247,29 @@ pub(crate) struct InOrder<'a, I: Iterator> {
     last: Option<Ticket>,
 }
 
-impl<I: Iterator<Item = Head>> Iterator for InOrder<'_, I> {
+impl<I: Iterator<Item = Read>> Iterator for InOrder<'_, I> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        let behind = self.last.take().and_then(|last| self.row.behind(last));
+        let behind = self.last.take().and_then(|last| self.row.flows.ranked_behind(last));
         self.behind.extend(behind.map(Reverse));
-        let behind = self.behind.peek().map(|Reverse(behind)| *behind);
-        if let Some(head) = self.heads.next_if(|head| behind.is_none_or(|behind| head.ranked < behind)) {
-            self.behind.extend(head.behind.map(Reverse));
-            return Some(head.candidate);
+        let behind = self.behind.peek().map(|Reverse(behind)| behind.rank);
+        if let Some(read) = self.heads.next_if(|read| behind.is_none_or(|behind| read.rank < behind)) {
+            self.behind.extend(read.behind.map(Reverse));
+            return Some(read.head);
         }
-        let Reverse(Ranked { ticket, .. }) = self.behind.pop()?;
-        self.last = Some(ticket);
-        self.row.requests.get(ticket.0).map(Waiting::candidate)
+        let Reverse(Ranked { name, .. }) = self.behind.pop()?;
+        self.last = Some(name);
+        self.row.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_launch_reads_of_a_flow_is_one_line_of_the_cache() {
+        assert_eq!(size_of::<Option<Flow>>(), 64);
     }
 }

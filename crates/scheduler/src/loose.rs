@@ -11,12 +11,12 @@
 //! tenant's later request of the same plan is never more urgent than its earlier (`flows`), so their order is kept.
 
 use crate::fairness::{Owners, Standing, VirtualTime};
-use crate::flows::{Moved, OneByOne, Row};
-use crate::heap::{Heap, Places};
+use crate::flows::{FlowIx, Flows, Head, Moved, OneByOne, Row};
+use crate::heap::{Heap, Places, Ranked};
 use crate::plans::PlanIx;
 use crate::read_ahead::ReadAhead;
 use crate::slab::Slab;
-use crate::waiting::{Candidate, Rank, Ticket, Waiting};
+use crate::waiting::{Candidate, Rank, Ticket};
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -39,13 +39,13 @@ pub(crate) struct ShelfIx(u32);
 #[repr(C, align(64))]
 struct Shelf {
     first: Candidate,
-    heads: Heap<Rank>,
+    heads: Heap<Rank, FlowIx>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
     shelves: Slab<Shelf>,
-    /// Of heads, on their shelves.
+    /// Of flows' heads, on their shelves.
     places: Places,
     of_owner: IdMap<OwnerId, OfOwner>,
     owners: BTreeSet<(VirtualTime, OwnerId)>,
@@ -81,35 +81,38 @@ struct Listed {
 }
 
 impl Loose {
-    /// The head of a flow of a plan was one request, and is another. Returns where that is kept.
+    /// The head of a flow of a plan was one request, and is another, which the flow knows. Returns where that is kept.
     pub(crate) fn head_moved(
         &mut self,
         plan: PlanIx,
-        moved: Moved<&Waiting>,
-        requests: &Slab<Waiting>,
+        moved: Moved<Head>,
+        flows: &Flows,
         owners: &Owners,
     ) -> Option<ShelfIx> {
-        let Moved { from, to, shelf } = moved;
-        match (from, to) {
-            (Some(from), Some(to)) if from.owner == to.owner => {
-                let kept = self.shelves.get_mut(shelf.0).expect("a head is on a shelf");
-                kept.heads.replace(&mut self.places, from.rider.ticket, to.ranked());
-                kept.show_first(requests);
-                Some(shelf)
-            }
-            (from, to) => {
-                let to =
-                    to.map(|to| self.insert(Whose { owner: to.owner, plan }, to, owners.standing(to.owner)));
-                if let Some(from) = from {
-                    let v = owners.virtual_time(from.owner);
-                    self.remove(Whose { owner: from.owner, plan }, shelf, from.rider.ticket, v, requests);
-                }
-                to
-            }
+        let Moved { flow, from, to } = moved;
+        if let (Some((owner, shelf)), Some(to)) = (from, &to)
+            && owner == to.owner
+        {
+            let kept = self.shelves.get_mut(shelf.0).expect("a head is on a shelf");
+            kept.heads.rank(&mut self.places, Ranked { rank: to.rank, name: flow });
+            kept.show_first(flows);
+            return Some(shelf);
         }
+        if let Some((owner, shelf)) = from {
+            self.remove(Whose { owner, plan }, shelf, flow, flows, owners.virtual_time(owner));
+        }
+        let to = to?;
+        let head = Ranked { rank: to.rank, name: flow };
+        Some(self.insert(Whose { owner: to.owner, plan }, head, flows, owners.standing(to.owner)))
     }
 
-    fn insert(&mut self, whose: Whose, head: &Waiting, Standing { v, weight }: Standing) -> ShelfIx {
+    fn insert(
+        &mut self,
+        whose: Whose,
+        head: Ranked<Rank, FlowIx>,
+        flows: &Flows,
+        Standing { v, weight }: Standing,
+    ) -> ShelfIx {
         let Whose { owner, plan } = whose;
         let of_owner = self.of_owner.entry(owner).or_default();
         if of_owner.shelves.is_empty() {
@@ -119,16 +122,15 @@ impl Loose {
             Ok(at) => {
                 let shelf = of_owner.shelves[at].shelf;
                 let kept = self.shelves.get_mut(shelf.0).expect("a listed shelf is kept");
-                kept.heads.insert(&mut self.places, head.ranked());
-                if kept.heads.first().is_some_and(|first| first.ticket == head.rider.ticket) {
-                    kept.first = head.candidate();
-                }
+                kept.heads.insert(&mut self.places, head);
+                kept.show_first(flows);
                 shelf
             }
             Err(at) => {
+                let first = flows.head(head.name).expect("a flow with a head is there");
                 let mut heads = Heap::default();
-                heads.insert(&mut self.places, head.ranked());
-                let shelf = ShelfIx(self.shelves.insert(Shelf { first: head.candidate(), heads }));
+                heads.insert(&mut self.places, head);
+                let shelf = ShelfIx(self.shelves.insert(Shelf { first, heads }));
                 of_owner.shelves.insert(at, OfPlan { plan, shelf });
                 self.plans.entry(plan).or_default().insert((v, owner), Listed { shelf, weight });
                 shelf
@@ -136,17 +138,10 @@ impl Loose {
         }
     }
 
-    fn remove(
-        &mut self,
-        whose: Whose,
-        shelf: ShelfIx,
-        head: Ticket,
-        v: VirtualTime,
-        requests: &Slab<Waiting>,
-    ) {
+    fn remove(&mut self, whose: Whose, shelf: ShelfIx, head: FlowIx, flows: &Flows, v: VirtualTime) {
         let kept = self.shelves.get_mut(shelf.0).expect("a head is on a shelf");
         kept.heads.remove(&mut self.places, head);
-        if kept.show_first(requests) {
+        if kept.show_first(flows) {
             return;
         }
         self.shelves.remove(shelf.0);
@@ -192,8 +187,9 @@ impl Loose {
     pub(crate) fn next(&self) -> Option<Ticket> {
         let &(_, owner) = self.owners.first()?;
         let shelves = self.of_owner.get(&owner)?.shelves.iter();
-        let first = |of_plan: &OfPlan| self.shelves.get(of_plan.shelf.0)?.heads.first();
-        shelves.filter_map(first).min().map(|first| first.ticket)
+        let shelves = shelves.filter_map(|of_plan| self.shelves.get(of_plan.shelf.0));
+        let first = shelves.min_by_key(|shelf| shelf.heads.first().map(|first| first.rank))?;
+        Some(first.first.rider.ticket)
     }
 
     /// The next request by fairness of the plans that `of` names; a look at every plan.
@@ -263,10 +259,11 @@ struct Turn {
 
 impl Shelf {
     /// What stands first is shown as the first; says whether there is any.
-    fn show_first(&mut self, requests: &Slab<Waiting>) -> bool {
+    fn show_first(&mut self, flows: &Flows) -> bool {
         let Some(first) = self.heads.first() else { return false };
-        if first.ticket != self.first.rider.ticket {
-            self.first = requests.get(first.ticket.0).expect("who waits is known").candidate();
+        // A flow that is over and still stands here is about to be taken out.
+        if let Some(first) = flows.head(first.name) {
+            self.first = first;
         }
         true
     }
@@ -277,8 +274,9 @@ type Plans = IdMap<PlanIx, BTreeMap<(VirtualTime, OwnerId), Listed>>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flows::Flows;
     use crate::forming::Rider;
+    use crate::slab::Slab;
+    use crate::waiting::Waiting;
     use tessera_core::{Moment, TenantId};
 
     const PLAN: PlanIx = PlanIx(0);
@@ -297,8 +295,6 @@ mod tests {
         loose: Loose,
         requests: Slab<Waiting>,
         flows: Flows,
-        /// Of the last that came.
-        shelf: ShelfIx,
     }
 
     impl Bench {
@@ -310,9 +306,12 @@ mod tests {
                 number,
                 ..Waiting::one(Rider::one(number, TenantId(number)), OwnerId(owner))
             };
-            self.flows.insert(&mut waiting, |_| unreachable!("it is alone in its flow"));
+            let moved = self.flows.insert(&mut waiting, |_| unreachable!("it is alone in its flow"));
             self.requests.insert(waiting);
-            self.shelf = self.loose.insert(whose(owner), &waiting, at(v));
+            let moved = moved.expect("it is the head");
+            let head = Ranked { rank: waiting.rank(), name: moved.flow };
+            let shelf = self.loose.insert(whose(owner), head, &self.flows, at(v));
+            self.flows.shelved(moved.flow, shelf);
             Ticket(place)
         }
     }
@@ -342,7 +341,9 @@ mod tests {
     fn what_is_removed_leaves_nothing_behind() {
         let mut bench = Bench::default();
         let only = bench.comes(1, 1, 7);
-        bench.loose.remove(whose(1), bench.shelf, only, 7, &bench.requests);
+        let moved = bench.flows.remove((TenantId(0), PLAN), [only].into_iter()).expect("it was the head");
+        let (_, shelf) = moved.from.expect("it was there");
+        bench.loose.remove(whose(1), shelf, moved.flow, &bench.flows, 7);
         let Loose { owners, plans, shelves, of_owner, .. } = &bench.loose;
         assert!(owners.is_empty() && plans.is_empty() && shelves.is_empty() && of_owner.is_empty());
     }

@@ -14,7 +14,7 @@
 
 use crate::chain::{Chain, Links};
 use crate::fairness::{Owners, VirtualTime};
-use crate::flows::{Flows, Moved, Row};
+use crate::flows::{FlowIx, Flows, Head, Moved, Row};
 use crate::heap::{Heap, Places, Ranked};
 use crate::loose::Loose;
 use crate::plans::PlanIx;
@@ -42,11 +42,10 @@ struct OfTenant {
 /// The loose requests of one plan.
 #[derive(Debug, Default)]
 struct OfPlan {
-    /// A tree: a launch asks for many in order.
-    heads: BTreeSet<Ranked<Rank>>,
+    heads: Heap<Rank, FlowIx>,
     items: u64,
     /// The one of them that stands for the plan between plans.
-    first: Option<Ranked<Rank>>,
+    first: Option<Ranked<Rank, FlowIx>>,
 }
 
 /// Requests of one tenant and plan that wait no more.
@@ -68,10 +67,12 @@ pub(crate) struct Queues {
     by_tenant: IdMap<TenantId, OfTenant>,
     /// Those of them in order: the policies that take turns ask for the next.
     tenants: BTreeSet<TenantId>,
-    arrived: Links,
+    arrived: Links<()>,
     by_plan: BTreeMap<PlanIx, OfPlan>,
+    /// Of flows' heads, with their plans.
+    plan_places: Places,
     /// The most urgent of each plan.
-    firsts: BTreeSet<Ranked<Rank>>,
+    firsts: BTreeSet<Ranked<Rank, FlowIx>>,
     flows: Flows,
     by_due: Heap<Moment>,
     due_places: Places,
@@ -99,10 +100,12 @@ impl Queues {
         }
         of_tenant.depth.requests += 1;
         of_tenant.depth.bytes += request.bytes;
-        let last = of_tenant.requests.last();
-        self.arrived.insert(&mut of_tenant.requests, rider.ticket, last);
+        match of_tenant.requests.last() {
+            Some(last) => self.arrived.insert_behind(&mut of_tenant.requests, last, rider.ticket, ()),
+            None => self.arrived.insert_first(&mut of_tenant.requests, rider.ticket, ()),
+        }
         if let Some(due) = request.due.moment() {
-            self.by_due.insert(&mut self.due_places, Ranked { rank: due, ticket: rider.ticket });
+            self.by_due.insert(&mut self.due_places, Ranked { rank: due, name: rider.ticket });
         }
         self.waiting += 1;
         self.tickets.insert(rider.request, rider.ticket);
@@ -129,8 +132,10 @@ impl Queues {
         if request.booked.is_some() || before == plan {
             return None;
         }
-        let heads = self.leave_flow(request.flow(), &[ticket]).map(|head| self.known(head));
-        self.head_moved(request.flow(), heads, owners);
+        if let Some(moved) = self.leave_flow(request.flow(), &[ticket]) {
+            let moved = self.read_head(moved);
+            self.head_moved(before, moved, owners);
+        }
         self.list_first(before);
         request.plan = plan;
         self.shelve(request, owners);
@@ -141,20 +146,18 @@ impl Queues {
     fn shelve(&mut self, mut request: Waiting, owners: &Owners) {
         let requests = &self.requests;
         let other = |ticket: Ticket| requests.get(ticket.0).expect("who is in a flow is known").rank();
-        let heads = self.flows.insert(&mut request, other);
+        let moved = self.flows.insert(&mut request, other);
         let ticket = request.rider.ticket;
         *self.requests.get_mut(ticket.0).expect("who waits is known") = request;
         self.by_plan.entry(request.plan).or_default().items += u64::from(request.rider.items.get());
-        self.head_moved(request.flow(), heads.map(|head| self.known(head)), owners);
-        self.list_first(request.plan);
+        if let Some(moved) = moved {
+            self.head_moved(request.plan, moved, owners);
+            self.list_first(request.plan);
+        }
     }
 
-    fn known(&self, ticket: Ticket) -> Option<Waiting> {
-        self.requests.get(ticket.0).copied()
-    }
-
-    /// Loose requests of a flow are in it no more. Says who was its head and who is now, which the orders of heads do not know yet.
-    fn leave_flow(&mut self, flow: (TenantId, PlanIx), tickets: &[Ticket]) -> Moved<Ticket> {
+    /// Loose requests of a flow are in it no more. Says whether its head is another now, which neither the flow nor the orders of heads know yet.
+    fn leave_flow(&mut self, flow: (TenantId, PlanIx), tickets: &[Ticket]) -> Option<Moved<Ticket>> {
         let mut items = 0;
         let requests = &self.requests;
         let loose = tickets.iter().filter(|ticket| {
@@ -162,34 +165,41 @@ impl Queues {
             items += loose.map_or(0, |request| u64::from(request.rider.items.get()));
             loose.is_some()
         });
-        let heads = self.flows.remove(flow, loose.copied());
+        let moved = self.flows.remove(flow, loose.copied());
         if items > 0 {
             self.by_plan.get_mut(&flow.1).expect("a loose request is with its plan").items -= items;
         }
-        heads
+        moved
+    }
+
+    /// The flow is told what its new head is.
+    fn read_head(&mut self, moved: Moved<Ticket>) -> Moved<Head> {
+        let Moved { flow, from, to } = moved;
+        let to = to.map(|to| Head::from(self.requests.get(to.0).expect("who is in a flow is known")));
+        to.into_iter().for_each(|head| self.flows.has_head(flow, head));
+        Moved { flow, from, to }
     }
 
     /// The head of a flow was one, and is another: the orders of heads follow. The first of the plan is the caller's to list.
-    fn head_moved(&mut self, flow: (TenantId, PlanIx), moved: Moved<Waiting>, owners: &Owners) {
-        let Moved { from, to, shelf } = &moved;
-        let ranked = [from, to].map(|head| head.as_ref().map(Waiting::ranked));
-        if ranked[0] == ranked[1] {
-            return;
+    fn head_moved(&mut self, plan: PlanIx, moved: Moved<Head>, owners: &Owners) {
+        let Moved { flow, from, to } = moved;
+        let heads = &mut self.by_plan.get_mut(&plan).expect("a loose request is with its plan").heads;
+        let ranked = to.map(|to| Ranked { rank: to.rank, name: flow });
+        match (from, ranked) {
+            (Some(_), Some(to)) => heads.rank(&mut self.plan_places, to),
+            (None, Some(to)) => heads.insert(&mut self.plan_places, to),
+            (Some(_), None) => heads.remove(&mut self.plan_places, flow),
+            (None, None) => {}
         }
-        let of_plan = self.by_plan.get_mut(&flow.1).expect("a loose request is with its plan");
-        ranked[0].map(|from| of_plan.heads.remove(&from));
-        of_plan.heads.extend(ranked[1]);
-        let moved = Moved { from: from.as_ref(), to: to.as_ref(), shelf: *shelf };
-        let kept = self.fair.head_moved(flow.1, moved, &self.requests, owners);
-        if let Some(now) = kept.filter(|now| from.is_none() || now != shelf) {
-            self.flows.shelved(flow, now);
+        if let Some(shelf) = self.fair.head_moved(plan, moved, &self.flows, owners) {
+            self.flows.shelved(flow, shelf);
         }
     }
 
     /// The first of a plan may be another than it was.
     fn list_first(&mut self, plan: PlanIx) {
         let Some(of_plan) = self.by_plan.get_mut(&plan) else { return };
-        let first = of_plan.heads.first().copied();
+        let first = of_plan.heads.first();
         if of_plan.first != first {
             of_plan.first.map(|before| self.firsts.remove(&before));
             self.firsts.extend(first);
@@ -263,17 +273,21 @@ impl Queues {
                 self.tenants.remove(tenant);
             }
         }
-        let heads: Vec<Moved<Ticket>> =
-            lanes.iter().map(|lane| self.leave_flow(lane.flow, &tickets[lane.tickets.clone()])).collect();
-        let heads: Vec<Moved<Waiting>> =
-            heads.into_iter().map(|heads| heads.map(|head| self.known(head))).collect();
+        let moved: Vec<(PlanIx, Moved<Ticket>)> = lanes
+            .iter()
+            .filter_map(|lane| {
+                let moved = self.leave_flow(lane.flow, &tickets[lane.tickets.clone()])?;
+                Some((lane.flow.1, moved))
+            })
+            .collect();
+        let moved: Vec<(PlanIx, Moved<Head>)> =
+            moved.into_iter().map(|(plan, moved)| (plan, self.read_head(moved))).collect();
         let mut last = None;
-        for (Leaving { flow, .. }, heads) in lanes.iter().zip(heads) {
-            let (_, plan) = flow;
-            if let Some(before) = last.replace(*plan).filter(|before| before != plan) {
+        for (plan, moved) in moved {
+            if let Some(before) = last.replace(plan).filter(|before| *before != plan) {
                 self.list_first(before);
             }
-            self.head_moved(*flow, heads, owners);
+            self.head_moved(plan, moved, owners);
         }
         last.into_iter().for_each(|plan| self.list_first(plan));
     }
@@ -321,7 +335,7 @@ impl Queues {
         self.by_plan
             .get(&plan)
             .into_iter()
-            .flat_map(|of_plan| self.row().in_order(of_plan.heads.iter().copied()))
+            .flat_map(|of_plan| self.row().in_order(of_plan.heads.in_order()))
     }
 
     /// A plan's loose requests by fairness between owners. Each one taken moves its owner, of some weight, on by what `step` says that so many items cost.
@@ -354,14 +368,18 @@ impl Queues {
 
     /// The most urgent loose request of all.
     pub(crate) fn most_urgent(&self) -> Option<&Waiting> {
-        self.get(self.firsts.first()?.ticket)
+        self.head(self.firsts.first()?.name)
     }
 
     /// The most urgent loose request of the plans that `of` names; a look at every plan.
     pub(crate) fn most_urgent_of(&self, of: impl Fn(PlanIx) -> bool) -> Option<&Waiting> {
         let firsts = self.by_plan.iter().filter(|(plan, _)| of(**plan));
         let first = firsts.filter_map(|(_, of_plan)| of_plan.heads.first()).min()?;
-        self.get(first.ticket)
+        self.head(first.name)
+    }
+
+    fn head(&self, flow: FlowIx) -> Option<&Waiting> {
+        self.get(self.flows.head(flow)?.rider.ticket)
     }
 
     /// Owners in turn.
@@ -386,7 +404,7 @@ impl Queues {
 
     /// The request whose deadline has passed first, if one's has.
     pub(crate) fn overdue(&self, now: Moment) -> Option<Ticket> {
-        self.by_due.first().filter(|first| first.rank <= now).map(|first| first.ticket)
+        self.by_due.first().filter(|first| first.rank <= now).map(|first| first.name)
     }
 }
 

@@ -7,7 +7,6 @@
 //! A hundred thousand of them lie all over a memory that no near cache holds: to seat one must cost one line.
 
 use crate::forming::Rider;
-use crate::heap::Ranked;
 use crate::plans::PlanIx;
 use crate::promises::BookingId;
 use std::cmp::Ordering;
@@ -70,17 +69,13 @@ impl Waiting {
         Rank { urgency: self.urgency, number: self.number }
     }
 
-    pub(crate) fn ranked(&self) -> Ranked<Rank> {
-        Ranked { rank: self.rank(), ticket: self.rider.ticket }
-    }
-
     pub(crate) fn candidate(&self) -> Candidate {
         Candidate { rider: self.rider, due: self.due }
     }
 }
 
 /// Where a loose request stands between others: urgency, then arrival. No two have the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Rank {
     pub(crate) urgency: Moment,
     pub(crate) number: u64,

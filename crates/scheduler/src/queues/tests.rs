@@ -208,7 +208,7 @@ fn orders_are_as_large_as_there_are_tenants_that_wait_however_much_they_want() {
             Step::Comes { tenant: request % TENANTS, plan: 0, urgency: request, due: None, booked: false };
         bench.step(step).expect("it comes");
     }
-    let heads = |bench: &Bench| bench.queues.by_plan[&PlanIx(0)].heads.len() as u64;
+    let heads = |bench: &Bench| bench.queues.by_plan[&PlanIx(0)].heads.in_order().count() as u64;
     assert_eq!(heads(&bench), TENANTS);
     bench.step(Step::Launched { plan: 0, requests: 100, in_turn: false }).expect("it is launched");
     assert_eq!((heads(&bench), bench.queues.len()), (TENANTS, 100));
