@@ -113,8 +113,8 @@ impl<M: Copy + Default> Links<M> {
     fn join(&mut self, before: Option<Ticket>, behind: Option<(Ticket, M)>) {
         if let Some(before) = before {
             let link = &mut self.by_ticket[before.0 as usize];
-            (link.behind, link.mark) = behind
-                .map_or((Link::NONE, M::default()), |(behind, mark)| (Link::to(Some(behind)), mark));
+            (link.behind, link.mark) =
+                behind.map_or((Link::NONE, M::default()), |(behind, mark)| (Link::to(Some(behind)), mark));
         }
         if let Some((behind, _)) = behind {
             self.by_ticket[behind.0 as usize].before = Link::to(before);

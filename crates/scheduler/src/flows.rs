@@ -10,7 +10,7 @@
 //! tenant's requests.
 
 use crate::chain::{Chain, Links};
-use crate::heap::{self, Heap, Name, Ranked};
+use crate::heap::{Heap, Name, Ranked};
 use crate::loose::ShelfIx;
 use crate::plans::PlanIx;
 use crate::read_ahead::ReadAhead;
@@ -18,7 +18,6 @@ use crate::slab::Slab;
 use crate::waiting::{Candidate, Rank, Ticket, Waiting};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::iter::Peekable;
 use tessera_core::{IdMap, OwnerId, TenantId};
 
 /// Names a flow while any request is in it.
@@ -192,11 +191,22 @@ impl<'a> Row<'a> {
         InOrder { row: self, heads, behind: BinaryHeap::new(), last: None }
     }
 
-    /// The requests of the flows whose heads these are, but for the very first.
-    pub(crate) fn behind_first(self, heads: &'a Heap<Rank, FlowIx>) -> OneByOne<'a> {
-        let mut heads = heads.in_order().peekable();
-        let last = heads.next().and_then(|first| self.flows.head(first.name));
-        OneByOne { row: self, heads, behind: BinaryHeap::new(), last: last.map(|last| last.rider.ticket) }
+    /// The requests of the flows whose heads these are, but for the very first, which is this one.
+    pub(crate) fn behind_first(self, heads: &'a Heap<Rank, FlowIx>, first: Ticket) -> OneByOne<'a> {
+        let mut more = [None; 3];
+        let behind = self.flows.ranked_behind(first).map(Stand::behind);
+        let next = heads.below(0).map(Stand::head).chain(behind);
+        more.iter_mut().zip(next).for_each(|(place, next)| *place = Some(next));
+        let first = more.iter_mut().filter(|next| next.is_some()).min();
+        let ready = first.and_then(Option::take).and_then(|next| self.read(next));
+        OneByOne { row: self, heads, ready, more, next: BinaryHeap::new(), last: None }
+    }
+
+    fn read(self, stand: Stand) -> Option<(Candidate, Option<usize>)> {
+        match stand.who {
+            Who::Head { flow, place } => Some((self.flows.head(flow)?, Some(place))),
+            Who::Behind(ticket) => Some((self.get(ticket)?, None)),
+        }
     }
 
     fn get(self, ticket: Ticket) -> Option<Candidate> {
@@ -204,28 +214,58 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The requests of few flows in order, one read after the other: an owner is mostly asked for one or two.
+/// Who may be next, and how it stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Stand {
+    rank: Rank,
+    who: Who,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Who {
+    /// Of a flow, at a place of the heap.
+    Head { flow: FlowIx, place: usize },
+    /// One behind such as was taken.
+    Behind(Ticket),
+}
+
+impl Stand {
+    fn head((place, Ranked { rank, name: flow }): (usize, Ranked<Rank, FlowIx>)) -> Stand {
+        Stand { rank, who: Who::Head { flow, place } }
+    }
+
+    fn behind(Ranked { rank, name }: Ranked<Rank>) -> Stand {
+        Stand { rank, who: Who::Behind(name) }
+    }
+}
+
+/// The requests of few flows in order, one read after the other but for the first, which is there already: an owner is mostly asked for no more.
 pub(crate) struct OneByOne<'a> {
     row: Row<'a>,
-    heads: Peekable<heap::InOrder<'a, Rank, FlowIx>>,
-    /// Those behind such as were taken.
-    behind: BinaryHeap<Reverse<Ranked<Rank>>>,
-    last: Option<Ticket>,
+    heads: &'a Heap<Rank, FlowIx>,
+    ready: Option<(Candidate, Option<usize>)>,
+    /// Those that the first was the first of.
+    more: [Option<Stand>; 3],
+    next: BinaryHeap<Reverse<Stand>>,
+    /// Taken, and the head's place if it was one: who follows it is looked up when one more is asked for.
+    last: Option<(Ticket, Option<usize>)>,
 }
 
 impl Iterator for OneByOne<'_> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        let behind = self.last.take().and_then(|last| self.row.flows.ranked_behind(last));
-        self.behind.extend(behind.map(Reverse));
-        let behind = self.behind.peek().map(|Reverse(behind)| behind.rank);
-        let next = match self.heads.next_if(|head| behind.is_none_or(|behind| head.rank < behind)) {
-            Some(head) => self.row.flows.head(head.name),
-            None => self.behind.pop().and_then(|Reverse(next)| self.row.get(next.name)),
-        }?;
-        self.last = Some(next.rider.ticket);
-        Some(next)
+        let taken = self.ready.take().or_else(|| {
+            let (last, place) = self.last.take()?;
+            let more = std::mem::take(&mut self.more).into_iter().flatten();
+            let below = place.into_iter().flat_map(|place| self.heads.below(place)).map(Stand::head);
+            let behind = self.row.flows.ranked_behind(last).map(Stand::behind);
+            self.next.extend(more.chain(below).chain(behind).map(Reverse));
+            self.next.pop().and_then(|Reverse(next)| self.row.read(next))
+        });
+        let (candidate, place) = taken?;
+        self.last = Some((candidate.rider.ticket, place));
+        Some(candidate)
     }
 }
 

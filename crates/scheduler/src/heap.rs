@@ -77,6 +77,11 @@ impl<R: Copy + Ord, N: Name> Heap<R, N> {
         InOrder { entries: &self.entries, next, last: None }
     }
 
+    /// Those below a place: none of them ranks before who is there. The first is at place 0.
+    pub(crate) fn below(&self, place: usize) -> impl Iterator<Item = (usize, Ranked<R, N>)> {
+        below(place, self.entries.len()).map(|place| (place, self.entries[place]))
+    }
+
     /// Puts in who is not here.
     pub(crate) fn insert(&mut self, places: &mut Places, entry: Ranked<R, N>) {
         places.make_room(entry.name);

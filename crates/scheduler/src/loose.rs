@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::num::NonZeroU32;
 use tessera_core::{IdMap, OwnerId};
 
+/// Of so many owners at most what they launch next is read at once.
+const AT_ONCE: usize = 16;
+
 /// Whose request it is and what it runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whose {
@@ -214,7 +217,7 @@ impl Loose {
         }));
         // Owners that were asked before, by their place in `taken`. No two are equal, so the place decides nothing.
         let mut again: BinaryHeap<Reverse<(VirtualTime, OwnerId, u32)>> = BinaryHeap::new();
-        let mut taken: Vec<(Listed, Option<u32>)> = Vec::new();
+        let mut taken: Vec<Taken> = Vec::new();
         let mut rests: Vec<OneByOne<'a>> = Vec::new();
         std::iter::from_fn(move || {
             loop {
@@ -223,20 +226,16 @@ impl Loose {
                 if let Some(Turn { v, owner, listed, first }) = fresh.next_if(is_first) {
                     let next = v + step(listed.weight, first.rider.items);
                     again.push(Reverse((next, owner, taken.len() as u32)));
-                    taken.push((listed, None));
+                    taken.push(Taken { listed, first: first.rider.ticket, rest: None });
                     return Some(first);
                 }
                 let mut back = again.peek_mut()?;
-                let (listed, rest) = &mut taken[back.0.2 as usize];
-                let rest = match rest {
-                    Some(rest) => rest,
-                    // The first was taken as its shelf shows it.
-                    None => {
-                        rests.push(row.behind_first(&self.shelves.get(listed.shelf.0)?.heads));
-                        rest.insert(rests.len() as u32 - 1)
-                    }
-                };
-                match rests[*rest as usize].next() {
+                let at = back.0.2 as usize;
+                if taken[at].rest.is_none() {
+                    self.read_on(&mut taken[at..], &mut rests, row);
+                }
+                let Taken { listed, rest, .. } = taken[at];
+                match rest.and_then(|rest| rests[rest as usize].next()) {
                     Some(next) => {
                         back.0.0 += step(listed.weight, next.rider.items);
                         return Some(next);
@@ -246,6 +245,26 @@ impl Loose {
             }
         })
     }
+
+    /// What the first of these owners would launch next, and some behind it, whose turns likely come soon: each lies somewhere else in memory, and reads that
+    /// wait for nothing but memory wait together.
+    fn read_on<'a>(&'a self, taken: &mut [Taken], rests: &mut Vec<OneByOne<'a>>, row: Row<'a>) {
+        for Taken { listed, first, rest } in taken.iter_mut().take(AT_ONCE) {
+            if let (None, Some(shelf)) = (*rest, self.shelves.get(listed.shelf.0)) {
+                *rest = Some(rests.len() as u32);
+                rests.push(row.behind_first(&shelf.heads, *first));
+            }
+        }
+    }
+}
+
+/// An owner whose first request of the plan was taken, as its shelf shows it.
+#[derive(Clone, Copy)]
+struct Taken {
+    listed: Listed,
+    first: Ticket,
+    /// Which of those that were read the others are, once they were asked for.
+    rest: Option<u32>,
 }
 
 /// An owner whose turn may come, and what it would have launched.

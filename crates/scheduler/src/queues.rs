@@ -332,10 +332,7 @@ impl Queues {
 
     /// A plan's loose requests, most urgent first.
     pub(crate) fn of_plan(&self, plan: PlanIx) -> impl Iterator<Item = Candidate> {
-        self.by_plan
-            .get(&plan)
-            .into_iter()
-            .flat_map(|of_plan| self.row().in_order(of_plan.heads.in_order()))
+        self.by_plan.get(&plan).into_iter().flat_map(|of_plan| self.row().in_order(of_plan.heads.in_order()))
     }
 
     /// A plan's loose requests by fairness between owners. Each one taken moves its owner, of some weight, on by what `step` says that so many items cost.
