@@ -17,10 +17,10 @@ use tessera_device::{Device, DeviceError, Launch, PartitionInfo, Room};
 use tessera_planner::{Plan, SlotLayout};
 
 const QUICK: &str = "mlp-0";
-/// A hundred items of it take many times what the quick one has.
+/// Forty items of it take many times what the quick one has.
 const SLOW: &str = "mobilenet_v2_035-0";
 /// What the quick one has.
-const LITTLE_US: u64 = 30_000;
+const LITTLE_US: u64 = 20_000;
 /// How much longer than a slow answer takes it is until the next is asked for.
 const PAUSE: u32 = 4;
 
@@ -104,11 +104,10 @@ fn a_class_that_can_wait_is_put_behind_one_that_is_late_beside_it_and_both_answe
     let settings = tessera_server::Settings { interrupt: false, ..settings(folder.path()) };
     let (served, _) = Served::slowed(settings, NonZeroUsize::new(2), inside, |device| device);
     let inputs = |name| fixture::case(name).sets.remove(0).inputs;
-    let many = repeated(&inputs(SLOW), 100);
+    let many = repeated(&inputs(SLOW), 40);
     let (quick, slow) = (served.answer(QUICK, &inputs(QUICK)), served.answer(SLOW, &many));
     let hurried = limited(&binary(QUICK, &inputs(QUICK)), LITTLE_US);
     let (over, begun) = (AtomicBool::new(false), Instant::now());
-    let rearranged = || of_kind(&served, "rearranged");
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
@@ -126,7 +125,8 @@ fn a_class_that_can_wait_is_put_behind_one_that_is_late_beside_it_and_both_answe
         }
         over.store(true, Ordering::Relaxed);
     });
-    let told = rearranged();
+    println!("behind after {:?}", begun.elapsed());
+    let told = of_kind(&served, "rearranged");
     assert_eq!(seen.lock().unwrap().len(), 1, "one class ran behind: {told:?}");
     assert_eq!(
         (&told[0]["numbers"]["from"], &told[0]["numbers"]["to"]),
