@@ -262,7 +262,8 @@ async fn infer<B: Backend>(
             return refusal(&why);
         }
     };
-    // Dropped with the future when the client hangs up, and then the only one to know.
+    // Dropped with the future when the client hangs up, and then the only one to know. Who closes its side of the connection alone has hung up too: the
+    // two look the same from here, and to work for everybody who ran out of patience would cost the most when there is most to do.
     let mut waiting = Waiting { front, model: &model, over: false };
     let answered = front.infer(&model, version, request).await;
     waiting.over = true;
@@ -308,7 +309,8 @@ impl<B: Backend> Front<B> {
         version: Option<u64>,
         request: Request<impl Content>,
     ) -> Result<Response, Rejection> {
-        let decoded = self.decoded(model, version, request).await?;
+        let decoded = self.decoded(model, version, request).await;
+        let decoded = decoded.map_err(|why| self.unknown(model, version).unwrap_or(why))?;
         let answer = self.backend.infer(decoded.request).await?;
         let encoded = protocol::encode(&answer, decoded.id.as_deref(), &decoded.wanted)?;
         let mut response = Response::new(Body::from(encoded.body));
@@ -321,6 +323,12 @@ impl<B: Backend> Front<B> {
             }
         };
         Ok(response)
+    }
+
+    /// Whether there is no such model or version, which its sender is told before what is wrong with the rest.
+    fn unknown(&self, model: &str, version: Option<u64>) -> Option<Rejection> {
+        let why = self.backend.model(model, version).err()?;
+        matches!(why, Rejection::UnknownModel { .. } | Rejection::UnknownVersion { .. }).then_some(why)
     }
 
     /// The request read. Nothing else of it is kept while its answer is awaited: head and body hold on to the buffer that the

@@ -270,7 +270,9 @@ fn a_request_that_does_not_add_up_is_refused_and_the_server_lives() {
         println!("{what}");
         let answer = served.refused(&json_request(ADD, &body), 400, word);
         assert!(answer.body.len() < 2000, "{what}: {} bytes of error", answer.body.len());
+        served.refused(&json_request("/v2/models/nobody/infer", &body), 404, "'nobody' is not found");
     }
+    served.refused(&json_request("/v2/models/add/versions/7/infer", "[]"), 404, "version 7 is not found");
 }
 
 #[test]
@@ -449,6 +451,13 @@ fn a_client_that_hangs_up_cancels_its_request() {
     served.eventually(|| served.fake.waiting() == 0);
     let counted = r#"tessera_requests_total{tenant="slow",outcome="hung_up"} 1"#;
     served.eventually(|| served.metrics_page().contains(counted));
+    // Who closes its own side alone.
+    let mut socket = served.connect();
+    socket.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
+    served.eventually(|| served.fake.waiting() == 1);
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    served.eventually(|| served.fake.waiting() == 0);
+    assert_eq!(socket.read(&mut [0; 1]).unwrap(), 0, "there is no answer");
     // In the middle of a body, and in the middle of a head.
     for part in [head(ADD, 1000, None), b"POST /v2/mod".to_vec()] {
         served.connect().write_all(&part).unwrap();
