@@ -155,7 +155,7 @@ impl Backstage {
         let tenant = TenantId(number);
         let name = tenant.to_string();
         let queue = self.means.metrics.tenant_loaded(&name);
-        let who = Arc::new(Who { tenant: name.clone(), version: 1, owner: name });
+        let who = Arc::new(Who { tenant: name.clone(), version: Some(1), owner: name });
         let home = Home::new(slot.clone(), queue, who);
         let terms = Terms { slo, ..Terms::best_effort(OwnerId(number)) };
         self.means.engine.tenant_added(tenant, terms, home);

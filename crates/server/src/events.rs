@@ -11,7 +11,7 @@
 //!
 //! | kind | what happened |
 //! |---|---|
-//! | `loaded`, `load_failed`, `unloaded` | a version of a tenant came, could not come, went |
+//! | `loaded`, `load_failed`, `unloaded` | a version of a tenant came, could not come, went; without a version, a tenant's entry in the repository makes no sense |
 //! | `no_kernel`, `other_precision` | a tenant is served by a device that suits it less: a step has no kernel on the other, or the other was lost |
 //! | `no_plan` | requests bring dimensions that a device refuses to compile for |
 //! | `can_meet`, `cannot_meet` | whether a tenant's SLO can be kept at all, when that becomes known or changes |
@@ -46,8 +46,8 @@ const MOST: usize = 8192;
 pub struct Who {
     /// The tenant's name.
     pub tenant: String,
-    /// The version.
-    pub version: u64,
+    /// The version, where it is about one.
+    pub version: Option<u64>,
     /// Its owner's name.
     pub owner: String,
 }
@@ -122,8 +122,10 @@ impl Told {
             json["device"] = json!(device);
         }
         if let Some(who) = &news.who {
-            (json["tenant"], json["version"]) = (json!(who.tenant), json!(who.version));
-            json["owner"] = json!(who.owner);
+            (json["tenant"], json["owner"]) = (json!(who.tenant), json!(who.owner));
+            if let Some(version) = who.version {
+                json["version"] = json!(version);
+            }
         }
         (json["text"], json["numbers"]) = (json!(news.text), json!(news.numbers));
         json
@@ -241,7 +243,7 @@ fn log(told: &Told) {
     let News { kind, device, who, text, numbers } = news;
     let (device, who) = (device.as_deref(), who.as_deref());
     let (tenant, owner) = (who.map(|who| who.tenant.as_str()), who.map(|who| who.owner.as_str()));
-    let version = who.map(|who| who.version);
+    let version = who.and_then(|who| who.version);
     let numbers = (!numbers.is_empty()).then(|| Value::Object(numbers.clone()).to_string());
     macro_rules! line {
         ($level:ident) => {
@@ -310,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_event_in_json_has_its_number_time_tenant_and_numbers() {
-        let who = Who { tenant: "a".into(), version: 3, owner: "acme".into() };
+        let who = Who { tenant: "a".into(), version: Some(3), owner: "acme".into() };
         let numbers = Map::from_iter([("requests".into(), json!(7))]);
         let news = News { device: Some("cpu:0".into()), who: Some(Arc::new(who)), numbers, ..news("so") };
         let told = Told { seq: 9, time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_500_000), news };

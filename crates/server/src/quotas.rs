@@ -350,7 +350,7 @@ mod tests {
     fn a_request_counts_until_its_pass_is_dropped_and_refusals_are_told_with_names() {
         let events = Arc::new(Events::default());
         let door = Door::new(Said { concurrency: places("1"), ..Said::default() }, events.clone());
-        let who = Arc::new(Who { tenant: "a".into(), version: 1, owner: "acme".into() });
+        let who = Arc::new(Who { tenant: "a".into(), version: Some(1), owner: "acme".into() });
         let stake = door.stake(TenantId(0), Said::default(), who.clone());
         let other = door.stake(TenantId(1), Said::default(), who);
         let pass = stake.enter(NonZeroU32::MIN).unwrap();
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn owners_that_went_are_forgotten_and_one_that_comes_back_at_once_gets_no_new_burst() {
         let door = Door::new(Said { rate: rate("0.001"), ..Said::default() }, Arc::default());
-        let who = |owner: &str| Arc::new(Who { tenant: "a".into(), version: 1, owner: owner.into() });
+        let who = |owner: &str| Arc::new(Who { tenant: "a".into(), version: Some(1), owner: owner.into() });
         for number in 0..100 {
             drop(door.stake(TenantId(number), Said::default(), who(&format!("owner-{number}"))));
         }

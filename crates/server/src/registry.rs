@@ -389,7 +389,20 @@ impl Registry {
 
     fn who(&self, name: &str, version: u64, terms: &TenantFile) -> Arc<Who> {
         let owner = owner(name, terms).to_owned();
-        Arc::new(Who { tenant: name.to_owned(), version, owner })
+        Arc::new(Who { tenant: name.to_owned(), version: Some(version), owner })
+    }
+
+    /// Whom a tenant's entry concerns that cannot be read: it may be served still, and only what is served says who pays.
+    fn who_owns(&self, name: &str) -> Arc<Who> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let served = table.tenants.get(name).and_then(|versions| {
+            versions.values().find_map(|version| match version {
+                Version::Ready(served) => Some(served.who.owner.clone()),
+                _ => None,
+            })
+        });
+        let owner = served.unwrap_or_else(|| name.to_owned());
+        Arc::new(Who { tenant: name.to_owned(), version: None, owner })
     }
 
     fn replicas_of(&self, file: &TenantFile) -> Replicas {

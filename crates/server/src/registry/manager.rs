@@ -104,7 +104,8 @@ impl Manager {
             Ok(catalog) => {
                 for (name, why) in &catalog.problems {
                     if self.catalog.problems.get(name) != Some(why) {
-                        tracing::warn!(tenant = name, why, "cannot be served");
+                        let text = format!("cannot be served: {why}");
+                        self.registry.tell("load_failed", self.registry.who_owns(name), text, json!({}));
                     }
                 }
                 self.catalog = catalog;

@@ -74,6 +74,22 @@ fn weights_whose_base_is_not_there_are_told_of_once() {
 }
 
 #[test]
+fn a_tenants_terms_that_make_no_sense_are_told_of_once_with_who_pays_for_what_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place_as(folder.path(), "mlp-0", "owner = \"acme\"");
+    let served = Served::start(folder.path());
+    std::fs::write(folder.path().join("mlp-0/tenant.toml"), "slo = 3").unwrap();
+    client::eventually("it is told", || !of_kind(&served, "load_failed").is_empty());
+    std::thread::sleep(settings(folder.path()).poll_interval * 5);
+    let told = of_kind(&served, "load_failed");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["tenant"], &told[0]["owner"]), (&json!("mlp-0"), &json!("acme")));
+    assert!(told[0].get("version").is_none(), "it is about all of them: {}", told[0]);
+    let text = told[0]["text"].as_str().unwrap();
+    assert!(text.contains("tenant.toml") && text.contains("unknown field `slo`"), "{text}");
+}
+
+#[test]
 fn an_overload_is_one_event_with_its_reason_and_not_one_for_each_request() {
     let folder = tempfile::tempdir().unwrap();
     fixture::place(folder.path(), &["mlp-0"]);
