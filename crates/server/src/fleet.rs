@@ -293,7 +293,7 @@ impl Fleet {
         instead: Instead,
     ) -> Result<Settled, LoadError> {
         let named = imprecise.first().map(|&index| (index, &self.stations[index]));
-        let spare = || Some((self.stations.len(), self.spare.station()?));
+        let spare = || Some((self.stations.len(), self.spare.station().filter(|spare| spare.runs())?));
         let Some((index, station)) = named.or_else(spare) else {
             return Err(match instead {
                 Instead::NoKernel(lacking) => LoadError::NoKernel(lacking),

@@ -3,6 +3,8 @@
 //! A class with a step that a card has no kernel for runs there whole, slower and in that device's precision, and its tenants say so. Nothing
 //! else is placed there, and a server whose named devices are all lost ends although this one runs: started anew it has its card again, or says why not, while
 //! what was sized for a card would be late from here on. Whoever wants a CPU to take over names it (`--device cuda:0 --device cpu`).
+//!
+//! It is opened once. Where its engine has ended, which only a fault of ours does, its tenants are told failed, with what they lack.
 
 use crate::backstage::Backstage;
 use crate::devices;
@@ -79,5 +81,77 @@ impl Spare {
             // A panic of the engine was told on its own thread.
             let _ = engine.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Fleet;
+    use crate::registry::{Found, Registry};
+    use crate::settings::DeviceWord;
+    use std::num::NonZeroUsize;
+    use std::time::{Duration, Instant};
+    use tessera_device::around::Around;
+    use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+    use tessera_device::{Device, DeviceError, Room, Wake};
+    use tessera_planner::{Plan, SlotLayout};
+
+    /// A device that has no kernel for anything.
+    #[derive(Debug)]
+    struct Bare(CpuDevice);
+
+    impl Around for Bare {
+        fn inner(&self) -> &dyn Device {
+            &self.0
+        }
+
+        fn check(&self, plan: &Plan, _: &SlotLayout, _: Room) -> Result<(), DeviceError> {
+            let (device, step) = ("bare".to_owned(), plan.steps[0].name.clone());
+            Err(DeviceError::NoKernel { device, step, why: "it has none".to_owned() })
+        }
+    }
+
+    fn bare(wake: Wake) -> Result<Arc<dyn Device>, StartError> {
+        let options = CpuOptions { cores: Cores::These(vec![0]), partitions: None, memory_limit: None };
+        Ok(Arc::new(Bare(CpuDevice::open(&options, wake)?)))
+    }
+
+    fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn tenants_of_a_spare_device_whose_engine_ended_are_not_called_ready() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let folder = tempfile::tempdir().unwrap();
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/mlp-0.onnx");
+        std::fs::copy(model, folder.path().join("mlp.onnx")).unwrap();
+        let settings = Settings {
+            devices: vec![DeviceWord::Auto],
+            pack_cache: None,
+            ..Settings::for_repository(folder.path())
+        };
+        let events: Arc<Events> = Arc::default();
+        let (means, engine) = Backstage::beside(&settings, events.clone(), bare).unwrap().into_parts();
+        let fleet = Arc::new(Fleet::new(vec![means], Spare::beside(&settings, events)));
+        let registry = Registry::new(&settings, fleet.clone());
+        let watch = registry.watch(Duration::from_millis(10), NonZeroUsize::MIN).unwrap();
+        eventually("the spare device serves it", || matches!(registry.find("mlp", None), Found::Ready(_)));
+
+        fleet.spare().opened().unwrap().means.engine.stop();
+        eventually("it is told what the other device lacks", || match registry.find("mlp", None) {
+            Found::Failed(why) => why.contains("bare has no kernel for step") && why.contains("name `cpu`"),
+            _ => false,
+        });
+        watch.stop();
+        fleet.stations()[0].means.engine.stop();
+        engine.join().unwrap();
+        fleet.spare().stop();
     }
 }

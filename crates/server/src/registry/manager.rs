@@ -10,7 +10,7 @@ use crate::again::Again;
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::engine::Home;
 use crate::events::{News, by_name};
-use crate::fleet::{Settled, Station};
+use crate::fleet::Settled;
 use crate::loader::{self, LoadError, Loaded};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -88,7 +88,7 @@ impl Manager {
                 );
             }
             let mut wait = next_read.saturating_duration_since(Instant::now());
-            if self.registry.fleet.stations().len() > 1 {
+            if self.registry.fleet.open().count() > 1 {
                 wait = wait.min(LOOK);
             }
             match self.inbox.recv_timeout(wait) {
@@ -163,10 +163,9 @@ impl Manager {
     /// then. With the only device everything is lost, and the server ends.
     fn leave_lost_devices(&mut self) {
         let registry = self.registry.clone();
-        let stations = registry.fleet.stations();
-        let runs: Vec<bool> = registry.fleet.open().map(Station::runs).collect();
+        let open: Vec<_> = registry.fleet.open().map(|station| (station, station.runs())).collect();
         let running = registry.fleet.running();
-        if running == 0 || running == stations.len() {
+        if running == 0 || open.iter().all(|(_, runs)| *runs) {
             return;
         }
         let mut moving = 0;
@@ -175,7 +174,7 @@ impl Manager {
             for (&number, version) in versions {
                 let Version::Ready(served) = version else { continue };
                 let left: Vec<_> =
-                    served.residences.iter().filter(|residence| runs[residence.station]).cloned().collect();
+                    served.residences.iter().filter(|residence| open[residence.station].1).cloned().collect();
                 if left.len() == served.residences.len() {
                     continue;
                 }
@@ -195,11 +194,11 @@ impl Manager {
             }
         }
         drop(table);
-        for (index, station) in stations.iter().enumerate().filter(|(index, _)| !runs[*index]) {
-            if self.lost.insert(index) {
+        for (index, (station, runs)) in open.into_iter().enumerate() {
+            if !runs && self.lost.insert(index) {
                 let why = station.means.device.failure().unwrap_or_else(|| "its engine ended".to_owned());
                 let text = format!(
-                    "the device was lost ({why}); {moving} of its tenants are loaded elsewhere, {running} devices are left"
+                    "the device was lost ({why}); {moving} of its tenants are to be loaded elsewhere, {running} named devices are left"
                 );
                 let numbers = by_name(json!({ "tenants_moving": moving, "devices_left": running }));
                 let device = Some(station.name.clone());
