@@ -9,6 +9,7 @@
 //! folder is unloaded, and what it has in flight is answered. A folder that cannot be read changes nothing.
 
 mod manager;
+mod past;
 
 use self::manager::Manager;
 use crate::catalog::{Source, TenantFile};

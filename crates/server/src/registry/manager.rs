@@ -5,8 +5,8 @@
 //!                                 ─▶ new, changed, failed a while ago, and its base is there? ─▶ job ─▶ loaders ─▶ serve
 //! ```
 
+use super::past::Past;
 use super::{Event, Found, Job, Registry, Residence, Served, Version};
-use crate::again::Again;
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::engine::Home;
 use crate::events::{News, by_name};
@@ -14,14 +14,12 @@ use crate::fleet::Settled;
 use crate::loader::{self, LoadError, Loaded};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tessera_core::TenantId;
 use tessera_planner::class::Model;
-use tessera_planner::source::Stamp;
 
 /// The only writer of the table.
 pub(super) struct Manager {
@@ -32,12 +30,8 @@ pub(super) struct Manager {
     catalog: Catalog,
     /// What the loaders have now.
     loading: HashMap<(String, u64), Source>,
-    /// What each version was made from, loaded or failed, so that it is tried again only when that changes.
-    tried: HashMap<(String, u64), Tried>,
-    /// When versions that failed are tried again although their own file is the same: what a model points to may arrive after it.
-    again: HashMap<(String, u64), Again>,
-    /// What was told of versions that failed: a failure that repeats itself is told once.
-    told: HashMap<(String, u64), (Source, String)>,
+    /// What became so far of each version that the folder asks for.
+    past: HashMap<(String, u64), Past>,
     /// Why the folder could not be read the last time, if so.
     unread: Option<String>,
     /// Devices that were found lost.
@@ -61,9 +55,7 @@ impl Manager {
             poll,
             catalog: Catalog::default(),
             loading: HashMap::new(),
-            tried: HashMap::new(),
-            again: HashMap::new(),
-            told: HashMap::new(),
+            past: HashMap::new(),
             unread: None,
             lost: HashSet::new(),
         }
@@ -154,13 +146,11 @@ impl Manager {
         let without = |(name, _): &(&String, &String)| !table.tenants.contains_key(*name);
         let problems = self.catalog.problems.iter().filter(without);
         table.problems = problems.map(|(name, why)| (name.clone(), why.clone())).collect();
-        self.tried.retain(|(name, version), _| wanted(name, *version));
-        self.again.retain(|(name, version), _| wanted(name, *version));
-        self.told.retain(|(name, version), _| wanted(name, *version));
+        self.past.retain(|(name, version), _| wanted(name, *version));
     }
 
     /// Takes tenants off devices that were lost, and has those loaded again that are now on too few. A version that is on none is loading until
-    /// then. With the only device everything is lost, and the server ends.
+    /// then. With the last of those that were named everything is lost, and the server ends.
     fn leave_lost_devices(&mut self) {
         let registry = self.registry.clone();
         let open: Vec<_> = registry.fleet.open().map(|station| (station, station.runs())).collect();
@@ -180,9 +170,9 @@ impl Manager {
                 }
                 if left.len() < served.replicas.of(running) {
                     moving += 1;
-                    let key = (name.clone(), number);
-                    self.tried.remove(&key);
-                    self.again.remove(&key);
+                    if let Some(past) = self.past.get_mut(&(name.clone(), number)) {
+                        past.forget();
+                    }
                 }
                 *version = match self.catalog.problems.get(name) {
                     _ if !left.is_empty() => Version::Ready(Arc::new(served.on(left))),
@@ -219,10 +209,9 @@ impl Manager {
         for (name, listing) in &catalog.tenants {
             for (&version, source) in &listing.versions {
                 let key = (name.clone(), version);
-                let tried =
-                    self.tried.get(&key).is_some_and(|tried| tried.still_is_of(source, &listing.terms));
-                let again = self.again.get(&key).is_some_and(|again| again.is_due(Instant::now()));
-                if (tried && !again) || self.loading.contains_key(&key) {
+                let past = self.past.get(&key);
+                let due = past.is_none_or(|past| past.is_due(source, &listing.terms, Instant::now()));
+                if !due || self.loading.contains_key(&key) {
                     continue;
                 }
                 match self.base_of(listing, &catalog) {
@@ -230,7 +219,7 @@ impl Manager {
                     Base::Ready(model) => self.send(key, source, listing, Some(model)),
                     Base::Coming => self.show(&key, None),
                     Base::Missing(why) => {
-                        self.tried.remove(&key);
+                        self.past.entry(key.clone()).or_default().untried();
                         self.failed(&key, source, &listing.terms, why);
                     }
                 }
@@ -254,7 +243,7 @@ impl Manager {
     }
 
     fn send(&mut self, key: (String, u64), source: &Source, listing: &Listing, base: Option<Arc<Model>>) {
-        if !self.again.contains_key(&key) {
+        if !self.past.get(&key).is_some_and(Past::failed) {
             self.show(&key, None);
         }
         let (name, version) = key.clone();
@@ -278,12 +267,10 @@ impl Manager {
 
     /// A version cannot be loaded. Told when it is news: a model is tried again and again, and a base that is missing is looked for at every poll.
     fn failed(&mut self, key: &(String, u64), source: &Source, terms: &TenantFile, why: String) {
-        let known = self.told.get(key).is_some_and(|(of, told)| of == source && *told == why);
-        if !known {
+        if self.past.entry(key.clone()).or_default().is_news(source, &why) {
             let who = self.registry.who(&key.0, key.1, terms);
             self.registry.tell("load_failed", who, format!("cannot be loaded: {why}"), json!({}));
             self.registry.fleet.metrics().load_failed();
-            self.told.insert(key.clone(), (source.clone(), why.clone()));
         }
         self.show(key, Some(why));
     }
@@ -296,18 +283,14 @@ impl Manager {
         if !wanted && !self.catalog.problems.contains_key(&job.name) {
             return; // gone while it was loading
         }
-        let files = loaded.as_ref().map(|loaded| loaded.files.clone()).unwrap_or_default();
-        let tried = Tried { source: job.source.clone(), terms: job.terms.clone(), files };
-        self.tried.insert(key.clone(), tried);
+        let past = self.past.entry(key.clone()).or_default();
         match loaded {
             Err(error) => {
-                let again = Again::after(self.again.get(&key).copied(), Instant::now());
-                self.again.insert(key.clone(), again);
+                past.has_failed(&job.source, &job.terms, Instant::now());
                 self.failed(&key, &job.source, &job.terms, error.to_string());
             }
             Ok(loaded) => {
-                self.again.remove(&key);
-                self.told.remove(&key);
+                past.has_loaded(&job.source, &job.terms, loaded.files.clone());
                 self.serve(key, job, loaded);
             }
         }
@@ -351,24 +334,6 @@ impl Manager {
             earlier.remove();
         }
         registry.tell_loaded(&served, loaded.took);
-    }
-}
-
-/// What a version was made from.
-struct Tried {
-    source: Source,
-    terms: TenantFile,
-    /// Where its weights were, beside its own file too: an exporter may put them into another one, which may be replaced alone. Of a version that failed
-    /// none are known.
-    files: Vec<(Arc<PathBuf>, Stamp)>,
-}
-
-impl Tried {
-    /// Whether nothing of it has changed.
-    fn still_is_of(&self, source: &Source, terms: &TenantFile) -> bool {
-        self.source == *source
-            && self.terms == *terms
-            && self.files.iter().all(|(path, stamp)| stamp.still_stands_for(path))
     }
 }
 
