@@ -113,7 +113,7 @@ impl Inputs {
                 let dtype = DType::from_protocol_name(datatype).with_context(|| {
                     format!("input `{name}` is of {datatype}, which cannot be made up; give it with --input-data FILE")
                 })?;
-                let elements: u64 = shape.iter().product();
+                let elements = elements(name, &shape)?;
                 let mut element = || self.element(dtype, random);
                 if binary {
                     let before = tensors.len();
@@ -186,7 +186,7 @@ impl Inputs {
             }
             _ => bail!("`{name}` of the input data is neither an array nor an object with `content`"),
         };
-        let (has, needs) = (leaves(data), shape.iter().product::<u64>());
+        let (has, needs) = (leaves(data), elements(name, &shape)?);
         ensure!(has == needs, "`{name}` of the input data has {has} elements, and {shape:?} needs {needs}");
         Ok((data.clone(), shape))
     }
@@ -205,6 +205,22 @@ impl Inputs {
             _ => Element::Int(if zero { 0 } else { random.random_range(0..self.ids_below.max(1)) }),
         }
     }
+}
+
+/// Elements of an input above which it is a typing error: a body of them would be gigabytes, and is made before anything is sent.
+const MOST_ELEMENTS: u64 = 1 << 28;
+
+/// How many elements an input of a shape has.
+fn elements(name: &str, shape: &[u64]) -> Result<u64> {
+    // A zero does not excuse what overflows beside it.
+    let product = shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim.max(1)));
+    let few = product.filter(|&product| product <= MOST_ELEMENTS);
+    few.with_context(|| {
+        format!(
+            "input `{name}` of {shape:?} has more than {MOST_ELEMENTS} elements; choose smaller dimensions"
+        )
+    })?;
+    Ok(shape.iter().product())
 }
 
 /// How many scalars an array holds, however nested.
@@ -298,6 +314,11 @@ mod tests {
         assert!(parts(&body).1.iter().all(|byte| *byte == 0));
         let fixed = [spec("ids", "INT64", &[-1, 8])];
         assert!(inputs.bodies(&fixed, true, None).unwrap_err().to_string().contains("takes [8] an item"));
+        for dims in [[1 << 40, 1], [1 << 40, 1 << 40], [0, u64::MAX]] {
+            inputs.shapes.insert("x".into(), dims.to_vec());
+            let error = inputs.bodies(&[spec("x", "FP32", &[-1, -1, -1])], true, None).unwrap_err();
+            assert!(error.to_string().contains("choose smaller dimensions"), "{error}");
+        }
         let text = [spec("words", "BYTES", &[-1])];
         assert!(inputs.bodies(&text, true, None).unwrap_err().to_string().contains("--input-data"));
     }
