@@ -240,6 +240,9 @@ pub fn cases() -> Vec<Case> {
         (6, 128, 70, 1, 1, 0, 1, 1),
         (9, 32, 48, 3, 1, 1, 1, 4),
         (14, 64, 3, 3, 1, 1, 1, 1),
+        // Of images so large that a block has several tiles; of outputs that fill no second block.
+        (30, 64, 16, 3, 1, 1, 1, 1),
+        (9, 64, 72, 3, 1, 1, 1, 1),
         (16, 32, 66, 2, 1, 0, 1, 1),
         // The same of pixels, by taps and one by one.
         (5, 256, 24, 3, 2, 1, 1, 1),

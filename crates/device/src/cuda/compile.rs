@@ -18,6 +18,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("points.cuh", include_str!("kernels/points.cuh")),
     ("product.cuh", include_str!("kernels/product.cuh")),
     ("product_sums.cuh", include_str!("kernels/product_sums.cuh")),
+    ("product_window.cuh", include_str!("kernels/product_window.cuh")),
     ("recurrent.cuh", include_str!("kernels/recurrent.cuh")),
     ("recurrent_cell.cuh", include_str!("kernels/recurrent_cell.cuh")),
     ("recurrent_fragments.cuh", include_str!("kernels/recurrent_fragments.cuh")),
@@ -44,6 +45,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("product_few.cu", include_str!("kernels/product_few.cu")),
     ("product_few_float.cu", include_str!("kernels/product_few_float.cu")),
     ("product_float.cu", include_str!("kernels/product_float.cu")),
+    ("product_held.cu", include_str!("kernels/product_held.cu")),
     ("product_stem.cu", include_str!("kernels/product_stem.cu")),
     ("product_tensor.cu", include_str!("kernels/product_tensor.cu")),
     ("product_walk.cu", include_str!("kernels/product_walk.cu")),
@@ -120,8 +122,8 @@ mod tests {
     use tessera_planner::plan::{Access, BufferId, Epilogue, Operand, Step, StepKind};
     use tessera_planner::{Plan, SlotLayout};
 
-    /// In rows, taps, runs and elements; of one run of k and of several, in fp32.
-    const EVERY_TILE: [&str; 8] = [
+    /// In rows, taps, runs and elements; of one run of k and of several, in fp32; over windows.
+    const EVERY_TILE: [&str; 9] = [
         "gemm 17×64×128",
         "gemm 9×264×20",
         "gemm 16×776×456",
@@ -130,6 +132,7 @@ mod tests {
         "conv 8→40 3×3 stride 2 dilation 1 groups 1",
         "conv 256→24 3×3 stride 2 dilation 1 groups 1",
         "conv 450→6 3×3 stride 1 dilation 1 groups 2",
+        "conv 64→16 3×3 stride 1 dilation 1 groups 1",
     ];
 
     fn site<'a>(plan: &'a Plan, layout: &'a SlotLayout, capacity: Room, constants: &'a [u64]) -> Site<'a> {

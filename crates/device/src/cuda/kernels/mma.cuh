@@ -60,4 +60,19 @@ __device__ __forceinline__ void load_matrices_transposed(u32 (&words)[4], const 
                  : "r"(address)
                  : "memory");
 }
+// Two of them: lane 8m + i names row i of matrix m, of lanes below 16.
+__device__ __forceinline__ void load_matrices_transposed(u32 (&words)[2], u32 row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "r"(row) : "memory");
+}
+
+// The way back, of four matrices and of two: lane 4r + t has elements 2t and 2t + 1 of row r of each, which become elements r of the rows 2t and
+// 2t + 1; lane 8m + i names row i of matrix m as it will lie, 16 aligned bytes.
+__device__ __forceinline__ void store_matrices_transposed(u32 row, const u32 (&words)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(words[0]), "r"(words[1]),
+                 "r"(words[2]), "r"(words[3])
+                 : "memory");
+}
+__device__ __forceinline__ void store_matrices_transposed(u32 row, const u32 (&words)[2]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(words[0]), "r"(words[1]) : "memory");
+}
 #endif

@@ -58,7 +58,7 @@ struct Params {
     Divisor line;        // positions of a padded line
     Divisor item_tiles;  // tiles of rows of one item
     u32 plane;           // places for positions, of 8 or 4 channels
-    u32 unused;
+    u32 turns;           // tiles that a block has one after the other, where it holds its weights: product_held.cu
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/product.rs");
 
@@ -84,6 +84,15 @@ __device__ __forceinline__ void store_chunk(u64 address, const Chunk& c) {
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(c.words[0]), "r"(c.words[1]), "r"(c.words[2]),
                  "r"(c.words[3])
                  : "memory");
+}
+// What `load_chunk` does, from shared memory.
+__device__ __forceinline__ Chunk load_staged(u32 shared) {
+    Chunk c;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(c.words[0]), "=r"(c.words[1]), "=r"(c.words[2]), "=r"(c.words[3])
+                 : "r"(shared)
+                 : "memory");
+    return c;
 }
 
 template <int BYTES> struct Bits;

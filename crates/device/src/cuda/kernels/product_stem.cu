@@ -49,28 +49,12 @@ __device__ __forceinline__ u32 load_half(u32 shared) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(bits) : "r"(shared) : "memory");
     return bits;
 }
-__device__ __forceinline__ Chunk load_staged(u32 shared) {
-    Chunk c;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(c.words[0]), "=r"(c.words[1]), "=r"(c.words[2]), "=r"(c.words[3])
-                 : "r"(shared)
-                 : "memory");
-    return c;
-}
 __device__ __forceinline__ void store_pixel(u32 shared, u32 low, u32 high) {
     asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(low), "r"(high) : "memory");
 }
 __device__ __forceinline__ void store_zeros(u32 shared) {
     asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(shared), "r"(0) : "memory");
 }
-// Four matrices of 8 x 8 halves to shared memory, transposed. Lane 4r + t has elements 2t and 2t + 1 of row r of each, which become elements r of
-// the rows 2t and 2t + 1; lane 8m + i names row i of matrix m as it will lie, 16 aligned bytes.
-__device__ __forceinline__ void store_matrices_transposed(u32 shared, const u32 (&words)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(words[0]), "r"(words[1]),
-                 "r"(words[2]), "r"(words[3])
-                 : "memory");
-}
-
 // This thread's weights: those of outputs `thread / 32 * 16 + thread % 32 / 4` and of the eighth after it, at k 2t, 2t + 1, 2t + 8 and 2t + 9 of every
 // instruction, t = thread % 4. They come from blocks at `blocks`, where k walks taps and channels without padding.
 __device__ __forceinline__ void take_weights(u32 blocks, u32 thread, u32 (&weights)[STEPS][4]) {

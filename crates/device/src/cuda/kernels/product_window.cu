@@ -16,13 +16,12 @@
 // no bit. Bound by the matrix unit where there are 128 outputs; by the weights that each tile reads anew where there are 64.
 //
 //   -DBM, -DBN   the tile          -DACROSS=1|2   warp groups side by side along positions          -DSTAGES, -DMIN_BLOCKS
-#include "product_sums.cuh"
+#include "product_window.cuh"
 
 constexpr int COLUMNS = BN / ACROSS;       // positions of a warp group
 constexpr int WORKERS = BM * 2 * ACROSS;   // threads that multiply
 constexpr int THREADS = WORKERS + 32;      // and the warp that brings weights
 constexpr u32 STAGE_BYTES = BM * ROW_BYTES;
-constexpr int SPAN = ROW_BYTES / 16 * CHUNK;  // channels of a step
 
 __device__ __forceinline__ void workers_sync() { asm volatile("bar.sync 1, %0;" ::"n"(WORKERS) : "memory"); }
 
@@ -80,30 +79,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[m0 + thread];
 #endif
     dependency_wait(p.launch);
-    const u32 channels = p.in_per_group.value, needed = BN + (p.kernel_height - 1) * p.line.value + p.kernel_width - 1;
-    {
-        const u32 chunk = thread % 8;
-        const u64 image = p.x.base + (p.x.kind == WEIGHT ? slot : 0) + p.x.item_bytes * item + chunk * 16;
-#pragma unroll 2
-        for (u32 place = thread / 8; place < needed; place += WORKERS / 8) {
-            const u32 line = p.line.quotient(q0 + place), column = q0 + place - line * p.line.value;
-            const u32 y = line - p.top, x = column - p.left;
-            const bool inside = (y < p.height) & (x < p.width);
-            const u64 from = image + (i64(i32(y)) * p.width + i32(x)) * i64(channels * sizeof(real));
-            const u32 to = window + (chunk * p.plane + place) * 16;
-#pragma unroll 1
-            for (u32 span = 0; span < channels / SPAN; span++) {
-                copy_chunk(to + span * (8 * 16) * p.plane, from + span * ROW_BYTES, inside);
-            }
-        }
-        chunks_commit();
-    }
+    bring_places<WORKERS>(p, slot, item, window, q0, 0, BN + beyond(p), thread);
+    chunks_commit();
     dependents_may_start();
     const Rows rows = {true, lane, item, 0, p.rows.value};
-    auto row_of = [&](u32 place) {
-        const u32 y = p.line.quotient(q0 + place), x = q0 + place - y * p.line.value;
-        return x < p.out_width.value && y * p.out_width.value < p.rows.value ? y * p.out_width.value + x : NO_ROW;
-    };
+    auto row_of = [&](u32 place) { return row_at(p, q0 + place); };
     prefetch_residual<WORKERS>(p, rows, slot, 0, m0, thread, BN, row_of);
     if (thread < BM) bias[thread] = own_bias;
     chunks_wait<0>();
@@ -114,18 +94,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u32 warps = WORKERS == 128 ? 0 : thread / 128, along = warps % (BM / 64), across = warps / (BM / 64);
     float sums[COLUMNS / 2];
     clear(sums);
-    const u64 first = planar(window + across * COLUMNS * 16, p.plane), ring = swizzled(shared + along * BLOCK_BYTES);
-    const u32 spans = channels / SPAN;
+    const u64 ring = swizzled(shared + along * BLOCK_BYTES);
+    Taps taps(planar(window + across * COLUMNS * 16, p.plane));
     const bool tells = thread % 32 == 0;
-    u32 stage = 0, parity = 0, span = 0, kx = 0, tap = 0;  // tap: places from the window's first
-    u64 b = first;
+    u32 stage = 0, parity = 0;
 #pragma unroll 1
     for (u32 step = 0;;) {
         barrier_wait(all_filled + stage * 8, parity);
-        const u64 a = further_on(ring, stage * (STAGE_BYTES / 16));
         products_begin();
-#pragma unroll
-        for (int part = 0; part < 4; part++) multiply(sums, further_on(a, part * 2), further_on(b, part * 2 * p.plane));
+        multiply_step(p, sums, further_on(ring, stage * (STAGE_BYTES / 16)), taps.factor);
         products_commit();
         products_wait<1>();
         if (step > 0 && tells) barrier_arrive(all_emptied + (stage == 0 ? STAGES - 1 : stage - 1) * 8);
@@ -133,16 +110,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
             stage = 0;
             parity ^= 1;
         }
-        b = further_on(b, 8 * p.plane);
-        if (++span == spans) {
-            span = 0;
-            tap++;
-            if (++kx == p.kernel_width) {
-                kx = 0;
-                tap += p.line.value - p.kernel_width;
-            }
-            b = further_on(first, tap);
-        }
+        taps.advance(p);
         // There is at least one step: said so, the sums stay where they are between products.
         if (++step >= p.steps) break;
     }

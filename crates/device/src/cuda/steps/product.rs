@@ -5,7 +5,8 @@
 //!                     └─ everything else ─────────────▶ product_float.cu      [`float`]
 //!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
 //!                     ├─ few rows, long k ────────────▶ product_tensor.cu     [`tensor`]    k in two parts
-//!                     ├─ several taps, stride 1 ──────▶ product_window.cu     [`window`]
+//!                     ├─ several taps, stride 1 ─┬────▶ product_held.cu       [`held`]      bf16 and fp16, weights that fit on chip
+//!                     │                          └────▶ product_window.cu     [`window`]
 //!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16
 //!                     └─ everything else ─────────────▶ product_tensor.cu     [`tensor`]
 //!                                                       or product_walk.cu        [`walk`]      blocks that stay; no residual, inputs in chunks
@@ -17,6 +18,7 @@
 mod chosen;
 mod few;
 mod float;
+mod held;
 mod instruction;
 mod sizes;
 mod stem;
@@ -24,7 +26,7 @@ mod tensor;
 mod walk;
 mod window;
 
-use self::chosen::{Chosen, candidates};
+use self::chosen::{Chosen, OnImage, candidates};
 use super::activation::{activated, limits};
 use crate::cuda::PANEL_WIDTH;
 use crate::cuda::abi::{LaunchParams, OperandParams};
@@ -87,7 +89,7 @@ struct ProductParams {
     line: Divisor,
     item_tiles: Divisor,
     plane: u32,
-    unused: u32,
+    turns: u32,
 }
 params!(ProductParams);
 
@@ -253,11 +255,7 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
         shape.out_per_group.is_multiple_of(16 / real.size()) && residual_params.base.is_multiple_of(16);
     let [x_offset, x_row] = product.linear.map_or([0, 0], |(offset, row)| [offset as i64, row as i64]);
     let pair = |pair: [usize; 2]| pair.map(|side| side as u32);
-    let [line, item_tiles, plane] = match (chosen.window, chosen.stem) {
-        (Some(tile), _) => [window::line(shape), tile.item_tiles, tile.plane],
-        (_, Some(tile)) => [tile.line_tiles, tile.item_tiles, tile.strip],
-        _ => [1, 1, 0],
-    };
+    let OnImage { line, item_tiles, plane, turns } = chosen.image;
     let block = if site.precision() == Precision::Fp32 { PANEL_WIDTH } else { BLOCK_COLUMNS };
     let offset_of = |weight: WeightId| site.operand(Operand::Weight(weight)).base;
 
@@ -291,7 +289,7 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
         line: Divisor::new(line)?,
         item_tiles: Divisor::new(item_tiles)?,
         plane: plane as u32,
-        unused: 0,
+        turns: turns as u32,
     };
     let spec = chosen
         .spec
@@ -378,7 +376,7 @@ mod tests {
                 "runs".to_owned()
             }
             "product_tensor.cu" => format!("steps in {} parts", number("PARTS") * number("TURNS")),
-            "product_window.cu" | "product_walk.cu" => "steps in 1 parts".to_owned(),
+            "product_window.cu" | "product_held.cu" | "product_walk.cu" => "steps in 1 parts".to_owned(),
             "product_few.cu" => format!("few, shared by {} warps", number("SPLIT")),
             other => other.to_owned(),
         }

@@ -2,22 +2,24 @@
 //!
 //! ```text
 //!   fp32           streamed ─ and, with few rows, all of k in a block
-//!   matrix unit    few rows │ windows, then gathered │ stems │ gathered
+//!   matrix unit    few rows │ windows, of held weights and of streamed ones, then gathered │ stems │ gathered
 //! ```
 //! What stands between two bars sums in an order of its own, and the step's shape decides for it. Within, a tile changes no bit.
 
 use super::few::{FewFloatTile, FewTile};
 use super::float::FloatTile;
+use super::held::HeldTile;
 use super::sizes::{Sizes, row_tiles};
 use super::stem::StemTile;
 use super::tensor::{self, TensorTile};
 use super::walk::WalkTile;
-use super::window::WindowTile;
+use super::window::{self, WindowTile};
 use super::{Loader, Product, instruction};
 use crate::cuda::call::KernelSpec;
 use crate::cuda::site::Site;
 use tessera_core::{DType, Precision};
 use tessera_planner::pack::BLOCK_ROW_BYTES;
+use tessera_planner::plan::Operand;
 
 /// A kernel and its tile.
 #[derive(Debug)]
@@ -37,10 +39,21 @@ pub(super) struct Chosen {
     pub(super) parts: usize,
     /// Blocks that stay and take tiles in turn, at most; `None` where each tile has a block.
     pub(super) resident: Option<usize>,
-    /// Where a window stays in shared memory.
-    pub(super) window: Option<WindowTile>,
-    /// Where lines of the image do.
-    pub(super) stem: Option<StemTile>,
+    /// Where lines of the image stay in shared memory.
+    pub(super) image: OnImage,
+}
+
+/// How tiles lie on an image: what `product.cuh` calls by these names; each kernel says what it means by them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OnImage {
+    pub(super) line: usize,
+    pub(super) item_tiles: usize,
+    pub(super) plane: usize,
+    pub(super) turns: usize,
+}
+
+impl OnImage {
+    const NONE: OnImage = OnImage { line: 1, item_tiles: 1, plane: 0, turns: 0 };
 }
 
 /// All that compute the product alike, to the last bit; the first is the one to take. There is one at least.
@@ -72,8 +85,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: 1,
         resident: None,
-        window: None,
-        stem: None,
+        image: OnImage::NONE,
     });
     let loader = product.loader(site);
     let chosen = |tile: FloatTile| Chosen {
@@ -95,8 +107,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: tile.parts,
         resident: None,
-        window: None,
-        stem: None,
+        image: OnImage::NONE,
     };
     let streamed = FloatTile::best_first(sizes).into_iter().map(chosen);
     if FewFloatTile::is_best(sizes) {
@@ -125,8 +136,7 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
             tiles: row_tiles(sizes.room, sizes.rows, FewTile::ROWS),
             parts: 1,
             resident: None,
-            window: None,
-            stem: None,
+            image: OnImage::NONE,
         }];
     }
     let tensor = |tile: TensorTile| {
@@ -151,8 +161,7 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
             tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
             parts: tile.cut.blocks,
             resident: None,
-            window: None,
-            stem: None,
+            image: OnImage::NONE,
         }
     };
     let image = product.linear.is_none();
@@ -174,9 +183,7 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
         likely.into_iter().chain(tiles.map(tensor)).collect::<Vec<Chosen>>()
     };
     if image && loader == Loader::Taps && parts == 1 {
-        let windows = WindowTile::best_first(sizes, &product.shape, size).into_iter();
-        let windows = windows.map(|tile| windowed(site, sizes, loader, depth, tile));
-        let windows: Vec<Chosen> = windows.collect();
+        let windows = windows(site, product, sizes, loader, depth);
         if !windows.is_empty() {
             return windows.into_iter().chain(tensor_tiles()).collect();
         }
@@ -205,12 +212,57 @@ fn walked(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: Wa
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: 1,
         resident: Some(site.multiprocessors as usize),
-        window: None,
-        stem: None,
+        image: OnImage::NONE,
     }
 }
 
-fn windowed(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: WindowTile) -> Chosen {
+/// The kernels of windows: those that hold their weights first, or behind the best of those that stream them.
+fn windows(
+    site: &Site<'_>,
+    product: &Product<'_>,
+    sizes: &Sizes,
+    loader: Loader,
+    depth: usize,
+) -> Vec<Chosen> {
+    let (shape, size) = (&product.shape, site.precision().stored(DType::F32).size());
+    let streamed = WindowTile::best_first(sizes, shape, size);
+    let residual = product.epilogue.residual;
+    let of_halves = residual.is_none_or(|x| matches!(x, Operand::Buffer(_)) && site.stored(x).size() == size);
+    let held = if of_halves { HeldTile::best_first(sizes, shape, size) } else { Vec::new() };
+    let first = streamed.is_empty() || held.first().is_some_and(|tile| tile.is_best(sizes));
+    let mut all: Vec<Chosen> =
+        streamed.into_iter().map(|tile| windowed(site, product, loader, depth, tile)).collect();
+    let at = if first { 0 } else { 1 };
+    all.splice(at..at, held.into_iter().map(|tile| holding(site, product, loader, depth, tile)));
+    all
+}
+
+fn holding(site: &Site<'_>, product: &Product<'_>, loader: Loader, depth: usize, tile: HeldTile) -> Chosen {
+    let mut spec = site.spec("product_held.cu");
+    spec.generated = instruction::multiply(site.precision(), tile.columns);
+    let HeldTile { columns, turns, item_blocks, plane, .. } = tile;
+    Chosen {
+        spec,
+        loader,
+        outputs: HeldTile::OUTPUTS,
+        rows: columns,
+        depth,
+        threads: HeldTile::THREADS,
+        shared_bytes: tile.shared_bytes(),
+        tiles: site.capacity.items as usize * item_blocks,
+        parts: 1,
+        resident: None,
+        image: OnImage { line: window::line(&product.shape), item_tiles: item_blocks, plane, turns },
+    }
+}
+
+fn windowed(
+    site: &Site<'_>,
+    product: &Product<'_>,
+    loader: Loader,
+    depth: usize,
+    tile: WindowTile,
+) -> Chosen {
     let mut spec = site
         .spec("product_window.cu")
         .define("ACROSS", tile.across)
@@ -225,11 +277,15 @@ fn windowed(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: 
         depth,
         threads: tile.threads(),
         shared_bytes: tile.shared_bytes(),
-        tiles: sizes.room.items as usize * tile.item_tiles,
+        tiles: site.capacity.items as usize * tile.item_tiles,
         parts: 1,
         resident: None,
-        window: Some(tile),
-        stem: None,
+        image: OnImage {
+            line: window::line(&product.shape),
+            item_tiles: tile.item_tiles,
+            plane: tile.plane,
+            turns: 0,
+        },
     }
 }
 
@@ -259,7 +315,6 @@ fn stemmed(
         tiles: sizes.room.items as usize * tile.item_tiles,
         parts: 1,
         resident: None,
-        window: None,
-        stem: Some(tile),
+        image: OnImage { line: tile.line_tiles, item_tiles: tile.item_tiles, plane: tile.strip, turns: 0 },
     }
 }

@@ -37,18 +37,10 @@ impl WindowTile {
         (64, 1, 56),
     ];
 
-    /// The tiles of a convolution, whose elements have `size` bytes, the one to take first; none where taps are better gathered one by one: there is one,
-    /// they jump, channels do not fill steps, an eighth of the sums or more would be of padding (7×7 ties at best), or the window does not fit.
+    /// The tiles of a convolution, whose elements have `size` bytes, the one to take first; none where no taps walk over a window, or it does not fit.
     pub(super) fn best_first(sizes: &Sizes, shape: &ConvShape, size: usize) -> Vec<WindowTile> {
         let pixel = shape.in_per_group * size;
-        let walks = shape.strides == [1; 2]
-            && shape.dilations == [1; 2]
-            && shape.kernel.iter().product::<usize>() > 1;
-        if !walks || shape.groups != 1 || !pixel.is_multiple_of(128) {
-            return Vec::new();
-        }
-        let line = line(shape);
-        if shape.output[1] * 20 < line * 17 {
+        if !walks(shape, size) {
             return Vec::new();
         }
         let tiles = WindowTile::TILES.iter().filter(|(outputs, ..)| *outputs == 64 || sizes.has_pairs());
@@ -75,8 +67,7 @@ impl WindowTile {
         pixel: usize,
     ) -> Option<WindowTile> {
         let (line, positions) = (line(shape), across * columns);
-        let needed = positions + (shape.kernel[0] - 1) * line + shape.kernel[1] - 1;
-        let plane = (needed + 6) / 8 * 8 + 1;
+        let plane = plane(positions, shape);
         let window = plane * pixel;
         let fits = |blocks: usize, least: usize| {
             let room = (SHARED_BYTES / blocks).checked_sub(BESIDE_STAGES + window)?;
@@ -119,17 +110,32 @@ impl WindowTile {
     }
 }
 
+/// Whether the taps of a convolution, whose elements have `size` bytes, walk over a window. They are better gathered one by one where there is one, they jump,
+/// channels do not fill steps, or an eighth of the sums or more would be of padding (7×7 ties at best).
+pub(super) fn walks(shape: &ConvShape, size: usize) -> bool {
+    let several = shape.kernel.iter().product::<usize>() > 1;
+    let near = shape.strides == [1; 2] && shape.dilations == [1; 2];
+    let whole_steps = shape.groups == 1 && (shape.in_per_group * size).is_multiple_of(128);
+    several && near && whole_steps && shape.output[1] * 20 >= line(shape) * 17
+}
+
+/// Places of a plane that holds what the taps of so many positions see: one more than a multiple of 8, see the kernel.
+pub(super) fn plane(positions: usize, shape: &ConvShape) -> usize {
+    let needed = positions + (shape.kernel[0] - 1) * line(shape) + shape.kernel[1] - 1;
+    (needed + 6) / 8 * 8 + 1
+}
+
 /// Positions of a padded line.
 pub(super) fn line(shape: &ConvShape) -> usize {
     shape.output[1] + shape.kernel[1] - 1
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::sizes::tests::sizes;
     use super::*;
 
-    fn square(side: usize, channels: usize, outputs: usize) -> ConvShape {
+    pub(in crate::cuda::steps::product) fn square(side: usize, channels: usize, outputs: usize) -> ConvShape {
         ConvShape {
             input: [side; 2],
             output: [side; 2],

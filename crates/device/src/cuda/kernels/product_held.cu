@@ -1,0 +1,175 @@
+// Convolutions with several taps and stride 1 on the matrix unit, bf16 and fp16, whose weights fit beside their window: a block brings both once
+// and multiplies tile after tile.
+//
+//   bringers   weights, all k | places of tile 0 | of tile 1 | of tile 2 | ...               from the first on, none is ever brought again
+//   group 0    .............. | products of 0 | outputs 0 | products of 2 | outputs 2 ...
+//   group 1    ......................... | products of 1 | outputs 1 | products of 3 ...
+//
+// product_window.cu has a block for each tile. Where there are few outputs a tile is soon multiplied: with 64 of them its weights, its window and its
+// outputs took longer than its products, and every tile brought the lane's weights anew. Here a tile's window follows the one before, of which it
+// shares the lines of taps; one group writes outputs while the other multiplies, which comes of itself as they start a tile apart.
+//
+//   shared memory   weights  [steps][64 outputs][128 B]                 as they lie in the slot
+//                   window   [channels / CHUNK][plane][CHUNK]           places of all of the block's tiles, see product_window.cu
+//                   staged   [2 groups][BN][64 outputs + 8]             a tile's residuals, then its outputs
+//
+// k walks the taps, then channels, in the steps of product_tensor.cu and by the same instruction, and sums are finished in the same order: which of the
+// kernels computes a layer changes no bit. Bound by the matrix unit, and by the first places of a window on their way.
+//
+//   -DBN                     positions of a tile, a multiple of 8; `turns` of the parameters are the tiles of a block
+//   generated.cuh            multiply(), see steps/product/instruction.rs
+#include "product_window.cuh"
+#include "mma.cuh"
+
+constexpr int GROUP = 128, WORKERS = 2 * GROUP, BRINGERS = 128, THREADS = WORKERS + BRINGERS;
+constexpr int MOST_STEPS = 24, MOST_TURNS = 16;  // as in steps/product/held.rs
+constexpr u32 STAGED_PITCH = BM * 2 + 16, STAGED_BYTES = BN * STAGED_PITCH;
+constexpr u32 TOGETHER = 4;  // chunks of outputs that a thread moves at once
+static_assert(BM == 64 && sizeof(real) == 2 && sizeof(x_type) == 2 && RESIDUAL <= 1, "halves, 64 outputs of them");
+
+// A named barrier of each group.
+__device__ __forceinline__ void group_sync(u32 group) { asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(GROUP) : "memory"); }
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_constant__ Params p) {
+    extern __shared__ unsigned char dynamic[];
+    __shared__ u64 weighed[MOST_STEPS], filled[MOST_TURNS];
+    const u32 thread = threadIdx.x, weights = (shared_address(dynamic) + 1023) & ~1023u, window = weights + p.steps * BLOCK_BYTES;
+    const u32 place = p.m_tiles.quotient(blockIdx.x), m0 = (blockIdx.x - place * p.m_tiles.value) * BM;
+    const u32 item = p.item_tiles.quotient(place), q0 = (place - item * p.item_tiles.value) * p.turns * BN;
+    if (!has_item(p.launch, item)) return;
+    const u32 lane = p.launch.lane_of[item];
+    const u64 slot = p.launch.weights[lane];
+    // Of the block's tiles, those that begin before the item's last output.
+    const u32 positions = p.out_width.quotient(p.rows.value) * p.line.value - (p.kernel_width - 1);
+    const u32 turns = min(p.turns, (positions - q0 + BN - 1) / BN);
+    const u32 all_weighed = shared_address(weighed), all_filled = shared_address(filled);
+    if (thread == 0) {
+        for (u32 step = 0; step < p.steps; step++) barrier_init(&weighed[step], 1);
+        for (u32 turn = 0; turn < turns; turn++) barrier_init(&filled[turn], BRINGERS);
+        barriers_are_ready();
+    }
+    __syncthreads();
+
+    if (thread >= WORKERS) {
+        if (thread == WORKERS) {
+            const u64 from = slot + p.weights + u64(m0 / 64) * p.steps * BLOCK_BYTES;
+#pragma unroll 1
+            for (u32 step = 0; step < p.steps; step++) {
+                barrier_expect(all_weighed + step * 8, BLOCK_BYTES);
+                copy_bulk(weights + step * BLOCK_BYTES, from + step * BLOCK_BYTES, BLOCK_BYTES, all_weighed + step * 8);
+            }
+        }
+        dependency_wait(p.launch);
+        auto told = [&](u32 turn) {
+            publish_shared();
+            barrier_arrive(all_filled + turn * 8);
+        };
+        u32 brought = 0;
+#pragma unroll 1
+        for (u32 turn = 0; turn < turns; turn++) {
+            const u32 upto = (turn + 1) * BN + beyond(p);
+            bring_places<BRINGERS>(p, slot, item, window, q0, brought, upto, thread - WORKERS);
+            chunks_commit();
+            brought = upto;
+            // A tile further on, no more: the first must not wait until all have been asked for.
+            if (turn == 0) continue;
+            chunks_wait<1>();
+            told(turn - 1);
+        }
+        dependents_may_start();
+        chunks_wait<0>();
+        told(turns - 1);
+        return;
+    }
+
+    const u32 group = thread / GROUP, own = thread % GROUP;
+    const u32 staged = window + p.in_per_group.value / CHUNK * p.plane * 16 + group * STAGED_BYTES;
+    // Of 8 positions the row of matrices that this thread names.
+    const u32 named = staged + own % 8 * STAGED_PITCH + (own / 32 * 16 + own / 8 % 2 * 8) * 2;
+    float bias[2];
+    load_held_bias(p, slot, 0, m0, own, bias);
+    dependency_wait(p.launch);
+    const Rows rows = {true, lane, item, 0, p.rows.value};
+    // Of a tile's rows, a thread moves one chunk of every 16th.
+    const u32 chunk = own % 8, moved = staged + own / 8 * STAGED_PITCH + chunk * 16;
+    const bool moves = m0 + chunk * CHUNK < p.n;
+
+    float sums[BN / 2];
+#pragma unroll 1
+    for (u32 turn = group; turn < turns; turn += 2) {
+        const u32 first = q0 + turn * BN;
+        group_sync(group);  // what was staged is written
+#if RESIDUAL
+#pragma unroll 1
+        for (u32 row = own / 8; row < BN; row += GROUP / 8) {
+            const u32 at = row_at(p, first + row);
+            const bool there = moves && at != NO_ROW;
+            const u64 from = residual_address(p, rows, slot, 0, there ? at : 0, m0 + chunk * CHUNK);
+            copy_chunk(staged + row * STAGED_PITCH + chunk * 16, from, there);
+        }
+        chunks_commit();
+#endif
+        clear(sums);
+        barrier_wait(all_filled + turn * 8, 0);
+        Taps taps(planar(window + turn * BN * 16, p.plane));
+        const u64 held = swizzled(weights);
+#pragma unroll 1
+        for (u32 step = 0;;) {
+            barrier_wait(all_weighed + step * 8, 0);
+            products_begin();
+            multiply_step(p, sums, further_on(held, step * (BLOCK_BYTES / 16)), taps.factor);
+            products_commit();
+            products_wait<1>();
+            taps.advance(p);
+            // There is at least one step: said so, the sums stay where they are between products.
+            if (++step >= p.steps) break;
+        }
+        products_wait<0>();
+
+#if RESIDUAL
+        chunks_wait<0>();
+        group_sync(group);
+#endif
+#pragma unroll
+        for (int n = 0; n < BN / 8; n++) {
+            u32 halves[2];
+#if RESIDUAL
+            load_matrices_transposed(halves, named + n * 8 * STAGED_PITCH);
+#endif
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float pair[2];
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    pair[j] = sums[n * 4 + i * 2 + j] + bias[i];
+#if RESIDUAL
+                    pair[j] += to_float(residual_type{u16(halves[i] >> (j * 16))});
+#endif
+                    pair[j] = activate(pair[j], p.low, p.high);
+                }
+                halves[i] = word_of(pair[0], pair[1]);
+            }
+            store_matrices_transposed(named + n * 8 * STAGED_PITCH, halves);
+        }
+        group_sync(group);
+
+        if (moves) {
+#pragma unroll
+            for (u32 start = 0; start < BN; start += 16 * TOGETHER) {
+                Chunk chunks[TOGETHER];
+                u32 at[TOGETHER];
+#pragma unroll
+                for (u32 i = 0; i < TOGETHER; i++) {
+                    const u32 row = start + i * 16 + own / 8;
+                    at[i] = row < BN ? row_at(p, first + row) : NO_ROW;
+                    if (at[i] != NO_ROW) chunks[i] = load_staged(moved + (start + i * 16) * STAGED_PITCH);
+                }
+#pragma unroll
+                for (u32 i = 0; i < TOGETHER; i++) {
+                    const u64 element = out_element(p, rows, 0, at[i], m0 + chunk * CHUNK);
+                    if (at[i] != NO_ROW) store_chunk(p.out.base + element * sizeof(real), chunks[i]);
+                }
+            }
+        }
+    }
+}
