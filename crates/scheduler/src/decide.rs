@@ -27,7 +27,8 @@
 //! memory (`queues`), orders hold one request of each flow (`flows`), and what lies apart is read together (`read_ahead`): what costs time is not the arithmetic but memory
 //! that no cache holds. What follows from a launch for the orders of those that wait is done after it was handed over, in the next call of any kind (`Queues::tidy`):
 //! O(log f) of f flows for each lane, O(log n) for each request that is due at some time, nothing else that grows with what waits.
-//! O(plans of one owner with loose requests) when a launch is charged, and when that owner leads. Where plans have homes (`space`), who leads costs a look at every plan
+//! So that call is bounded by the lanes and requests of the one launch before it, as is `finished`, which charges each owner in the launch once (`bills`).
+//! O(plans of one owner with loose requests) when it is charged for a launch, and when it leads. Where plans have homes (`space`), who leads costs a look at every plan
 //! with loose requests.
 //!
 //! Before all of that goes what was let in to go between the segments of a launch that runs (`express`).

@@ -4,7 +4,7 @@
 //!   owner B (share 2)  v ─────▶ 25          time on the device moves v on by time ÷ share
 //!
 //! Every owner has a *virtual time*: device time received over its share. Launches are charged to the owners in
-//! them by items, as predicted when they start and corrected when they end.
+//! them (`bills`) by items, as predicted when they start and corrected when they end.
 //!
 //! Bound: between two moments at which both owners had work waiting all the while and were chosen by virtual
 //! time, the device time over share of any two differs by at most the longest launch over the smaller share
@@ -115,9 +115,10 @@ impl Owners {
         }
     }
 
-    pub(crate) fn work_left(&mut self, owner: OwnerId) {
+    /// So many of its requests are over.
+    pub(crate) fn work_left(&mut self, owner: OwnerId, requests: u64) {
         let entry = self.get(owner);
-        entry.work -= 1;
+        entry.work -= requests;
         if entry.work == 0 {
             let v = entry.v;
             self.unlist(owner);
@@ -143,7 +144,7 @@ impl Owners {
         while let Some(&(until, owner)) = self.wanting.first().filter(|(until, _)| *until <= now) {
             self.wanting.remove(&(until, owner));
             self.get(owner).wants_until = None;
-            self.work_left(owner);
+            self.work_left(owner, 1);
         }
     }
 
@@ -271,7 +272,7 @@ mod tests {
         owners.tenant_removed(A, TenantId(1));
         owners.charge(A, MS, Duration::ZERO);
         assert_eq!(owners.served(A), MS);
-        owners.work_left(A);
+        owners.work_left(A, 1);
         assert_eq!(owners.served(A), Duration::ZERO);
     }
 }

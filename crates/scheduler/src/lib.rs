@@ -13,6 +13,7 @@
 
 mod admission;
 mod baselines;
+mod bills;
 mod chain;
 mod config;
 mod cost;

@@ -135,7 +135,7 @@ impl Plans {
             self.plans.remove(&plan);
             self.costs.forget(plan);
             self.segments.forget(plan);
-            self.released(shared);
+            self.released(shared, 1);
         }
     }
 
@@ -152,8 +152,9 @@ impl Plans {
         self.plan_mut(plan).uses += 1;
     }
 
-    pub(crate) fn released(&mut self, plan: PlanIx) {
-        self.plan_mut(plan).uses -= 1;
+    /// So many requests of it are over.
+    pub(crate) fn released(&mut self, plan: PlanIx, uses: u64) {
+        self.plan_mut(plan).uses -= uses;
         self.drop_if_retired(plan);
     }
 

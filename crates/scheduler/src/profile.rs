@@ -138,7 +138,7 @@ impl Scheduler {
     pub fn measured(&mut self, now: Moment, launch: LaunchId, over: Over<'_>, profile: &mut Profile) {
         self.queues.tidy(&self.owners);
         let Some(ended) = self.ended(now, launch, over) else { return };
-        self.plans.released(ended.launch.plan);
+        self.plans.released(ended.launch.plan, 1);
         // Beside others it was not alone with the device.
         let disturbed = self.queued() > 0 || self.in_flight() > 0 || !ended.launch.stood_back.is_zero();
         if over.took.is_zero() || disturbed {

@@ -1,5 +1,6 @@
 //! The scheduler's state, and what its calls do to it.
 
+use crate::bills::Bills;
 use crate::config::Config;
 use crate::cost::{ALONE_PERCENTILE, Company, Costs, Foretold, Measured, PlanWork, PredictionError, Size};
 use crate::event::{Event, Events};
@@ -264,12 +265,12 @@ impl Scheduler {
         self.queues.tidy(&self.owners);
         let Some(launch_over) = self.in_flight.remove(&launch) else { return };
         self.make_room(now, launch, &launch_over, Duration::ZERO);
+        let mut bills = Bills::default();
         for ticket in launch_over.requests {
             let request = self.queues.ended(ticket).expect("a request is known until its launch is over");
-            self.owners.settle(request.owner, request.committed);
-            self.owners.work_left(request.owner);
-            self.plans.released(launch_over.plan);
+            bills.add(&request, Duration::ZERO);
         }
+        self.charge(launch_over.plan, bills);
     }
 
     /// A launch is over, however its requests fared: `took` since it was handed over, `computed` on the device. Makes room on its partition, learns from it,
@@ -305,25 +306,22 @@ impl Scheduler {
         let weight = self.space.lines().weight(launch.line);
         let lane_of = launch.lanes.iter().enumerate();
         let lane_of = lane_of.flat_map(|(number, lane)| std::iter::repeat_n(number, lane.requests));
+        let mut bills = Bills::default();
         for (ticket, lane) in launch.requests.into_iter().zip(lane_of) {
             let ended = self.queues.ended(ticket).expect("a request is known until its launch is over");
             if ended.due.moment().is_some_and(|due| due < now) {
                 self.note_late(&ended);
             }
-            let Waiting { owner, rider: Rider { items, .. }, committed, .. } = ended;
-            self.owners.settle(owner, committed);
+            let items = ended.rider.items;
             let part = if measured {
                 let of_lane = f64::from(items.get()) / f64::from(launch.lanes[lane].items.max(1));
                 took.mul_f64(lanes[lane].as_secs_f64() / work.as_secs_f64() * of_lane)
             } else {
                 took * items.get() / launch.size.items.max(1)
             };
-            let before = self.owners.virtual_time(owner);
-            let after = self.owners.charge(owner, part.mul_f64(weight), Duration::ZERO);
-            self.queues.owner_moved(owner, before, after);
-            self.owners.work_left(owner);
-            self.plans.released(launch.plan);
+            bills.add(&ended, part.mul_f64(weight));
         }
+        self.charge(launch.plan, bills);
         let took = cost.map_or(took, |computed| computed + self.plans.costs.pause(launch.plan));
         Some(Timed { took, predicted: launch.predicted, stood_back: launch.stood_back })
     }
@@ -426,8 +424,8 @@ impl Scheduler {
         let Some(waiting) = self.queues.remove(ticket, &self.owners) else { return false };
         self.unbook(&waiting);
         self.owners.settle(waiting.owner, waiting.committed);
-        self.owners.work_left(waiting.owner);
-        self.plans.released(waiting.plan);
+        self.owners.work_left(waiting.owner, 1);
+        self.plans.released(waiting.plan, 1);
         true
     }
 

@@ -148,7 +148,7 @@ impl Scheduler {
     fn run_as(&mut self, ticket: Ticket, plan: PlanIx) {
         if let Some(before) = self.queues.change_plan(ticket, plan, &self.owners) {
             self.plans.used(plan);
-            self.plans.released(before);
+            self.plans.released(before, 1);
         }
     }
 }
