@@ -251,19 +251,35 @@ pub(crate) struct OneByOne<'a> {
     last: Option<(Ticket, Option<usize>)>,
 }
 
+impl OneByOne<'_> {
+    /// Those that may be next since this one was taken.
+    fn follow(&mut self, last: Ticket, place: Option<usize>) {
+        let next = &mut self.next;
+        for more in self.more.iter_mut().filter_map(Option::take) {
+            next.push(Reverse(more));
+        }
+        if let Some(place) = place {
+            self.heads.below(place).for_each(|head| next.push(Reverse(Stand::head(head))));
+        }
+        if let Some(behind) = self.row.flows.ranked_behind(last) {
+            next.push(Reverse(Stand::behind(behind)));
+        }
+    }
+}
+
 impl Iterator for OneByOne<'_> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        let taken = self.ready.take().or_else(|| {
-            let (last, place) = self.last.take()?;
-            let more = std::mem::take(&mut self.more).into_iter().flatten();
-            let below = place.into_iter().flat_map(|place| self.heads.below(place)).map(Stand::head);
-            let behind = self.row.flows.ranked_behind(last).map(Stand::behind);
-            self.next.extend(more.chain(below).chain(behind).map(Reverse));
-            self.next.pop().and_then(|Reverse(next)| self.row.read(next))
-        });
-        let (candidate, place) = taken?;
+        let (candidate, place) = match self.ready.take() {
+            Some(ready) => ready,
+            None => {
+                let (last, place) = self.last.take()?;
+                self.follow(last, place);
+                let Reverse(next) = self.next.pop()?;
+                self.row.read(next)?
+            }
+        };
         self.last = Some((candidate.rider.ticket, place));
         Some(candidate)
     }
