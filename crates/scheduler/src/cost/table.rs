@@ -15,7 +15,8 @@ pub trait CostTable: fmt::Debug + Send + Sync {
     /// How long a launch takes on a share of the device, above 0 and at most 1: the largest partition is 1. As much longer as the share is smaller, where
     /// the table knows nothing else.
     fn on_share(&self, plan: &PlanKey, size: Size, share: f64) -> Option<Duration> {
-        Some(self.cost(plan, size)?.div_f64(share))
+        let cost = self.cost(plan, size)?;
+        Some(if share < 1.0 { cost.div_f64(share) } else { cost })
     }
 
     /// How long a launch takes that begins while so many others run side by side with it, as under `space`: what a simulated device does, which
