@@ -223,6 +223,8 @@ pub fn cases() -> Vec<Case> {
     }
     // Long sums in one part, of whole chunks: with many lanes a block computes several of their tiles, the last of which have few rows and outputs.
     all.push(gemm(16, 776, 456, false));
+    // Strict tiles whose inputs lie k by k: more rows than one, several runs, the last of one stage.
+    all.push(gemm(70, 528, 200, true));
     // Short sums over many rows: more outputs than one tile has and fewer.
     all.extend([gemm(130, 16, 96, false), gemm(200, 32, 16, false), gemm(150, 24, 144, true)]);
     all.extend([gemm_apart(6, 40, 16, 8, 56), gemm_apart(6, 40, 16, 3, 45)]);
@@ -244,7 +246,8 @@ pub fn cases() -> Vec<Case> {
         (30, 64, 16, 3, 1, 1, 1, 1),
         (9, 64, 72, 3, 1, 1, 1, 1),
         (16, 32, 66, 2, 1, 0, 1, 1),
-        // The same of pixels, by taps and one by one.
+        (9, 48, 72, 3, 1, 1, 1, 1),
+        // Few rows and a long k of pixels, by taps and one by one.
         (5, 256, 24, 3, 2, 1, 1, 1),
         (4, 256, 12, 3, 1, 1, 1, 1),
         (3, 512, 20, 3, 1, 1, 1, 2),

@@ -123,13 +123,15 @@ mod tests {
     use tessera_planner::{Plan, SlotLayout};
 
     /// In rows, taps, runs and elements; of one run of k and of several, in fp32; over windows.
-    const EVERY_TILE: [&str; 9] = [
+    const EVERY_TILE: [&str; 11] = [
         "gemm 17×64×128",
         "gemm 9×264×20",
         "gemm 16×776×456",
         "gemm 1×2001×66 with residual",
         "gemm 9×1990×330",
         "conv 8→40 3×3 stride 2 dilation 1 groups 1",
+        "gemm 70×528×200 with residual",
+        "conv 48→72 3×3 stride 1 dilation 1 groups 1",
         "conv 256→24 3×3 stride 2 dilation 1 groups 1",
         "conv 450→6 3×3 stride 1 dilation 1 groups 2",
         "conv 64→16 3×3 stride 1 dilation 1 groups 1",

@@ -17,10 +17,16 @@
 //                                   may be long. The fastest where blocks are many and the last of them come out even.
 //   several, few blocks (PARTS>1)   a run to each block of a cluster. All meet in shared memory, and every block adds its share of the rows, in order.
 //
+// Multiply-adds are bound by reading registers: a cycle brings one from each of two banks, and a multiply-add has three operands. It is one a cycle where an
+// operand is the one just read, and the other two are of different banks (0.98 on an H100; 0.57 where all three are read each time). Inputs that lie k by k
+// (BY_K=1) give the compiler the choice: a thread reads the inputs of one k, four rows at once, as it does its weights. They come through registers, a stage
+// ahead, which turn chunks of k into rows.
+//
 // Twin on the CPU: cpu/steps/gemm.rs, conv.rs.
 //
 //   -DOUTPUTS=8|4|2, -DROWS      of a thread         -DDEPTH      of a stage         -DSTAGES, -DMIN_BLOCKS of a multiprocessor
 //   -DLONG=0|1|2                 whether a block sums several runs                    -DPARTS      blocks of a cluster
+//   -DBY_K=0|1                   whether a stage's inputs lie row by row, [BN][DEPTH], or k by k, [DEPTH][BN], where k is a multiple of DEPTH
 #include "cluster.cuh"
 #include "product.cuh"
 
@@ -28,7 +34,8 @@ constexpr int PANEL = 64, RUN = 256;
 constexpr int ALONG = PANEL / OUTPUTS, ACROSS = 32 / ALONG;  // threads of a warp along outputs and rows
 constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS), THREADS = 32 * WARPS_M * WARPS_N;
 constexpr int INPUT_PITCH = DEPTH % 32 == 0 || OUTPUTS == 16 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
-constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, STAGE_BYTES = WEIGHT_BYTES + BN * INPUT_PITCH * 4;
+constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, INPUT_BYTES = BN * (BY_K ? DEPTH : INPUT_PITCH) * 4;
+constexpr u32 STAGE_BYTES = WEIGHT_BYTES + (BY_K ? 0 : INPUT_BYTES);  // by k there are two of inputs behind all stages
 constexpr int AHEAD = STAGES - 1;
 constexpr int PRODUCTS = OUTPUTS * ROWS;  // of a thread, for one k
 constexpr bool WIDE = PRODUCTS >= 56;
@@ -51,6 +58,9 @@ __device__ __forceinline__ u32 across_of(u32 lane) { return ACROSS == 1 ? 0 : la
 // A thread's outputs of one panel, from piece to piece: half a panel apart.
 __device__ __forceinline__ u32 output_of(u32 along, u32 piece) { return piece * (PANEL / PIECES) + along * COUNT; }
 
+// A thread's rows, from the first on: every ACROSS-th; by k those of two pieces of four.
+__device__ __forceinline__ u32 row_of(u32 r) { return BY_K ? r / 4 * (BN / 2) + r % 4 : r * ACROSS; }
+
 // sums[r][o] += inputs[r][k] * weights[k][o] for one k; `weights` begin with the thread's first.
 __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const float (&x)[ROWS], const float* weights) {
     Piece w[PIECES];
@@ -62,13 +72,16 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
         for (int i = 0; i < OUTPUTS; i++) {
             // Every other row backwards: what one row multiplied last the next one multiplies first, and need not be read from its bank of registers again
             // (wide threads 2 to 7 % faster on an H200; where many share a multiprocessor and k has one run, up to 8 % slower).
-            const int o = WIDE && (LONG || PARTS > 1 || MIN_BLOCKS <= 2) && r % 2 ? OUTPUTS - 1 - i : i;
+            const int o = WIDE && (LONG || PARTS > 1 || MIN_BLOCKS <= 2 || BY_K) && r % 2 ? OUTPUTS - 1 - i : i;
             sums[r][o] = __fmaf_rn(x[r], w[o / COUNT].of[o % COUNT], sums[r][o]);
         }
     }
 }
 
-#if LOADER < 2 && LONG < 2 || LOADER == 1 && DEPTH > 32
+// Where a row lies among those of a four of k, so that neither those who put fours of a row nor those who read fours of rows meet in a bank.
+__device__ __forceinline__ u32 turned(u32 row, u32 four) { return row ^ four % 4 * 8; }
+
+#if LOADER < 2 && LONG < 2 || LOADER == 1 && DEPTH > 32 || BY_K
 // Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
 struct __align__(16) Spot {
     u64 start;  // the address of the row's first tap; 0 where there is no row
@@ -77,7 +90,7 @@ struct __align__(16) Spot {
 
 struct Feeder {
     static constexpr int ROW_CHUNKS = DEPTH / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
-    static constexpr int TOGETHER = LOADER == 1 ? 1 : 2;  // each takes registers that the sums want
+    static constexpr int TOGETHER = BY_K ? LOADS : LOADER == 1 ? 1 : 2;  // each takes registers that the sums want
     static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
 
     const Spot* spots;
@@ -93,9 +106,9 @@ struct Feeder {
         }
     }
 
-    // The next stage, to `stage`.
-    __device__ __forceinline__ void load(const Params& p, u32 stage) {
-        const u32 row = threadIdx.x / ROW_CHUNKS, chunk = threadIdx.x % ROW_CHUNKS;
+    // Calls `bring` with the number and the row of each of this thread's chunks of the next stage, where it is, and whether it is there at all.
+    template <typename Bring> __device__ __forceinline__ void each(const Params& p, const Bring& bring) {
+        const u32 row = threadIdx.x / ROW_CHUNKS;
 #if LOADER == 1
         const u32 ky = p.run.quotient(k), in_line = k - ky * p.run.value;
         const u32 kx = p.in_per_group.quotient(in_line), channel = in_line - kx * p.in_per_group.value;
@@ -113,11 +126,42 @@ struct Feeder {
 #if LOADER == 1
             inside &= (u32(spot.y + i32(dy)) < p.height) & (u32(spot.x + i32(dx)) < p.width);
 #endif
-            // Where nothing is read the address may be anything.
-            copy_chunk(stage + at * (INPUT_PITCH * 4) + chunk * 16, spot.start + i64(ahead) * 16, inside);
+            bring(i, at, spot.start + i64(ahead) * 16, inside);
         }
         k += DEPTH;
     }
+
+    // The next stage, to `stage`.
+    __device__ __forceinline__ void load(const Params& p, u32 stage) {
+        const u32 chunk = threadIdx.x % ROW_CHUNKS;
+        each(p, [&](int, u32 at, u64 from, bool inside) {
+            // Where nothing is read the address may be anything.
+            copy_chunk(stage + at * (INPUT_PITCH * 4) + chunk * 16, from, inside);
+        });
+    }
+
+#if BY_K
+    static_assert(DEPTH == 16 && ROWS == 8 && BN % PASS == 0 && PASS % 32 == 0, "a warp puts 4 k of 8 rows each to 32 banks");
+    Chunk held[LOADS];
+
+    // The next stage, on its way to registers.
+    __device__ __forceinline__ void fetch(const Params& p) {
+        each(p, [&](int i, u32, u64 from, bool inside) {
+            held[i] = {};
+            if (inside) held[i] = load_chunk(from);
+        });
+    }
+    // From there to `inputs`, [k][row], rows of each four of k in another order: `turned`.
+    __device__ __forceinline__ void put(unsigned char* inputs) const {
+        const u32 row = threadIdx.x / ROW_CHUNKS, chunk = threadIdx.x % ROW_CHUNKS;
+        u32* to = reinterpret_cast<u32*>(inputs) + chunk * (4 * BN) + turned(row, chunk);
+#pragma unroll
+        for (int i = 0; i < LOADS; i++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) to[j * BN + i * PASS] = held[i].words[j];
+        }
+    }
+#endif
 };
 typedef Spot Known;
 #else
@@ -188,15 +232,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     __syncthreads();
 
     dependency_wait(p.launch);
+    unsigned char* inputs = dynamic + WAITING_BYTES + STAGES * STAGE_BYTES;
+#if BY_K
+    feeder.fetch(p);
+    feeder.put(inputs);
+    feeder.fetch(p);
+#else
 #pragma unroll 1
     for (u32 step = 0; step < AHEAD; step++) {
         if (step < steps) feeder.load(p, shared + step * STAGE_BYTES + WEIGHT_BYTES);
         chunks_commit();
     }
+#endif
     dependents_may_start();
 
     const u32 warp = thread / 32, panel = warp % WARPS_M, along = along_of(thread % 32);
-    const u32 row0 = warp / WARPS_M * (ACROSS * ROWS) + across_of(thread % 32);  // then every ACROSS-th
+    const u32 row0 = warp / WARPS_M * (ACROSS * (BY_K ? 4 : ROWS)) + across_of(thread % 32) * (BY_K ? 4 : 1);
     float run[ROWS][OUTPUTS];
     [[maybe_unused]] float totals[ROWS][OUTPUTS];  // of earlier runs, where they wait in registers
 #pragma unroll
@@ -212,7 +263,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     // Where the thread's weights and inputs of a stage are.
     const u32 own_weights = panel * PANEL_BYTES + along * (COUNT * 4), own_inputs = WEIGHT_BYTES + row0 * (INPUT_PITCH * 4);
     auto wait = [&](u32 step) {
-        chunks_wait<AHEAD - 1>();
+        if constexpr (!BY_K) chunks_wait<AHEAD - 1>();
         __syncthreads();
         barrier_wait(all_filled + step % STAGES * 8, step / STAGES % 2);
     };
@@ -222,8 +273,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
         const u32 stage = step % STAGES, next = (step + AHEAD) % STAGES;
         if (step + AHEAD < steps) {
             if (thread == 0) load_weights(step + AHEAD, next);
-            feeder.load(p, shared + next * STAGE_BYTES + WEIGHT_BYTES);
+            if constexpr (!BY_K) feeder.load(p, shared + next * STAGE_BYTES + WEIGHT_BYTES);
         }
+#if BY_K
+        const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
+        const float* x = reinterpret_cast<const float*>(inputs + step % 2 * INPUT_BYTES);
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++) {
+            float one[ROWS];
+#pragma unroll
+            for (int r = 0; r < ROWS; r += 4) {
+                const float4 four = *reinterpret_cast<const float4*>(x + k * BN + turned(row0, k / 4) + row_of(r));
+                one[r] = four.x, one[r + 1] = four.y, one[r + 2] = four.z, one[r + 3] = four.w;
+            }
+            multiply(run, one, w + k * PANEL);
+        }
+        // What is asked for here, before a barrier, no compiler asks for later. Behind the last stage there is nothing to read.
+        feeder.put(inputs + (step + 1) % 2 * INPUT_BYTES);
+        feeder.fetch(p);
+#else
         chunks_commit();
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
         const float* x = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_inputs);
@@ -240,6 +308,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
                 multiply(run, one, w + (k + i) * PANEL);
             }
         }
+#endif
         if constexpr (LONG) {
             if ((step + 1) % (RUN / DEPTH) == 0 && step + 1 < steps) {
 #pragma unroll
@@ -258,7 +327,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
             }
         }
     }
-    if (whole < steps) {
+    if (!BY_K && whole < steps) {
         wait(whole);
         const u32 stage = whole % STAGES;
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
@@ -276,7 +345,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     const Kept known = kept;
     // Finishes a piece: outputs of row r of the thread, side by side.
     auto finish = [&](int piece, u32 r, const float (&bias)[COUNT], const Piece& total) {
-        const u32 output = known.m0 + panel * PANEL + output_of(along, piece), left = p.n - output, row = known.rows.first + row0 + r * ACROSS;
+        const u32 output = known.m0 + panel * PANEL + output_of(along, piece), left = p.n - output, row = known.rows.first + row0 + row_of(r);
         if (row >= known.rows.end) return;
         float values[COUNT];
 #if RESIDUAL

@@ -98,6 +98,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
             .define("STAGES", tile.stages)
             .define("MIN_BLOCKS", tile.blocks)
             .define("LONG", tile.runs as u32)
+            .define("BY_K", u32::from(tile.by_k))
             .define("PARTS", tile.parts),
         outputs: tile.outputs,
         rows: tile.rows,
@@ -109,7 +110,8 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         resident: None,
         image: OnImage::NONE,
     };
-    let streamed = FloatTile::best_first(sizes).into_iter().map(chosen);
+    let in_chunks = matches!(loader, Loader::Rows | Loader::Taps);
+    let streamed = FloatTile::best_first(sizes, in_chunks).into_iter().map(chosen);
     if FewFloatTile::is_best(sizes) {
         few.into_iter().chain(streamed).collect()
     } else {
