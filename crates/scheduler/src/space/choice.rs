@@ -82,14 +82,14 @@ impl Scheduler {
     pub(super) fn judged(&self, wanted: &[Wanted]) -> Vec<Judged> {
         let lines = &self.space.lines;
         let most = self.limits();
+        let size = |wanted: &Wanted, octave: u32| {
+            let lanes = 1 << octave;
+            let items = (f64::from(lanes) * wanted.items).round() as u32;
+            Size { lanes, items: items.clamp(lanes, most.max_items.max(lanes)) }
+        };
         let costs = |wanted: &Wanted, units: NonZeroU32| -> Vec<f64> {
-            let size = |octave: u32| {
-                let lanes = 1 << octave;
-                let items = (f64::from(lanes) * wanted.items).round() as u32;
-                Size { lanes, items: items.clamp(lanes, most.max_items.max(lanes)) }
-            };
             // What those who share units take from each other is measured as what they lose (`behind`), so each counts as if it were alone.
-            let cost = |octave| self.plans.cost_alone(units, wanted.plan, size(octave)).as_secs_f64();
+            let cost = |octave| self.plans.cost_alone(units, wanted.plan, size(wanted, octave)).as_secs_f64();
             (0..=most.max_lanes.ilog2()).map(cost).collect()
         };
         let judged = |wanted: &Wanted| {
@@ -97,7 +97,13 @@ impl Scheduler {
             let allowed = wanted.allowed.map(|allowed| allowed.as_secs_f64());
             let alone = Duration::from_secs_f64(costs[0][0]);
             let patience = wanted.allowed.map(|allowed| allowed.saturating_sub(alone));
-            let class = Class { per_second: wanted.per_second, allowed, costs };
+            // A segment is what a core does, so one that was not measured on a partition is as long as on all cores.
+            let (yields, size) = (self.config.interrupts, size(wanted, 0));
+            let segment = |units| self.plans.segment_on(units, wanted.plan, size).filter(|_| yields);
+            let segment = |line| segment(lines.units(line)).or_else(|| segment(lines.most_units()));
+            let segments = (0..lines.count()).map(segment).map(|segment| Some(segment?.as_secs_f64()));
+            let segments = segments.collect();
+            let class = Class { per_second: wanted.per_second, allowed, costs, segments };
             Judged { plan: wanted.plan, class, patience, lost: wanted.lost }
         };
         let mut all: Vec<Judged> = wanted.iter().map(judged).collect();

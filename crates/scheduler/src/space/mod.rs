@@ -11,7 +11,7 @@
 //!                                            [¼: b b b  ]
 //! ```
 //! One line for everything is best while nobody waits too long: launches are shared by most and the whole device works for each. Where long launches
-//! of one class meet tight deadlines of another, the tight ones are refused while a long one runs, as it cannot be stopped. Then it may be better to
+//! of one class meet tight deadlines of another, the tight ones are refused while a long one runs, where it cannot be stopped or does not bear it. Then it may be better to
 //! part them. `score` says what part of all requests would be in time under each layout, from costs and arrivals as measured.
 //!
 //! **When.** Looks are `Config::dwell` apart, and so are changes. A layout is left for one with `Config::gain` more of all requests in time; for the

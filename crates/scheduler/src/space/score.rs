@@ -3,12 +3,16 @@
 //! ```text
 //!   rates, costs ─▶ how large launches get ─▶ load ρ ───────────────────────────▶ served = min(1, 0.9 / ρ)
 //!                                           └▶ a launch of q that is longer than p's slack blocks p for the rest ─▶ p in time
+//!                                                   └▶ but where q stands back for p, as often as q bears it
 //! ```
-//! Here a launch cannot be stopped, though on a device that yields it stands back for a promise that could not be kept else (`express`): how often the deadlines of those
-//! behind it bear that is not known beforehand, so a partition of its own is rated for a class as if nothing yielded, that is rather too high than too low. So while one of class *q* runs that takes longer than a request of *p* can wait, whatever of *p* comes in its first part is
+//! While a launch of class *q* runs that takes longer than a request of *p* can wait, whatever of *p* comes in its first part is
 //! late: that is the time `cost(q) − (allowed(p) − cost(p))` of every launch of *q*. It is what sharing a line costs a class with a tight SLO, and what a
 //! partition of its own spares it; what the partition costs is that everything takes longer on a part of the device. Both are seconds out of measured costs,
 //! so they can be compared.
+//!
+//! On a device that yields, *q* stands back for *p* at the end of a segment (`express`), where segment and launch together are in time for *p* and *q* bears them: all of
+//! them together no more than its own cost, nor than what is left of its slack, which is half of it on average when it is launched. So of what comes in that
+//! time as many are in time as that divides into; as many as all, mostly. What else is promised behind *q* may bear less, which is not looked at.
 //!
 //! An estimate, that decides which layout is tried and nothing else: promises are proven by their lines (`promises`).
 
@@ -28,6 +32,8 @@ pub(super) struct Class {
     pub(super) allowed: Option<f64>,
     /// Per size of partition: seconds that launches of 1, 2, 4, … lanes take, a request in each.
     pub(super) costs: Vec<Vec<f64>>,
+    /// Per size of partition: seconds of the longest segment, after which a launch stands back; none where it does not, or never told.
+    pub(super) segments: Vec<Option<f64>>,
 }
 
 impl Class {
@@ -45,6 +51,17 @@ impl Class {
         let fits = |cost: &f64| self.allowed.is_none_or(|allowed| *cost <= allowed / 2.0);
         let octaves = costs.iter().take_while(|cost| fits(cost)).count().saturating_sub(1);
         (1u32 << octaves).into()
+    }
+
+    /// For what part of so many launches, that take `each` and are allowed so long, a launch of this class stands back.
+    fn stands_back(&self, cost: f64, place: usize, (delays, each): (f64, f64), allowed: f64) -> f64 {
+        let Some(segment) = self.segments[place] else { return 0.0 };
+        let delay = segment + each;
+        let bears = self.allowed.map_or(cost, |own| cost.min((own - cost) / 2.0));
+        if delay > allowed.min(bears) {
+            return 0.0;
+        }
+        (bears / (delays * delay).max(f64::MIN_POSITIVE)).min(1.0)
     }
 }
 
@@ -68,8 +85,13 @@ pub(super) fn outlook(classes: &[&Class], place: usize) -> Outlook {
         if slack < 0.0 {
             return 0.0;
         }
-        let others = launches.iter().enumerate().filter(|(other, _)| *other != number);
-        let blocked: f64 = others.map(|(_, (often, cost))| often * (cost - slack).max(0.0)).sum();
+        let others = launches.iter().zip(classes).enumerate().filter(|(other, _)| *other != number);
+        let blocks = |(_, (&(often, cost), other)): (usize, (&(f64, f64), &&Class))| {
+            let blocked = (cost - slack).max(0.0);
+            let delays = launches[number].0 * blocked;
+            often * blocked * (1.0 - other.stands_back(cost, place, (delays, launches[number].1), allowed))
+        };
+        let blocked: f64 = others.map(blocks).sum();
         class.per_second * served * (1.0 - blocked).max(0.0)
     };
     Outlook { in_time: classes.iter().enumerate().map(of_class).sum(), load }
@@ -112,7 +134,11 @@ mod tests {
     /// Takes `seconds` on the whole device, twice as long on half of it, and half as much again for each doubling of lanes.
     fn class(per_second: f64, allowed: Option<f64>, seconds: f64) -> Class {
         let costs = |stretch: f64| (0..4).map(|octave| seconds * stretch * 1.5f64.powi(octave)).collect();
-        Class { per_second, allowed, costs: vec![costs(1.0), costs(2.0)] }
+        Class { per_second, allowed, costs: vec![costs(1.0), costs(2.0)], segments: vec![None; 2] }
+    }
+
+    fn yields(class: Class, segment: f64) -> Class {
+        Class { segments: vec![Some(segment); 2], ..class }
     }
 
     #[test]
@@ -133,6 +159,37 @@ mod tests {
         // Five times a second 50 ms, of which all but the last 19 are too long.
         assert!((together - (5.0 + 100.0 * (1.0 - 5.0 * 0.031))).abs() < 1.0, "{together}");
         assert!(apart > 104.9, "{apart}");
+    }
+
+    #[test]
+    fn a_long_launch_that_stands_back_blocks_nobody_whom_it_bears() {
+        let light = class(100.0, Some(0.02), 0.001);
+        let heavy = |allowed| class(5.0, allowed, 0.05);
+        for allowed in [Some(1.0), None] {
+            let together = in_time(&[&light, &yields(heavy(allowed), 0.002)], 0);
+            assert!((together - 105.0).abs() < 1e-9, "3 of 3 ms each, and it bears 50: {together}");
+        }
+        let blocked = in_time(&[&light, &heavy(Some(1.0))], 0);
+        let slow = in_time(&[&light, &yields(heavy(Some(1.0)), 0.0195)], 0);
+        assert_eq!(slow, blocked, "whose segments are too long for who is urgent");
+        let tight = || class(5.0, Some(0.055), 0.05);
+        let with = |heavy| in_time(&[&light, &heavy], 0);
+        assert_eq!(
+            with(yields(tight(), 0.002)),
+            with(tight()),
+            "which has 5 ms of slack and does not bear 3"
+        );
+    }
+
+    #[test]
+    fn a_launch_stands_back_as_often_as_it_bears() {
+        // In the 32 ms of a launch that are too long come four of 1.7 ms, each behind a segment of 2: 15 ms, and it bears 10, half of its slack.
+        let light = class(1_000.0, Some(0.02), 0.0005);
+        let heavy = class(5.0, Some(0.07), 0.05);
+        let blocked = in_time(&[&light, &heavy], 0);
+        let standing = in_time(&[&light, &yields(heavy, 0.002)], 0);
+        let spared = (standing - blocked) / (1_005.0 - blocked);
+        assert!((spared - 0.68).abs() < 0.01, "{spared} of {}", 1_005.0 - blocked);
     }
 
     #[test]
