@@ -43,6 +43,11 @@ const IDLE: u32 = 2;
 /// What is shorter is taken for this: curves of times stay above zero.
 const LEAST_MS: f64 = 1e-3;
 
+/// Programs are made for so many lanes and items, as the server's are by default: which kernels they have may follow from it. Of one tenant as many items are measured: a
+/// burst may bring them.
+const LANES: u32 = 32;
+const ITEMS: u32 = 128;
+
 /// A point of fewer launches is left out.
 const FEWEST: usize = 5;
 
@@ -81,8 +86,8 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
         ("policy", Policy::SpaceTime.to_string()),
         ("precision", options.precision.clone()),
         ("partitions", "1".to_owned()),
-        ("max_lanes", options.most.to_string()),
-        ("max_items", options.most.to_string()),
+        ("max_lanes", options.most.get().max(LANES).to_string()),
+        ("max_items", options.most.get().max(ITEMS).to_string()),
     ])?;
     // Tenants have the models in turn, and no SLO: nobody is refused.
     let guests: Vec<Guest> = (0..models * most)
@@ -231,7 +236,23 @@ impl Yard<'_> {
                 points.gap.extend(lanes.and_then(|point| point.gap).map(|gap| at(gap.max(LEAST_MS))));
             }
         }
+        for count in counts(ITEMS as usize).into_iter().filter(|count| *count > self.most) {
+            // Larger ones are on a line with the last, where launches are so long that a point of them would take for ever.
+            let short = |points: &Points| points.items.last().is_some_and(|(_, took)| self.fits(*took));
+            if !points.iter().all(short) {
+                break;
+            }
+            let items = self.point(Together::Items(count), &mut seen)?;
+            for (points, item) in points.iter_mut().zip(items) {
+                points.items.extend(item.map(|point| (count as f64, point.took)));
+            }
+        }
         Ok((points, seen))
+    }
+
+    /// Whether a point of launches twice as long as this, in milliseconds, is measured within its time.
+    fn fits(&self, took: f64) -> bool {
+        2.0 * took * FEWEST as f64 <= ms(self.options.length)
     }
 
     /// Requests to an idle device, one by one: what the way takes. Answers the device's time and the whole launch's, in milliseconds.
@@ -373,11 +394,13 @@ async fn ask(target: &InProcess, tenants: &[usize], number: u64) -> Result<()> {
     Ok(())
 }
 
-/// 1, 2, 4, … and the most itself.
+/// 1, 2, 4, …, and the most itself; and one more than each. A device that computes 4 items for 3 takes a step there, and is on a line from 3 to 4.
 fn counts(most: usize) -> Vec<usize> {
+    let doubled = std::iter::successors(Some(1), |count| Some(count * 2)).take_while(|count| *count < most);
     let mut counts: Vec<usize> =
-        std::iter::successors(Some(1), |count| Some(count * 2)).take_while(|count| *count < most).collect();
+        doubled.flat_map(|count| [count, count + 1]).filter(|count| *count < most).collect();
     counts.push(most);
+    counts.dedup();
     counts
 }
 
@@ -422,10 +445,11 @@ mod tests {
     use tessera_scheduler::CostTable;
 
     #[test]
-    fn counts_are_doubled_up_to_the_most_and_end_with_it() {
+    fn counts_are_doubled_with_what_follows_each_up_to_the_most_and_end_with_it() {
         assert_eq!(counts(1), [1]);
-        assert_eq!(counts(6), [1, 2, 4, 6]);
-        assert_eq!(counts(8), [1, 2, 4, 8]);
+        assert_eq!(counts(2), [1, 2]);
+        assert_eq!(counts(6), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(counts(12), [1, 2, 3, 4, 5, 8, 9, 12]);
     }
 
     #[test]
