@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tessera_bench::figures::place::{Place, Setting};
+use tessera_bench::figures::place::{Place, Setting, Wrapped};
 use tessera_bench::figures::plot::Plot;
 use tessera_bench::figures::{goodput, isolation, mixed, reality};
 use tessera_bench::load::Tenant;
@@ -108,7 +108,7 @@ pub(crate) fn goodput(given: &ArgMatches) -> Result<ExitCode> {
     let served =
         words(given, "model").map(|name| Served::new(name, &sizes, slo_ms)).collect::<Result<_>>()?;
     let heard = &mut |line: &str| eprintln!("{line}");
-    let (place, policies, about) = set(given, served, Vec::new(), false, heard)?;
+    let (place, policies, about) = set(given, served, Vec::new(), Wrapped::Bare, heard)?;
     let mut ways: Vec<(usize, Policy)> = policies.iter().map(|&policy| (0, policy)).collect();
     let mut names: Vec<String> = policies.iter().map(Policy::to_string).collect();
     let mut places = vec![place];
@@ -148,7 +148,7 @@ pub(crate) fn mixed(given: &ArgMatches) -> Result<ExitCode> {
     let group = |served: &Served| Tenant { name: served.name().to_owned(), slo: Some(served.slo) };
     let groups = served.iter().map(group).collect();
     let heard = &mut |line: &str| eprintln!("{line}");
-    let (mut place, policies, about) = set(given, served, groups, false, heard)?;
+    let (mut place, policies, about) = set(given, served, groups, Wrapped::Bare, heard)?;
     let lowest = f64::from(count(given, "lowest-rate"));
     let mut ways = mixed::Way::all(&policies);
     if given.get_flag("uninterrupted") {
@@ -176,7 +176,7 @@ pub(crate) fn isolation(given: &ArgMatches) -> Result<ExitCode> {
     let served =
         words(given, "model").map(|name| Served::new(name, &sizes, slo_ms)).collect::<Result<_>>()?;
     let heard = &mut |line: &str| eprintln!("{line}");
-    let (mut place, policies, about) = set(given, served, Vec::new(), true, heard)?;
+    let (mut place, policies, about) = set(given, served, Vec::new(), Wrapped::Slowable, heard)?;
     let (rate, length) =
         (f64::from(count(given, "rate")), Duration::from_secs(count(given, "seconds").into()));
     let about = format!("{about}, {rate:.0} requests/s, SLO {slo_ms} ms");
@@ -192,7 +192,7 @@ fn set(
     given: &ArgMatches,
     served: Vec<Served>,
     groups: Vec<Tenant>,
-    slowable: bool,
+    around: Wrapped,
     heard: &mut dyn FnMut(&str),
 ) -> Result<(Place, Vec<Policy>, String)> {
     let word = |name: &str| given.get_one::<String>(name).cloned().unwrap_or_default();
@@ -215,7 +215,7 @@ fn set(
         behind: "off".to_owned(),
         interrupts: true,
         seed: seed(given),
-        slowable,
+        around,
         models: served.into_iter().map(|served| served.model).collect(),
     };
     let policies = policies(given)?;

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tessera_bench::arrivals::{Gaps, Popularity};
-use tessera_bench::figures::place::Setting;
-use tessera_bench::figures::reality;
+use tessera_bench::figures::place::{Setting, Wrapped};
+use tessera_bench::figures::reality::{self, Asked};
 use tessera_bench::load::Tenant;
 use tessera_bench::simulate::{self, Measuring};
 use tessera_bench::zoo;
@@ -37,7 +37,11 @@ pub(crate) fn commands() -> [Command; 2] {
                 "Requests per second [default: what takes 60 % of the device's time one by one]",
             ),
             text("policy", "POLICY", "space-time").help("space-time, time or exclusive"),
-            number("seconds", "15").help("How long each kind of arrivals is measured"),
+            number("seconds", "15").help("How long each kind of arrivals is measured, twice on the device in every round"),
+            number("rounds", "1").help("How often, with other arrivals each time; their mean is judged"),
+            list(arg("workload", "NAME")).value_parser(reality::WORKLOADS.map(|(name, ..)| name)).help(
+                "Which kinds of arrivals [default: all]",
+            ),
             json_flag(),
         ]);
     [costs, reality]
@@ -98,12 +102,16 @@ pub(crate) fn reality(given: &ArgMatches) -> Result<ExitCode> {
         partitions: "1".to_owned(),
         behind: "off".to_owned(),
         interrupts: true,
-        slowable: false,
+        around: Wrapped::Bare,
         seed: seed(given),
     };
     let policy: Policy = parsed(given, "policy")?;
     let rate = given.get_one::<f64>("request-rate").copied();
-    let report = reality::run(setting, policy, rate, &mut |line| eprintln!("{line}"))?;
+    let asked = Asked { policy, rate, rounds: nonzero(given, "rounds")? };
+    let wanted: Vec<&str> = words(given, "workload").collect();
+    let mut workloads = reality::WORKLOADS.to_vec();
+    workloads.retain(|(name, ..)| wanted.is_empty() || wanted.contains(name));
+    let report = reality::run(setting, asked, &workloads, &mut |line| eprintln!("{line}"))?;
     publish(given, &report, serde_json::to_string_pretty(&report)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tessera_bench::arrivals::Trace;
 use tessera_bench::simulate::{self, Costs, Load, Options, Report};
@@ -65,6 +66,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
             warmup: Duration::ZERO,
             max_lanes,
             max_items,
+            as_ran: Arc::default(),
         };
         let level = simulate::run(&options, &mut |line| eprintln!("{line}"))?;
         match &mut report {

@@ -13,6 +13,7 @@ use crate::{
     Scheduler, Size, Terms,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tessera_core::{LaunchId, Moment, PartitionId, Policy, RequestId, TenantId};
 
@@ -46,6 +47,8 @@ pub struct Around {
     /// How many ratios that stand behind each other are taken one after the other, from a place that is drawn (a block bootstrap: Künsch 1989). Where they stand
     /// as they were measured, a host that was slow for a while is so here too. Each is drawn by itself where this is one, or zero.
     pub together: usize,
+    /// Ratios of launches that really ran, by when they were handed over. Where there are any, a launch is as slow as the last of them before it, and none is drawn.
+    pub as_ran: Arc<[(Moment, f64)]>,
 }
 
 /// A launch that runs.
@@ -287,6 +290,11 @@ impl<C: CostTable> Simulation<C> {
 
     /// How much longer than its cost the next launch takes.
     fn ratio(&mut self) -> f64 {
+        let ran = &self.around.as_ran;
+        let before = ran.partition_point(|(at, _)| *at <= self.now).saturating_sub(1);
+        if let Some((_, ratio)) = ran.get(before) {
+            return *ratio;
+        }
         let count = self.around.ratios.len();
         if count == 0 {
             return 1.0;

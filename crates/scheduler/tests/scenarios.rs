@@ -138,6 +138,22 @@ fn launches_differ_from_their_costs_as_those_that_followed_each_other_did() {
 }
 
 #[test]
+fn launches_are_as_slow_as_those_of_a_run_were_at_that_moment() {
+    let as_ran = [(ms(10), 2.0), (ms(20), 3.0)].into();
+    let around = Around { ratios: vec![9.0], as_ran, ..Around::default() };
+    let mut simulation = Simulation::new(config(Policy::SpaceTime), Affine).with(around, 1);
+    simulation.tenant(TenantId(0), Terms::best_effort(OwnerId(0)));
+    let moments = [5, 15, 25];
+    (0..).zip(moments).for_each(|(request, at)| simulation.offer(ms(at), &offer(request, 0, 1)));
+    let (outcomes, _) = simulation.finish();
+    let took = outcomes.values().zip(moments).map(|(outcome, at)| match outcome {
+        Outcome::Answered { at: over, .. } => (over.since(ms(at)).as_secs_f64() / 1.1e-3).round(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(took.collect::<Vec<f64>>(), [2.0, 2.0, 3.0], "before the first, as slow as that");
+}
+
+#[test]
 fn requests_of_many_tenants_that_wait_together_leave_in_one_launch() {
     let mut simulation = with_tenants(config(Policy::SpaceTime), 9);
     (0..9).for_each(|tenant| simulation.offer(ms(0), &offer(tenant, tenant, 1)));

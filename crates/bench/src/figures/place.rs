@@ -3,14 +3,14 @@
 use super::foresight::{self, Foresight};
 use super::isolation::{Act, Played};
 use crate::arrivals::{Gaps, Pattern, Popularity, Rate};
-use crate::load::{self, Guest, House, InProcess, Level, Row, Tally, Tenant, Times};
-use crate::simulate::{self, Costs, Load};
+use crate::load::{self, Guest, House, InProcess, Level, Progress, Row, Tally, Target, Tenant, Times};
+use crate::simulate::{self, Costs, Launches, Load, Log, Recorder};
 use crate::zoo::Model;
 use anyhow::{Context, Result, ensure};
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
-use tessera_core::{PlanKey, Policy};
+use tessera_core::{Moment, PlanKey, Policy, ProgramId};
 use tessera_device::slowed::Slowed;
 use tessera_device::{Device, Wake};
 use tessera_server::server::StartError;
@@ -52,8 +52,8 @@ pub struct Setting {
     pub interrupts: bool,
     /// Decides weights, inputs and arrivals.
     pub seed: u64,
-    /// Whether the first tenant can be made slow, which takes a device around the device.
-    pub slowable: bool,
+    /// What is put around the device.
+    pub around: Wrapped,
 }
 
 impl Setting {
@@ -68,17 +68,39 @@ impl Setting {
     }
 }
 
+/// What may be put around a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrapped {
+    /// Nothing.
+    Bare,
+    /// What can make the first tenant slow.
+    Slowable,
+    /// What writes launches down.
+    Recorded,
+}
+
 /// A place that is set up.
 #[derive(Debug)]
 pub struct Place {
     setting: Setting,
     ground: Ground,
+    /// What the last row's launches were, where they are known.
+    launches: Launches,
+    /// How slow a run's launches were, where the simulator's are to be as slow.
+    as_ran: Arc<[(Moment, f64)]>,
 }
 
 #[derive(Debug)]
 enum Ground {
     Simulated(Costs, Vec<PlanKey>),
     Real(Runtime, Vec<Opened>),
+}
+
+/// Launches that are written down, and what each model's run.
+#[derive(Debug)]
+struct Record {
+    log: Arc<Log>,
+    programs: Vec<ProgramId>,
 }
 
 /// A device that was opened for a policy. One that is opened for `space` may be divided as no other policy wants it.
@@ -91,6 +113,7 @@ struct Opened {
     target: Arc<InProcess>,
     house: House,
     slowed: Option<Arc<Slowed>>,
+    record: Option<Record>,
 }
 
 impl Place {
@@ -101,19 +124,29 @@ impl Place {
             return Place::simulated(setting, Costs::read("h100")?);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        Ok(Place { setting, ground: Ground::Real(runtime, Vec::new()) })
+        Ok(Place::on(setting, Ground::Real(runtime, Vec::new())))
     }
 
     /// In the simulator, with these costs, whatever device the setting names.
     pub fn simulated(setting: Setting, costs: Costs) -> Result<Place> {
         let plan = |model: &Arc<Model>| costs.plan(model.architecture.name);
         let plans = setting.models.iter().map(plan).collect::<Result<_>>()?;
-        Ok(Place { setting, ground: Ground::Simulated(costs, plans) })
+        Ok(Place::on(setting, Ground::Simulated(costs, plans)))
     }
 
-    /// From now on requests come like this.
-    pub fn ask(&mut self, gaps: Gaps, popularity: Popularity) {
-        (self.setting.gaps, self.setting.popularity) = (gaps, popularity);
+    fn on(setting: Setting, ground: Ground) -> Place {
+        Place { setting, ground, launches: Launches::default(), as_ran: Arc::default() }
+    }
+
+    /// From now on requests come like this, at moments that the seed decides.
+    pub fn ask(&mut self, gaps: Gaps, popularity: Popularity, seed: u64) {
+        let Setting { gaps: of, popularity: among, seed: from, .. } = &mut self.setting;
+        (*of, *among, *from) = (gaps, popularity, seed);
+    }
+
+    /// From now on simulated launches are as slow as those of a run were then; as their costs say, after an empty one.
+    pub(crate) fn replay(&mut self, as_ran: Arc<[(Moment, f64)]>) {
+        self.as_ran = as_ran;
     }
 
     /// What is loaded, and how it is asked.
@@ -123,7 +156,7 @@ impl Place {
 
     /// Where, in words. Opens the device if it is not.
     pub fn about(&mut self, policy: Policy, heard: &mut dyn FnMut(&str)) -> Result<String> {
-        let Place { setting, ground } = self;
+        let Place { setting, ground, .. } = self;
         match ground {
             Ground::Simulated(costs, _) => Ok(format!("simulated with costs of {}", costs.device())),
             Ground::Real(runtime, opened) => {
@@ -155,7 +188,7 @@ impl Place {
         acts: &[Act],
         heard: &mut dyn FnMut(&str),
     ) -> Result<Played> {
-        let Place { setting, ground } = self;
+        let Place { setting, ground, .. } = self;
         let pattern = setting.pattern(rate);
         match ground {
             Ground::Simulated(costs, plans) => {
@@ -195,7 +228,7 @@ impl Place {
 
     /// What a policy answers in a closed loop, in requests per second: where to look for rates that it keeps up with. `None` in the simulator, which is quick.
     pub fn capacity(&mut self, policy: Policy, heard: &mut dyn FnMut(&str)) -> Result<Option<f64>> {
-        let Place { setting, ground } = self;
+        let Place { setting, ground, .. } = self;
         let Ground::Real(runtime, opened) = ground else { return Ok(None) };
         let target = open(setting, runtime, opened, policy, heard)?.target.clone();
         target.play(policy);
@@ -222,30 +255,36 @@ impl Place {
         rate: f64,
         heard: &mut dyn FnMut(&str),
     ) -> Result<(Instant, Row)> {
-        let Place { setting, ground } = self;
+        let Place { setting, ground, launches, as_ran } = self;
         let pattern = setting.pattern(rate);
         match ground {
             Ground::Simulated(costs, plans) => {
-                let options = options(setting, costs, plans, policy, rate);
+                let as_ran = as_ran.clone();
+                let options = simulate::Options { as_ran, ..options(setting, costs, plans, policy, rate) };
                 let done = simulate::run(&options, &mut |_| {})?;
-                let row = done.policies.into_iter().next().context("one policy was simulated")?.row;
+                let done = done.policies.into_iter().next().context("one policy was simulated")?;
+                *launches = Launches { items: done.items_per_launch, ran: Vec::new() };
+                let row = done.row;
                 heard(&told(policy, &row));
                 Ok((Instant::now(), row))
             }
             Ground::Real(runtime, opened) => {
-                let here = open(setting, runtime, opened, policy, heard)?;
-                let target = here.target.clone();
+                let Opened { target, house, record, .. } = open(setting, runtime, opened, policy, heard)?;
                 target.play(policy);
                 let times = Times { warmup: setting.length / SETTLING, length: setting.length, grace: GRACE };
                 let tally = Tally::new(setting.tenants.clone(), times, 1);
                 let groups = &setting.groups;
                 let tally = if groups.is_empty() { tally } else { tally.by_group(groups) };
-                let progress = Arc::default();
+                let progress: Arc<Progress> = Arc::default();
+                record.iter().for_each(|record| record.log.forget());
                 let (begun, on_the_clock) = (Instant::now(), SystemTime::now());
-                let run = load::open(&target, pattern.arrivals(), times, tally, &progress);
+                let run = load::open(target, pattern.arrivals(), times, tally, &progress);
                 let row = runtime.block_on(run)?.row(Level::RequestRate(rate));
                 heard(&told(policy, &row));
-                for (after, text) in runtime.block_on(here.house.told_since("rearranged", on_the_clock)) {
+                if let (Some(record), Some(began)) = (record, progress.began.get()) {
+                    *launches = Launches::of(record.log.take(), &record.programs, *began);
+                }
+                for (after, text) in runtime.block_on(house.told_since("rearranged", on_the_clock)) {
                     heard(&format!("  after {:.1} s: {text}", after.as_secs_f64()));
                 }
                 if let Some(why) = &row.first_failure {
@@ -264,7 +303,7 @@ impl Place {
         heard: &mut dyn FnMut(&str),
     ) -> Result<(Row, Option<Foresight>)> {
         let (begun, row) = self.begun_and_row(policy, rate, heard)?;
-        let Place { setting, ground } = self;
+        let Place { setting, ground, .. } = self;
         let Ground::Real(runtime, opened) = ground else { return Ok((row, None)) };
         let target = open(setting, runtime, opened, policy, heard)?.target.clone();
         let told = runtime.block_on(async {
@@ -273,6 +312,11 @@ impl Place {
             Some(Foresight::of(&whole, &settled))
         });
         Ok((row, told))
+    }
+
+    /// The launches of the last row: on a device, where they are written down.
+    pub(crate) fn launches(&self) -> &Launches {
+        &self.launches
     }
 
     /// Ends what was opened.
@@ -300,6 +344,7 @@ fn options(
         warmup: setting.length / SETTLING,
         max_lanes: NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN),
         max_items: NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN),
+        as_ran: Arc::default(),
     }
 }
 
@@ -362,15 +407,22 @@ fn open_for(
     };
     let guests: Vec<Guest> = setting.tenants.iter().enumerate().map(guest).collect();
     let items = (NonZeroU32::MIN, setting.seed);
-    let slowed = OnceLock::new();
+    let (slowed, log) = (OnceLock::new(), Arc::new(Log::default()));
     let wrap = |device: Arc<dyn Device>, wake: Wake| -> Result<Arc<dyn Device>, StartError> {
-        if !setting.slowable {
-            return Ok(device);
-        }
-        let device = Slowed::around(device, wake)?;
-        Ok(slowed.get_or_init(|| device).clone())
+        Ok(match setting.around {
+            Wrapped::Bare => device,
+            Wrapped::Slowable => {
+                let device = Slowed::around(device, wake)?;
+                slowed.get_or_init(|| device).clone()
+            }
+            Wrapped::Recorded => Arc::new(Recorder::of(device, log.clone())),
+        })
     };
     let (target, house) = InProcess::open_on(runtime, &settings, &guests, items, &wrap, heard)?;
+    let record = match setting.around {
+        Wrapped::Recorded => Some(recorded(runtime, &target, log, setting.models.len())?),
+        Wrapped::Bare | Wrapped::Slowable => None,
+    };
     let for_space = policy == Policy::Space;
     Ok(Opened {
         for_space,
@@ -380,5 +432,17 @@ fn open_for(
         target,
         house,
         slowed: slowed.into_inner(),
+        record,
     })
+}
+
+/// A log, and what launches of each model run: the first tenants have the models in turn, and are asked once each.
+fn recorded(runtime: &Runtime, target: &Arc<InProcess>, log: Arc<Log>, models: usize) -> Result<Record> {
+    let program = |model| {
+        log.forget();
+        let ended = runtime.block_on(target.ask(model, 0));
+        log.take().last().map(|ran| ran.program).with_context(|| format!("nothing was launched: {ended:?}"))
+    };
+    let programs = (0..models).map(program).collect::<Result<_>>()?;
+    Ok(Record { log, programs })
 }

@@ -2,7 +2,7 @@
 
 use super::ask::Ask;
 use super::made::{Claim, Figure, Made};
-use super::place::{Place, Setting};
+use super::place::{Place, Setting, Wrapped};
 use super::products::{self, Options as Products};
 use super::{
     figure1, figure2, figure3, figure4, figure5, figure7, goodput, isolation, mixed, monitoring, table1,
@@ -132,7 +132,7 @@ fn open_loop(ask: &Ask, classes: &[(&str, f64)], tenants: usize, runs: usize) ->
         partitions: "auto".to_owned(),
         behind: "off".to_owned(),
         interrupts: true,
-        slowable: false,
+        around: Wrapped::Bare,
         seed: ask.seed,
     })
 }
@@ -215,7 +215,7 @@ fn run_isolation(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Made> {
         acts.iter_mut().for_each(|act| act.warmup = act.warmup.min(act.length));
     }
     let setting = open_loop(ask, &classes, tenants, 1)?;
-    let setting = Setting { slowable: true, popularity: Popularity::Uniform, ..setting };
+    let setting = Setting { around: Wrapped::Slowable, popularity: Popularity::Uniform, ..setting };
     let mut place = Place::new(setting)?;
     let about = about(&mut place, &policies, &classes, tenants, heard)?;
     let about = format!("{about}, {rate:.0} requests/s, SLO {slo_ms} ms");

@@ -5,8 +5,8 @@ use crate::arrivals::{Arrival, Popularity};
 use anyhow::{Context, Result};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -24,6 +24,8 @@ pub struct Progress {
     pub sent: AtomicU64,
     /// Requests that have ended so far.
     pub ended: AtomicU64,
+    /// When an open loop's clock started.
+    pub began: OnceLock<Instant>,
 }
 
 /// One request's sample: told when this is dropped, so that no request is forgotten, however its task ends.
@@ -71,7 +73,7 @@ pub async fn open<T: Target>(
     let (target, sent, runtime) = (target.clone(), progress.clone(), Handle::current());
     // A thread of its own: the runtime's timers are good to a millisecond, a sleeping thread to a tenth.
     let pace = tokio::task::spawn_blocking(move || {
-        let start = Instant::now() + HEAD_START;
+        let start = *sent.began.get_or_init(|| Instant::now() + HEAD_START);
         let closing = start + times.end() + times.grace;
         let due = arrivals.take_while(|arrival| arrival.at < times.end());
         for (number, Arrival { at, tenant }) in due.enumerate() {

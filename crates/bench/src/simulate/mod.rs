@@ -5,14 +5,17 @@
 //! ```
 //! The scheduler is the server's own and learns costs as it does there, from what launches take. What lies around launches, the engine
 //! and the way to the device, and how much one launch differs from the next of its size, is simulated where the table says so (`measure`); the
-//! wire is not. How far a simulation is from a real run is measured by `tessera bench reality`.
+//! wire is not. How far a simulation is from a real run is measured by `tessera bench reality`, which also simulates with launches as slow as those of the run (`replay`).
 
 mod costs;
 mod measure;
 mod recorder;
+mod replay;
 
 pub use costs::Costs;
 pub use measure::{Options as Measuring, measure};
+pub(crate) use recorder::{Log, Recorder};
+pub(crate) use replay::Launches;
 
 use crate::arrivals::{Arrival, Pattern};
 use crate::figures::isolation::{Act, Played};
@@ -52,6 +55,8 @@ pub struct Options {
     pub max_lanes: NonZeroU32,
     /// Most items in one launch.
     pub max_items: NonZeroU32,
+    /// How slow launches of a run were, and when: then those of the simulation are. With none, they differ as the costs say.
+    pub as_ran: Arc<[(Moment, f64)]>,
 }
 
 /// When requests come.
@@ -115,6 +120,8 @@ pub struct PolicyRow {
     pub launches: u64,
     /// Tenants in one, on average.
     pub lanes_per_launch: f64,
+    /// Items in one, on average.
+    pub items_per_launch: f64,
     /// Real time that the simulation took.
     pub took_s: f64,
 }
@@ -166,6 +173,7 @@ fn under(options: &Options, policy: Policy) -> PolicyRow {
         row: heard.tally.row(level),
         launches: heard.launches,
         lanes_per_launch: heard.lanes as f64 / heard.launches.max(1) as f64,
+        items_per_launch: heard.items as f64 / heard.launches.max(1) as f64,
         took_s: started.elapsed().as_secs_f64(),
     }
 }
@@ -221,6 +229,7 @@ fn set_up(options: &Options, policy: Policy) -> Simulation<Costs> {
         gap: time(options, |engine| engine.gap_ms),
         ratios: engine.map(|engine| engine.ratios.clone()).unwrap_or_default(),
         together: engine.map_or(1, |engine| engine.together),
+        as_ran: options.as_ran.clone(),
     };
     let config = Config {
         ahead: engine.and_then(|engine| NonZeroU32::new(engine.ahead)).unwrap_or(NonZeroU32::MIN),
@@ -280,6 +289,7 @@ struct Heard {
     waiting: IdMap<RequestId, (usize, Duration)>,
     launches: u64,
     lanes: u64,
+    items: u64,
     /// When the first tenant was taken out of the launches that it shared, first.
     evicted: Option<Moment>,
 }
@@ -287,7 +297,16 @@ struct Heard {
 impl Heard {
     fn new(tally: Tally, begin: Duration, options: &Options) -> Heard {
         let way_out = time(options, |engine| engine.way_out_ms);
-        Heard { tally, way_out, begin, waiting: IdMap::default(), launches: 0, lanes: 0, evicted: None }
+        Heard {
+            tally,
+            way_out,
+            begin,
+            waiting: IdMap::default(),
+            launches: 0,
+            lanes: 0,
+            items: 0,
+            evicted: None,
+        }
     }
 
     fn take(&mut self, simulation: &mut Simulation<Costs>) {
@@ -301,6 +320,7 @@ impl Heard {
         for (_, launch) in simulation.history.drain(..) {
             self.launches += 1;
             self.lanes += launch.lanes.len() as u64;
+            self.items += u64::from(launch.items());
         }
         for (request, outcome) in std::mem::take(&mut simulation.outcomes) {
             let Some((tenant, due)) = self.waiting.remove(&request) else { continue };
@@ -359,6 +379,7 @@ mod tests {
             warmup: Duration::ZERO,
             max_lanes: NonZeroU32::new(32).unwrap(),
             max_items: NonZeroU32::new(128).unwrap(),
+            as_ran: Arc::default(),
         }
     }
 
