@@ -255,6 +255,7 @@ impl OneByOne<'_> {
     /// Those that may be next since this one was taken.
     fn follow(&mut self, last: Ticket, place: Option<usize>) {
         let next = &mut self.next;
+        next.reserve(2 * self.more.len());
         for more in self.more.iter_mut().filter_map(Option::take) {
             next.push(Reverse(more));
         }

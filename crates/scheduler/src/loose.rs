@@ -216,8 +216,8 @@ impl Loose {
             Some(Turn { v, owner, listed, first })
         }));
         // Owners that were asked before, by their place in `taken`. No two are equal, so the place decides nothing.
-        let mut again: BinaryHeap<Reverse<(VirtualTime, OwnerId, u32)>> = BinaryHeap::new();
-        let mut taken: Vec<Taken> = Vec::new();
+        let mut again: BinaryHeap<Reverse<(VirtualTime, OwnerId, u32)>> = BinaryHeap::with_capacity(AT_ONCE);
+        let mut taken: Vec<Taken> = Vec::with_capacity(AT_ONCE);
         let mut rests: Vec<OneByOne<'a>> = Vec::new();
         std::iter::from_fn(move || {
             loop {
@@ -249,6 +249,7 @@ impl Loose {
     /// What the first of these owners would launch next, and some behind it, whose turns likely come soon: each lies somewhere else in memory, and reads that
     /// wait for nothing but memory wait together.
     fn read_on<'a>(&'a self, taken: &mut [Taken], rests: &mut Vec<OneByOne<'a>>, row: Row<'a>) {
+        rests.reserve(taken.len().min(AT_ONCE));
         for Taken { listed, first, rest } in taken.iter_mut().take(AT_ONCE) {
             if let (None, Some(shelf)) = (*rest, self.shelves.get(listed.shelf.0)) {
                 *rest = Some(rests.len() as u32);

@@ -28,6 +28,7 @@ impl<I: Iterator<Item: Copy>> ReadAhead<I> {
             let more = (2 * self.read.len()).clamp(1, AT_ONCE);
             self.taken = 0;
             self.read.clear();
+            self.read.reserve(more);
             self.read.extend(self.things.by_ref().take(more));
         }
         let next = self.read.get(self.taken).copied().filter(wanted)?;
