@@ -371,6 +371,8 @@ impl Scheduler {
             (space.in_force, space.leaving) = (layout, Some(space.in_force));
             self.plans.costs.leave_to_others(space.lines.others(layout));
             self.events.tell(now, Happened::Rearranged { from, to, before, predicted: score });
+        } else if overlap {
+            space.demand.begin(now);
         }
     }
 }
