@@ -40,7 +40,7 @@ constexpr int AHEAD = STAGES - 1;
 constexpr int PRODUCTS = OUTPUTS * ROWS;  // of a thread, for one k
 constexpr bool WIDE = PRODUCTS >= 56;
 // Fours of k in one piece: a thousand products of a wide thread, 16 KB of code; of others 256 to 500.
-constexpr int UNROLL = WIDE || (PRODUCTS >= 32 && LONG != 1) ? 4 : 64 / PRODUCTS < DEPTH / 4 ? 64 / PRODUCTS : DEPTH / 4;
+[[maybe_unused]] constexpr int UNROLL = WIDE || (PRODUCTS >= 32 && LONG != 1) ? 4 : 64 / PRODUCTS < DEPTH / 4 ? 64 / PRODUCTS : DEPTH / 4;
 constexpr int COUNT = OUTPUTS == 2 ? 2 : 4, PIECES = OUTPUTS / COUNT;  // outputs of a thread side by side, and how often
 constexpr int SUMS = ROWS * PIECES;                                    // such pieces of a thread
 static_assert(WARPS_N * ACROSS * ROWS == BN && ACROSS * ALONG == 32, "warps cover the tile");
