@@ -237,12 +237,15 @@ impl Yard<'_> {
             }
         }
         for count in counts(ITEMS as usize).into_iter().filter(|count| *count > self.most) {
-            // Larger ones are on a line with the last, where launches are so long that a point of them would take for ever.
+            // Larger ones are on a line with the last, where launches are so long that a point of them would take for ever, or are not made.
             let short = |points: &Points| points.items.last().is_some_and(|(_, took)| self.fits(*took));
             if !points.iter().all(short) {
                 break;
             }
             let items = self.point(Together::Items(count), &mut seen)?;
+            if items.iter().any(Option::is_none) {
+                break;
+            }
             for (points, item) in points.iter_mut().zip(items) {
                 points.items.extend(item.map(|point| (count as f64, point.took)));
             }

@@ -155,6 +155,11 @@ impl Workload {
         "arrivals               goodput/s    p50 ms    p99 ms         ±   refused  sent late  items a launch";
 }
 
+/// A part in percent, and a dash where nobody can say.
+fn percent(part: f64) -> String {
+    if part.is_finite() { format!("{:.1}%", 100.0 * part) } else { "–".to_owned() }
+}
+
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kinds: [(&str, Run); 4] = [
@@ -171,11 +176,11 @@ impl fmt::Display for Workload {
             let known = Known::of(&parts);
             writeln!(
                 f,
-                "{name:<9} {kind:<10} {:>11.1} {:>9.2} {:>9.2} {:>8.1}% {:>8.1}% {:>10.2} {:>15.2}",
+                "{name:<9} {kind:<10} {:>11.1} {:>9.2} {:>9.2} {:>9} {:>8.1}% {:>10.2} {:>15.2}",
                 of(|seen| seen.goodput),
                 of(|seen| seen.p50_ms),
                 of(|seen| seen.p99_ms),
-                100.0 * known.within / known.mean.max(1e-9),
+                percent(known.within / known.mean.max(1e-9)),
                 100.0 * of(|seen| seen.refused),
                 of(|seen| seen.sent_late_p99_ms),
                 of(|seen| seen.items_per_launch),
@@ -191,25 +196,18 @@ impl fmt::Display for Workload {
         let Known { mean, within } = self.p99_off;
         let goodput = 100.0 * self.goodput_off;
         let line = |f: &mut fmt::Formatter<'_>, what, mean: f64, within: f64| {
-            let within = if within.is_nan() { String::new() } else { format!("{:.1}%", 100.0 * within) };
-            writeln!(
-                f,
-                "{:<9} {:<10} {:>11} {:>9} {:>+8.1}% {within:>9}  {what}",
-                "",
-                "",
-                "",
-                "",
-                100.0 * mean
-            )
+            let within = if within.is_nan() { String::new() } else { percent(within) };
+            let mean = if mean.is_nan() { percent(mean) } else { format!("{:+.1}%", 100.0 * mean) };
+            writeln!(f, "{:<9} {:<10} {:>11} {:>9} {mean:>9} {within:>9}  {what}", "", "", "", "")
         };
         writeln!(
             f,
-            "{:<9} {:<10} {goodput:>+10.1}% {:>9} {:>+8.1}% {:>8.1}%  {verdict}",
+            "{:<9} {:<10} {goodput:>+10.1}% {:>9} {:>+8.1}% {:>9}  {verdict}",
             "",
             "off by",
             "",
             100.0 * mean,
-            100.0 * within
+            percent(within)
         )?;
         let itself = self.p99_of_itself_off;
         line(f, "the host: reality against itself", itself.mean, itself.within)?;
@@ -287,5 +285,6 @@ mod tests {
             (f64::INFINITY, Verdict::NotWithin),
             "by its goodput"
         );
+        assert!(!short.to_string().contains("NaN") && !short.to_string().contains("inf"), "{short}");
     }
 }
