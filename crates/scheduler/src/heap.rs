@@ -12,6 +12,7 @@
 use crate::waiting::Ticket;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 
 /// How many are below each.
@@ -74,7 +75,7 @@ impl<R: Copy + Ord, N: Name> Heap<R, N> {
     /// All in order. Those below one that was taken are looked at when one more is asked for.
     pub(crate) fn in_order(&self) -> InOrder<'_, R, N> {
         let next = self.first().map(|first| Reverse((first, 0))).into_iter().collect();
-        InOrder { entries: &self.entries, next, last: None }
+        InOrder { entries: &self.entries, next, taken: false }
     }
 
     /// Those below a place: none of them ranks before who is there. The first is at place 0.
@@ -154,21 +155,31 @@ fn below(place: usize, places: usize) -> Range<usize> {
 #[derive(Debug)]
 pub(crate) struct InOrder<'a, R, N = Ticket> {
     entries: &'a [Ranked<R, N>],
-    /// Those below such as were taken, with their places: the next one is among them.
+    /// The one taken last, and those below such as were taken, with their places: the next one is among them.
     next: BinaryHeap<Reverse<(Ranked<R, N>, usize)>>,
-    /// Where the one was that was taken last.
-    last: Option<usize>,
+    /// Whether the first of those was taken.
+    taken: bool,
 }
 
 impl<R: Copy + Ord, N: Name> Iterator for InOrder<'_, R, N> {
     type Item = Ranked<R, N>;
 
     fn next(&mut self) -> Option<Ranked<R, N>> {
-        let below = self.last.map_or(0..0, |last| below(last, self.entries.len()));
-        self.next.extend(below.map(|place| Reverse((self.entries[place], place))));
-        let Reverse((next, place)) = self.next.pop()?;
-        self.last = Some(place);
-        Some(next)
+        if std::mem::replace(&mut self.taken, true) {
+            // Who is below it comes in its place: that moves fewer than to take it out first.
+            let mut last = self.next.peek_mut()?;
+            let below = below(last.0.1, self.entries.len());
+            let mut below = below.map(|place| Reverse((self.entries[place], place)));
+            match below.next() {
+                Some(next) => {
+                    *last = next;
+                    drop(last);
+                }
+                None => _ = PeekMut::pop(last),
+            }
+            below.for_each(|next| self.next.push(next));
+        }
+        self.next.peek().map(|Reverse((next, _))| *next)
     }
 }
 
