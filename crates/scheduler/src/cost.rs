@@ -6,7 +6,7 @@
 //! ```
 //! A launch's *shape* is its roofline time at rates we guess: overhead + FLOP/rate + bytes/rate. Measurements are
 //! kept as ratios to it, so a step serves every size in it, a size never run borrows the ratio of the nearest
-//! one, and a plan never run borrows the ratio of the other plans. The percentile is of the last few launches
+//! one, and a plan never run is bounded by its kin, or borrows the ratio of the other plans (`guess`). The percentile is of the last few launches
 //! only: a slow morning is forgotten. (Clockwork, OSDI '20, keeps p99 of the last 10 per model and batch, which is the slowest of them; we take the fourth slowest of
 //! 32, as the slowest of 16 is as often exceeded by much, and after each rare slow launch promised too much for the next 15: on an H200 at a fifth of its load the 99th
 //! percentile of errors was 22 % by it, and is 10 %.)
@@ -18,12 +18,14 @@
 //! units: a launch is predicted by what is so when it goes, and plans are made with those beside others while such are seen.
 
 mod error;
+mod guess;
 mod steps;
 mod surface;
 mod table;
 mod work;
 
 pub use error::{Foretold, PredictionError};
+pub(crate) use guess::Kin;
 pub use table::CostTable;
 pub(crate) use work::ONE;
 pub use work::{PlanWork, Size};
@@ -34,7 +36,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 pub(crate) use steps::{between, corner, half_octave};
-use surface::{Step, Surface};
+use surface::{GUESSED, Step, Surface};
 use tessera_core::{IdMap, Moment};
 
 /// How costs are learnt.
@@ -102,6 +104,7 @@ pub(crate) struct Costs {
 #[derive(Clone, Debug, Default)]
 struct PlanCost {
     work: Option<PlanWork>,
+    kin: Option<Kin>,
     /// What was measured, by size of partition and company: a handful.
     places: Vec<Place>,
     /// Launches that were measured.
@@ -122,7 +125,28 @@ struct Place {
     /// Units that those beside it may have.
     others: NonZeroU32,
     cells: BTreeMap<Step, Cell>,
+    /// What is predicted.
     surface: Surface,
+    /// What promises rest on: the same with what few launches may not have shown.
+    bound: Surface,
+}
+
+impl Place {
+    fn surface(&self, certain: Certain) -> &Surface {
+        match certain {
+            Certain::Likely => &self.surface,
+            Certain::Bound => &self.bound,
+        }
+    }
+}
+
+/// What a cost is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Certain {
+    /// To say how long a launch will take.
+    Likely,
+    /// To promise by.
+    Bound,
 }
 
 impl PlanCost {
@@ -143,6 +167,14 @@ impl PlanCost {
         let near =
             |place: &&Place| (place.units < units, place.units.get().abs_diff(units.get()), unlike(place));
         self.places.iter().min_by_key(near)
+    }
+
+    /// Seconds at a place. Nobody is quicker beside others: where little was seen of that, sizes that were not are guessed from others in proportion to their work, and a small
+    /// launch takes longer than its part of a large one's.
+    fn at_least_alone(&self, place: &Place, certain: Certain, size: Size) -> f64 {
+        let is_alone = |other: &&Place| other.units == place.units && other.company == Company::Alone;
+        let alone = self.places.iter().find(is_alone).map_or(0.0, |alone| alone.surface(certain).at(size));
+        place.surface(certain).at(size).max(if place.company == Company::Beside { alone } else { 0.0 })
     }
 
     /// In which company launches are planned for.
@@ -175,11 +207,11 @@ impl Costs {
         }
     }
 
-    pub(crate) fn plan_known(&mut self, plan: PlanIx, work: PlanWork) {
+    pub(crate) fn plan_known(&mut self, plan: PlanIx, kin: Kin, work: PlanWork) {
         let known = self.plans.entry(plan).or_default();
         if known.work != Some(work) {
             // Ratios to another shape mean nothing.
-            *known = PlanCost { work: Some(work), ..PlanCost::default() };
+            *known = PlanCost { work: Some(work), kin: Some(kin), ..PlanCost::default() };
         }
     }
 
@@ -195,7 +227,7 @@ impl Costs {
                 cell.ratios.iter_mut().for_each(|ratio| *ratio *= factor);
                 cell.high *= factor;
             }
-            place.surface = surface(&place.cells, known.work, self.settings, self.most);
+            [place.surface, place.bound] = surfaces(&place.cells, known.work, self.settings, self.most);
         }
         self.plans.insert(plan, known);
     }
@@ -232,15 +264,28 @@ impl Costs {
         size: Size,
         units: NonZeroU32,
     ) -> Option<Duration> {
+        self.cost(Certain::Likely, company, plan, size, units)
+    }
+
+    /// What a launch of this size is promised by: what is predicted, and what so few launches as it rests on may not have shown.
+    pub(crate) fn bound(&self, plan: PlanIx, size: Size, units: NonZeroU32) -> Option<Duration> {
+        self.cost(Certain::Bound, self.plans.get(&plan)?.company(), plan, size, units)
+    }
+
+    fn cost(
+        &self,
+        certain: Certain,
+        company: Company,
+        plan: PlanIx,
+        size: Size,
+        units: NonZeroU32,
+    ) -> Option<Duration> {
         let known = self.plans.get(&plan)?;
         let seconds = match known.nearest(units, company, self.others) {
-            Some(place) => place.surface.at(size) * stretch(place.units, units) + known.pause(),
-            // Without its work a plan's shape is invented, and the ratio of others says nothing of it.
-            None => {
-                shape(self.settings, known.work, size)
-                    * known.work.map(|_| self.common_ratio.unwrap_or(1.0))?
-                    * stretch(self.whole, units)
+            Some(place) => {
+                known.at_least_alone(place, certain, size) * stretch(place.units, units) + known.pause()
             }
+            None => self.guess(known, company, size, units)?,
         };
         Some(Duration::from_secs_f64(seconds.min(MOST_SECONDS)))
     }
@@ -294,16 +339,20 @@ impl Costs {
                 known_by = cell.ratios.len();
                 cell.push(ratio, settings, self.clock);
                 let seconds = cell.high * shape(settings, work, step.corner());
-                if (place.surface.at(step.corner()) / seconds - 1.0).abs() > SAME {
-                    place.surface = surface(&place.cells, work, settings, most);
+                let bound = seconds * cell.unseen(settings);
+                let differs = |surface: &Surface, seconds: f64| {
+                    (surface.at(step.corner()) / seconds - 1.0).abs() > SAME
+                };
+                if differs(&place.surface, seconds) || differs(&place.bound, bound) {
+                    [place.surface, place.bound] = surfaces(&place.cells, work, settings, most);
                 }
             }
             None => {
                 let mut cell = Cell::default();
                 cell.push(ratio, settings, self.clock);
                 let cells = BTreeMap::from([(step, cell)]);
-                let surface = surface(&cells, work, settings, most);
-                known.places.push(Place { units, company, others, surface, cells });
+                let [surface, bound] = surfaces(&cells, work, settings, most);
+                known.places.push(Place { units, company, others, surface, bound, cells });
             }
         }
         // What the others borrow is a ratio on the whole device.
@@ -349,15 +398,18 @@ impl Costs {
     }
 }
 
-/// What was measured, as costs of every size.
-fn surface(
+/// What was measured, as costs of every size: what is predicted, and what is promised by.
+fn surfaces(
     cells: &BTreeMap<Step, Cell>,
     work: Option<PlanWork>,
     settings: CostSettings,
     most: Size,
-) -> Surface {
-    let cells: Vec<_> = cells.iter().map(|(step, cell)| (*step, cell.high, cell.clock)).collect();
-    Surface::new(&cells, most, |size| shape(settings, work, size))
+) -> [Surface; 2] {
+    let of = |high: &dyn Fn(&Cell) -> f64| {
+        let cells: Vec<_> = cells.iter().map(|(step, cell)| (*step, high(cell), cell.clock)).collect();
+        Surface::new(&cells, most, |size| shape(settings, work, size))
+    };
+    [of(&|cell| cell.high), of(&|cell| cell.high * cell.unseen(settings))]
 }
 
 /// Seconds by roofline arithmetic at guessed rates; never zero, and never less for more lanes or items.
@@ -420,6 +472,13 @@ impl Cell {
         let mut ratios: Vec<f64> = self.ratios.iter().copied().collect();
         self.high = percentile(&mut ratios, settings.percentile);
     }
+
+    /// How many times the high percentile of so few launches that of a full window may be. Of values spread evenly over a range the largest of n lies 1 ÷ (n + 1) of the range
+    /// below its end, and the range is taken to be what a size never run is guessed with.
+    fn unseen(&self, settings: CostSettings) -> f64 {
+        let short = |launches: usize| (GUESSED - 1.0) / (launches as f64 + 1.0);
+        1.0 + (short(self.ratios.len()) - short(settings.window.max(1))).max(0.0)
+    }
 }
 
 /// The nearest-rank percentile, rounding up: of few values a high one is their maximum. Zero of none. Their order is lost.
@@ -434,12 +493,16 @@ fn percentile(values: &mut [f64], p: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tessera_core::Bytes;
+    use tessera_core::{Bytes, ClassId, PlanKey, Precision};
 
     const PLAN: PlanIx = PlanIx(0);
     const WHOLE: NonZeroU32 = NonZeroU32::new(4).expect("four units");
     const WORK: PlanWork =
         PlanWork { flops_per_item: 40_000_000, bytes_per_item: Bytes(0), weight_bytes: Bytes(10_000_000) };
+
+    fn kin() -> Kin {
+        Kin::of(&PlanKey { class: ClassId([1; 16]), dims: [].into(), precision: Precision::Fp32 })
+    }
 
     fn size(lanes: u32, items: u32) -> Size {
         Size { lanes, items }
@@ -473,7 +536,7 @@ mod tests {
     #[test]
     fn before_any_launch_the_cost_is_the_roofline_at_guessed_rates() {
         let mut costs = costs();
-        costs.plan_known(PLAN, WORK);
+        costs.plan_known(PLAN, kin(), WORK);
         // 20 µs + 4 × 1 ms of arithmetic + 2 × 1 ms of weights.
         assert_eq!(costs.predict(PLAN, size(2, 4), WHOLE), Some(Duration::from_micros(6020)));
     }
@@ -494,24 +557,12 @@ mod tests {
     #[test]
     fn a_size_never_run_borrows_the_ratio_of_the_nearest() {
         let mut costs = costs();
-        costs.plan_known(PLAN, WORK);
+        costs.plan_known(PLAN, kin(), WORK);
         let guessed = costs.predict(PLAN, size(1, 1), WHOLE).expect("an estimate");
         costs.learn(PLAN, size(1, 1), Measured { took: guessed * 3, ..took(0) });
         let now = costs.predict(PLAN, size(8, 8), WHOLE).expect("measured").as_secs_f64();
         let ratio = now / shape(CostSettings::default(), Some(WORK), size(8, 8));
         assert!((ratio / surface::GUESSED - 3.0).abs() < 1e-6, "{ratio}");
-    }
-
-    #[test]
-    fn a_plan_never_run_borrows_the_ratio_of_the_others() {
-        let mut costs = costs();
-        costs.plan_known(PLAN, WORK);
-        costs.plan_known(PlanIx(1), WORK);
-        let guessed = costs.predict(PLAN, size(1, 1), WHOLE).expect("an estimate");
-        costs.learn(PLAN, size(1, 1), Measured { took: guessed / 2, ..took(0) });
-        let borrowed = costs.predict(PlanIx(1), size(1, 1), WHOLE).expect("an estimate");
-        assert!(borrowed.abs_diff(guessed / 2) < Duration::from_nanos(10));
-        assert_eq!(costs.measured_at(PlanIx(1)), None);
     }
 
     #[test]
@@ -539,6 +590,17 @@ mod tests {
         assert_eq!(predicted(&costs), 150);
         costs.leave_to_others(WHOLE);
         assert_eq!(predicted(&costs), 400, "what is known of others elsewhere stays");
+    }
+
+    #[test]
+    fn a_small_launch_beside_others_takes_no_less_than_alone_where_only_a_large_one_was_seen() {
+        let mut costs = costs();
+        costs.plan_known(PLAN, kin(), WORK);
+        costs.learn(PLAN, size(1, 1), took(300));
+        costs.learn(PLAN, size(1, 100), Measured { company: Company::Beside, ..took(1500) });
+        let predicted = |items| costs.predict_in(Company::Beside, PLAN, size(1, items), WHOLE);
+        assert_eq!(predicted(1), Some(Duration::from_micros(300)));
+        assert!(predicted(100) > Some(Duration::from_micros(1400)));
     }
 
     #[test]

@@ -207,7 +207,8 @@ impl Plans {
 
     /// How long a launch takes on a partition of so many units, with a guess where nothing is known: what a line of promises counts.
     pub(crate) fn cost_on(&self, units: NonZeroU32, plan: PlanIx, size: Size) -> Duration {
-        self.predict_on(units, plan, size).unwrap_or(UNKNOWN)
+        let bound = || self.costs.bound(plan, size, units);
+        self.given(units, plan, size).or_else(bound).unwrap_or(UNKNOWN)
     }
 
     /// The same of one beside which nothing runs on its units.

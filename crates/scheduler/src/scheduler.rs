@@ -2,7 +2,9 @@
 
 use crate::bills::Bills;
 use crate::config::Config;
-use crate::cost::{ALONE_PERCENTILE, Company, Costs, Foretold, Measured, PlanWork, PredictionError, Size};
+use crate::cost::{
+    ALONE_PERCENTILE, Company, Costs, Foretold, Kin, Measured, PlanWork, PredictionError, Size,
+};
 use crate::event::{Event, Events};
 use crate::fairness::Owners;
 use crate::forming::Rider;
@@ -171,8 +173,8 @@ impl Scheduler {
 
     /// What one launch of the plan has to do: the first guess at its cost.
     pub fn plan_known(&mut self, plan: &PlanKey, work: PlanWork) {
-        let plan = self.plans.number(plan);
-        self.plans.costs.plan_known(plan, work);
+        let number = self.plans.number(plan);
+        self.plans.costs.plan_known(number, Kin::of(plan), work);
     }
 
     /// The plan is not wanted any more; what was learnt of it goes, unless requests of it wait or run.

@@ -155,13 +155,13 @@ fn what_lies_around_a_launch_is_learnt_apart_from_its_cost() {
     }
     assert_eq!(scheduler.predicted(&offer(0, 0, 1).plan, one), Some(Duration::from_millis(1)));
 
-    // Who waits for an idle device waits for the way too.
+    // Who waits for an idle device waits for the way too, and four launches may not have shown the slowest: that is a twentieth of the millisecond.
     let allowed = |micros| Offer {
         deadline: Some(ms(500) + Duration::from_micros(micros)),
         ..offer(9000 + micros, 1, 1)
     };
     assert!(matches!(scheduler.offer(ms(500), &allowed(2900)), Err(Refusal::TooLate { .. })));
-    assert!(scheduler.offer(ms(500), &allowed(3000)).unwrap().promised);
+    assert!(scheduler.offer(ms(500), &allowed(3050)).unwrap().promised);
 
     // The next is handed over so early that its own way is hidden behind what runs: twice what the way is taken for.
     launched(scheduler.decide(ms(500)));

@@ -90,7 +90,9 @@ fn the_first_request_is_let_in_or_refused_by_what_was_measured() {
     let (_, now) = profile(&mut scheduler, millis(200), |lanes, _| millis(2 + u64::from(lanes)));
     let since = now.since(Moment::START).as_millis() as u64;
     let refused = scheduler.offer(now, &ask(1, since + 2)).unwrap_err();
-    assert!(matches!(refused, Refusal::TooLate { predicted, .. } if predicted == millis(3)), "{refused}");
+    // What was measured, and an eighth that so little may not have shown.
+    let Refusal::TooLate { predicted, .. } = refused else { panic!("{refused}") };
+    assert!(predicted > millis(3) && predicted < millis(3).mul_f64(1.125), "{predicted:?}");
     assert!(scheduler.offer(now, &ask(2, since + 4)).unwrap().promised);
     assert_eq!(scheduler.prediction_error().launches, 0, "nothing was predicted wrongly by measuring");
 }
