@@ -64,23 +64,28 @@ impl Program {
         Ok(Program { plan: plan.clone(), layout: layout.clone(), room, constants })
     }
 
-    /// Runs `items` items of one lane, heavy steps with `crew`. `inputs[i]` holds the items' bytes of input i.
-    pub(crate) fn run(
+    /// Runs `items` items of one lane, heavy steps with `crew`. `inputs(i)` are the items' bytes of input i, in pieces that are copied here and
+    /// nowhere else: of a plan whose steps are light, moving numbers in and out takes longest.
+    pub(crate) fn run<'p, P: Iterator<Item = &'p [u8]>>(
         &self,
         desk: Desk<'_>,
         weights: &Weights,
         items: usize,
-        inputs: &[Vec<u8>],
+        inputs: impl Fn(usize) -> P,
         crew: Crew<'_>,
         attendant: &mut impl Attendant,
     ) -> RunOutput {
         let Desk { arena, scratch } = desk;
         let placed = Placed { plan: &self.plan, items };
         arena.reserve(placed);
-        for (port, bytes) in self.plan.inputs.iter().zip(inputs) {
+        for (input, port) in self.plan.inputs.iter().enumerate() {
             if let Operand::Buffer(id) = port.at {
-                let words: &mut [u8] = bytemuck::cast_slice_mut(arena.buffer(placed, id));
-                words[..bytes.len()].copy_from_slice(bytes);
+                let mut words: &mut [u8] = bytemuck::cast_slice_mut(arena.buffer(placed, id));
+                for piece in inputs(input) {
+                    let (to, rest) = words.split_at_mut(piece.len());
+                    to.copy_from_slice(piece);
+                    words = rest;
+                }
             }
         }
         let mut failures = Vec::new();

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tessera_core::LaunchId;
+use tessera_planner::plan::Port;
 
 /// Most items of one lane that a worker runs at once: enough to use a panel of weights well while it is in the cache, few
 /// enough that activations stay there too. It changes no bit of any answer.
@@ -46,7 +47,7 @@ pub(crate) struct Running {
 struct State {
     left: usize,
     started: Option<Instant>,
-    /// Per lane: per output, all items' bytes.
+    /// Per lane: per output, all items' bytes; nothing yet of a lane with one run that is not over.
     outputs: Vec<Vec<Vec<u8>>>,
     /// What workers did for each lane so far.
     lanes: Vec<Duration>,
@@ -75,8 +76,10 @@ impl Running {
             runs.extend(
                 (0..items).step_by(RUN_ITEMS).map(|first| (number, first..(first + RUN_ITEMS).min(items))),
             );
-            let ports = program.plan.outputs.iter();
-            outputs.push(ports.map(|port| vec![0; items * port.bytes_per_item()]).collect());
+            let room = |port: &Port| vec![0; items * port.bytes_per_item()];
+            // What a lane's only run makes is the lane's answer as it is.
+            let parts = items > RUN_ITEMS;
+            outputs.push(if parts { program.plan.outputs.iter().map(room).collect() } else { Vec::new() });
         }
         let left = runs.len();
         let state = State {
@@ -121,9 +124,9 @@ impl Running {
         let mut attendant = EachStep { last: Instant::now(), took };
         for (lane_number, items) in &self.runs {
             let (lane, weights) = &lanes[*lane_number];
-            let inputs = self.inputs(lane, items);
+            let inputs = |input| self.pieces(lane, items, input);
             let desk = Desk { arena, scratch };
-            self.program.run(desk, weights, items.len(), &inputs, Crew::ALONE, &mut attendant);
+            self.program.run(desk, weights, items.len(), inputs, Crew::ALONE, &mut attendant);
         }
     }
 
@@ -144,10 +147,10 @@ impl Running {
             state.started.get_or_insert(begun);
             state.steps.is_some().then(|| vec![Duration::ZERO; self.program.plan.steps.len()])
         };
-        let inputs = self.inputs(lane, items);
+        let inputs = |input| self.pieces(lane, items, input);
         let mut timed = Timed::new(begun, steps, stand_aside);
         let output = catch_unwind(AssertUnwindSafe(|| {
-            self.program.run(desk, weights, items.len(), &inputs, crew, &mut timed)
+            self.program.run(desk, weights, items.len(), inputs, crew, &mut timed)
         }));
         let RunTime { took, longest, steps } = timed.over();
         drop(lanes);
@@ -159,16 +162,15 @@ impl Running {
         }
         match output {
             Ok(output) => {
-                for ((port, from), to) in self
-                    .program
-                    .plan
-                    .outputs
-                    .iter()
-                    .zip(&output.outputs)
-                    .zip(&mut state.outputs[*lane_number])
-                {
-                    let start = items.start * port.bytes_per_item();
-                    to[start..start + from.len()].copy_from_slice(from);
+                let all = &mut state.outputs[*lane_number];
+                if all.is_empty() {
+                    *all = output.outputs;
+                } else {
+                    let ports = self.program.plan.outputs.iter();
+                    for ((port, from), to) in ports.zip(&output.outputs).zip(all) {
+                        let start = items.start * port.bytes_per_item();
+                        to[start..start + from.len()].copy_from_slice(from);
+                    }
                 }
                 let failures = output.failures.into_iter();
                 state
@@ -185,26 +187,22 @@ impl Running {
         state.left == 0
     }
 
-    /// The bytes of some items of a lane, per input: requests lie one after the other in it.
-    fn inputs(&self, lane: &Lane, items: &Range<usize>) -> Vec<Vec<u8>> {
-        let ports = self.program.plan.inputs.iter().enumerate();
-        let gathered = ports.map(|(input, port)| {
-            let per_item = port.bytes_per_item();
-            let mut bytes = Vec::with_capacity(items.len() * per_item);
-            let mut first = 0;
-            for request in &lane.requests {
-                let end = first + request.items as usize;
-                let (from, to) = (items.start.max(first), items.end.min(end));
-                if from < to {
-                    bytes.extend_from_slice(
-                        &request.inputs[input][(from - first) * per_item..(to - first) * per_item],
-                    );
-                }
-                first = end;
-            }
-            bytes
-        });
-        gathered.collect()
+    /// The bytes of some items of a lane at one input, request by request.
+    fn pieces<'l>(
+        &self,
+        lane: &'l Lane,
+        items: &Range<usize>,
+        input: usize,
+    ) -> impl Iterator<Item = &'l [u8]> {
+        let per_item = self.program.plan.inputs[input].bytes_per_item();
+        let (start, end) = (items.start, items.end);
+        let mut next = 0;
+        lane.requests.iter().filter_map(move |request| {
+            let first = next;
+            next += request.items as usize;
+            let (from, to) = (start.max(first), end.min(next));
+            (from < to).then(|| &request.inputs[input][(from - first) * per_item..(to - first) * per_item])
+        })
     }
 
     /// The launch's answers, once every run is over.
