@@ -108,6 +108,7 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
     let lane_times = log.tells_lanes();
     let costed = |(model, points): (&Arc<Model>, Points)| -> Result<Costed> {
         let name = model.architecture.name;
+        let largest = points.lanes.last().map_or(0.0, |(count, _)| *count);
         let lanes = Curve::rising(points.lanes).with_context(|| format!("{name}, by lanes"))?;
         let beside_work = |(count, ms): (f64, f64)| (count, (ms - lanes.at(count)).max(LEAST_MS));
         let turnaround = points.turnaround.into_iter().map(beside_work).collect();
@@ -122,7 +123,12 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
             estimated: None,
         };
         let (one, all) = (costed.lanes.first(), costed.lanes.last());
-        heard(&format!("{name}: one lane {one:.3} ms, {most} lanes {all:.3} ms"));
+        heard(&format!("{name}: one lane {one:.3} ms, {largest} lanes {all:.3} ms"));
+        if largest < most as f64 {
+            heard(&format!(
+                "{name}: launches of more lanes were too few to tell; they are taken to lie on a line"
+            ));
+        }
         Ok(costed)
     };
     let model = options.models.iter().zip(points).map(costed).collect::<Result<Vec<Costed>>>()?;
