@@ -121,28 +121,114 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
 
 fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> {
     let precision = site.precision();
-    let size = precision.stored(DType::F32).size();
-    let loader = product.loader(site);
-    let depth = BLOCK_ROW_BYTES / size;
+    let real_bytes = precision.stored(DType::F32).size();
+    let depth = BLOCK_ROW_BYTES / real_bytes;
+    let unit = Unit { site, product, sizes, real_bytes, loader: product.loader(site), depth };
     let steps = sizes.k.div_ceil(depth);
     let few = FewTile::of(sizes.rows, steps).filter(|_| product.in_chunks(site));
     if let Some(tile) = few {
-        return vec![Chosen {
-            spec: site.spec("product_few.cu").define("SPLIT", tile.split),
-            loader: Loader::Rows,
-            outputs: tile.outputs(),
-            rows: FewTile::ROWS,
-            depth,
-            threads: FewTile::THREADS,
-            shared_bytes: 0,
-            tiles: row_tiles(sizes.room, sizes.rows, FewTile::ROWS),
+        return vec![unit.of_few_rows(tile)];
+    }
+    let image = product.linear.is_none();
+    let parts = tensor::parts(sizes, steps);
+    if image && unit.loader == Loader::Taps && parts == 1 {
+        let windows = unit.windows();
+        if !windows.is_empty() {
+            return windows.into_iter().chain(unit.gathered(steps, parts)).collect();
+        }
+    }
+    let dense = image && site.stored(product.x) == precision.stored(DType::F32);
+    let residual = product.epilogue.residual.is_some();
+    let stems = StemTile::best_first(sizes, &product.shape, real_bytes, residual);
+    if dense && !stems.is_empty() {
+        return stems.into_iter().map(|tile| unit.stem(tile)).collect();
+    }
+    unit.gathered(steps, parts)
+}
+
+/// A product on the matrix unit, whose kernels all take k in stages of one depth.
+struct Unit<'a> {
+    site: &'a Site<'a>,
+    product: &'a Product<'a>,
+    sizes: &'a Sizes,
+    /// Of an element, as the unit reads it.
+    real_bytes: usize,
+    loader: Loader,
+    depth: usize,
+}
+
+/// What a block is, and what it takes at once.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    outputs: usize,
+    rows: usize,
+    threads: usize,
+    shared_bytes: usize,
+}
+
+impl Unit<'_> {
+    /// A kernel with as many blocks as there are tiles, each of which sums all of k in one go.
+    fn chosen(&self, spec: KernelSpec, block: Block, tiles: usize) -> Chosen {
+        let Block { outputs, rows, threads, shared_bytes } = block;
+        Chosen {
+            spec,
+            loader: self.loader,
+            outputs,
+            rows,
+            depth: self.depth,
+            threads,
+            shared_bytes,
+            tiles,
             parts: 1,
             resident: None,
             image: OnImage::NONE,
-        }];
+        }
     }
-    let tensor = |tile: TensorTile| {
-        let mut spec = site
+
+    /// A kernel whose tiles are rows of a lane, wherever in its images they are.
+    fn of_rows(&self, spec: KernelSpec, block: Block) -> Chosen {
+        let tiles = row_tiles(self.sizes.room, self.sizes.rows, block.rows);
+        self.chosen(spec, block, tiles)
+    }
+
+    /// A kernel whose tiles are so many pieces of each item's image.
+    fn of_images(&self, spec: KernelSpec, block: Block, image: OnImage) -> Chosen {
+        let tiles = self.sizes.room.items as usize * image.item_tiles;
+        Chosen { image, ..self.chosen(spec, block, tiles) }
+    }
+
+    fn of_few_rows(&self, tile: FewTile) -> Chosen {
+        let spec = self.site.spec("product_few.cu").define("SPLIT", tile.split);
+        let block = Block {
+            outputs: tile.outputs(),
+            rows: FewTile::ROWS,
+            threads: FewTile::THREADS,
+            shared_bytes: 0,
+        };
+        Chosen { loader: Loader::Rows, ..self.of_rows(spec, block) }
+    }
+
+    /// The kernels that gather rows, for any product: blocks of one tile each, and blocks that walk.
+    fn gathered(&self, steps: usize, parts: usize) -> Vec<Chosen> {
+        let whole_rows = self.loader == Loader::Rows;
+        // Whether blocks that walk can compute it: they are fed in chunks, and finish sums where they are.
+        let walks = matches!(self.loader, Loader::Rows | Loader::Taps)
+            && self.product.epilogue.residual.is_none()
+            && parts == 1;
+        let mut tiles = TensorTile::best_first(self.sizes, steps, parts, whole_rows).into_iter();
+        let best = tiles.next();
+        let beside = best.filter(|_| walks).map(|best| WalkTile::beside(&best, self.sizes, steps));
+        let walked = beside.unwrap_or_default().into_iter().map(|tile| self.walked(tile));
+        let mut likely: Vec<Chosen> = best.map(|tile| self.tensor(tile)).into_iter().chain(walked).collect();
+        if best.is_some_and(|best| WalkTile::is_best(&best, steps)) && likely.len() > 1 {
+            likely.swap(0, 1);
+        }
+        likely.into_iter().chain(tiles.map(|tile| self.tensor(tile))).collect()
+    }
+
+    fn tensor(&self, tile: TensorTile) -> Chosen {
+        let mut spec = self
+            .site
             .spec("product_tensor.cu")
             .define("STEPS", tile.ring.steps)
             .define("STAGES", tile.ring.stages)
@@ -151,172 +237,74 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
             .define("PARTS", tile.cut.blocks)
             .define("TURNS", tile.cut.turns)
             .define("MIN_BLOCKS", tile.blocks);
-        spec.generated = instruction::multiply(precision, tile.rows);
-        Chosen {
-            spec,
-            loader,
-            outputs: tile.outputs,
-            rows: tile.rows,
-            depth,
-            threads: tile.threads(),
-            shared_bytes: tile.shared_bytes(),
-            tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
-            parts: tile.cut.blocks,
-            resident: None,
-            image: OnImage::NONE,
-        }
-    };
-    let image = product.linear.is_none();
-    let parts = tensor::parts(sizes, steps);
-    let whole_rows = loader == Loader::Rows;
-    // Whether blocks that walk can compute it: they are fed in chunks, and finish sums where they are.
-    let walks =
-        matches!(loader, Loader::Rows | Loader::Taps) && product.epilogue.residual.is_none() && parts == 1;
-    let tensor_tiles = || {
-        let mut tiles = TensorTile::best_first(sizes, steps, parts, whole_rows).into_iter();
-        let best = tiles.next();
-        let beside = best.filter(|_| walks).map(|best| WalkTile::beside(&best, sizes, steps));
-        let walked =
-            beside.unwrap_or_default().into_iter().map(|tile| walked(site, sizes, loader, depth, tile));
-        let mut likely: Vec<Chosen> = best.map(tensor).into_iter().chain(walked).collect();
-        if best.is_some_and(|best| WalkTile::is_best(&best, steps)) && likely.len() > 1 {
-            likely.swap(0, 1);
-        }
-        likely.into_iter().chain(tiles.map(tensor)).collect::<Vec<Chosen>>()
-    };
-    if image && loader == Loader::Taps && parts == 1 {
-        let windows = windows(site, product, sizes, loader, depth);
-        if !windows.is_empty() {
-            return windows.into_iter().chain(tensor_tiles()).collect();
-        }
+        spec.generated = instruction::multiply(self.site.precision(), tile.rows);
+        let (threads, shared_bytes) = (tile.threads(), tile.shared_bytes());
+        let block = Block { outputs: tile.outputs, rows: tile.rows, threads, shared_bytes };
+        Chosen { parts: tile.cut.blocks, ..self.of_rows(spec, block) }
     }
-    let dense = image && site.stored(product.x) == precision.stored(DType::F32);
-    let residual = product.epilogue.residual.is_some();
-    let stems = StemTile::best_first(sizes, &product.shape, size, residual);
-    if dense && !stems.is_empty() {
-        let stem = |tile| stemmed(site, product, sizes, loader, depth, tile);
-        return stems.into_iter().map(stem).collect();
+
+    fn walked(&self, tile: WalkTile) -> Chosen {
+        let mut spec =
+            self.site.spec("product_walk.cu").define("STEPS", tile.steps).define("STAGES", tile.stages);
+        spec.generated = instruction::multiply(self.site.precision(), tile.rows);
+        let (threads, shared_bytes) = (tile.threads(), tile.shared_bytes());
+        let block = Block { outputs: tile.outputs, rows: tile.rows, threads, shared_bytes };
+        Chosen { resident: Some(self.site.multiprocessors as usize), ..self.of_rows(spec, block) }
     }
-    tensor_tiles()
-}
 
-fn walked(site: &Site<'_>, sizes: &Sizes, loader: Loader, depth: usize, tile: WalkTile) -> Chosen {
-    let mut spec = site.spec("product_walk.cu").define("STEPS", tile.steps).define("STAGES", tile.stages);
-    spec.generated = instruction::multiply(site.precision(), tile.rows);
-    Chosen {
-        spec,
-        loader,
-        outputs: tile.outputs,
-        rows: tile.rows,
-        depth,
-        threads: tile.threads(),
-        shared_bytes: tile.shared_bytes(),
-        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
-        parts: 1,
-        resident: Some(site.multiprocessors as usize),
-        image: OnImage::NONE,
+    /// The kernels of windows: those that hold their weights first, or behind the best of those that stream them.
+    fn windows(&self) -> Vec<Chosen> {
+        let (sizes, shape, size) = (self.sizes, &self.product.shape, self.real_bytes);
+        let streamed = WindowTile::best_first(sizes, shape, size);
+        let residual = self.product.epilogue.residual;
+        let of_halves =
+            residual.is_none_or(|x| matches!(x, Operand::Buffer(_)) && self.site.stored(x).size() == size);
+        let held = if of_halves { HeldTile::best_first(sizes, shape, size) } else { Vec::new() };
+        let first = streamed.is_empty() || held.first().is_some_and(|tile| tile.is_best(sizes));
+        let mut all: Vec<Chosen> = streamed.into_iter().map(|tile| self.window(tile)).collect();
+        let at = if first { 0 } else { 1 };
+        all.splice(at..at, held.into_iter().map(|tile| self.held(tile)));
+        all
     }
-}
 
-/// The kernels of windows: those that hold their weights first, or behind the best of those that stream them.
-fn windows(
-    site: &Site<'_>,
-    product: &Product<'_>,
-    sizes: &Sizes,
-    loader: Loader,
-    depth: usize,
-) -> Vec<Chosen> {
-    let (shape, size) = (&product.shape, site.precision().stored(DType::F32).size());
-    let streamed = WindowTile::best_first(sizes, shape, size);
-    let residual = product.epilogue.residual;
-    let of_halves = residual.is_none_or(|x| matches!(x, Operand::Buffer(_)) && site.stored(x).size() == size);
-    let held = if of_halves { HeldTile::best_first(sizes, shape, size) } else { Vec::new() };
-    let first = streamed.is_empty() || held.first().is_some_and(|tile| tile.is_best(sizes));
-    let mut all: Vec<Chosen> =
-        streamed.into_iter().map(|tile| windowed(site, product, loader, depth, tile)).collect();
-    let at = if first { 0 } else { 1 };
-    all.splice(at..at, held.into_iter().map(|tile| holding(site, product, loader, depth, tile)));
-    all
-}
-
-fn holding(site: &Site<'_>, product: &Product<'_>, loader: Loader, depth: usize, tile: HeldTile) -> Chosen {
-    let mut spec = site.spec("product_held.cu");
-    spec.generated = instruction::multiply(site.precision(), tile.columns);
-    let HeldTile { columns, turns, item_blocks, plane, .. } = tile;
-    Chosen {
-        spec,
-        loader,
-        outputs: HeldTile::OUTPUTS,
-        rows: columns,
-        depth,
-        threads: HeldTile::THREADS,
-        shared_bytes: tile.shared_bytes(),
-        tiles: site.capacity.items as usize * item_blocks,
-        parts: 1,
-        resident: None,
-        image: OnImage { line: window::line(&product.shape), item_tiles: item_blocks, plane, turns },
+    fn held(&self, tile: HeldTile) -> Chosen {
+        let mut spec = self.site.spec("product_held.cu");
+        spec.generated = instruction::multiply(self.site.precision(), tile.columns);
+        let (outputs, threads) = (HeldTile::OUTPUTS, HeldTile::THREADS);
+        let block = Block { outputs, rows: tile.columns, threads, shared_bytes: tile.shared_bytes() };
+        let HeldTile { turns, item_blocks, plane, .. } = tile;
+        let line = window::line(&self.product.shape);
+        self.of_images(spec, block, OnImage { line, item_tiles: item_blocks, plane, turns })
     }
-}
 
-fn windowed(
-    site: &Site<'_>,
-    product: &Product<'_>,
-    loader: Loader,
-    depth: usize,
-    tile: WindowTile,
-) -> Chosen {
-    let mut spec = site
-        .spec("product_window.cu")
-        .define("ACROSS", tile.across)
-        .define("STAGES", tile.stages)
-        .define("MIN_BLOCKS", tile.blocks);
-    spec.generated = instruction::multiply(site.precision(), tile.columns);
-    Chosen {
-        spec,
-        loader,
-        outputs: tile.outputs,
-        rows: tile.positions(),
-        depth,
-        threads: tile.threads(),
-        shared_bytes: tile.shared_bytes(),
-        tiles: site.capacity.items as usize * tile.item_tiles,
-        parts: 1,
-        resident: None,
-        image: OnImage {
-            line: window::line(&product.shape),
-            item_tiles: tile.item_tiles,
-            plane: tile.plane,
-            turns: 0,
-        },
+    fn window(&self, tile: WindowTile) -> Chosen {
+        let mut spec = self
+            .site
+            .spec("product_window.cu")
+            .define("ACROSS", tile.across)
+            .define("STAGES", tile.stages)
+            .define("MIN_BLOCKS", tile.blocks);
+        spec.generated = instruction::multiply(self.site.precision(), tile.columns);
+        let (threads, shared_bytes) = (tile.threads(), tile.shared_bytes());
+        let block = Block { outputs: tile.outputs, rows: tile.positions(), threads, shared_bytes };
+        let WindowTile { item_tiles, plane, .. } = tile;
+        let line = window::line(&self.product.shape);
+        self.of_images(spec, block, OnImage { line, item_tiles, plane, turns: 0 })
     }
-}
 
-fn stemmed(
-    site: &Site<'_>,
-    product: &Product<'_>,
-    sizes: &Sizes,
-    loader: Loader,
-    depth: usize,
-    tile: StemTile,
-) -> Chosen {
-    let mut spec = site
-        .spec("product_stem.cu")
-        .define("CHANNELS", product.shape.in_per_group)
-        .define("KERNEL_HEIGHT", product.shape.kernel[0])
-        .define("KERNEL_WIDTH", product.shape.kernel[1])
-        .define("MIN_BLOCKS", tile.blocks);
-    spec.generated = instruction::multiply_held(site.precision(), tile.columns);
-    Chosen {
-        spec,
-        loader,
-        outputs: StemTile::OUTPUTS,
-        rows: tile.columns,
-        depth,
-        threads: StemTile::THREADS,
-        shared_bytes: tile.shared_bytes(&product.shape),
-        tiles: sizes.room.items as usize * tile.item_tiles,
-        parts: 1,
-        resident: None,
-        image: OnImage { line: tile.line_tiles, item_tiles: tile.item_tiles, plane: tile.strip, turns: 0 },
+    fn stem(&self, tile: StemTile) -> Chosen {
+        let shape = &self.product.shape;
+        let mut spec = self
+            .site
+            .spec("product_stem.cu")
+            .define("CHANNELS", shape.in_per_group)
+            .define("KERNEL_HEIGHT", shape.kernel[0])
+            .define("KERNEL_WIDTH", shape.kernel[1])
+            .define("MIN_BLOCKS", tile.blocks);
+        spec.generated = instruction::multiply_held(self.site.precision(), tile.columns);
+        let (outputs, threads) = (StemTile::OUTPUTS, StemTile::THREADS);
+        let block = Block { outputs, rows: tile.columns, threads, shared_bytes: tile.shared_bytes(shape) };
+        let StemTile { line_tiles: line, strip: plane, item_tiles, .. } = tile;
+        self.of_images(spec, block, OnImage { line, item_tiles, plane, turns: 0 })
     }
 }
