@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, TenantId};
 use tessera_scheduler::sim::{Around, Outcome, Simulation};
-use tessera_scheduler::{Config, CostTable, Happened, Offer, Partition, Size, Standing, Terms};
+use tessera_scheduler::{
+    Config, CostTable, Happened, Offer, Partition, Size, Standing, StragglerSettings, Terms,
+};
 
 /// ResNet-50 in bf16 on an H100 (`crates/bench/costs`), and how many times as long a launch takes beside others on its multiprocessors.
 #[derive(Clone, Debug)]
@@ -232,6 +234,18 @@ fn who_is_heard_is_told_of_with_the_reason_and_so_is_how_it_ended() {
     assert_eq!(load.evicted().map(|(_, who)| who), Some(SLOW));
     // Told once for each hearing, not once for each launch.
     assert!(load.told.len() < 100, "{} events", load.told.len());
+}
+
+#[test]
+fn where_nobody_may_be_evicted_nobody_is_heard_either_and_all_ride_together() {
+    let stragglers = StragglerSettings { bound: f64::INFINITY, ..StragglerSettings::default() };
+    let config = Config { stragglers, ..Config::new(Policy::SpaceTime, vec![PartitionId(0)]) };
+    let mut load = Load::on(config, 32, None, 0.1, 3);
+    load.together(SECOND);
+    load.simulation.slow(SLOW, 5.0);
+    load.together(SECOND);
+    assert_eq!(load.told, []);
+    assert!(load.launches(Moment::START).all(|launch| launch.lanes.len() == 32));
 }
 
 #[test]

@@ -77,9 +77,9 @@ impl Scheduler {
         judged.ordinary
     }
 
-    /// Blames those aboard of a launch that told one time.
+    /// Blames those aboard of a launch that told one time. Where nobody may be evicted nobody is accused: whoever is heard leaves shared launches for that.
     fn blame(&mut self, now: Moment, launch: &InFlight, computed: Duration) -> f64 {
-        if launch.plan.is_own() {
+        if launch.plan.is_own() || !self.config.stragglers.evicts() {
             return 1.0;
         }
         let mut aboard: Vec<TenantId> = launch.lanes.iter().map(|lane| lane.tenant).collect();

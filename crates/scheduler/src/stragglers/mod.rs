@@ -74,7 +74,7 @@ const SOON: u32 = 8;
 /// When a tenant is too slow to share, and for how long.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StragglerSettings {
-    /// How many times what its neighbours take a tenant's lanes may take.
+    /// How many times what its neighbours take a tenant's lanes may take; infinity, and nobody is ever evicted.
     pub bound: f64,
     /// For how long it must be above before it is evicted.
     pub after: Duration,
@@ -94,6 +94,13 @@ impl Default for StragglerSettings {
             away: Duration::from_secs(2),
             most_away: Duration::from_secs(60),
         }
+    }
+}
+
+impl StragglerSettings {
+    /// Whether anybody can be too slow to share.
+    pub(crate) fn evicts(&self) -> bool {
+        self.bound.is_finite()
     }
 }
 
