@@ -93,10 +93,15 @@ impl Stamp {
         Stamp { len: metadata.len(), modified: metadata.modified().ok(), identity, changed_ns }
     }
 
-    /// Whether this is still the file at `path`, written as it was. Links to it and rights to it may have changed. Not so when nothing is there.
-    pub fn still_stands_for(&self, path: &Path) -> bool {
+    /// Whether both are of one file, written as it was. Links to it and rights to it may have changed.
+    pub fn is_of_same(&self, other: &Stamp) -> bool {
         let told = |stamp: &Stamp| (stamp.len, stamp.modified, stamp.identity);
-        stamp(path).is_ok_and(|now| told(&now) == told(self))
+        told(self) == told(other)
+    }
+
+    /// Whether this is still the file at `path`, written as it was. Not so when nothing is there.
+    pub fn still_stands_for(&self, path: &Path) -> bool {
+        stamp(path).is_ok_and(|now| self.is_of_same(&now))
     }
 }
 

@@ -13,11 +13,12 @@ use crate::placement::Replicas;
 use crate::quotas::{Limit, Said, Speed};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::{self, DirEntry, Metadata};
+use std::fs::{self, DirEntry};
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use tessera_planner::source::{self, Stamp};
 
 /// Everything a repository holds, by tenant name.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -37,31 +38,19 @@ pub struct Listing {
     pub versions: BTreeMap<u64, Source>,
 }
 
-/// Where one version's model is, and what tells a changed file from an unchanged one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Where one version's model is. Equal while the path leads to the same file, written as it was; one rewritten in place within the clock's grain and with the same
+/// length is not noticed.
+#[derive(Clone, Debug)]
 pub struct Source {
     /// `model.onnx`, or `model.safetensors` of a tenant with a base.
     pub path: PathBuf,
-    /// Length, time of change and identity of the file that the path leads to.
+    /// Of the file that the path leads to.
     pub stamp: Stamp,
 }
 
-/// What changes when a file does. Cheap to read, and good enough for a poll: a file rewritten in place within the clock's grain
-/// and with the same length is not noticed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Stamp {
-    len: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        #[cfg(unix)]
-        let inode = std::os::unix::fs::MetadataExt::ino(metadata);
-        #[cfg(not(unix))]
-        let inode = 0;
-        Stamp { len: metadata.len(), modified: metadata.modified().ok(), inode }
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        self.path == other.path && self.stamp.is_of_same(&other.stamp)
     }
 }
 
@@ -175,8 +164,8 @@ fn single(model: &Path) -> Result<Listing, String> {
 }
 
 fn source(path: &Path) -> Result<Source, String> {
-    let metadata = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Source { path: path.to_owned(), stamp: Stamp::of(&metadata) })
+    let stamp = source::stamp(path).map_err(|error| error.to_string())?;
+    Ok(Source { path: path.to_owned(), stamp })
 }
 
 fn read_tenant(folder: &DirEntry) -> Result<Listing, String> {

@@ -221,7 +221,7 @@ impl Metrics {
             self.stood_back.clone(),
         );
         r.register("device_up", "Whether a device runs (1) or was lost (0)", self.device_up.clone());
-        r.register("model_load_failures", "Models that could not be loaded", self.load_failures.clone());
+        r.register("model_load_failures", "Versions of tenants that could not be loaded, and entries of the repository that make no sense", self.load_failures.clone());
         r.register("tenants", "Tenants that are loaded", self.loaded.clone());
         r.register(
             "prediction_error_ratio",
@@ -379,7 +379,7 @@ impl Metrics {
         self.device_memory.get_or_create(&labels).set(i64::try_from(bytes.0).unwrap_or(i64::MAX));
     }
 
-    /// A model could not be loaded. Which one, and why, is in the log.
+    /// A version of a tenant could not be loaded, or an entry of the repository makes no sense. Which one, and why, is an event.
     pub fn load_failed(&self) {
         self.load_failures.inc();
     }

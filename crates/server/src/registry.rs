@@ -382,6 +382,12 @@ impl Registry {
         self.tell("loaded", served.who.clone(), text, numbers);
     }
 
+    /// Tells of a version, or of an entry of the folder, that cannot be served.
+    fn tell_failed(&self, who: Arc<Who>, text: String) {
+        self.fleet.metrics().load_failed();
+        self.tell("load_failed", who, text, json!({}));
+    }
+
     /// Tells of something that the registry did.
     fn tell(&self, kind: &'static str, who: Arc<Who>, text: String, numbers: Value) {
         let numbers = by_name(numbers);

@@ -29,7 +29,7 @@ pub(super) struct Manager {
     poll: Duration,
     catalog: Catalog,
     /// What the loaders have now.
-    loading: HashMap<(String, u64), Source>,
+    loading: HashSet<(String, u64)>,
     /// What became so far of each version that the folder asks for.
     past: HashMap<(String, u64), Past>,
     /// Why the folder could not be read the last time, if so.
@@ -54,7 +54,7 @@ impl Manager {
             inbox,
             poll,
             catalog: Catalog::default(),
-            loading: HashMap::new(),
+            loading: HashSet::new(),
             past: HashMap::new(),
             unread: None,
             lost: HashSet::new(),
@@ -96,12 +96,13 @@ impl Manager {
             Ok(catalog) => {
                 for (name, why) in &catalog.problems {
                     if self.catalog.problems.get(name) != Some(why) {
-                        let text = format!("cannot be served: {why}");
-                        self.registry.tell("load_failed", self.registry.who_owns(name), text, json!({}));
+                        let who = self.registry.who_owns(name);
+                        self.registry.tell_failed(who, format!("cannot be served: {why}"));
                     }
                 }
                 self.catalog = catalog;
                 self.remove_what_is_gone();
+                self.compare_what_is_there();
                 if self.unread.take().is_some() {
                     let folder = self.registry.folder.display();
                     tracing::info!(%folder, "the repository can be read again");
@@ -117,36 +118,51 @@ impl Manager {
         }
     }
 
-    fn remove_what_is_gone(&mut self) {
-        let registry = self.registry.clone();
+    fn remove_what_is_gone(&self) {
+        let registry = &self.registry;
+        let (mut gone, mut names) = (Vec::new(), Vec::new());
         let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
-        // A tenant whose entry became a problem (a typo in its tenant.toml) keeps serving what it served.
-        let wanted = |name: &str, version: u64| {
-            self.catalog.problems.contains_key(name)
-                || self
-                    .catalog
-                    .tenants
-                    .get(name)
-                    .is_some_and(|listing| listing.versions.contains_key(&version))
-        };
         table.tenants.retain(|name, versions| {
             versions.retain(|&number, version| {
-                let keep = wanted(name, number);
+                let keep = self.wants(name, number);
                 if !keep && let Version::Ready(served) = version {
-                    registry.tell("unloaded", served.who.clone(), "unloaded".to_owned(), json!({}));
-                    served.remove();
+                    gone.push(served.clone());
                 }
                 keep
             });
             if versions.is_empty() {
-                registry.fleet.metrics().tenant_unloaded(name);
+                names.push(name.clone());
             }
             !versions.is_empty()
         });
         let without = |(name, _): &(&String, &String)| !table.tenants.contains_key(*name);
         let problems = self.catalog.problems.iter().filter(without);
         table.problems = problems.map(|(name, why)| (name.clone(), why.clone())).collect();
-        self.past.retain(|(name, version), _| wanted(name, *version));
+        drop(table);
+        // Requests need not wait for the log.
+        for served in gone {
+            registry.tell("unloaded", served.who.clone(), "unloaded".to_owned(), json!({}));
+            served.remove();
+        }
+        names.iter().for_each(|name| registry.fleet.metrics().tenant_unloaded(name));
+    }
+
+    /// Whether a version is to be served. A tenant whose entry became a problem (a typo in its tenant.toml) keeps serving what it served.
+    fn wants(&self, name: &str, version: u64) -> bool {
+        let listed = self.catalog.tenants.get(name).map(|listing| listing.versions.contains_key(&version));
+        listed.unwrap_or_else(|| self.catalog.problems.contains_key(name))
+    }
+
+    /// Looks which versions changed since they were tried.
+    fn compare_what_is_there(&mut self) {
+        let Catalog { tenants, problems } = &self.catalog;
+        self.past.retain(|(name, version), past| match tenants.get(name) {
+            None => problems.contains_key(name),
+            Some(listing) => listing.versions.get(version).is_some_and(|source| {
+                past.compare(source, &listing.terms);
+                true
+            }),
+        });
     }
 
     /// Takes tenants off devices that were lost, and has those loaded again that are now on too few. A version that is on none is loading until
@@ -209,9 +225,8 @@ impl Manager {
         for (name, listing) in &catalog.tenants {
             for (&version, source) in &listing.versions {
                 let key = (name.clone(), version);
-                let past = self.past.get(&key);
-                let due = past.is_none_or(|past| past.is_due(source, &listing.terms, Instant::now()));
-                if !due || self.loading.contains_key(&key) {
+                let due = self.past.get(&key).is_none_or(|past| past.is_due(Instant::now()));
+                if !due || self.loading.contains(&key) {
                     continue;
                 }
                 match self.base_of(listing, &catalog) {
@@ -248,7 +263,7 @@ impl Manager {
         }
         let (name, version) = key.clone();
         let job = Job { name, version, source: source.clone(), terms: listing.terms.clone(), base };
-        self.loading.insert(key, source.clone());
+        self.loading.insert(key);
         // The loaders live as long as this sender.
         let _ = self.jobs.send(job);
     }
@@ -269,8 +284,7 @@ impl Manager {
     fn failed(&mut self, key: &(String, u64), source: &Source, terms: &TenantFile, why: String) {
         if self.past.entry(key.clone()).or_default().is_news(source, &why) {
             let who = self.registry.who(&key.0, key.1, terms);
-            self.registry.tell("load_failed", who, format!("cannot be loaded: {why}"), json!({}));
-            self.registry.fleet.metrics().load_failed();
+            self.registry.tell_failed(who, format!("cannot be loaded: {why}"));
         }
         self.show(key, Some(why));
     }
@@ -278,9 +292,7 @@ impl Manager {
     fn loaded(&mut self, job: &Job, loaded: Result<Loaded, LoadError>) {
         let key = (job.name.clone(), job.version);
         self.loading.remove(&key);
-        let listing = self.catalog.tenants.get(&job.name);
-        let wanted = listing.and_then(|listing| listing.versions.get(&job.version)).is_some();
-        if !wanted && !self.catalog.problems.contains_key(&job.name) {
+        if !self.wants(&job.name, job.version) {
             return; // gone while it was loading
         }
         let past = self.past.entry(key.clone()).or_default();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   new ──────────────────────────┐
-//!   its file or terms changed ────┼▶ due ─▶ loaded ─▶ not before something changes
+//!   its files or terms changed ───┼▶ due ─▶ loaded ─▶ not before something changes
 //!   failed, and a while is over ──┘       ─▶ failed ─▶ once that, or after a while: what a model points to may arrive after it
 //! ```
 
@@ -25,10 +25,14 @@ pub(super) struct Past {
 }
 
 impl Past {
+    /// The folder has this of it now. Costs a look at every file that its weights were in.
+    pub(super) fn compare(&mut self, source: &Source, terms: &TenantFile) {
+        self.tried = self.tried.take().filter(|tried| tried.still_is_of(source, terms));
+    }
+
     /// Whether it is to be loaded.
-    pub(super) fn is_due(&self, source: &Source, terms: &TenantFile, now: Instant) -> bool {
-        let tried = self.tried.as_ref().is_some_and(|tried| tried.still_is_of(source, terms));
-        !tried || self.again.is_some_and(|again| again.is_due(now))
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.tried.is_none() || self.again.is_some_and(|again| again.is_due(now))
     }
 
     /// Whether it could not be loaded the last time.
@@ -89,5 +93,48 @@ impl Tried {
         self.source == *source
             && self.terms == *terms
             && self.files.iter().all(|(path, stamp)| stamp.still_stands_for(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tessera_planner::source::stamp;
+
+    #[test]
+    fn a_version_is_due_when_something_of_it_changed_and_after_a_failure_when_a_while_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| {
+            std::fs::write(path(name), text).unwrap();
+            Source { path: path(name), stamp: stamp(&path(name)).unwrap() }
+        };
+        let (terms, now) = (TenantFile::default(), Instant::now());
+        let (model, weights) = (write("model.onnx", "x"), write("weights.bin", "x"));
+        let mut past = Past::default();
+        assert!(past.is_due(now), "it is new");
+
+        past.has_failed(&model, &terms, now);
+        past.compare(&model, &terms);
+        assert!(!past.is_due(now) && past.is_due(now + Duration::from_secs(1)));
+
+        past.has_loaded(&model, &terms, vec![(Arc::new(weights.path.clone()), weights.stamp)]);
+        past.compare(&model, &terms);
+        assert!(!past.is_due(now + Duration::from_secs(3600)));
+
+        let changes: [(&str, &dyn Fn(&mut Past)); 3] = [
+            ("its terms", &|past| past.compare(&model, &TenantFile { share: Some(2.0), ..terms.clone() })),
+            ("its file", &|past| past.compare(&write("model.onnx", "longer"), &terms)),
+            ("the file of its weights", &|past| {
+                write("weights.bin", "longer");
+                past.compare(&model, &terms);
+            }),
+        ];
+        for (what, change) in changes {
+            past.has_loaded(&model, &terms, vec![(Arc::new(weights.path.clone()), weights.stamp)]);
+            change(&mut past);
+            assert!(past.is_due(now), "{what}");
+        }
     }
 }
