@@ -25,7 +25,7 @@ use self::over::over;
 use crate::events::{Events, News, by_name};
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, Queued};
-use crate::monitor::{Monitor, Watch};
+use crate::monitor::{Done, Monitor, Watch};
 use crate::routing::{Backlog, Pace};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -350,7 +350,9 @@ impl Engine {
         }
         let not_run = |reply| answer(reply, Err(NotAnswered::DeviceLost(why.to_owned())));
         self.waiting.drain().for_each(|(_, waiting)| not_run(waiting.reply));
+        let at = Instant::now();
         for (_, launch) in self.in_flight.drain() {
+            self.monitor.ended(at, launch.partition, Done::default());
             let lost = |reply: Reply| answer(reply.to, Err(NotAnswered::Lost(why.to_owned())));
             launch.replies.into_iter().flatten().for_each(lost);
         }

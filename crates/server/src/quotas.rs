@@ -55,7 +55,7 @@ impl FromStr for Limit<Speed> {
             Some((number, "items")) => (number, Counted::Items),
             Some(_) => return Err(SPEEDS.to_owned()),
         };
-        // The number that a millionth part of a thousandth would be lost of is no rate that anybody means.
+        // In whole thousandths, which is finer than anybody means a rate.
         let milli = number.parse::<f64>().ok().map(|number| (number * 1000.0).round());
         let milli = milli.filter(|milli| (1.0..=f64::from(u32::MAX)).contains(milli));
         let milli_per_s = milli.and_then(|milli| NonZeroU32::new(milli as u32)).ok_or(SPEEDS)?;

@@ -11,8 +11,11 @@ use tessera_core::{Moment, PlanKey, TenantId};
 use tessera_device::Finished;
 use tessera_scheduler::{Foretold, Over, Size, Standing};
 
-/// How a launch ended that was handed over so long ago.
+/// How a launch ended that was handed over so long ago. Of one that was lost no time says anything.
 pub(super) fn over(finished: &Finished, took: Duration) -> Over<'_> {
+    if finished.is_lost() {
+        return Over::default();
+    }
     let Finished { took: computed, ref lanes, longest_segment, .. } = *finished;
     Over { took, computed, lanes, longest_segment }
 }
@@ -114,5 +117,28 @@ impl Engine {
         });
         self.metrics.paced(&self.name, paces);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tessera_core::LaunchId;
+    use tessera_device::RequestError;
+
+    #[test]
+    fn a_launch_that_was_lost_tells_no_time_though_it_took_some() {
+        let took = Duration::from_millis(3);
+        let finished = |answer| Finished {
+            id: LaunchId(0),
+            answers: vec![vec![answer]],
+            took,
+            lanes: vec![took],
+            longest_segment: Some(took),
+            steps: None,
+        };
+        assert_eq!(over(&finished(Ok(Vec::new())), took).took, took);
+        let lost = finished(Err(RequestError::DeviceFailed("lost on purpose, in a test".into())));
+        assert_eq!(over(&lost, took), Over::default());
     }
 }

@@ -127,7 +127,7 @@ pub(super) fn count_or_off(words: &[String]) -> Read<Option<NonZeroU32>> {
 /// Counts, or none for `off`.
 pub(super) fn counts_or_off(words: &[String]) -> Read<Vec<NonZeroU32>> {
     match words {
-        [word] if word == "off" => Ok(Vec::new()),
+        [word] if word.trim() == "off" => Ok(Vec::new()),
         _ => {
             let each = words.chunks(1).map(|word| number(word, "off, or whole numbers from 1 to 4294967295"));
             each.collect()

@@ -9,6 +9,7 @@ use crate::tensors::assert_right;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tessera_core::Precision;
 use tessera_device::around::Around;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
@@ -188,6 +189,10 @@ fn a_lost_device_leaves_its_tenants_to_the_others() {
     let devices = served.get("/v2").json()["devices"].clone();
     assert_eq!((&devices[0]["running"], &devices[1]["running"]), (&json!(false), &json!(true)), "{devices}");
     client::eventually("the metrics tell", || served.sample("tessera_device_up{device=\"cpu:0\"}") == 0.0);
+    let busy = || served.sample("tessera_device_busy_seconds_total{device=\"cpu:0\"}");
+    let before = busy();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(busy(), before, "it is not busy for ever with what was lost on it");
 }
 
 #[test]
