@@ -6,7 +6,7 @@
 //! ```
 
 use crate::classes::{ClassEntry, Classes, Workshop};
-use crate::engine::{Home, Inbox};
+use crate::engine::{Home, Inbox, Running};
 use crate::events::{Events, Who};
 use crate::loader::{self, LoadError};
 use crate::metrics::Metrics;
@@ -18,7 +18,6 @@ use crate::settings::Settings;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tessera_core::{OwnerId, PartitionId, Precision, TenantId};
 use tessera_device::{Device, PartitionInfo, Room, Slot, Wake};
@@ -65,7 +64,7 @@ fn tell_peak(
 pub struct Backstage {
     /// What loading needs, and the way to all of them.
     pub means: Means,
-    engine: JoinHandle<()>,
+    engine: Running,
     tenants: AtomicU64,
 }
 
@@ -116,7 +115,7 @@ impl Backstage {
             overlap: device.overlap(),
             ..Config::new(settings.policy, Vec::new())
         };
-        let thread = inbox.start(config, device.clone(), events.clone(), Handle::current())?;
+        let running = inbox.start(config, device.clone(), events.clone(), Handle::current())?;
         engine.watch(settings.monitor);
         let profiler = Profiler::new(settings.profile);
         let workshop = Workshop {
@@ -139,7 +138,7 @@ impl Backstage {
         tell_peak(device.clone(), precision, metrics.clone(), engine.monitor().clone(), profiler)?;
         let classes = Classes::new(workshop);
         let means = Means { device, engine, classes, cache, precision, metrics, events };
-        Ok(Backstage { means, engine: thread, tenants: AtomicU64::new(0) })
+        Ok(Backstage { means, engine: running, tenants: AtomicU64::new(0) })
     }
 
     /// Puts a tenant in that pays for itself, with an SLO or without. Plans, packs and uploads on this thread. Not to be mixed with a
@@ -162,15 +161,13 @@ impl Backstage {
         Ok((tenant, class, slot))
     }
 
-    /// For a server: the parts, of which the thread is to be joined after [`crate::engine::EngineHandle::stop`].
-    pub(crate) fn into_parts(self) -> (Means, JoinHandle<()>) {
+    /// For a server, which keeps what tenants need apart from what ends with it.
+    pub(crate) fn into_parts(self) -> (Means, Running) {
         (self.means, self.engine)
     }
 
     /// Answers what was let in, and ends. Waits for it.
     pub fn stop(self) {
-        self.means.engine.stop();
-        // A panic of the engine was told on its own thread, and everybody who waited for it has been answered.
-        let _ = self.engine.join();
+        self.engine.stop();
     }
 }

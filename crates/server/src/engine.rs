@@ -13,10 +13,12 @@ mod flight;
 mod handle;
 mod measuring;
 mod over;
+mod thread;
 
 pub use self::handle::{
     Answer, EngineHandle, FarOff, Home, Incoming, Measuring, NotAnswered, Offered, Predictions, Programs,
 };
+pub use self::thread::Running;
 
 use self::flight::{InFlight, Reply};
 use self::handle::{Command, answer};
@@ -32,7 +34,6 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tessera_core::{IdMap, LaunchId, Moment, PartitionId, PlanKey, Policy, ProgramId, RequestId, TenantId};
 use tessera_device::Device;
@@ -71,8 +72,8 @@ impl Inbox {
         device: Arc<dyn Device>,
         events: Arc<Events>,
         runtime: Handle,
-    ) -> std::io::Result<JoinHandle<()>> {
-        let gone = Gone(self.commands.clone());
+    ) -> std::io::Result<Running> {
+        let handle = self.handle();
         self.device.get_or_init(|| Arc::downgrade(&device));
         self.monitor.cut(&config.layouts);
         let engine = Engine {
@@ -95,19 +96,7 @@ impl Inbox {
             news: false,
             stopping: false,
         };
-        std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
-            let _gone = gone;
-            engine.run();
-        })
-    }
-}
-
-/// Says that the engine is gone when it is, on every way out, a panic included.
-struct Gone(Arc<Mailbox<Command>>);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        drop(self.0.close());
+        Running::start(handle, move || engine.run())
     }
 }
 

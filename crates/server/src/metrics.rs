@@ -221,7 +221,11 @@ impl Metrics {
             self.stood_back.clone(),
         );
         r.register("device_up", "Whether a device runs (1) or was lost (0)", self.device_up.clone());
-        r.register("model_load_failures", "Versions of tenants that could not be loaded, and entries of the repository that make no sense", self.load_failures.clone());
+        r.register(
+            "model_load_failures",
+            "Versions of tenants that could not be loaded, and entries of the repository that make no sense",
+            self.load_failures.clone(),
+        );
         r.register("tenants", "Tenants that are loaded", self.loaded.clone());
         r.register(
             "prediction_error_ratio",

@@ -7,6 +7,7 @@
 
 use crate::backstage::Backstage;
 use crate::devices::{self, Open};
+use crate::engine::Running;
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
@@ -20,7 +21,6 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tessera_device::DeviceError;
 
@@ -66,7 +66,7 @@ pub struct Server {
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
     settings: Settings,
-    engines: Vec<JoinHandle<()>>,
+    engines: Vec<Running>,
     watch: Watch,
 }
 
@@ -77,7 +77,7 @@ impl Server {
         Server::start_on(settings, devices::all(&opened)?).await
     }
 
-    /// As [`Server::start`], on devices of the caller's own.
+    /// As [`Server::start`], on devices of the caller's own. Where it errors, the engines that were started end by themselves.
     pub async fn start_on(settings: Settings, devices: Vec<Open<'_>>) -> Result<Server, StartError> {
         if !settings.model_repository.is_dir() {
             return Err(StartError::NoRepository(settings.model_repository));
@@ -142,10 +142,9 @@ impl Server {
         // Joining threads waits; the runtime's own threads must not.
         let joined = tokio::task::spawn_blocking(move || {
             watch.stop();
+            // All of them are told before any is waited for.
             fleet.stations().iter().for_each(|station| station.means.engine.stop());
-            for engine in engines {
-                let _ = engine.join();
-            }
+            engines.into_iter().for_each(Running::stop);
             fleet.spare().stop();
             // While one device answered, nobody went without.
             let lost: Option<Vec<String>> =

@@ -8,13 +8,13 @@
 
 use crate::backstage::Backstage;
 use crate::devices;
+use crate::engine::Running;
 use crate::events::Events;
 use crate::fleet::Station;
 use crate::server::StartError;
 use crate::settings::Settings;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 
 type Open = Box<dyn FnOnce() -> Result<Backstage, StartError> + Send>;
@@ -25,7 +25,7 @@ pub struct Spare {
     /// Taken when it was tried, whether it could be opened or not.
     open: Mutex<Option<Open>>,
     station: OnceLock<Station>,
-    engine: Mutex<Option<JoinHandle<()>>>,
+    engine: Mutex<Option<Running>>,
 }
 
 impl fmt::Debug for Spare {
@@ -74,13 +74,8 @@ impl Spare {
     pub fn stop(&self) {
         // Not to be opened any more.
         self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(station) = self.station.get() {
-            station.means.engine.stop();
-        }
-        if let Some(engine) = self.engine.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // A panic of the engine was told on its own thread.
-            let _ = engine.join();
-        }
+        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).take();
+        engine.into_iter().for_each(Running::stop);
     }
 }
 
@@ -150,8 +145,7 @@ mod tests {
             _ => false,
         });
         watch.stop();
-        fleet.stations()[0].means.engine.stop();
-        engine.join().unwrap();
+        engine.stop();
         fleet.spare().stop();
     }
 }

@@ -8,7 +8,7 @@ use crate::served::{Served, settings};
 use crate::tensors::assert_right;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tessera_core::Precision;
 use tessera_device::around::Around;
@@ -18,6 +18,7 @@ use tessera_planner::{PackTarget, Plan, SlotLayout};
 use tessera_server::Settings;
 use tessera_server::devices::Open;
 use tessera_server::placement::Replicas;
+use tessera_server::server::{Server, StartError};
 use tessera_server::settings::DeviceWord;
 
 const LOST: &str = "lost on purpose, in a test";
@@ -193,6 +194,24 @@ fn a_lost_device_leaves_its_tenants_to_the_others() {
     let before = busy();
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(busy(), before, "it is not busy for ever with what was lost on it");
+}
+
+#[test]
+fn a_server_that_cannot_be_started_leaves_no_engine_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened: Arc<OnceLock<Weak<CpuDevice>>> = Arc::default();
+    let seen = opened.clone();
+    let first: Open<'_> = Box::new(move |wake| {
+        let options = CpuOptions { cores: Cores::These(vec![0]), partitions: None, memory_limit: None };
+        let device = Arc::new(CpuDevice::open(&options, wake)?);
+        seen.get_or_init(|| Arc::downgrade(&device));
+        Ok(device)
+    });
+    let second: Open<'_> = Box::new(|_| Err(StartError::Overlap("refused on purpose, in a test".to_owned())));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let started = runtime.block_on(Server::start_on(settings(folder.path()), vec![first, second]));
+    assert!(matches!(started, Err(StartError::Overlap(_))));
+    client::eventually("the first device is closed", || opened.get().unwrap().strong_count() == 0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tessera_planner::infer::DimValue;
 use tessera_planner::{Plan, SlotLayout, class, pack};
 use tessera_scheduler::{Config, PlanWork, Terms};
 use tessera_server::Events;
-use tessera_server::engine::{Answer, EngineHandle, Home, Inbox, NotAnswered};
+use tessera_server::engine::{Answer, EngineHandle, Home, Inbox, NotAnswered, Running};
 use tessera_server::monitor::Watch;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -21,9 +21,9 @@ use tokio::sync::oneshot;
 const TENANT: TenantId = TenantId(0);
 
 /// An engine with mlp-0 in it, and what programs of mlp-0 are made from.
-struct Running {
+struct Alone {
     engine: EngineHandle,
-    thread: std::thread::JoinHandle<()>,
+    running: Running,
     /// Hands out answers.
     _runtime: Runtime,
     device: Arc<dyn Device>,
@@ -31,8 +31,8 @@ struct Running {
     layout: Arc<SlotLayout>,
 }
 
-impl Running {
-    fn start() -> Running {
+impl Alone {
+    fn start() -> Alone {
         let inbox = Inbox::default();
         let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
         let device: Arc<dyn Device> = Arc::new(CpuDevice::open(&options, inbox.wake()).unwrap());
@@ -50,9 +50,9 @@ impl Running {
         let events = Arc::new(Events::default());
         let queue = events.metrics().tenant_loaded("mlp-0");
         let runtime = Runtime::new().unwrap();
-        let thread = inbox.start(config, device.clone(), events, runtime.handle().clone()).unwrap();
+        let running = inbox.start(config, device.clone(), events, runtime.handle().clone()).unwrap();
         engine.tenant_added(TENANT, Terms::best_effort(OwnerId(0)), Home::new(slot, queue, Arc::default()));
-        Running { engine, thread, device, plan, layout, _runtime: runtime }
+        Alone { engine, running, device, plan, layout, _runtime: runtime }
     }
 
     /// Makes the plan's programs and announces them.
@@ -89,15 +89,14 @@ impl Running {
 
 #[test]
 fn a_plan_that_is_dropped_late_takes_no_later_making_of_it_along() {
-    let running = Running::start();
+    let alone = Alone::start();
     // The last tenant of a class goes while another comes: the new making may be announced before the old one is dropped.
-    let (old, new) = (running.ready(), running.ready());
-    running.engine.plan_dropped(running.plan.key.clone(), old);
-    assert_eq!(running.ask(0).unwrap().len(), 1);
-    running.engine.plan_dropped(running.plan.key.clone(), new);
-    assert_eq!(running.ask(1), Err(NotAnswered::PlanGone));
-    running.ready();
-    assert_eq!(running.ask(2).unwrap().len(), 1);
-    running.engine.stop();
-    running.thread.join().unwrap();
+    let (old, new) = (alone.ready(), alone.ready());
+    alone.engine.plan_dropped(alone.plan.key.clone(), old);
+    assert_eq!(alone.ask(0).unwrap().len(), 1);
+    alone.engine.plan_dropped(alone.plan.key.clone(), new);
+    assert_eq!(alone.ask(1), Err(NotAnswered::PlanGone));
+    alone.ready();
+    assert_eq!(alone.ask(2).unwrap().len(), 1);
+    alone.running.stop();
 }
