@@ -123,18 +123,17 @@ mod tests {
         past.compare(&model, &terms);
         assert!(!past.is_due(now + Duration::from_secs(3600)));
 
-        let changes: [(&str, &dyn Fn(&mut Past)); 3] = [
-            ("its terms", &|past| past.compare(&model, &TenantFile { share: Some(2.0), ..terms.clone() })),
-            ("its file", &|past| past.compare(&write("model.onnx", "longer"), &terms)),
-            ("the file of its weights", &|past| {
-                write("weights.bin", "longer");
-                past.compare(&model, &terms);
-            }),
-        ];
-        for (what, change) in changes {
+        let changed = |change: &dyn Fn(&mut Past)| {
+            let mut past = Past::default();
             past.has_loaded(&model, &terms, vec![(Arc::new(weights.path.clone()), weights.stamp)]);
             change(&mut past);
-            assert!(past.is_due(now), "{what}");
-        }
+            past.is_due(now)
+        };
+        let others = TenantFile { share: Some(2.0), ..terms.clone() };
+        assert!(changed(&|past| past.compare(&model, &others)), "its terms");
+        let rewritten = write("model.onnx", "longer");
+        assert!(changed(&|past| past.compare(&rewritten, &terms)), "its file");
+        write("weights.bin", "longer");
+        assert!(changed(&|past| past.compare(&model, &terms)), "the file of its weights");
     }
 }
