@@ -14,11 +14,13 @@ mod handle;
 mod measuring;
 mod over;
 mod thread;
+mod wait;
 
 pub use self::handle::{
     Answer, EngineHandle, FarOff, Home, Incoming, Measuring, NotAnswered, Offered, Predictions, Programs,
 };
 pub use self::thread::Running;
+pub use self::wait::Wait;
 
 use self::flight::{InFlight, Reply};
 use self::handle::{Command, answer};

@@ -35,9 +35,8 @@ use tessera_planner::class;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::ClassEntry;
 use tessera_server::devices;
-use tessera_server::engine::Incoming;
+use tessera_server::engine::{Incoming, Wait};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// Lengths that are there from the start.
@@ -183,12 +182,14 @@ impl House {
         let sent = Instant::now();
         let hit = class.planned_before(&bound).is_some();
         let plan = class.planned(&bound).await?;
-        let (reply, answer) = oneshot::channel();
+        let engine = &self.backstage.means.engine;
+        let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+        let (reply, wait) = Wait::on(engine, request);
         let number = |place: u64| ((place * 37 + length) % 101) as f32 / 50.0 - 1.0;
         let input: Vec<u8> =
             (0..length * WIDTH as u64).flat_map(|place| number(place).to_le_bytes()).collect();
-        let offered = self.backstage.means.engine.offer(Incoming {
-            request: RequestId(self.requests.fetch_add(1, Ordering::Relaxed)),
+        let offered = engine.offer(Incoming {
+            request,
             tenant: *id,
             plan: plan.key.clone(),
             items: NonZeroU32::MIN,
@@ -199,7 +200,7 @@ impl House {
             reply,
         });
         offered.with_neighbours().await;
-        let answer = answer.await.context("the engine has stopped")??;
+        let answer = wait.answer().await?;
         Ok(Asked { sent, took: sent.elapsed(), hit, length, answer })
     }
 }

@@ -18,14 +18,13 @@ use tessera_planner::class;
 use tessera_planner::plan::Port;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
-use tessera_server::engine::{EngineHandle, Incoming, NotAnswered, Predictions};
+use tessera_server::engine::{EngineHandle, Incoming, NotAnswered, Predictions, Wait};
 use tessera_server::events::Asked;
 use tessera_server::server::StartError;
 use tessera_server::settings::Sources;
 use tessera_server::{Events, Settings};
 use tessera_server::{devices, engine, routing};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 
 /// Requests made of each tenant.
 const VARIANTS: usize = 4;
@@ -159,7 +158,7 @@ impl InProcess {
         let (id, plan) = &station.guests[tenant];
         let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
         let _charge = station.engine.backlog().charge(plan.pace.share(self.items.get().into()));
-        let (reply, answer) = oneshot::channel();
+        let (reply, wait) = Wait::on(&station.engine, request);
         let inputs = &self.inputs[tenant];
         let offered = station.engine.offer(Incoming {
             request,
@@ -172,11 +171,8 @@ impl InProcess {
             timeout: None,
             reply,
         });
-        let mut wait = Wait { engine: &station.engine, request, over: false };
         offered.with_neighbours().await;
-        let answer = answer.await;
-        wait.over = true;
-        answer.map_or_else(|_| Ended::Failed("the engine has stopped".to_owned()), ended)
+        ended(wait.answer().await)
     }
 }
 
@@ -225,21 +221,6 @@ impl House {
     pub fn close(self, target: Arc<InProcess>) {
         drop((self.kept, target));
         self.backstages.into_iter().for_each(Backstage::stop);
-    }
-}
-
-/// A request that nobody waits for any more is called off.
-struct Wait<'a> {
-    engine: &'a EngineHandle,
-    request: RequestId,
-    over: bool,
-}
-
-impl Drop for Wait<'_> {
-    fn drop(&mut self) {
-        if !self.over {
-            self.engine.cancel(self.request);
-        }
     }
 }
 

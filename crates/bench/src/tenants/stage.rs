@@ -18,9 +18,8 @@ use tessera_planner::class;
 use tessera_server::Settings;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
-use tessera_server::engine::{EngineHandle, Incoming, NotAnswered};
+use tessera_server::engine::{EngineHandle, Incoming, NotAnswered, Wait};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 
 /// Launches of which each step's median is taken.
 const PROFILE_ROUNDS: NonZeroUsize = NonZeroUsize::new(50).expect("50 is not zero");
@@ -72,9 +71,10 @@ impl Desk {
 
     /// Hands a request in and waits for its answer.
     pub(super) async fn ask(&self, request: &Request) -> Result<Vec<Bytes>, NotAnswered> {
-        let (reply, answer) = oneshot::channel();
+        let number = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+        let (reply, wait) = Wait::on(&self.engine, number);
         let offered = self.engine.offer(Incoming {
-            request: RequestId(self.requests.fetch_add(1, Ordering::Relaxed)),
+            request: number,
             tenant: request.tenant,
             plan: self.plan.key.clone(),
             items: self.items,
@@ -86,7 +86,7 @@ impl Desk {
         });
         // As the server does: tenants that are answered together ask together.
         offered.with_neighbours().await;
-        answer.await.unwrap_or_else(|_| Err(NotAnswered::Lost("the engine has stopped".to_owned())))
+        wait.answer().await
     }
 }
 

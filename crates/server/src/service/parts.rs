@@ -2,10 +2,9 @@
 
 use super::Service;
 use crate::classes::Planned;
-use crate::engine::{Answer, EngineHandle, Incoming, NotAnswered};
+use crate::engine::{Incoming, NotAnswered, Wait};
 use crate::frontend::TensorIn;
 use crate::registry::{Residence, Served};
-use crate::routing::Charge;
 use bytes::{Bytes, BytesMut};
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
@@ -13,7 +12,6 @@ use std::time::{Duration, Instant};
 use tessera_core::RequestId;
 use tessera_planner::class::Bound;
 use tessera_planner::plan::Port;
-use tokio::sync::oneshot;
 
 /// How much one tenant may have waiting on a device.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +73,8 @@ impl Service {
                 let per_item = port.bytes_per_item();
                 input.data.slice(first as usize * per_item..(first + count) as usize * per_item)
             };
-            let (reply, answer) = oneshot::channel();
             let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+            let (reply, wait) = Wait::on(&residence.engine, request);
             let charge = residence.engine.backlog().charge(planned.pace.share(count));
             let handed_in = residence.engine.offer(Incoming {
                 request,
@@ -93,42 +91,18 @@ impl Service {
                 reply,
             });
             offered.get_or_insert(handed_in);
-            waits.push(Wait { engine: &residence.engine, request, answer, over: false, _charge: charge });
+            waits.push((wait, charge));
             first += count;
         }
         if let Some(offered) = offered {
             offered.with_neighbours().await;
         }
         let mut parts = Vec::with_capacity(waits.len());
-        for wait in waits {
+        // A part is charged for until its answer is there.
+        for (wait, _charge) in waits {
             parts.push(wait.answer().await?);
         }
         Ok(parts)
-    }
-}
-
-/// A part in the engine's hands. Dropped before its answer came, it is cancelled.
-struct Wait<'a> {
-    engine: &'a EngineHandle,
-    request: RequestId,
-    answer: oneshot::Receiver<Answer>,
-    over: bool,
-    _charge: Charge,
-}
-
-impl Wait<'_> {
-    async fn answer(mut self) -> Answer {
-        let answer = (&mut self.answer).await;
-        self.over = true;
-        answer.unwrap_or_else(|_| Err(NotAnswered::Lost("the engine has stopped".to_owned())))
-    }
-}
-
-impl Drop for Wait<'_> {
-    fn drop(&mut self) {
-        if !self.over {
-            self.engine.cancel(self.request);
-        }
     }
 }
 
