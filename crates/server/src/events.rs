@@ -28,6 +28,7 @@ mod clock;
 mod words;
 
 pub use asked::Asked;
+pub use clock::rfc3339;
 
 use crate::metrics::Metrics;
 use serde_json::{Map, Value, json};

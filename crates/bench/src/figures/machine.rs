@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
+use tessera_server::events::rfc3339;
 
 /// Where and when, and of which source.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -26,11 +27,10 @@ pub struct Machine {
 impl Machine {
     /// As it is now.
     pub fn now() -> Machine {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let cards =
             said("nvidia-smi", &["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]);
         Machine {
-            when: moment(seconds),
+            when: to_the_minute(&rfc3339(SystemTime::now())),
             processor: processor(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             cards: cards.map(|cards| cards.lines().map(str::to_owned).collect()).unwrap_or_default(),
@@ -58,28 +58,21 @@ pub(super) fn said(program: &str, arguments: &[&str]) -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// A moment of the Gregorian calendar (Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
-fn moment(unix_seconds: u64) -> String {
-    let (days, seconds) = (unix_seconds / 86_400 + 719_468, unix_seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02} {:02}:{:02}", seconds / 3600, seconds % 3600 / 60)
+/// A moment as RFC 3339 writes it, for people: `2026-11-26 03:15`.
+fn to_the_minute(moment: &str) -> String {
+    let (date, time) = moment.split_once('T').unwrap_or((moment, ""));
+    format!("{date} {}", time.get(..5).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
-    fn moments_are_told_as_the_calendar_has_them() {
-        assert_eq!(moment(0), "1970-01-01 00:00");
-        assert_eq!(moment(951_827_640), "2000-02-29 12:34");
-        assert_eq!(moment(1_798_761_599), "2026-12-31 23:59");
+    fn moments_are_told_to_the_minute() {
+        let at = |seconds| to_the_minute(&rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)));
+        assert_eq!((at(0), at(951_827_640)), ("1970-01-01 00:00".to_owned(), "2000-02-29 12:34".to_owned()));
     }
 
     #[test]
