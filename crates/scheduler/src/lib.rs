@@ -18,6 +18,7 @@ mod chain;
 mod config;
 mod cost;
 mod decide;
+mod ended;
 mod event;
 mod express;
 mod fairness;
