@@ -85,14 +85,13 @@ fn a_batch_of_one_tenant_goes_ahead_full_or_shortly_before_its_turn() {
     let mut scheduler = under(Policy::Exclusive);
     ask(&mut scheduler, 0, 0);
     assert_eq!(launched(scheduler.decide(ms(0))).items(), 1);
-    for now in 1..64 {
-        ask(&mut scheduler, now, 0);
-        if now < 9 {
-            assert_eq!(scheduler.decide(ms(now)), Decision::SleepUntil(ms(9)), "the batch is not full");
-        }
+    for number in 1..64 {
+        let now = us(100 * number);
+        scheduler.offer(now, &offer(number, 0, 1)).unwrap();
+        assert_eq!(scheduler.decide(now), Decision::SleepUntil(ms(9)), "the batch is not full");
     }
-    ask(&mut scheduler, 64, 0);
-    assert_eq!(launched(scheduler.decide(ms(4))).items(), 64, "a full one does not wait");
+    scheduler.offer(us(6400), &offer(64, 0, 1)).unwrap();
+    assert_eq!(launched(scheduler.decide(us(6400))).items(), 64, "a full one does not wait");
 
     let mut scheduler = under(Policy::Exclusive);
     ask(&mut scheduler, 0, 0);
