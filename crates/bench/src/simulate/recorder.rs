@@ -78,8 +78,12 @@ impl Around for Recorder {
         let items =
             |lane: &tessera_device::Lane| lane.requests.iter().map(|request| request.items).sum::<u32>();
         let size = Size { lanes: launch.lanes.len() as u32, items: launch.lanes.iter().map(items).sum() };
-        lock(&self.log.running).insert(launch.id, (launch.program, size, Instant::now()));
-        self.device.submit(launch)
+        let id = launch.id;
+        // Written down before: its end may be heard of before the call is over.
+        lock(&self.log.running).insert(id, (launch.program, size, Instant::now()));
+        self.device.submit(launch).inspect_err(|_| {
+            lock(&self.log.running).remove(&id);
+        })
     }
 
     fn poll(&self) -> Vec<Finished> {
