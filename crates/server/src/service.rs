@@ -14,13 +14,15 @@ mod ports;
 pub use self::parts::Queue;
 
 use self::miss::{Miss, Next};
+use crate::classes::Planned;
 use crate::events::Events;
-use crate::frontend::{Backend, DeviceStatus, InferRequest, InferResponse, Listed, ModelInfo, TensorOut};
+use crate::frontend::{Backend, DeviceStatus, InferRequest, InferResponse, Listed, ModelInfo, TensorIn};
 use crate::quotas::Pass;
 use crate::registry::{Found, Registry, Residence, Served};
 use crate::routing;
 use crate::standing::{self, Agreed, Fate};
 use crate::wire::Rejection;
+use bytes::Bytes;
 use serde_json::json;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -67,6 +69,7 @@ impl Service {
         }
     }
 
+    /// Checks a request against its model, counts it against its owner's quota unless it has its pass, and has it answered; with its items.
     async fn run(
         &self,
         served: &Served,
@@ -76,34 +79,36 @@ impl Service {
     ) -> Result<(InferResponse, u64), Miss> {
         let wanted = ports::wanted(served, request)?;
         let inputs = ports::in_order(served, &request.inputs)?;
-        let shapes: Vec<&[u64]> = inputs.iter().map(|input| input.shape.as_slice()).collect();
-        let bound =
-            served.class.bind(&shapes).map_err(|error| {
-                Rejection::Invalid(error.for_inputs(
-                    &served.info.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(),
-                ))
-            })?;
+        let bound = ports::bound(served, &inputs)?;
         if pass.is_none() {
             let items = u32::try_from(bound.items).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
             *pass = Some(served.stake.enter(items).map_err(|refusal| miss::over_quota(served, &refusal))?);
         }
-        let allowed = request.timeout.or(served.slo).unwrap_or_default();
+        let (planned, parts) = self.somewhere(served, &bound, &inputs, arrived, request.timeout).await?;
+        Ok((ports::response(served, &planned.plan, &parts, wanted), bound.items))
+    }
+
+    /// Offers a request to the devices that have its tenant, in turn, until one answers. The plan that it was answered by is kept until its answer is there, so that
+    /// its programs are too.
+    async fn somewhere(
+        &self,
+        served: &Served,
+        bound: &Bound,
+        inputs: &[&TensorIn],
+        arrived: Instant,
+        timeout: Option<Duration>,
+    ) -> Result<(Arc<Planned>, Vec<Vec<Bytes>>), Miss> {
+        let model = &served.info.name;
+        let allowed = timeout.or(served.slo).unwrap_or_default();
         let mut missed: Option<Miss> = None;
-        let mut answered = None;
-        for residence in in_turn(served, &bound) {
-            // Held until the answer is there, so that its programs are too.
-            let planned = residence.class.planned(&bound).await;
-            let miss = match planned {
-                Err(error) => miss::unplanned(&served.info.name, residence, &error),
+        for residence in in_turn(served, bound) {
+            let miss = match residence.class.planned(bound).await {
+                Err(error) => miss::unplanned(model, residence, &error),
                 Ok(planned) => {
-                    self.queue.can_hold(&planned, &bound, &inputs).map_err(Rejection::Invalid)?;
-                    let at = (served, residence);
-                    match self.offer(at, &planned, &bound, &inputs, arrived, request.timeout).await {
-                        Ok(parts) => {
-                            answered = Some((planned, parts));
-                            break;
-                        }
-                        Err(why) => self.miss(&served.info.name, allowed, why),
+                    self.queue.can_hold(&planned, bound, inputs).map_err(Rejection::Invalid)?;
+                    match self.offer((served, residence), &planned, bound, inputs, arrived, timeout).await {
+                        Ok(parts) => return Ok((planned, parts)),
+                        Err(why) => self.miss(model, allowed, why),
                     }
                 }
             };
@@ -113,32 +118,8 @@ impl Service {
             // Of several refusals the first counts: it came from the device that was to be done first.
             missed = missed.filter(|first| first.next == Next::Device).or(Some(miss));
         }
-        let Some((planned, parts)) = answered else {
-            let nowhere = || {
-                Miss::from(Rejection::NotReady {
-                    model: served.info.name.clone(),
-                    why: "it is on no device".to_owned(),
-                })
-            };
-            return Err(missed.unwrap_or_else(nowhere));
-        };
-        let output = |output: usize| {
-            let port = &planned.plan.outputs[output];
-            let data = parts::joined(parts.iter().map(|part| part[output].clone()));
-            TensorOut {
-                name: served.info.outputs[output].name.clone(),
-                dtype: port.dtype,
-                shape: ports::shape_of(port, data.len()),
-                data,
-            }
-        };
-        let outputs = match wanted {
-            None => (0..served.info.outputs.len()).map(output).collect(),
-            Some(wanted) => wanted.into_iter().map(output).collect(),
-        };
-        let response =
-            InferResponse { model: served.info.name.clone(), version: served.info.version, outputs };
-        Ok((response, bound.items))
+        let nowhere = || Rejection::NotReady { model: model.clone(), why: "it is on no device".to_owned() };
+        Err(missed.unwrap_or_else(|| nowhere().into()))
     }
 
     /// Counts what became of the deadline of a request.

@@ -1,8 +1,12 @@
-//! What a request says beside what its model takes and gives: inputs in the model's order, the outputs that are wanted, and the shape of an answer.
+//! What a request says beside what its model takes and gives: inputs in the model's order, what they bind, the outputs that are wanted, and the answer put together.
 
-use crate::frontend::{InferRequest, TensorIn};
+use super::parts;
+use crate::frontend::{InferRequest, InferResponse, TensorIn, TensorOut};
 use crate::registry::Served;
 use crate::wire::Rejection;
+use bytes::Bytes;
+use tessera_planner::Plan;
+use tessera_planner::class::Bound;
 use tessera_planner::plan::Port;
 
 /// The indices of the outputs that the request wants; `None` are all, when it names none.
@@ -61,8 +65,42 @@ pub(super) fn in_order<'a>(served: &Served, given: &'a [TensorIn]) -> Result<Vec
     Ok(ordered)
 }
 
+/// What the inputs, in the model's order, bind its free dimensions to.
+pub(super) fn bound(served: &Served, inputs: &[&TensorIn]) -> Result<Bound, Rejection> {
+    let shapes: Vec<&[u64]> = inputs.iter().map(|input| input.shape.as_slice()).collect();
+    served.class.bind(&shapes).map_err(|error| {
+        let names: Vec<&str> = served.info.inputs.iter().map(|input| input.name.as_str()).collect();
+        Rejection::Invalid(error.for_inputs(&names))
+    })
+}
+
+/// The answer of a plan's outputs, each in parts that are put together; with those that are wanted, or all.
+pub(super) fn response(
+    served: &Served,
+    plan: &Plan,
+    parts: &[Vec<Bytes>],
+    wanted: Option<Vec<usize>>,
+) -> InferResponse {
+    let info = &served.info;
+    let output = |output: usize| {
+        let port = &plan.outputs[output];
+        let data = parts::joined(parts.iter().map(|part| part[output].clone()));
+        TensorOut {
+            name: info.outputs[output].name.clone(),
+            dtype: port.dtype,
+            shape: shape_of(port, data.len()),
+            data,
+        }
+    };
+    let outputs = match wanted {
+        None => (0..info.outputs.len()).map(output).collect(),
+        Some(wanted) => wanted.into_iter().map(output).collect(),
+    };
+    InferResponse { model: info.name.clone(), version: info.version, outputs }
+}
+
 /// The shape of an output of so many bytes: the items are on its first axis.
-pub(super) fn shape_of(port: &Port, bytes: usize) -> Vec<u64> {
+fn shape_of(port: &Port, bytes: usize) -> Vec<u64> {
     let mut shape: Vec<u64> = port.dims.iter().map(|&dim| dim as u64).collect();
     let items = bytes.checked_div(port.bytes_per_item()).unwrap_or(1);
     if let Some(rows) = shape.first_mut() {
