@@ -1,29 +1,26 @@
 //! Classes in use and their plans: what tenants of one architecture share.
 //!
 //! A class lives as long as a tenant of it is loaded. Its plans are made when a request first brings their free dimensions (a
-//! sentence length, an image side), off the serving path, once, and a bounded number is kept (`kept`).
+//! sentence length, an image side), off the serving path, once (`make`), and a bounded number is kept (`kept`).
 
 mod kept;
+mod make;
 
-use self::kept::{Asker, Failure, Made, PlanCell, Plans};
+use self::kept::{Asker, Made, Plans};
+use self::make::{Wish, dims_of, fill, interrupted};
 use crate::engine::{EngineHandle, Programs};
-use crate::events::{Events, News, by_name};
-use crate::monitor::Watch;
+use crate::events::Events;
 use crate::profile::Profiler;
 use crate::routing::Pace;
-use serde_json::json;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tessera_core::{Bytes, ClassId, DType, PartitionId, PlanKey, Precision};
+use tessera_core::{Bytes, ClassId, DType, PlanKey, Precision};
 use tessera_device::{Device, DeviceError, Room, Slot, Tuned};
 use tessera_planner::class::{Bound, Class};
-use tessera_planner::infer::{DimValue, InferError};
 use tessera_planner::pack::PackError;
-use tessera_planner::{Plan, PlanError, SlotLayout};
-use tessera_scheduler::PlanWork;
+use tessera_planner::{Plan, SlotLayout};
 use tokio::runtime::Handle;
 
 /// Why a class has no plan for some free dimensions.
@@ -155,20 +152,6 @@ pub struct ClassEntry {
 /// with. Of a text it is a length, of an image a side that networks can halve a few times.
 const LIKELY: [u64; 3] = [32, 224, 1];
 
-/// What a plan is asked for.
-#[derive(Clone, Debug)]
-struct Wish {
-    bound: Bound,
-    /// The dimension that is left open.
-    item_dim: Option<usize>,
-    asker: Asker,
-}
-
-/// The values of the dimensions that are not open. With and without an open one the length differs.
-fn dims_of(bound: &Bound, item_dim: Option<usize>) -> Cow<'_, [u64]> {
-    item_dim.map_or_else(|| Cow::Borrowed(&bound.dims[..]), |_| Cow::Owned(bound.batched_dims()))
-}
-
 /// A plan whose programs the engine has, for as long as somebody holds this.
 #[derive(Debug)]
 pub struct Planned {
@@ -278,183 +261,4 @@ impl ClassEntry {
     fn plans(&self) -> MutexGuard<'_, Plans> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Takes in that there is no plan: whoever runs the server hears what a device refused, and where that may pass it is tried again.
-    fn failed(&self, wish: &Wish, why: NoPlan) -> Failure {
-        let NoPlan::Device(error) = &why else { return Failure { why, again: None } };
-        let now = Instant::now();
-        let mut plans = self.plans();
-        let again = why.passes().then(|| plans.failed(&dims_of(&wish.bound, wish.item_dim), now));
-        // Of a tenant that cannot be loaded it is told by name.
-        let tell = if wish.asker == Asker::Request { plans.count_failure(now) } else { None };
-        drop(plans);
-        if let Some(failures) = tell {
-            let (class, dims) = (self.class.id.to_string(), self.describe(&wish.bound));
-            let next = again.map_or_else(
-                || "requests for it are refused".to_owned(),
-                |again| {
-                    format!(
-                        "requests for it are refused, and it is tried again in {:.0} s",
-                        again.left(now).as_secs_f64()
-                    )
-                },
-            );
-            let numbers = json!({ "class": class, "precision": self.precision.name(), "failures": failures });
-            self.workshop.events.tell(News {
-                kind: "no_plan",
-                device: Some(self.workshop.device.info().name),
-                who: None,
-                text: format!("architecture {class} has no programs for {dims}: {error}; {next}"),
-                numbers: by_name(numbers),
-            });
-        }
-        Failure { why, again }
-    }
-
-    fn make(&self, wish: &Wish) -> Result<Made, NoPlan> {
-        let plan = match self.plan(wish) {
-            Err(PlanError::Infer(InferError::MixesItems { .. })) if wish.item_dim.is_some() => {
-                return Ok(Made::ItemsMix);
-            }
-            Err(error) => {
-                return Err(NoPlan::Unplannable { dims: self.describe(&wish.bound), why: error.to_string() });
-            }
-            Ok(plan) => Arc::new(plan),
-        };
-        let most = self.workshop.most_item_memory;
-        if plan.arena_per_item > most {
-            let why = format!(
-                "one item needs {} of working memory, and {most} is allowed; bring less, or raise `max_item_memory_bytes`",
-                plan.arena_per_item
-            );
-            return Err(NoPlan::Unplannable { dims: self.describe(&wish.bound), why });
-        }
-        let room = self.room_of(&plan);
-        let tuned = if wish.asker == Asker::Loader { self.tuned(&plan, room) } else { None };
-        let mut compiled = Compiled { device: &*self.workshop.device, programs: Vec::new() };
-        self.compile(&plan, room, &mut compiled)?;
-        let work = PlanWork {
-            flops_per_item: plan.flops_per_item(),
-            bytes_per_item: plan.arena_per_item,
-            weight_bytes: self.layout.bytes,
-        };
-        let watch = Watch::new(&plan, &self.layout);
-        let programs = std::mem::take(&mut compiled.programs);
-        let pace = self.workshop.engine.plan_ready(work, programs.clone(), watch);
-        let most_items =
-            NonZeroU32::new(if plan.batched { room.items } else { 1 }).expect("a room has items");
-        Ok(Made::Plan(Arc::new(Planned {
-            key: plan.key.clone(),
-            plan,
-            most_items,
-            pace,
-            tuned,
-            programs,
-            engine: self.workshop.engine.clone(),
-        })))
-    }
-
-    /// Makes a plan's program for every partition. The first has the kernels compiled; the others find them, and have their memory pinned side by side, which is
-    /// most of what they take.
-    fn compile(&self, plan: &Arc<Plan>, room: Room, compiled: &mut Compiled<'_>) -> Result<(), DeviceError> {
-        let Compiled { device, programs } = compiled;
-        let make = |partition: PartitionId| {
-            device.compile(plan, &self.layout, room, partition).map(|program| (partition, program))
-        };
-        let partitions = device.partitions();
-        let Some((first, others)) = partitions.split_first() else { return Ok(()) };
-        programs.push(make(first.id)?);
-        std::thread::scope(|scope| {
-            let making: Vec<_> = others.iter().map(|other| scope.spawn(|| make(other.id))).collect();
-            let mut failed = None;
-            // All that were made are owned before anything else, so that they are discarded where one could not be.
-            for made in making {
-                match made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-                    Ok(program) => programs.push(program),
-                    Err(why) => failed = failed.or(Some(why)),
-                }
-            }
-            failed.map_or(Ok(()), Err)
-        })
-    }
-
-    /// Has the device time kernels of a plan. Without that its rules choose, so that an error is no more than a word in the log.
-    fn tuned(&self, plan: &Plan, room: Room) -> Option<Tuned> {
-        let Workshop { device, profiler, .. } = &self.workshop;
-        // What is measured meanwhile would be measured beside it.
-        let _turn = profiler.turn();
-        match device.tune(plan, &self.layout, room) {
-            Ok(tuned) => {
-                if let Some(tuned) = &tuned {
-                    tracing::info!(class = %self.class.id, precision = %self.precision, %tuned, "kernels were timed");
-                    tuned
-                        .remarks
-                        .iter()
-                        .for_each(|remark| tracing::warn!(class = %self.class.id, remark, "tuning"));
-                }
-                tuned
-            }
-            Err(why) => {
-                tracing::warn!(class = %self.class.id, %why, "kernels could not be timed and are chosen by rule");
-                None
-            }
-        }
-    }
-
-    /// Of a launch. Where a whole request is one item, each lane carries one.
-    fn room_of(&self, plan: &Plan) -> Room {
-        let most = self.workshop.room;
-        if plan.batched { most } else { Room { items: most.lanes, ..most } }
-    }
-
-    fn plan(&self, wish: &Wish) -> Result<Plan, PlanError> {
-        let value = |(index, &size): (usize, &u64)| match wish.item_dim {
-            Some(item) if item == index => DimValue::Items,
-            _ => DimValue::Fixed(size),
-        };
-        let values: Vec<DimValue> = wish.bound.dims.iter().enumerate().map(value).collect();
-        let key = PlanKey {
-            class: self.class.id,
-            dims: dims_of(&wish.bound, wish.item_dim).into(),
-            precision: self.precision,
-        };
-        tessera_planner::plan(key, self.class.folded(), &self.layout, &values)
-    }
-
-    fn describe(&self, bound: &Bound) -> String {
-        let named = self.class.free_dims.iter().zip(&bound.dims);
-        let named: Vec<String> = named.map(|(name, value)| format!("{name} = {value}")).collect();
-        if named.is_empty() { "its shapes".to_owned() } else { named.join(", ") }
-    }
-}
-
-/// Programs that nobody owns yet. Those that are in here when it is dropped are discarded: a later partition had no room, or something panicked.
-struct Compiled<'a> {
-    device: &'a dyn Device,
-    programs: Programs,
-}
-
-impl Drop for Compiled<'_> {
-    fn drop(&mut self) {
-        self.programs.iter().for_each(|(_, program)| self.device.discard(*program));
-    }
-}
-
-/// Makes what a cell is for, once, whoever asks first. Where the making itself was lost the cell goes with it.
-async fn fill(cell: PlanCell, entry: Arc<ClassEntry>, wish: Wish) -> Result<Made, Failure> {
-    let dims = dims_of(&wish.bound, wish.item_dim).into_owned();
-    let make = || async {
-        let entry = entry.clone();
-        let make = move || entry.make(&wish).map_err(|why| entry.failed(&wish, why));
-        tokio::task::spawn_blocking(make).await.unwrap_or_else(|_| Err(interrupted()))
-    };
-    let made = cell.get_or_init(make).await.clone();
-    if let Err(Failure { why: NoPlan::Interrupted, .. }) = made {
-        entry.plans().forget(&dims, &cell);
-    }
-    made
-}
-
-fn interrupted() -> Failure {
-    Failure { why: NoPlan::Interrupted, again: None }
 }
