@@ -11,14 +11,14 @@
 //! of its neighbours late. Every launch tells what its lanes took, `compare` relates each to its neighbours, and the running median of a tenant's last ratios
 //! (`window`) is what it is judged by: fewer than half of the samples can be noise of any size without moving it.
 //!
-//! - **Apart**: once the median was above [`StragglerSettings::bound`] for [`StragglerSettings::after`], over at least [`LEAST`] samples, the tenant is apart. It is
+//! - **Apart**: once the median was above [`StragglerSettings::bound`] for [`StragglerSettings::after`], over at least [`watched::LEAST`] samples, the tenant is apart. It is
 //!   served from then on by a plan of its own, number and all (`plans`): launches carry one plan, so it never shares, and costs belong to plans, so admission
 //!   proves its promises from what it takes itself, and nobody else's from that. Its owner is charged what its launches take.
 //!   Where the device has a partition aside it runs there, as nobody else does; else where there are several it has the last, unless a cut gives its plan another home
 //!   (`space`). On one partition it has turns like anybody else, and what comes while it runs waits for it: it is no longer
 //!   *in* the others' launches, but still before some of them.
 //! - **On probation**: its time apart over, it shares again on trial, unless the launches that it had alone still are slow beside others' lanes.
-//!   [`TRIAL`] samples decide. They must lie below [`HEALTHY`] of the bound: who is evicted at the bound and let in just below it would come and go.
+//!   [`watched::TRIAL`] samples decide. They must lie below [`watched::HEALTHY`] of the bound: who is evicted at the bound and let in just below it would come and go.
 //! - **Back-off**: every eviction that follows soon after the one before doubles the time apart, up to [`StragglerSettings::most_away`].
 //!
 //! **Where lanes have no times of their own**, as on a card, tenants are accused by the launches that they were in, and run alone for a few launches to be heard (`presence`).
@@ -41,6 +41,7 @@ mod compare;
 mod lately;
 mod presence;
 mod usual;
+mod watched;
 mod window;
 
 pub(crate) use compare::LaneTime;
@@ -49,27 +50,12 @@ use crate::event::Happened;
 use crate::plans::PlanIx;
 use compare::Recent;
 use lately::Lately;
-use presence::Accusation;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use tessera_core::{IdMap, Moment, TenantId};
 pub(crate) use usual::{Kind, Usual};
+use watched::{Change, State, Watched};
 pub(crate) use window::Window;
-
-/// Fewest samples that a tenant is judged by.
-const LEAST: usize = 8;
-
-/// Samples that decide a trial, by their median.
-const TRIAL: usize = 5;
-
-/// Samples that make a tenant suspect, by their median.
-const SUSPECT: usize = 3;
-
-/// Part of the bound that a tenant on probation must stay within.
-const HEALTHY: f64 = 0.75;
-
-/// An eviction within so many times the last time apart after the return counts as the same trouble.
-const SOON: u32 = 8;
 
 /// When a tenant is too slow to share, and for how long.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -124,35 +110,6 @@ pub struct Pace {
     pub standing: Standing,
     /// What its lanes take over what its neighbours' do, the median of the last few; `None` of one that had no neighbours yet.
     pub ratio: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum State {
-    Sharing { since: Moment, high_since: Option<Moment> },
-    Apart { since: Moment, until: Moment },
-    Trial { launches: u32 },
-    Heard { since: Moment, last: Moment, shared_since: Moment, on_trial: bool },
-}
-
-#[derive(Debug)]
-struct Watched {
-    ratios: Window,
-    state: State,
-    accusation: Accusation,
-    /// Its launches of late.
-    lately: Lately,
-    /// How long it was apart last, zero if it never was.
-    away: Duration,
-    /// What it was evicted for.
-    slower_by: f64,
-}
-
-/// What a sample made of a tenant's standing.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Change {
-    Evicted { ratio: f64 },
-    Returned { ratio: f64 },
-    Acquitted { ratio: f64 },
 }
 
 /// The tenants that are watched. See the module's text.
@@ -232,43 +189,17 @@ impl Stragglers {
         now: Moment,
         tenant: TenantId,
     ) -> Option<Happened> {
-        let watched = self.tenants.get_mut(&tenant)?;
-        let State::Apart { since, until } = watched.state else { return None };
-        if now < until {
-            return None;
-        }
-        let bound = settings.bound;
-        // Of a few launches that it had alone one or two may tell little.
-        let alone = watched.ratios.median_of_last(TRIAL).filter(|_| watched.ratios.len() >= SUSPECT);
-        if let Some(ratio) = alone.filter(|ratio| *ratio > bound) {
-            watched.evict(settings, now, ratio);
-            return Some(Happened::Evicted { tenant, ratio, bound });
-        }
-        watched.state = State::Trial { launches: 0 };
-        watched.slower_by = alone.unwrap_or(1.0);
-        watched.accusation.clear();
-        watched.ratios.clear();
-        Some(Happened::Probation { tenant, away: now.since(since) })
+        self.tenants.get_mut(&tenant)?.came(settings, now, tenant)
     }
 
     /// How many times what its neighbours take a tenant is taken to need that runs by itself, apart or to be heard; `None` of one that shares.
     pub(crate) fn slower_by(&self, tenant: TenantId) -> Option<f64> {
-        let watched = self.tenants.get(&tenant)?;
-        match watched.state {
-            State::Apart { .. } => Some(watched.slower_by),
-            State::Heard { .. } => Some(1.0),
-            State::Sharing { .. } | State::Trial { .. } => None,
-        }
+        self.tenants.get(&tenant)?.slower_by()
     }
 
     pub(crate) fn pace(&self, tenant: TenantId) -> Pace {
         let watched = self.tenants.get(&tenant);
-        let standing = watched.map_or(Standing::Sharing, |watched| match watched.state {
-            State::Sharing { .. } => Standing::Sharing,
-            State::Apart { .. } => Standing::Apart,
-            State::Trial { .. } => Standing::OnProbation,
-            State::Heard { .. } => Standing::Heard,
-        });
+        let standing = watched.map_or(Standing::Sharing, Watched::standing);
         Pace { standing, ratio: watched.and_then(|watched| watched.ratios.median()) }
     }
 
@@ -295,216 +226,5 @@ impl Stragglers {
     }
 }
 
-impl Watched {
-    fn new(now: Moment) -> Watched {
-        let state = State::Sharing { since: now, high_since: None };
-        Watched {
-            ratios: Window::default(),
-            state,
-            accusation: Accusation::default(),
-            lately: Lately::default(),
-            away: Duration::ZERO,
-            slower_by: 1.0,
-        }
-    }
-
-    fn sample(&mut self, settings: StragglerSettings, now: Moment, ratio: f64) -> Option<Change> {
-        self.ratios.push(ratio);
-        let ratio = self.ratios.median()?;
-        match &mut self.state {
-            State::Apart { .. } => None,
-            State::Sharing { high_since, .. } => {
-                if self.ratios.len() < LEAST || ratio <= settings.bound {
-                    *high_since = None;
-                    return None;
-                }
-                let since = *high_since.get_or_insert(now);
-                if now.since(since) < settings.after {
-                    return None;
-                }
-                self.evict(settings, now, ratio);
-                Some(Change::Evicted { ratio })
-            }
-            State::Heard { since, on_trial, .. } => {
-                let (since, on_trial) = (*since, *on_trial);
-                if self.ratios.len() < SUSPECT {
-                    return None;
-                }
-                if ratio <= settings.bound {
-                    self.acquit(settings, now);
-                    return Some(if on_trial {
-                        Change::Returned { ratio }
-                    } else {
-                        Change::Acquitted { ratio }
-                    });
-                }
-                if self.ratios.len() < TRIAL || now.since(since) < settings.after {
-                    return None;
-                }
-                self.evict(settings, now, ratio);
-                Some(Change::Evicted { ratio })
-            }
-            State::Trial { .. } if self.ratios.len() < TRIAL => None,
-            State::Trial { .. } if ratio <= settings.bound * HEALTHY => {
-                self.state = State::Sharing { since: now, high_since: None };
-                Some(Change::Returned { ratio })
-            }
-            State::Trial { .. } => {
-                self.evict(settings, now, ratio);
-                Some(Change::Evicted { ratio })
-            }
-        }
-    }
-
-    fn evict(&mut self, settings: StragglerSettings, now: Moment, ratio: f64) {
-        self.slower_by = ratio;
-        let again = match self.state {
-            State::Sharing { since, .. } => now.since(since) < self.away * SOON,
-            State::Heard { shared_since, on_trial, .. } => {
-                on_trial || now.since(shared_since) < self.away * SOON
-            }
-            State::Apart { .. } | State::Trial { .. } => true,
-        };
-        self.away = if again { 2 * self.away } else { settings.away };
-        self.away = self.away.clamp(settings.away, settings.most_away.max(settings.away));
-        // It keeps its place in time if it only stays: how long it was away is counted from when it left.
-        let since = match self.state {
-            State::Apart { since, .. } => since,
-            State::Sharing { .. } | State::Trial { .. } | State::Heard { .. } => now,
-        };
-        self.state = State::Apart { since, until: now + self.away };
-        self.ratios.clear();
-        self.accusation.clear();
-    }
-
-    /// Whether costs should not learn from what it took: it has been slow lately, or is on trial for that.
-    fn is_suspect(&self, settings: StragglerSettings) -> bool {
-        match self.state {
-            State::Apart { .. } | State::Trial { .. } | State::Heard { .. } => true,
-            State::Sharing { .. } => {
-                let lately = self.ratios.median_of_last(SUSPECT).unwrap_or_default();
-                self.ratios.len() >= SUSPECT && lately > settings.bound
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const PLAN: (PlanIx, NonZeroU32) = (PlanIx(0), NonZeroU32::MIN);
-    const SLOW: TenantId = TenantId(0);
-
-    /// A launch of four tenants every ten milliseconds, the first of whom takes so many times what the others take.
-    struct Launches {
-        stragglers: Stragglers,
-        now: Moment,
-    }
-
-    impl Launches {
-        fn new() -> Launches {
-            Launches { stragglers: Stragglers::default(), now: Moment::START }
-        }
-
-        fn run(&mut self, factors: [f64; 4]) -> Vec<Happened> {
-            self.now = self.now + Duration::from_millis(10);
-            let settings = StragglerSettings::default();
-            let mut told: Vec<Happened> =
-                self.stragglers.came(settings, self.now, SLOW).into_iter().collect();
-            let lane = |tenant: usize| LaneTime {
-                tenant: TenantId(tenant as u64),
-                items: 1,
-                took: Duration::from_micros(100).mul_f64(factors[tenant]),
-            };
-            let together = !self.stragglers.is_apart(SLOW);
-            if !together {
-                told.extend(self.judge(&[lane(0)], false).changes);
-            }
-            let lanes: Vec<LaneTime> = (usize::from(!together)..4).map(lane).collect();
-            told.extend(self.judge(&lanes, true).changes);
-            told
-        }
-
-        fn judge(&mut self, lanes: &[LaneTime], shared: bool) -> Judged {
-            self.stragglers.judge(StragglerSettings::default(), self.now, PLAN, lanes, shared)
-        }
-
-        fn for_seconds(&mut self, seconds: u32, factor: f64) -> Vec<(Moment, Happened)> {
-            let launches = (0..100 * seconds).flat_map(|_| {
-                let told = self.run([factor, 1.0, 1.0, 1.0]);
-                let now = self.now;
-                told.into_iter().map(move |what| (now, what))
-            });
-            launches.collect()
-        }
-    }
-
-    #[test]
-    fn who_is_slow_is_out_within_a_second_and_returns_when_well() {
-        let mut launches = Launches::new();
-        assert_eq!(launches.for_seconds(2, 1.0), []);
-        let slow_since = launches.now;
-        let told = launches.for_seconds(1, 5.0);
-        let [(evicted, Happened::Evicted { ratio, .. })] = told[..] else { panic!("{told:?}") };
-        assert!(evicted.since(slow_since) <= Duration::from_millis(500) && (ratio - 5.0).abs() < 0.01);
-        let told = launches.for_seconds(4, 1.0);
-        let kinds: Vec<&str> = told.iter().map(|(_, what)| what.kind()).collect();
-        assert_eq!(kinds, ["probation", "returned"]);
-        assert_eq!(launches.stragglers.pace(SLOW).standing, Standing::Sharing);
-    }
-
-    #[test]
-    fn who_stays_slow_stays_away_for_longer_each_time() {
-        let mut launches = Launches::new();
-        let told = launches.for_seconds(70, 5.0);
-        let evicted: Vec<Moment> = told
-            .iter()
-            .map(|(at, what)| {
-                assert_eq!(what.kind(), "evicted");
-                *at
-            })
-            .collect();
-        let apart: Vec<u128> =
-            evicted.windows(2).map(|pair| pair[1].since(pair[0]).as_millis() / 1000).collect();
-        assert_eq!(apart, [2, 4, 8, 16, 32]);
-    }
-
-    #[test]
-    fn costs_learn_a_launch_without_the_part_of_a_slow_lane() {
-        let mut launches = Launches::new();
-        let lane = |tenant, micros| LaneTime {
-            tenant: TenantId(tenant),
-            items: 1,
-            took: Duration::from_micros(micros),
-        };
-        let lanes = [lane(0, 500), lane(1, 100), lane(2, 100), lane(3, 100)];
-        let ordinary: Vec<f64> = (0..4).map(|_| launches.judge(&lanes, true).ordinary).collect();
-        assert_eq!(ordinary, [1.0, 1.0, 0.5, 0.5], "of 800 microseconds 400 are too many");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
-
-        /// Noise of any size in up to a fifth of the lanes, and a third either way in all of them, brings nobody down.
-        #[test]
-        fn noise_evicts_nobody(seed in any::<u64>(), wild in 0.0f64..0.2, size in 1.0f64..50.0) {
-            let mut launches = Launches::new();
-            let mut state = seed | 1;
-            let mut random = || {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 11) as f64 / (1u64 << 53) as f64
-            };
-            for _ in 0..2000 {
-                let factors = std::array::from_fn(|_| {
-                    let spread = 0.67 + 0.66 * random();
-                    if random() < wild { spread * size } else { spread }
-                });
-                prop_assert_eq!(launches.run(factors), vec![]);
-            }
-        }
-    }
-}
+mod tests;

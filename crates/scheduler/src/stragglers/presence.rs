@@ -24,7 +24,8 @@
 //! A launch costs a look at each of its lanes.
 
 use super::usual::{Kind, Unlike};
-use super::{Happened, SOON, State, StragglerSettings, Stragglers, Watched};
+use super::watched::{SOON, State, Watched};
+use super::{Happened, StragglerSettings, Stragglers};
 use crate::cost::Size;
 use crate::plans::PlanIx;
 use std::time::Duration;
