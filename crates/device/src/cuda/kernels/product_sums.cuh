@@ -20,6 +20,22 @@ struct Swizzled {
     static __device__ __forceinline__ u32 at(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ (row & 7)) << 4); }
 };
 
+// Asks for the weights of a stage, COUNT steps of k from step `step` on: of the `present` blocks of 64 outputs that a tile has, the first of which has its k
+// at `weights`. They arrive in `stage`, a step every `step_bytes`, and are counted at its barrier. One thread calls it.
+template <int COUNT>
+__device__ __forceinline__ void load_weights(const Params& p, u64 weights, u32 present, u32 step, u32 stage, u32 step_bytes, u32 barrier) {
+    barrier_expect(barrier, COUNT * present * BLOCK_BYTES);
+#pragma unroll
+    for (u32 i = 0; i < COUNT; i++) {
+#pragma unroll
+        for (u32 block = 0; block < BM / 64; block++) {
+            if (block >= present) break;
+            const u64 from = weights + (u64(block) * p.steps + step + i) * BLOCK_BYTES;
+            copy_bulk(stage + i * step_bytes + block * BLOCK_BYTES, from, BLOCK_BYTES, barrier);
+        }
+    }
+}
+
 // Rows of 128 swizzled bytes, eight of them every 1024 bytes.
 __device__ __forceinline__ u64 swizzled(u32 address) {
     return 1ull << 62 | u64(1024 >> 4) << 32 | 1ull << 16 | (address & 0x3ffff) >> 4;

@@ -90,25 +90,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u32 present = min(u32(BM / 64), p.blocks - m0 / 64);  // blocks of this tile that there are
     const u64 weights = slot + p.weights + (u64(group * p.blocks + m0 / 64) * p.steps + first_step) * BLOCK_BYTES;
     const u32 all_filled = shared_address(filled);
-    auto load_weights = [&](u32 step, u32 stage) {
-        const u32 barrier = all_filled + stage * 8;
-        barrier_expect(barrier, STEPS * present * BLOCK_BYTES);
-#pragma unroll
-        for (u32 i = 0; i < STEPS; i++) {
-#pragma unroll
-            for (u32 block = 0; block < BM / 64; block++) {
-                if (block >= present) break;
-                const u64 from = weights + (u64(block) * p.steps + step + i) * BLOCK_BYTES;
-                copy_bulk(shared + stage * STAGE_BYTES + i * STEP_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, barrier);
-            }
-        }
+    auto load_stage = [&](u32 step, u32 stage) {
+        load_weights<STEPS>(p, weights, present, step, shared + stage * STAGE_BYTES, STEP_BYTES, all_filled + stage * 8);
     };
     if (thread == 0) {
 #pragma unroll
         for (int stage = 0; stage < STAGES; stage++) barrier_init(&filled[stage], 1);
         barriers_are_ready();
 #pragma unroll 1
-        for (u32 stage = 0; stage < AHEAD && stage * STEPS < steps; stage++) load_weights(stage * STEPS, stage);
+        for (u32 stage = 0; stage < AHEAD && stage * STEPS < steps; stage++) load_stage(stage * STEPS, stage);
     }
     [[maybe_unused]] float held_bias[2];
     if constexpr (HELD) load_held_bias(p, slot, group, m0, thread, held_bias);
@@ -164,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
             }
             products_commit();
             if (step + AHEAD * STEPS < steps) {
-                if (thread == 0) load_weights(step + AHEAD * STEPS, next);
+                if (thread == 0) load_stage(step + AHEAD * STEPS, next);
                 load_inputs(next);
             }
             chunks_commit();

@@ -63,19 +63,10 @@ struct Ring {
 };
 
 // Asks for the weights of a stage, which begins with step `step` of k.
-__device__ __forceinline__ void load_weights(const Params& p, const Tile& tile, const Ring& ring, u32 step, u32 stage) {
-    const u32 barrier = ring.filled + stage * 8, present = min(u32(BM / 64), p.blocks - tile.m0 / 64);  // blocks of the tile that there are
+__device__ __forceinline__ void load_stage(const Params& p, const Tile& tile, const Ring& ring, u32 step, u32 stage) {
+    const u32 present = min(u32(BM / 64), p.blocks - tile.m0 / 64);  // blocks of the tile that there are
     const u64 weights = tile.slot + p.weights + u64(tile.group * p.blocks + tile.m0 / 64) * p.steps * BLOCK_BYTES;
-    barrier_expect(barrier, STEPS * present * BLOCK_BYTES);
-#pragma unroll
-    for (u32 i = 0; i < STEPS; i++) {
-#pragma unroll
-        for (u32 block = 0; block < BM / 64; block++) {
-            if (block >= present) break;
-            const u64 from = weights + (u64(block) * p.steps + step + i) * BLOCK_BYTES;
-            copy_bulk(ring.stages + stage * STAGE_BYTES + i * STEP_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, barrier);
-        }
-    }
+    load_weights<STEPS>(p, weights, present, step, ring.stages + stage * STAGE_BYTES, STEP_BYTES, ring.filled + stage * 8);
 }
 
 __device__ __forceinline__ void feed(const Params& p, const Ring& ring, u32 thread) {
@@ -88,7 +79,7 @@ __device__ __forceinline__ void feed(const Params& p, const Ring& ring, u32 thre
         if (thread == 0) {
             ring.tiles[0] = tile;
 #pragma unroll 1
-            for (u32 step = 0; step < asked; step += STEPS) load_weights(p, tile, ring, step, step / STEPS);
+            for (u32 step = 0; step < asked; step += STEPS) load_stage(p, tile, ring, step, step / STEPS);
         }
     }
     dependency_wait(p.launch);
@@ -101,7 +92,7 @@ __device__ __forceinline__ void feed(const Params& p, const Ring& ring, u32 thre
             barrier_wait(ring.emptied + turn.stage * 8, turn.parity ^ 1);
             if (thread == 0 && step >= asked) {
                 if (step == 0) ring.tiles[turn.stage] = tile;
-                load_weights(p, tile, ring, step, turn.stage);
+                load_stage(p, tile, ring, step, turn.stage);
             }
 #pragma unroll
             for (u32 i = 0; i < STEPS; i++) loader.load(p, ring.stages + turn.stage * STAGE_BYTES + i * STEP_BYTES + WEIGHT_BYTES);
