@@ -9,6 +9,7 @@
 use super::abi::LaunchParams;
 use bytemuck::Pod;
 use std::fmt;
+use std::sync::Arc;
 
 /// One specialisation of one kernel: what the compiler gets. The entry is always called `kernel`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -19,13 +20,13 @@ pub(crate) struct KernelSpec {
     /// image side) is a parameter, so that a new length compiles nothing.
     pub(crate) defines: Vec<(&'static str, String)>,
     /// The text of `generated.cuh`; empty for kernels that include none.
-    pub(crate) generated: String,
+    pub(crate) generated: Arc<str>,
 }
 
 impl KernelSpec {
     /// A specialisation with no defines yet.
     pub(crate) fn new(source: &'static str) -> KernelSpec {
-        KernelSpec { source, defines: Vec::new(), generated: String::new() }
+        KernelSpec { source, defines: Vec::new(), generated: Arc::default() }
     }
 
     /// With one more define.

@@ -84,10 +84,10 @@ pub(crate) fn sources() -> impl Iterator<Item = String> {
     SOURCES.iter().flat_map(|(name, text)| [(*name).to_owned(), (*text).to_owned()])
 }
 
-/// Everything of ours that can change a specialisation's code: all sources, as any may include any; what is generated; the options.
+/// What can change a specialisation's code beside [`sources`], all of which count, as any may include any: which one it is, what is generated, the options.
 pub(crate) fn identity(spec: &KernelSpec) -> impl Iterator<Item = String> {
-    let own = [spec.source.to_owned(), spec.generated.clone()];
-    sources().chain(own).chain(options(spec))
+    let own = [spec.source.to_owned(), spec.generated.to_string()];
+    own.into_iter().chain(options(spec))
 }
 
 /// Compiles a specialisation. The error is the compiler's log.
@@ -98,7 +98,7 @@ pub(crate) fn compile(compiler: &Compiler, spec: &KernelSpec) -> Result<Compiled
         .iter()
         .filter(|(name, _)| name.ends_with(".cuh"))
         .copied()
-        .chain([("generated.cuh", spec.generated.as_str())])
+        .chain([("generated.cuh", &*spec.generated)])
         .collect();
     compiler.compile(name, text, &headers, &options(spec))
 }

@@ -22,6 +22,8 @@ pub(crate) struct Library {
     context: Arc<Context>,
     compiler: Compiler,
     folder: Option<PathBuf>,
+    /// Of what every file's name covers.
+    common: blake3::Hasher,
     loaded: Mutex<HashMap<KernelSpec, Weak<Function>>>,
 }
 
@@ -35,7 +37,9 @@ impl Library {
     /// No kernels yet; `folder` is where compiled ones are kept.
     pub(crate) fn new(context: &Arc<Context>, compiler: Compiler, folder: Option<PathBuf>) -> Library {
         let folder = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok());
-        Library { context: context.clone(), compiler, folder, loaded: Mutex::default() }
+        let mut common = blake3::Hasher::new();
+        compile::sources().chain([compiler.version()]).for_each(|part| add(&mut common, &part));
+        Library { context: context.clone(), compiler, folder, common, loaded: Mutex::default() }
     }
 
     /// All of `specs`, ready to be launched. Compiling takes about 0.1 to 0.5 s a kernel and core. The error is the compiler's or the driver's.
@@ -100,12 +104,15 @@ impl Library {
     }
 
     fn file_name(&self, spec: &KernelSpec) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for part in compile::identity(spec).chain([self.compiler.version()]) {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-        }
+        let mut hasher = self.common.clone();
+        compile::identity(spec).for_each(|part| add(&mut hasher, &part));
         format!("{}.cubin", hasher.finalize().to_hex())
     }
+}
+
+/// One part of what is named, told apart from its neighbours by its length.
+fn add(hasher: &mut blake3::Hasher, part: &str) {
+    hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
 }
 
 /// Puts one call of a loaded kernel into a stream.

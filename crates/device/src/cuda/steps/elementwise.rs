@@ -76,7 +76,7 @@ pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>,
         })
         .collect::<Vec<_>>();
     let out = site.precision().stored(site.plan.buffer(*out).dtype);
-    spec.generated = generated(&types, program, out)?;
+    spec.generated = generated(&types, program, out)?.into();
     let grid = [blocks(params.packs, 256), site.capacity.items, 1];
     Ok(vec![KernelCall::with_list(spec, &params, &walks, grid, 256)])
 }

@@ -1,11 +1,14 @@
 //! The matrix unit's instruction for a tile's width.
 //!
-//! It names every register of the sums in its text, so the text is written here, once per width and type.
+//! It names every register of the sums in its text, so the text is written here, once per width and type: a program of a residual network asks for some
+//! thousands of them when it is lowered, and for few that differ.
 
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tessera_core::Precision;
 
 /// Where an instruction takes the weights from. Rows are always in shared memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Weights {
     Shared,
     /// In registers.
@@ -13,13 +16,24 @@ enum Weights {
 }
 
 /// `multiply(sums, a, b)`: 64 outputs by `columns` rows by 32 bytes of k, both factors from shared memory.
-pub(super) fn multiply(precision: Precision, columns: usize) -> String {
-    multiply_by(Weights::Shared, precision, columns)
+pub(super) fn multiply(precision: Precision, columns: usize) -> Arc<str> {
+    text(Weights::Shared, precision, columns)
 }
 
 /// The same, but for the weights, which a thread has its share of.
-pub(super) fn multiply_held(precision: Precision, columns: usize) -> String {
-    multiply_by(Weights::Held, precision, columns)
+pub(super) fn multiply_held(precision: Precision, columns: usize) -> Arc<str> {
+    text(Weights::Held, precision, columns)
+}
+
+/// By where the weights are, the type and the columns.
+type Texts = HashMap<(Weights, Precision, usize), Arc<str>>;
+
+/// The text of an instruction, as it was written when it was first asked for.
+fn text(weights: Weights, precision: Precision, columns: usize) -> Arc<str> {
+    static WRITTEN: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
+    let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = written.entry((weights, precision, columns));
+    text.or_insert_with(|| multiply_by(weights, precision, columns).into()).clone()
 }
 
 fn multiply_by(weights: Weights, precision: Precision, columns: usize) -> String {
@@ -70,6 +84,7 @@ mod tests {
         assert!(text.contains("m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"), "{text}");
         let text = multiply_held(Precision::Bf16, 8);
         assert!(text.contains("{%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, 1, 1, 1, 0;"), "{text}");
+        assert!(Arc::ptr_eq(&text, &multiply_held(Precision::Bf16, 8)), "it is written once");
         assert!(multiply(Precision::Tf32, 56).contains("m64n56k8.f32.tf32.tf32 {%0,"));
         assert_eq!(multiply(Precision::Fp16, 128).matches("+f").count(), 64);
     }
