@@ -223,6 +223,8 @@ pub fn cases() -> Vec<Case> {
     }
     // Long sums in one part, of whole chunks: with many lanes a block computes several of their tiles, the last of which have few rows and outputs.
     all.push(gemm(16, 776, 456, false));
+    // The same of weights so small that all tenants' lie in one piece of memory, as `scripts/sanitize` wants them.
+    all.push(gemm(560, 712, 8, false));
     // Strict tiles whose inputs lie k by k: more rows than one, several runs, the last of one stage.
     all.push(gemm(70, 528, 200, true));
     // Short sums over many rows: more outputs than one tile has and fewer.
