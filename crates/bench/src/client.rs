@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::RETRY_AFTER;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ pub struct Connection {
 pub struct Reply {
     /// Its status.
     pub status: StatusCode,
+    /// Whether it says when to try again (`Retry-After`).
+    pub try_again: bool,
     /// Where its JSON ends and its binary tensors begin, when it has any.
     pub json_bytes: Option<usize>,
     /// Everything after the headers.
@@ -64,6 +67,7 @@ impl Connection {
         self.sender.ready().await.context("the connection was closed")?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();
+        let try_again = response.headers().contains_key(RETRY_AFTER);
         let header = response.headers().get("inference-header-content-length");
         let json_bytes = header.and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.into_body().collect().await?.to_bytes();
@@ -71,6 +75,6 @@ impl Connection {
             json_bytes.is_none_or(|json| json <= body.len()),
             "the answer is shorter than its header says"
         );
-        Ok(Reply { status, json_bytes, body })
+        Ok(Reply { status, try_again, json_bytes, body })
     }
 }

@@ -5,7 +5,7 @@
 
 use super::inputs::{Body, Inputs, TensorSpec};
 use super::{Ended, Target, Tenant};
-use crate::client::Connection;
+use crate::client::{Connection, Reply};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -128,12 +128,18 @@ impl Http {
         let (json_bytes, body) = &guest.bodies[number as usize % guest.bodies.len()];
         let reply = connection.post(&guest.path, *json_bytes, body.clone()).await?;
         self.pool().push(connection);
-        Ok(match reply.status.as_u16() {
-            200 => Ended::Answered,
-            429 | 503 => Ended::Refused,
-            504 => Ended::Expired,
-            status => Ended::Failed(format!("{status}: {}", String::from_utf8_lossy(&reply.body))),
-        })
+        Ok(ended(&reply))
+    }
+}
+
+/// What an answer says became of its request. One that would be late is refused with the status of one that is, and with when to try again.
+fn ended(reply: &Reply) -> Ended {
+    match reply.status.as_u16() {
+        200 => Ended::Answered,
+        429 | 503 => Ended::Refused,
+        504 if reply.try_again => Ended::Refused,
+        504 => Ended::Expired,
+        status => Ended::Failed(format!("{status}: {}", String::from_utf8_lossy(&reply.body))),
     }
 }
 
@@ -150,4 +156,21 @@ async fn read<T: for<'a> Deserialize<'a>>(connection: &mut Connection, path: &st
         return Err(anyhow!("{}: {}", reply.status, String::from_utf8_lossy(&reply.body)));
     }
     serde_json::from_slice(&reply.body).context("an answer that the Open Inference Protocol does not know")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::StatusCode;
+
+    #[test]
+    fn who_would_be_late_was_refused_and_who_was_late_expired() {
+        let answer = |status, try_again| {
+            let status = StatusCode::from_u16(status).unwrap();
+            ended(&Reply { status, try_again, json_bytes: None, body: Bytes::from_static(b"why") })
+        };
+        assert_eq!((answer(504, true), answer(504, false)), (Ended::Refused, Ended::Expired));
+        assert_eq!((answer(200, false), answer(429, true)), (Ended::Answered, Ended::Refused));
+        assert_eq!(answer(500, false), Ended::Failed("500: why".to_owned()));
+    }
 }
