@@ -14,6 +14,7 @@ mod report;
 use crate::arrivals::{Gaps, Merged, Popularity, Rate, Stream};
 use crate::load::{self, Http, Inputs, Level, Progress, Source, Tally, Tenant, Times};
 use crate::page::sample;
+use crate::scratch::Scratch;
 use crate::zoo::tiny::{Tiny, VOCABULARY};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -81,8 +82,8 @@ impl Row {
 
 /// Runs the demo and prints it. Errors when the server cannot start, or a request fails in a way that no load explains.
 pub async fn run(options: &Options) -> Result<()> {
-    let repository = TempFolder::new()?;
-    write_tenants(options, &repository.0)?;
+    let repository = Scratch::new("demo")?;
+    write_tenants(options, repository.path())?;
     println!(
         "{} tenants of {} classes, each with weights of its own, over HTTP; half of them want answers in 25 or 100 ms.",
         options.tenants,
@@ -90,7 +91,7 @@ pub async fn run(options: &Options) -> Result<()> {
     );
     let rate = match options.rate {
         Some(rate) => rate,
-        None => calibrated(options, &repository.0).await?,
+        None => calibrated(options, repository.path()).await?,
     };
     let tenants = tenants(options);
     println!(
@@ -101,7 +102,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     for policy in Policy::ALL {
         let arrivals = arrivals(options, rate);
-        rows.push(under(policy, &repository.0, &tenants, arrivals, options).await?);
+        rows.push(under(policy, repository.path(), &tenants, arrivals, options).await?);
     }
     report::print(&rows, options.length);
     Ok(())
@@ -269,23 +270,5 @@ async fn show(policy: Policy, progress: Arc<Progress>, length: Duration) {
 fn clear_line() {
     if std::io::stdout().is_terminal() {
         print!("\r{:60}\r", "");
-    }
-}
-
-/// A folder that is removed at the end.
-struct TempFolder(std::path::PathBuf);
-
-impl TempFolder {
-    fn new() -> Result<TempFolder> {
-        let path = std::env::temp_dir().join(format!("tessera-demo-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(TempFolder(path))
-    }
-}
-
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        // Left behind it does no harm: it is in the system's own folder for that.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

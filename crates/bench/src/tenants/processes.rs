@@ -9,6 +9,7 @@
 //! `time-slicing` means something.
 
 use super::{Limits, Options, closed_loop, settings, stage::Stage};
+use crate::scratch::Scratch;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::ffi::OsString;
@@ -224,14 +225,13 @@ struct MpsClient {
 
 /// The driver's multi-process service, for as long as it lives.
 struct Mps {
-    folder: PathBuf,
+    /// Its pipes and logs.
+    folder: Scratch,
 }
 
 impl Mps {
     fn start() -> Result<Mps> {
-        let folder = std::env::temp_dir().join(format!("tessera-mps-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let service = Mps { folder };
+        let service = Mps { folder: Scratch::new("mps")? };
         let started = service.control().arg("-d").status();
         let started = started
             .with_context(|| format!("`{MPS_CONTROL}`, which comes with the driver, cannot be run"))?;
@@ -241,12 +241,13 @@ impl Mps {
 
     /// One of so many clients. A program's launches have three streams: more connections are of no use.
     fn client(&self, of: usize) -> MpsClient {
-        MpsClient { folder: self.folder.clone(), connections: (SHARED_CONNECTIONS / of.max(1)).clamp(1, 4) }
+        let folder = self.folder.path().to_owned();
+        MpsClient { folder, connections: (SHARED_CONNECTIONS / of.max(1)).clamp(1, 4) }
     }
 
     fn control(&self) -> Command {
         let mut command = Command::new(MPS_CONTROL);
-        command.env(MPS_PIPES, &self.folder).env(MPS_LOGS, &self.folder);
+        command.env(MPS_PIPES, self.folder.path()).env(MPS_LOGS, self.folder.path());
         command
     }
 }
@@ -263,7 +264,5 @@ impl Drop for Mps {
         if let Err(why) = quit {
             eprintln!("the multi-process service could not be stopped: {why}");
         }
-        // Its pipes and logs; the system clears what is left.
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

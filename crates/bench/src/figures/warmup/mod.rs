@@ -13,38 +13,31 @@
 //! Three starts of the same: kernels nowhere; kernels on disk, from the first; and a third length that comes in the middle. Sequences through two linear layers, tenants in turn at two lengths. Every
 //! answer has the bits of the tenant's first one at its length.
 
+mod house;
+
 use super::ask::Ask;
 use super::made::{Claim, Figure, Verdict, drawn};
 use super::plot::Plot;
 use crate::latency::Latencies;
 use crate::load;
-use crate::onnx_writer::{Axis, OnnxWriter, Range};
+use crate::scratch::Scratch;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use house::{Asked, House, LATER, LENGTHS, Served, network, serve};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-use tessera_core::{Policy, RequestId, TenantId};
+use tessera_core::{Policy, TenantId};
 use tessera_device::Slot;
 use tessera_planner::class;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::ClassEntry;
 use tessera_server::devices;
-use tessera_server::engine::{Incoming, Wait};
-use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
-/// Lengths that are there from the start.
-const LENGTHS: [u64; 2] = [16, 32];
-/// The one that comes later.
-const LATER: u64 = 48;
-/// Numbers of a token.
-const WIDTH: usize = 128;
 /// Parts of a run that are shown.
 const SLICES: usize = 10;
 
@@ -110,99 +103,19 @@ pub struct Later {
 
 /// Measures the three starts.
 pub fn run(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Report> {
-    let cache = Folder::new()?;
+    let cache = Scratch::new("warmup")?;
     let tenants = ask.or_quick(8, 2);
     let length = ask.run_length(0.5, 3);
     let mut report = Report { device: String::new(), tenants, starts: Vec::new() };
     for (name, later) in
         [("kernels nowhere", false), ("kernels on disk", false), ("a new length while serving", true)]
     {
-        let (start, device) = start(ask, name, &cache.0, (tenants, length, later)).context(name)?;
+        let (start, device) = start(ask, name, cache.path(), (tenants, length, later)).context(name)?;
         heard(&start.to_string());
         report.device = device;
         report.starts.push(start);
     }
     Ok(report)
-}
-
-/// A folder for kernels that goes away.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Folder> {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("tessera-warmup-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What is left is the system's to clear.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Two linear layers over sequences of any length.
-fn network(name: &str) -> OnnxWriter {
-    let mut net = OnnxWriter::new(name);
-    let axes = [Axis::Free("batch"), Axis::Free("tokens"), Axis::Of(WIDTH)];
-    let mut x = net.input("tokens", &axes);
-    for layer in ["first", "second"] {
-        let weight = net.weight(layer, &[WIDTH, WIDTH], Range::of_variance(2.0 / WIDTH as f32));
-        x = net.node("MatMul", &[&x, &weight], &[]);
-        x = net.node("Relu", &[&x], &[]);
-    }
-    net.output("answer", &x, &axes);
-    net
-}
-
-/// Tenants that are loaded, and where they are asked.
-struct House {
-    backstage: Backstage,
-    tenants: Vec<(TenantId, Arc<ClassEntry>, Slot)>,
-    requests: AtomicU64,
-}
-
-/// One request that is over.
-struct Asked {
-    sent: Instant,
-    took: Duration,
-    hit: bool,
-    length: u64,
-    answer: Vec<Bytes>,
-}
-
-impl House {
-    async fn ask(&self, tenant: usize, length: u64) -> Result<Asked> {
-        let (id, class, _) = &self.tenants[tenant];
-        let bound = class.class.bind(&[&[1, length, WIDTH as u64]])?;
-        let sent = Instant::now();
-        let hit = class.planned_before(&bound).is_some();
-        let plan = class.planned(&bound).await?;
-        let engine = &self.backstage.means.engine;
-        let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
-        let (reply, wait) = Wait::on(engine, request);
-        let number = |place: u64| ((place * 37 + length) % 101) as f32 / 50.0 - 1.0;
-        let input: Vec<u8> =
-            (0..length * WIDTH as u64).flat_map(|place| number(place).to_le_bytes()).collect();
-        let offered = engine.offer(Incoming {
-            request,
-            tenant: *id,
-            plan: plan.key.clone(),
-            items: NonZeroU32::MIN,
-            batchable: plan.plan.batched,
-            inputs: vec![input.into()],
-            arrived: Instant::now(),
-            timeout: None,
-            reply,
-        });
-        offered.with_neighbours().await;
-        let answer = wait.answer().await?;
-        Ok(Asked { sent, took: sent.elapsed(), hit, length, answer })
-    }
 }
 
 fn start(
@@ -240,52 +153,6 @@ fn start(
     house.backstage.stop();
     let start = Start { name, open_ms, load_ms, ..summed(name, &served, begun, length)? };
     Ok((start, format!("{} ({})", info.name, info.description)))
-}
-
-/// All requests of a run.
-struct Served {
-    /// By tenant, in their order.
-    tenants: Vec<Vec<Asked>>,
-    /// At the length that came later, where one did.
-    newcomer: Option<Vec<Asked>>,
-}
-
-/// Every tenant asks, one request after the other, at the lengths in turn. In the middle, where `later`, the first asks twice at another length too.
-fn serve(runtime: &Runtime, house: &Arc<House>, length: Duration, later: bool) -> Result<Served> {
-    let end = Instant::now() + length;
-    let loops = |tenant: usize| {
-        let house = house.clone();
-        async move {
-            let mut asked = Vec::new();
-            for length in LENGTHS.into_iter().cycle() {
-                asked.push(house.ask(tenant, length).await?);
-                if Instant::now() >= end && asked.len() >= LENGTHS.len() {
-                    break;
-                }
-            }
-            anyhow::Ok((tenant, asked))
-        }
-    };
-    runtime.block_on(async {
-        let mut asking: JoinSet<_> = (0..house.tenants.len()).map(loops).collect();
-        let newcomer = later.then(|| {
-            let house = house.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(length / 2).await;
-                anyhow::Ok(vec![house.ask(0, LATER).await?, house.ask(0, LATER).await?])
-            })
-        });
-        let mut asked: Vec<Vec<Asked>> = house.tenants.iter().map(|_| Vec::new()).collect();
-        while let Some(over) = asking.join_next().await {
-            let (tenant, of_tenant) = over??;
-            asked[tenant] = of_tenant;
-        }
-        let newcomer = match newcomer {
-            Some(newcomer) => Some(newcomer.await??),
-            None => None,
-        };
-        Ok(Served { tenants: asked, newcomer })
-    })
 }
 
 fn ms(length: Duration) -> f64 {
@@ -466,7 +333,7 @@ mod tests {
 
     #[test]
     fn after_the_first_answer_of_a_length_every_request_hits() {
-        let report = run(&super::super::ask::quick("cpu"), &mut |_| ()).unwrap();
+        let report = run(&crate::figures::ask::quick("cpu"), &mut |_| ()).unwrap();
         assert_eq!(report.starts.len(), 3);
         for start in &report.starts {
             assert_eq!(start.late_misses, 0, "{report}");
