@@ -19,6 +19,7 @@
 
 mod error;
 mod guess;
+mod places;
 mod steps;
 mod surface;
 mod table;
@@ -26,17 +27,18 @@ mod work;
 
 pub use error::{Foretold, PredictionError};
 pub(crate) use guess::Kin;
+pub(crate) use places::Company;
 pub use table::CostTable;
 pub(crate) use work::ONE;
 pub use work::{PlanWork, Size};
 
 use crate::plans::PlanIx;
 use error::Errors;
-use std::collections::{BTreeMap, VecDeque};
+use places::{Certain, PlanCost, shape};
 use std::num::NonZeroU32;
 use std::time::Duration;
 pub(crate) use steps::{between, corner, half_octave};
-use surface::{GUESSED, Step, Surface};
+use surface::Step;
 use tessera_core::{IdMap, Moment};
 
 /// How costs are learnt.
@@ -74,12 +76,6 @@ pub(crate) const ALONE_PERCENTILE: f64 = 99.0;
 /// How much one launch moves the ratio that plans never measured borrow.
 const COMMON_RATIO_STEP: f64 = 0.1;
 
-/// A surface that is nearer than this to what was measured last is left as it is: making one anew costs more than it tells.
-const SAME: f64 = 0.003;
-
-/// So many launches of a plan are planned for as if others ran beside them after one that was.
-const BESIDE: u64 = 32;
-
 /// How much one launch moves what is taken to lie between launches.
 const BETWEEN_STEP: f64 = 1.0 / 16.0;
 
@@ -98,97 +94,6 @@ pub(crate) struct Costs {
     /// Units that launches beside others leave to those, in the layout in force.
     others: NonZeroU32,
     /// Launches learnt from: what was measured later has the larger number.
-    clock: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct PlanCost {
-    work: Option<PlanWork>,
-    kin: Option<Kin>,
-    /// What was measured, by size of partition and company: a handful.
-    places: Vec<Place>,
-    /// Launches that were measured.
-    launches: u64,
-    /// Which of them was the last beside others.
-    beside: Option<u64>,
-    measured_at: Option<Moment>,
-    /// Seconds from launch to launch beyond what each computes, where they follow each other without a pause: an average, and signed, since an end that is heard of
-    /// late makes one longer and the next shorter.
-    between: f64,
-}
-
-/// What a plan takes on partitions of one size, beside others or not.
-#[derive(Clone, Debug)]
-struct Place {
-    units: NonZeroU32,
-    company: Company,
-    /// Units that those beside it may have.
-    others: NonZeroU32,
-    cells: BTreeMap<Step, Cell>,
-    /// What is predicted.
-    surface: Surface,
-    /// What promises rest on: the same with what few launches may not have shown.
-    bound: Surface,
-}
-
-impl Place {
-    fn surface(&self, certain: Certain) -> &Surface {
-        match certain {
-            Certain::Likely => &self.surface,
-            Certain::Bound => &self.bound,
-        }
-    }
-}
-
-/// What a cost is wanted for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Certain {
-    /// To say how long a launch will take.
-    Likely,
-    /// To promise by.
-    Bound,
-}
-
-impl PlanCost {
-    /// Seconds that are counted between launches.
-    fn pause(&self) -> f64 {
-        self.between.max(0.0)
-    }
-
-    /// Where it was measured, as near as can be to partitions of so many units: those, else the next larger, else the next smaller; and in this company, where that is known
-    /// there. Beside others that have other units than those that it was measured beside it is taken to be alone: nobody is refused for what others did elsewhere.
-    fn nearest(&self, units: NonZeroU32, company: Company, others: NonZeroU32) -> Option<&Place> {
-        let unlike = |place: &Place| match (company, place.company) {
-            (Company::Alone, Company::Alone) => 0,
-            (Company::Beside, Company::Beside) if place.others == others => 0,
-            (Company::Beside, Company::Alone) => 1,
-            (_, Company::Beside) => 2,
-        };
-        let near =
-            |place: &&Place| (place.units < units, place.units.get().abs_diff(units.get()), unlike(place));
-        self.places.iter().min_by_key(near)
-    }
-
-    /// Seconds at a place. Nobody is quicker beside others: where little was seen of that, sizes that were not are guessed from others in proportion to their work, and a small
-    /// launch takes longer than its part of a large one's.
-    fn at_least_alone(&self, place: &Place, certain: Certain, size: Size) -> f64 {
-        let is_alone = |other: &&Place| other.units == place.units && other.company == Company::Alone;
-        let alone = self.places.iter().find(is_alone).map_or(0.0, |alone| alone.surface(certain).at(size));
-        place.surface(certain).at(size).max(if place.company == Company::Beside { alone } else { 0.0 })
-    }
-
-    /// In which company launches are planned for.
-    fn company(&self) -> Company {
-        Company::of(self.beside.is_some_and(|last| self.launches - last < BESIDE))
-    }
-}
-
-/// The last launches of one step.
-#[derive(Clone, Debug, Default)]
-struct Cell {
-    ratios: VecDeque<f64>,
-    high: f64,
-    /// When it was measured last.
     clock: u64,
 }
 
@@ -211,7 +116,7 @@ impl Costs {
         let known = self.plans.entry(plan).or_default();
         if known.work != Some(work) {
             // Ratios to another shape mean nothing.
-            *known = PlanCost { work: Some(work), kin: Some(kin), ..PlanCost::default() };
+            *known = PlanCost::of(kin, work);
         }
     }
 
@@ -222,13 +127,7 @@ impl Costs {
     /// A plan is taken to cost so many times what another does, until its own launches tell.
     pub(crate) fn known_by(&mut self, plan: PlanIx, other: PlanIx, factor: f64) {
         let Some(mut known) = self.plans.get(&other).cloned() else { return };
-        for place in &mut known.places {
-            for cell in place.cells.values_mut() {
-                cell.ratios.iter_mut().for_each(|ratio| *ratio *= factor);
-                cell.high *= factor;
-            }
-            [place.surface, place.bound] = surfaces(&place.cells, known.work, self.settings, self.most);
-        }
+        known.scale(factor, self.settings, self.most);
         self.plans.insert(plan, known);
     }
 
@@ -294,8 +193,8 @@ impl Costs {
     pub(crate) fn alone(&self, plan: PlanIx) -> Option<Duration> {
         let known = self.plans.get(&plan)?;
         let measured = known.nearest(self.whole, Company::Alone, self.others).and_then(|place| {
-            let mut ratios: Vec<f64> = place.cells.get(&Step::of(ONE))?.ratios.iter().copied().collect();
-            let ratio = percentile(&mut ratios, ALONE_PERCENTILE / 100.0) * stretch(place.units, self.whole);
+            let ratio = place.cells.get(&Step::of(ONE))?.percentile(ALONE_PERCENTILE / 100.0);
+            let ratio = ratio * stretch(place.units, self.whole);
             Some(ratio * shape(self.settings, known.work, ONE) + known.pause())
         });
         let measured = measured.map(|seconds| Duration::from_secs_f64(seconds.min(MOST_SECONDS)));
@@ -316,47 +215,14 @@ impl Costs {
 
     /// Takes in that a launch of this size took so long.
     pub(crate) fn learn(&mut self, plan: PlanIx, size: Size, launch: Measured) {
-        let (settings, most) = (self.settings, self.most);
         self.clock += 1;
         let known = self.plans.entry(plan).or_default();
-        let work = known.work;
-        let ratio = launch.took.as_secs_f64() / shape(settings, work, size);
-        known.measured_at = Some(launch.at);
-        known.launches += 1;
-        if launch.company == Company::Beside {
-            known.beside = Some(known.launches);
-        }
-        let step = Step::of(size);
-        let Measured { units, company, others, .. } = launch;
-        let here = |place: &&mut Place| {
-            (place.units, place.company) == (units, company)
-                && (company == Company::Alone || place.others == others)
-        };
-        let mut known_by = 0;
-        match known.places.iter_mut().find(here) {
-            Some(place) => {
-                let cell = place.cells.entry(step).or_default();
-                known_by = cell.ratios.len();
-                cell.push(ratio, settings, self.clock);
-                let seconds = cell.high * shape(settings, work, step.corner());
-                let bound = seconds * cell.unseen(settings);
-                let differs = |surface: &Surface, seconds: f64| {
-                    (surface.at(step.corner()) / seconds - 1.0).abs() > SAME
-                };
-                if differs(&place.surface, seconds) || differs(&place.bound, bound) {
-                    [place.surface, place.bound] = surfaces(&place.cells, work, settings, most);
-                }
-            }
-            None => {
-                let mut cell = Cell::default();
-                cell.push(ratio, settings, self.clock);
-                let cells = BTreeMap::from([(step, cell)]);
-                let [surface, bound] = surfaces(&cells, work, settings, most);
-                known.places.push(Place { units, company, others, surface, bound, cells });
-            }
-        }
+        let ratio = launch.took.as_secs_f64() / shape(self.settings, known.work, size);
+        let known_by = known.learn(Step::of(size), ratio, &launch, self.clock, (self.settings, self.most));
+        let is_told_work = known.work.is_some();
+        let Measured { units, company, .. } = launch;
         // What the others borrow is a ratio on the whole device.
-        if work.is_some() && launch.units == self.whole {
+        if is_told_work && units == self.whole {
             let before = self.common_ratio.unwrap_or(ratio);
             self.common_ratio = Some(before + COMMON_RATIO_STEP * (ratio - before));
         }
@@ -398,50 +264,9 @@ impl Costs {
     }
 }
 
-/// What was measured, as costs of every size: what is predicted, and what is promised by.
-fn surfaces(
-    cells: &BTreeMap<Step, Cell>,
-    work: Option<PlanWork>,
-    settings: CostSettings,
-    most: Size,
-) -> [Surface; 2] {
-    let of = |high: &dyn Fn(&Cell) -> f64| {
-        let cells: Vec<_> = cells.iter().map(|(step, cell)| (*step, high(cell), cell.clock)).collect();
-        Surface::new(&cells, most, |size| shape(settings, work, size))
-    };
-    [of(&|cell| cell.high), of(&|cell| cell.high * cell.unseen(settings))]
-}
-
-/// Seconds by roofline arithmetic at guessed rates; never zero, and never less for more lanes or items.
-fn shape(settings: CostSettings, work: Option<PlanWork>, size: Size) -> f64 {
-    let CostSettings { overhead, flops_per_second, bytes_per_second, .. } = settings;
-    let overhead = overhead.as_secs_f64().max(1e-9);
-    let (lanes, items) = (f64::from(size.lanes), f64::from(size.items));
-    match work {
-        Some(work) => overhead + work.flops(size) / flops_per_second + work.bytes(size) / bytes_per_second,
-        // Unknown work: time in proportion to lanes and items beyond a launch's overhead, half each.
-        None => overhead * (1.0 + 0.5 * lanes + 0.5 * items),
-    }
-}
-
 /// How much longer a launch takes on a partition of fewer units than one where it was measured, at most; on a larger one it gains nothing for certain.
 fn stretch(measured_on: NonZeroU32, on: NonZeroU32) -> f64 {
     (f64::from(measured_on.get()) / f64::from(on.get())).max(1.0)
-}
-
-/// Whether a launch has the device's units to itself, where partitions share them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Company {
-    /// Nothing else runs, or not on its units.
-    Alone,
-    /// Something runs on another partition of the same units.
-    Beside,
-}
-
-impl Company {
-    pub(crate) fn of(beside: bool) -> Company {
-        if beside { Company::Beside } else { Company::Alone }
-    }
 }
 
 /// A launch that has ended, for [`Costs::learn`].
@@ -461,25 +286,6 @@ pub(crate) struct Measured {
 
 /// No launch takes a week: keeps `Duration` arithmetic away from its panics whatever a plan claims to cost.
 const MOST_SECONDS: f64 = 7.0 * 24.0 * 3600.0;
-
-impl Cell {
-    fn push(&mut self, ratio: f64, settings: CostSettings, clock: u64) {
-        self.clock = clock;
-        while self.ratios.len() >= settings.window.max(1) {
-            self.ratios.pop_front();
-        }
-        self.ratios.push_back(ratio);
-        let mut ratios: Vec<f64> = self.ratios.iter().copied().collect();
-        self.high = percentile(&mut ratios, settings.percentile);
-    }
-
-    /// How many times the high percentile of so few launches that of a full window may be. Of values spread evenly over a range the largest of n lies 1 ÷ (n + 1) of the range
-    /// below its end, and the range is taken to be what a size never run is guessed with.
-    fn unseen(&self, settings: CostSettings) -> f64 {
-        let short = |launches: usize| (GUESSED - 1.0) / (launches as f64 + 1.0);
-        1.0 + (short(self.ratios.len()) - short(settings.window.max(1))).max(0.0)
-    }
-}
 
 /// The nearest-rank percentile, rounding up: of few values a high one is their maximum. Zero of none. Their order is lost.
 fn percentile(values: &mut [f64], p: f64) -> f64 {

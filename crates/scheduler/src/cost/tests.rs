@@ -1,5 +1,6 @@
 //! What costs are taken to be, from nothing known to much.
 
+use super::places::BESIDE;
 use super::*;
 use tessera_core::{Bytes, ClassId, PlanKey, Precision};
 
