@@ -91,7 +91,7 @@ pub(super) struct Curve(Vec<(f64, f64)>);
 
 impl Curve {
     /// Measured points as a curve. Where one is below those before it, which noise does to times that hardly grow, it is raised to them; one point
-    /// alone is a level.
+    /// alone is a level, and so is what lies before the first, where on a busy machine too few launches were small to tell.
     pub(super) fn rising(points: Vec<(f64, f64)>) -> Result<Curve> {
         let mut most = 0.0f64;
         let mut points: Vec<(f64, f64)> = points
@@ -101,6 +101,9 @@ impl Curve {
                 (count, most)
             })
             .collect();
+        if let Some(&(_, ms)) = points.first().filter(|(count, _)| *count > 1.0) {
+            points.insert(0, (1.0, ms));
+        }
         if let [(count, ms)] = points[..] {
             points.push((count + 1.0, ms));
         }
@@ -280,6 +283,15 @@ mod tests {
 
     fn us(costs: &Costs, plan: &PlanKey, lanes: u32, items: u32) -> u128 {
         costs.cost(plan, Size { lanes, items }).unwrap().as_nanos().div_ceil(100) / 10
+    }
+
+    #[test]
+    fn what_was_measured_is_a_curve_that_never_falls_from_one_on() {
+        let curve = |points: &[(f64, f64)]| Curve::rising(points.to_vec()).unwrap().0;
+        assert_eq!(curve(&[(1.0, 2.0), (2.0, 1.0), (3.0, 4.0)]), [(1.0, 2.0), (2.0, 2.0), (3.0, 4.0)]);
+        assert_eq!(curve(&[(1.0, 2.0)]), [(1.0, 2.0), (2.0, 2.0)]);
+        assert_eq!(curve(&[(2.0, 3.0)]), [(1.0, 3.0), (2.0, 3.0)], "launches of one were too few");
+        assert!(Curve::rising(Vec::new()).is_err());
     }
 
     #[test]
