@@ -4,7 +4,8 @@
 //! else is placed there, and a server whose named devices are all lost ends although this one runs: started anew it has its card again, or says why not, while
 //! what was sized for a card would be late from here on. Whoever wants a CPU to take over names it (`--device cuda:0 --device cpu`).
 //!
-//! It is opened once. Where its engine has ended, which only a fault of ours does, its tenants are told failed, with what they lack.
+//! It is opened once; where it cannot be, say for want of memory, the next tenant that needs it tries again. Where its engine has ended, which only a fault of ours does,
+//! its tenants are told failed, with what they lack.
 
 use crate::backstage::Backstage;
 use crate::devices;
@@ -17,12 +18,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::runtime::Handle;
 
-type Open = Box<dyn FnOnce() -> Result<Backstage, StartError> + Send>;
+type Open = Box<dyn Fn() -> Result<Backstage, StartError> + Send>;
 
 /// A device that is there when it is asked for.
 #[derive(Default)]
 pub struct Spare {
-    /// Taken when it was tried, whether it could be opened or not.
+    /// Taken when it was opened, or is not to be any more.
     open: Mutex<Option<Open>>,
     station: OnceLock<Station>,
     engine: Mutex<Option<Running>>,
@@ -41,26 +42,26 @@ impl Spare {
         let opener = |settings: Settings| -> Open {
             Box::new(move || {
                 let _inside = runtime.enter();
-                Backstage::beside(&settings, events, |wake| devices::open(&settings, wake))
+                Backstage::beside(&settings, events.clone(), |wake| devices::open(&settings, wake))
             })
         };
         Spare { open: Mutex::new(devices::spare(settings).map(opener)), ..Spare::default() }
     }
 
-    /// It, opened now if it was not. `None` where there is none, or it could not be opened, which the log has then said.
+    /// It, opened now if it was not. `None` where there is none, or it cannot be opened, which the log has then said.
     pub fn station(&self) -> Option<&Station> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = open.take() {
-            match open() {
-                Ok(backstage) => {
-                    let (means, engine) = backstage.into_parts();
-                    *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
-                    let _ = self.station.set(Station::new(means));
-                }
-                Err(error) => {
-                    tracing::error!(%error, "no device can be opened for what the others have no kernel for");
-                }
+        match open.as_ref().map(|open| open()) {
+            Some(Ok(backstage)) => {
+                *open = None;
+                let (means, engine) = backstage.into_parts();
+                *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+                let _ = self.station.set(Station::new(means));
             }
+            Some(Err(error)) => {
+                tracing::error!(%error, "no device can be opened for what the others have no kernel for");
+            }
+            None => {}
         }
         self.station.get()
     }
@@ -86,6 +87,7 @@ mod tests {
     use crate::registry::{Found, Registry};
     use crate::settings::DeviceWord;
     use std::num::NonZeroUsize;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::{Duration, Instant};
     use tessera_device::around::Around;
     use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
@@ -118,6 +120,24 @@ mod tests {
             assert!(started.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    #[test]
+    fn a_spare_device_that_could_not_be_opened_is_tried_again_by_who_needs_it_next() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let settings = Settings { pack_cache: None, ..Settings::for_repository(".") };
+        let tried = AtomicU32::new(0);
+        let open = move || match tried.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(DeviceError::Failed { device: "cpu".to_owned(), why: "no memory".to_owned() }.into()),
+            1 => Backstage::beside(&settings, Arc::default(), bare),
+            _ => panic!("it is open"),
+        };
+        let spare = Spare { open: Mutex::new(Some(Box::new(open))), ..Spare::default() };
+        assert!(spare.station().is_none() && spare.opened().is_none());
+        assert!(spare.station().is_some_and(Station::runs));
+        assert!(spare.station().is_some() && spare.opened().is_some(), "once is enough");
+        spare.stop();
     }
 
     #[test]
