@@ -26,6 +26,30 @@ pub(crate) struct LaunchParams {
     pub(crate) began: u64,
 }
 
+/// What a launch tells the host: zero until it is so, then the card's time in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Signal {
+    /// The first kernel began.
+    pub(crate) began: u64,
+    /// The last kernel ended, and everything it wrote can be seen by the host.
+    pub(crate) ended: u64,
+    /// Outputs that are copied to the host are there. Not a time: any number but zero.
+    pub(crate) copied: u64,
+}
+
+/// Where a launch has to tell what: behind the counts in its table. Addresses for the card.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Ends {
+    /// Of a [`Signal`] on the host.
+    pub(crate) signal: u64,
+    /// `ItemError[items]`.
+    pub(crate) errors: u64,
+    /// `u64[kernels]`: when each began; 0 where kernels do not tell.
+    pub(crate) began: u64,
+}
+
 /// The first failure of an item; all zero when there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -63,6 +87,8 @@ pub(crate) struct WalkParams {
 }
 
 const _: () = assert!(size_of::<LaunchParams>() == 48);
+const _: () = assert!(size_of::<Signal>() == 24);
+const _: () = assert!(size_of::<Ends>() == 24);
 const _: () = assert!(size_of::<ItemError>() == 16);
 const _: () = assert!(size_of::<OperandParams>() == 24);
 const _: () = assert!(size_of::<WalkParams>() == 96);

@@ -37,6 +37,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("fill.cu", include_str!("kernels/fill.cu")),
     ("gather.cu", include_str!("kernels/gather.cu")),
     ("group_norm.cu", include_str!("kernels/group_norm.cu")),
+    ("launch_begin.cu", include_str!("kernels/launch_begin.cu")),
+    ("launch_end.cu", include_str!("kernels/launch_end.cu")),
     ("lrn.cu", include_str!("kernels/lrn.cu")),
     ("matmul.cu", include_str!("kernels/matmul.cu")),
     ("pick.cu", include_str!("kernels/pick.cu")),
@@ -113,7 +115,7 @@ mod tests {
     use crate::cuda::abi::LaunchParams;
     use crate::cuda::call::KernelCall;
     use crate::cuda::site::Site;
-    use crate::cuda::{steps, target};
+    use crate::cuda::{frame, steps, target};
     use bytemuck::Zeroable;
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
@@ -215,6 +217,7 @@ mod tests {
         let (mut specs, mut unserved) = (BTreeMap::new(), Vec::new());
         let known = |name: &&str| cases().iter().any(|case| case.name == **name);
         assert_eq!(EVERY_TILE.iter().find(|name| !known(name)), None, "a case has another name now");
+        specs.extend(frame::calls().map(|call| (call.spec, "every launch".to_owned())));
         let rooms = Precision::ALL.map(|precision| (precision, Room { lanes: 16, items: 64 }));
         // Strict products take their widest tiles when lanes are many.
         let rooms = rooms.into_iter().chain([(Precision::Fp32, Room { lanes: 1024, items: 1024 })]);

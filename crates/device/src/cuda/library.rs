@@ -115,11 +115,29 @@ fn add(hasher: &mut blake3::Hasher, part: &str) {
     hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
 }
 
-/// Puts one call of a loaded kernel into a stream.
+/// Puts one call of a loaded kernel into a stream, to overlap the one before: see [`Function::launch`].
 pub(crate) fn launch(functions: &Functions, call: &KernelCall, stream: &Stream) -> Result<(), CudaError> {
+    launch_by(Function::launch, functions, call, stream)
+}
+
+/// As [`launch`], behind all that the stream holds.
+pub(crate) fn launch_apart(
+    functions: &Functions,
+    call: &KernelCall,
+    stream: &Stream,
+) -> Result<(), CudaError> {
+    launch_by(Function::launch_apart, functions, call, stream)
+}
+
+fn launch_by(
+    launch: fn(&Function, &Stream, &Shape, &[u8]) -> Result<(), CudaError>,
+    functions: &Functions,
+    call: &KernelCall,
+    stream: &Stream,
+) -> Result<(), CudaError> {
     let shape =
         Shape { grid: call.grid, block: call.block, shared_bytes: call.shared_bytes, cluster: call.cluster };
     let function = &functions[&call.spec];
-    let launched = function.allow(&shape).and_then(|()| function.launch(stream, &shape, &call.params));
+    let launched = function.allow(&shape).and_then(|()| launch(function, stream, &shape, &call.params));
     launched.map_err(|error| error.to(format_args!("{}, {shape:?}", call.spec)))
 }

@@ -5,7 +5,7 @@
 //!   tiles     tune ─▶ the fastest of the kernels that compute a step alike, for programs compiled later                      tune/
 //!   programs  compile ─▶ steps to kernel calls ─▶ cubins ─▶ graphs, one per capacity                steps/, library.rs, program.rs
 //!   inputs    adopt ─▶ pinned, when they arrive                                                     landing.rs
-//!   launches  submit ─▶ stage ─▶ copy in ─▶ table, graph ─▶ copy out ─▶ poll                        table.rs, partition.rs
+//!   launches  submit ─▶ stage ─▶ copy in ─▶ graph ─▶ copy out ─▶ poll                        table.rs, frame.rs, partition.rs
 //! ```
 //! A super-kernel reads each lane's weights from the slot that the launch's table names, so one captured graph serves any tenants of a class.
 //! Kernels are text in `kernels/`, specialised by constants and compiled here, for the card that is here.
@@ -30,6 +30,7 @@ mod call;
 mod compile;
 mod fence;
 mod files;
+mod frame;
 mod landing;
 mod library;
 #[cfg(test)]

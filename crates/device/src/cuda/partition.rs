@@ -1,13 +1,14 @@
 //! A partition: streams, an arena, and the two threads that carry launches through.
 //!
 //! ```text
-//!   submit ─▶ feeder: stage inputs ─▶ copy in ─┐         ┌─▶ copy out ─▶ reaper: answers ─▶ wake
-//!             (pinned berth, staging.rs)       └▶ table, graph ┘
-//!             launch n+2                launch n+1    launch n          launch n−1
+//!   submit ─▶ feeder: stage inputs ─▶ copy in ─┐    ┌─▶ copy out ─▶ reaper: answers ─▶ wake
+//!             (pinned berth, staging.rs)       └▶ graph ┘
+//!             launch n+2                launch n+1  launch n      launch n−1
 //!
-//!   few bytes ─▶ table, graph ─▶ reaper          kernels read and write the berth on the host
+//!   few bytes ─▶ graph ─▶ reaper          kernels read and write the berth on the host
 //! ```
-//! Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
+//! Of few bytes, a launch is one call of the driver: its first kernel fetches its table and its last one tells that it is over (`frame.rs`), which the reaper sees
+//! in the berth (`watch.rs`). Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
 //! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled. The kernels of a
 //! partition run on its share of the multiprocessors; copies are nobody's.
 //!
@@ -19,20 +20,26 @@
 //! and no memory to compute in; and whoever does not finds launches of two sizes one after the other.
 
 mod berth;
+mod watch;
+
+pub(crate) use self::berth::UNDER_WAY;
+pub(crate) use self::watch::Waits;
 
 use self::berth::{Berth, Berths, Staged};
-use super::abi::ItemError;
-use super::fence::{Context, CudaError, Event, Memory, Share, Stream};
+use self::watch::{CardClock, Watch};
+use super::abi::{ItemError, Signal};
+use super::fence::{Context, CudaError, Event, Function, Memory, Share, Stream, wake_promptly};
 use super::landing::{Landing, Lying};
-use super::program::Program;
+use super::program::{OUTPUTS, Program};
 use super::staging::Route;
 use super::table::LaneRow;
 use super::{Outbox, Refused};
 use crate::{Finished, Lane, PartitionInfo, RequestError};
 use bytes::Bytes;
 use rayon::ThreadPool;
+use std::mem::offset_of;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tessera_core::{LaunchId, PartitionId};
@@ -53,6 +60,8 @@ pub(crate) struct Partition {
     outbox: Outbox,
     feeder: Option<Sender<Running>>,
     threads: Vec<JoinHandle<()>>,
+    /// The last kernel of every launch: the only one that may still be ending when its launch is heard to be over, so no program takes it along.
+    end: OnceLock<Arc<Function>>,
 }
 
 /// A size of a partition.
@@ -152,19 +161,21 @@ impl Partition {
         let berths = Arc::new(Berths::new(context));
         let (feed, fed) = channel();
         let (reap, reaped) = channel();
+        let compute: Vec<Stream> = shares.iter().map(Stream::of).collect::<Result<_, _>>()?;
+        let (compute, copy_out) = (Arc::new(compute), Arc::new(Stream::new(context)?));
         let feeder = Feeder {
             copy_in: Stream::new(context)?,
-            compute: shares.iter().map(Stream::of).collect::<Result<_, _>>()?,
+            compute: compute.clone(),
             size: 0,
             turned: Event::ordering(context)?,
-            copy_out: Stream::new(context)?,
+            copy_out: copy_out.clone(),
             berths: berths.clone(),
             landing: landing.clone(),
             stagers: stagers.clone(),
             outbox: outbox.clone(),
             reap,
         };
-        let reaper = Reaper { berths: berths.clone(), outbox: outbox.clone() };
+        let reaper = Reaper { compute, copy_out, berths: berths.clone(), outbox: outbox.clone() };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name).spawn(run);
             spawned.map_err(|error| Refused::Thread(error.to_string()))
@@ -186,6 +197,7 @@ impl Partition {
             outbox: outbox.clone(),
             feeder: Some(feed),
             threads,
+            end: OnceLock::new(),
         })
     }
 
@@ -209,6 +221,11 @@ impl Partition {
         arena.programs += 1;
         let address = arena.memory.address();
         Ok(Stay { arena: self.arena.clone(), berths: self.berths.clone(), address })
+    }
+
+    /// Keeps the last kernel of launches for as long as there may be any.
+    pub(crate) fn keep(&self, end: &Arc<Function>) {
+        self.end.get_or_init(|| end.clone());
     }
 
     /// Lends an idle berth; waits for one.
@@ -248,12 +265,12 @@ impl Drop for Partition {
 struct Feeder {
     copy_in: Stream,
     /// By size.
-    compute: Vec<Stream>,
+    compute: Arc<Vec<Stream>>,
     /// Of the launch before.
     size: usize,
     /// Where the launches in another size end.
     turned: Event,
-    copy_out: Stream,
+    copy_out: Arc<Stream>,
     berths: Arc<Berths>,
     landing: Arc<Landing>,
     stagers: Arc<ThreadPool>,
@@ -285,6 +302,8 @@ impl Feeder {
                 }
             }
         }
+        // A launch is heard to be over a moment before its last kernel has left. The error, if there is one, was told by the launch that met it.
+        self.compute.iter().for_each(|stream| drop(stream.synchronize()));
     }
 
     /// Has everything in a size begin after what was begun in another: they compute in one arena.
@@ -307,17 +326,13 @@ impl Feeder {
         self.turn_to(running.size)?;
         let (program, compute) = (&running.program, &self.compute[running.size]);
         let staged = berth.lay_out(running, sampled);
-        let Staged { errors, began, bytes_out, .. } = staged;
-        let (table, table_bytes) = (program.table_address(), program.table.bytes);
         if staged.direct_in {
-            let route = Route::new(&running.lanes, &staged.inputs, table_bytes, |_| None);
+            let route = Route::new(&running.lanes, &staged.inputs, |_| None);
             route.chunks.iter().for_each(|chunk| chunk.stage(&self.stagers, berth.host_in.bytes_mut()));
-            berth.started.record(compute)?;
-            compute.copy_to(&berth.host_in, 0..table_bytes, table)?;
         } else {
             let stretches = self.landing.stretches();
             let lying = |input: &[u8]| Lying::of(input, &stretches);
-            let route = Route::new(&running.lanes, &staged.inputs, table_bytes, lying);
+            let route = Route::new(&running.lanes, &staged.inputs, lying);
             for (at, Lying { stretch, range }) in &route.pieces {
                 self.copy_in.copy_pieces(&stretches[*stretch], range.clone(), &berth.device_in, *at)?;
             }
@@ -327,33 +342,14 @@ impl Feeder {
             }
             berth.arrived.record(&self.copy_in)?;
             compute.wait(&berth.arrived)?;
-            berth.started.record(compute)?;
-            compute.copy_within(berth.device_in.address(), table, table_bytes)?;
         }
-        let told_errors =
-            program.errors_address().map(|address| (address, errors..began.unwrap_or(bytes_out)));
-        if let Some((address, range)) = &told_errors {
-            compute.zero(*address, range.len())?;
-        }
+        program.announce(&running.rows, &staged.ports, &staged.ends);
         program.graph(running.items()).launch(compute)?;
-        let told_times = began.map(|began| (program.told(running.items()).0, began..bytes_out));
-        // What kernels tell beside the outputs follows them.
-        for (address, range) in told_errors.into_iter().chain(told_times) {
-            if staged.direct_out {
-                compute.copy_from(address, &mut berth.host_out, range)?;
-            } else {
-                let to = berth.device_out.address() + range.start as u64;
-                compute.copy_within(address, to, range.len())?;
-            }
-        }
-        if staged.direct_out {
-            // What is computed is done: each event costs the host about a microsecond.
-            berth.done.record(compute)?;
-        } else {
+        if !staged.direct_out {
             berth.computed.record(compute)?;
             self.copy_out.wait(&berth.computed)?;
-            self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, 0..bytes_out)?;
-            berth.done.record(&self.copy_out)?;
+            self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, OUTPUTS..staged.bytes_out)?;
+            self.copy_out.tell(&berth.host_out, offset_of!(Signal, copied), 1)?;
         }
         Ok((berth, staged))
     }
@@ -361,22 +357,23 @@ impl Feeder {
 
 /// The thread that ends launches.
 struct Reaper {
+    compute: Arc<Vec<Stream>>,
+    copy_out: Arc<Stream>,
     berths: Arc<Berths>,
     outbox: Outbox,
 }
 
 impl Reaper {
     fn run(self, reaped: &Receiver<InFlight>) {
+        wake_promptly();
+        let mut clock = CardClock::new();
         for flight in reaped {
-            let InFlight { running, berth, staged } = &flight;
-            let computed = if staged.direct_out { &berth.done } else { &berth.computed };
-            let ended = berth.done.synchronize().and_then(|()| berth.started.until(computed));
-            match ended {
+            match self.wait(&flight, &mut clock) {
                 Ok(took) => {
                     let answers = answers(&flight);
                     // Lanes run merged: all of them have one row, and none a time of its own.
                     let steps = step_times(&flight).map(|steps| vec![steps]);
-                    let id = running.id;
+                    let id = flight.running.id;
                     // The slots' leases end before anybody hears of the answers, so that whoever waits for them finds the memory free.
                     let InFlight { running, berth, .. } = flight;
                     drop(running);
@@ -400,6 +397,15 @@ impl Reaper {
             }
         }
     }
+
+    /// Waits for the end of a launch, and says how long it computed.
+    fn wait(&self, flight: &InFlight, clock: &mut CardClock) -> Result<Duration, CudaError> {
+        let InFlight { running, berth, staged } = flight;
+        let copied = !staged.direct_out;
+        let stream = if copied { &*self.copy_out } else { &self.compute[running.size] };
+        let waits = running.program.waits(running.items());
+        Watch { signal: &berth.host_out, copied, stream }.wait(waits, clock)
+    }
 }
 
 /// What each step added to a sampled launch.
@@ -418,7 +424,7 @@ fn answers(flight: &InFlight) -> Vec<Vec<Result<Vec<Bytes>, RequestError>>> {
     let mut answer = |items: usize| {
         let mine = first..first + items;
         first = mine.end;
-        if program.errors_address().is_some() {
+        if program.can_fail() {
             let size = size_of::<ItemError>();
             let reports = &bytes[errors + mine.start * size..errors + mine.end * size];
             let mut failures = reports

@@ -39,11 +39,13 @@ pub(super) fn profile(
     })?;
     partition.with_berth(|berth| {
         let staged = berth.lay_out(running, false);
-        for chunk in Route::new(&running.lanes, &staged.inputs, program.table.bytes, |_| None).chunks {
+        for chunk in Route::new(&running.lanes, &staged.inputs, |_| None).chunks {
             chunk.stage(stagers, berth.host_in.bytes_mut());
             stream.copy_in(&berth.host_in, &berth.device_in, chunk.range)?;
         }
-        stream.copy_within(berth.device_in.address(), program.table_address(), program.table.bytes)?;
+        let mut table = vec![0; program.table.bytes];
+        program.table.write(&running.rows, &staged.ports, &staged.ends, &mut table);
+        stream.upload(&table, program.table_address())?;
         let mut took: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds.get()); lowered.steps.len()];
         for _ in 0..rounds.get() {
             graph.launch(&stream)?;

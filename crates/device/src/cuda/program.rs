@@ -1,32 +1,36 @@
 //! Programs: a plan's steps as super-kernels, captured as one graph for each of a few capacities.
 //!
 //! ```text
-//!   plan ─lower─▶ ingest… step… step… egress…  ─compile, capture─▶ graph for 1, 2, 4, … items     a launch takes the smallest that holds it
+//!   plan ─lower─▶ begin, ingest… step… step… egress… end  ─compile, capture─▶ graph for 1, 2, 4, … items     a launch takes the smallest that holds it
 //! ```
-//! Grids are frozen in a graph, so each capacity has its own; what a launch carries is told by the table, which is copied in before the graph. These graphs
+//! Grids are frozen in a graph, so each capacity has its own; what a launch carries is told by the table, which its first kernel fetches (`frame.rs`). These graphs
 //! are the paper's cached super-kernels (§4): made when a class is loaded, never while a request waits.
 
 use super::Refused;
-use super::abi::{ItemError, LaunchParams};
+use super::abi::{Ends, ItemError, LaunchParams};
 use super::call::KernelCall;
 use super::fence::{Block, CudaError, Graph, Stream};
+use super::frame::{self, Tables, error_bytes};
 use super::landing::LandingRights;
-use super::library::{Functions, Library, launch};
-use super::partition::{Place, Stay};
+use super::library::{Functions, Library, launch, launch_apart};
+use super::partition::{Place, Stay, Waits};
 use super::site::Site;
 use super::slab::SlabKey;
 use super::steps;
-use super::table::TableLayout;
+use super::table::{LaneRow, TableLayout};
 use super::tune::{Tiles, Tuner};
 use crate::{RequestError, Room};
 use bytemuck::Zeroable;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tessera_planner::plan::{Pick, Port, Scatter, StepKind};
 use tessera_planner::{Plan, SlotLayout};
 
 /// Where parts of a program's own memory, and of staged inputs and outputs, begin: a multiple of this.
 pub(crate) const ALIGNMENT: usize = 256;
+
+/// Where outputs begin among what a launch leaves on the host, behind its signal.
+pub(crate) const OUTPUTS: usize = ALIGNMENT;
 
 /// A plan that can be launched in one partition, in one of its sizes.
 #[derive(Debug)]
@@ -35,8 +39,10 @@ pub(crate) struct Program {
     pub(crate) room: Room,
     pub(crate) table: TableLayout,
     layout: Arc<SlotLayout>,
-    /// Table, errors and constants.
+    /// Table, errors, the count of launches and constants.
     memory: Block,
+    /// Of launches that the card has not fetched theirs of yet.
+    tables: Mutex<Tables>,
     constants: Vec<u64>,
     multiprocessors: u32,
     /// When the kernels of a sampled launch began, `u64` each.
@@ -56,8 +62,9 @@ pub(crate) struct Program {
 struct Captured {
     items: u32,
     graph: Graph,
-    /// Which of its kernels is the first one of each step, and of the outputs.
+    /// Which of the kernels that tell when they began is the first one of each step, and of the outputs.
     firsts: Vec<usize>,
+    waits: Waits,
 }
 
 /// The step at which a plan could not be lowered, and why.
@@ -70,15 +77,22 @@ pub(crate) struct NoKernel {
 /// A plan's kernels at one capacity.
 #[derive(Debug)]
 pub(crate) struct Lowered {
+    begin: KernelCall,
     pub(crate) inputs: Vec<KernelCall>,
     /// Per step.
     pub(crate) steps: Vec<Vec<KernelCall>>,
     pub(crate) outputs: Vec<KernelCall>,
+    end: KernelCall,
 }
 
 impl Lowered {
     /// All of them, in order.
     fn calls(&self) -> impl Iterator<Item = &KernelCall> {
+        std::iter::once(&self.begin).chain(self.telling()).chain([&self.end])
+    }
+
+    /// Those that tell when they began.
+    fn telling(&self) -> impl Iterator<Item = &KernelCall> {
         self.inputs.iter().chain(self.steps.iter().flatten()).chain(&self.outputs)
     }
 
@@ -89,7 +103,7 @@ impl Lowered {
         calls.zip(places).for_each(|(call, place)| call.tell_at(place));
     }
 
-    /// Which call is the first one of each step, and of the outputs. A step without calls has the next one's.
+    /// Which of the calls that tell is the first one of each step, and of the outputs. A step without calls has the next one's.
     fn firsts(&self) -> Vec<usize> {
         let mut first = self.inputs.len();
         let mut firsts = vec![first];
@@ -116,7 +130,9 @@ impl Program {
         let stream = &Arc::new(place.stream()?);
         let table = TableLayout::new(room, plan.inputs.len() + plan.outputs.len());
         let mut end = table.bytes.next_multiple_of(ALIGNMENT);
-        end += (room.items as usize * size_of::<ItemError>()).next_multiple_of(ALIGNMENT);
+        end += error_bytes(room.items).next_multiple_of(ALIGNMENT);
+        let launched = end;
+        end += ALIGNMENT;
         let mut constants = Vec::with_capacity(plan.constants.len());
         for constant in &plan.constants {
             constants.push(end);
@@ -126,6 +142,7 @@ impl Program {
         for (constant, &at) in plan.constants.iter().zip(&constants) {
             stream.upload(constant.bytes(), memory.address() + at as u64)?;
         }
+        stream.zero(memory.address() + launched as u64, size_of::<u64>())?;
         let constants: Vec<u64> = constants.iter().map(|&at| memory.address() + at as u64).collect();
         let stay = partition.reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room))?;
         let inputs = plan.inputs.iter().map(|port| port.bytes_per_item() * room.items as usize);
@@ -136,6 +153,7 @@ impl Program {
             table,
             layout: layout.clone(),
             memory,
+            tables: Mutex::new(Tables::new(&partition.context, &table)?),
             constants,
             multiprocessors,
             began: Block::new(stream, 0)?,
@@ -149,21 +167,33 @@ impl Program {
         };
         let lowered = capacities(room).map(|capacity| Ok((capacity, program.lower(capacity)?)));
         let mut lowered: Vec<(Room, Lowered)> = lowered.collect::<Result<_, NoKernel>>()?;
-        let most_calls = lowered.iter().map(|(_, lowered)| lowered.calls().count()).max().unwrap_or_default();
+        let most_calls =
+            lowered.iter().map(|(_, lowered)| lowered.telling().count()).max().unwrap_or_default();
         program.began = Block::new(stream, most_calls * size_of::<u64>())?;
-        lowered.iter_mut().for_each(|(_, lowered)| lowered.tell_from(program.began.address()));
+        let began = program.began.address();
+        for (_, lowered) in &mut lowered {
+            lowered.tell_from(began);
+            lowered.end = program.end(began, told_kernels(&lowered.firsts()));
+        }
         let calls = lowered.iter().flat_map(|(_, lowered)| lowered.calls());
         program.functions =
             library.load(calls.map(|call| call.spec.clone()).collect()).map_err(Refused::Compile)?;
+        partition.keep(&program.functions[&program.end(0, 0).spec]);
         for (capacity, lowered) in &lowered {
-            let graph =
-                Graph::capture(stream, || lowered.calls().try_for_each(|call| program.launch(call, stream)))?;
-            program.graphs.push(Captured { items: capacity.items, graph, firsts: lowered.firsts() });
+            let graph = Graph::capture(stream, || {
+                lowered.calls().enumerate().try_for_each(|(number, call)| match number {
+                    // Who reads the table need not wait for the kernel that fetches it, so the one behind that does not overlap it.
+                    0 | 1 => launch_apart(&program.functions, call, stream),
+                    _ => program.launch(call, stream),
+                })
+            })?;
+            let (items, firsts) = (capacity.items, lowered.firsts());
+            program.graphs.push(Captured { items, graph, firsts, waits: Waits::default() });
         }
         stream.synchronize()?;
-        let (_, bytes_in) = stage_offsets(&plan.inputs, room.items, table.bytes.next_multiple_of(ALIGNMENT));
-        let (_, errors) = stage_offsets(&plan.outputs, room.items, 0);
-        let beside = room.items as usize * size_of::<ItemError>() + most_calls * size_of::<u64>();
+        let (_, bytes_in) = stage_offsets(&plan.inputs, room.items, 0);
+        let (_, errors) = stage_offsets(&plan.outputs, room.items, OUTPUTS);
+        let beside = error_bytes(room.items) + most_calls * size_of::<u64>();
         partition.reserve_berths(bytes_in, errors + beside)?;
         Ok(program)
     }
@@ -171,12 +201,13 @@ impl Program {
     /// The kernels of the plan at a capacity.
     pub(crate) fn lower(&self, capacity: Room) -> Result<Lowered, NoKernel> {
         let (plan, address) = (&*self.plan, self.memory.address());
+        let launch = self.launch_params();
         let site = Site {
             plan,
             layout: &self.layout,
             capacity,
             multiprocessors: self.multiprocessors,
-            launch: self.table.params(address, address + self.errors_offset() as u64),
+            launch,
             arena: self.stay.address,
             constants: &self.constants,
             workspace: self.stay.address + arena_bytes(plan, capacity),
@@ -186,12 +217,36 @@ impl Program {
         let steps = steps_of(&site, &self.tiles)?;
         let after = plan.inputs.len();
         let outputs = (0..plan.outputs.len()).map(|index| steps::egress(&site, index, wire(after + index)));
-        Ok(Lowered { inputs: inputs.collect(), steps, outputs: outputs.collect() })
+        let errors = if self.can_fail() { capacity.items } else { 0 };
+        let begin =
+            self.tables().begin(launch, self.memory.address() + self.launched_offset() as u64, errors);
+        let (inputs, outputs) = (inputs.collect(), outputs.collect());
+        Ok(Lowered { begin, inputs, steps, outputs, end: self.end(0, 0) })
     }
 
-    /// Puts one call into a stream.
+    /// What kernels are told of a launch.
+    fn launch_params(&self) -> LaunchParams {
+        let address = self.memory.address();
+        self.table.params(address, address + self.errors_offset() as u64)
+    }
+
+    /// The last kernel of a launch, so many of whose kernels tell when they began, from `began` on.
+    fn end(&self, began: u64, kernels: usize) -> KernelCall {
+        frame::end(self.launch_params(), began, kernels, self.can_fail())
+    }
+
+    /// Puts one call into a stream, to overlap the one before.
     pub(crate) fn launch(&self, call: &KernelCall, stream: &Stream) -> Result<(), CudaError> {
         launch(&self.functions, call, stream)
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the table of the next launch, given where its ports lie. Every launch has one, in the order in which they are launched.
+    pub(crate) fn announce(&self, rows: &[LaneRow], ports: &[u64], ends: &Ends) {
+        self.table.write(rows, ports, ends, self.tables().next());
     }
 
     /// The smallest capacity that holds so many items.
@@ -204,6 +259,11 @@ impl Program {
         self.table.bytes.next_multiple_of(ALIGNMENT)
     }
 
+    /// Where launches are counted in the program's own memory.
+    fn launched_offset(&self) -> usize {
+        self.errors_offset() + error_bytes(self.room.items).next_multiple_of(ALIGNMENT)
+    }
+
     /// Whose slots it reads.
     pub(crate) fn slab(&self) -> SlabKey {
         (self.plan.key.class, self.plan.key.precision)
@@ -214,10 +274,9 @@ impl Program {
         self.memory.address()
     }
 
-    /// Where kernels report failures of items; `None` when no step can.
-    pub(crate) fn errors_address(&self) -> Option<u64> {
-        let watches = self.plan.steps.iter().any(|step| choice(&step.kind, 0).is_some());
-        watches.then(|| self.memory.address() + self.errors_offset() as u64)
+    /// Whether kernels may report failures of items.
+    pub(crate) fn can_fail(&self) -> bool {
+        self.plan.steps.iter().any(|step| choice(&step.kind, 0).is_some())
     }
 
     /// The graph for so many items, which are within the program's room.
@@ -225,15 +284,19 @@ impl Program {
         &self.captured(items).graph
     }
 
+    /// How long launches of so many items are waited for.
+    pub(crate) fn waits(&self, items: u32) -> &Waits {
+        &self.captured(items).waits
+    }
+
     fn captured(&self, items: u32) -> &Captured {
         let holds = self.graphs.iter().find(|captured| captured.items >= items);
         holds.expect("a launch within the room has a graph")
     }
 
-    /// Where kernels of a sampled launch of so many items tell when they began, and in how many bytes: up to the first one of the outputs.
-    pub(crate) fn told(&self, items: u32) -> (u64, usize) {
-        let kernels = self.captured(items).firsts.last().map_or(0, |last| last + 1);
-        (self.began.address(), kernels * size_of::<u64>())
+    /// In how many bytes a sampled launch of so many items tells when its kernels began.
+    pub(crate) fn told_bytes(&self, items: u32) -> usize {
+        told_kernels(&self.captured(items).firsts) * size_of::<u64>()
     }
 
     /// What each step of the plan added to a launch of so many items, from what was told.
@@ -249,6 +312,11 @@ impl Program {
         let (what, rows) = choice(&step.kind, position)?;
         Some(RequestError::IdOutOfRange { input: what.to_owned(), id: error.id, position, rows })
     }
+}
+
+/// How many kernels' beginnings are told, given which is the first of each step and of the outputs: up to that.
+fn told_kernels(firsts: &[usize]) -> usize {
+    firsts.last().map_or(0, |last| last + 1)
 }
 
 /// The kernels of each step.
@@ -340,9 +408,11 @@ mod tests {
             cluster: 1,
         };
         let mut lowered = Lowered {
+            begin: call(),
             inputs: vec![call()],
             steps: vec![vec![call()], vec![call(), call()], vec![], vec![call()]],
             outputs: vec![call()],
+            end: call(),
         };
         let firsts = lowered.firsts();
         assert_eq!(firsts, [1, 2, 4, 4, 5]);
@@ -351,7 +421,7 @@ mod tests {
         assert_eq!(nanoseconds, [2, 7, 0, 5]);
         lowered.tell_from(1 << 40);
         let places =
-            lowered.calls().map(|call| bytemuck::pod_read_unaligned::<LaunchParams>(&call.params).began);
+            lowered.telling().map(|call| bytemuck::pod_read_unaligned::<LaunchParams>(&call.params).began);
         assert_eq!(places.collect::<Vec<_>>(), (0..6).map(|call| (1 << 40) + 8 * call).collect::<Vec<_>>());
     }
 

@@ -27,7 +27,7 @@ const HELPING: usize = 256 << 10;
 pub(crate) struct Route<'a> {
     /// What is copied from where it lies, and to where among the staged bytes.
     pub(crate) pieces: Vec<(usize, Lying)>,
-    /// What is staged, in order; the table's bytes belong to the first.
+    /// What is staged, in order.
     pub(crate) chunks: Vec<Chunk<'a>>,
 }
 
@@ -40,17 +40,16 @@ pub(crate) struct Chunk<'a> {
 }
 
 impl<'a> Route<'a> {
-    /// Of a launch whose table takes so many bytes and whose inputs begin at `offsets`. What lies nowhere is staged.
+    /// Of a launch whose inputs begin at `offsets`. What lies nowhere is staged.
     pub(crate) fn new(
         lanes: &'a [Lane],
         offsets: &[usize],
-        table_bytes: usize,
         lying: impl Fn(&[u8]) -> Option<Lying>,
     ) -> Route<'a> {
         let mut pieces: Vec<(usize, Lying)> = Vec::new();
-        let mut chunks = vec![Chunk { range: 0..table_bytes, inputs: Vec::new() }];
+        let mut chunks: Vec<Chunk<'a>> = Vec::new();
         // Whether what is staged next may go with the last chunk: nothing that is copied from elsewhere lies between.
-        let mut open = true;
+        let mut open = false;
         for (at, input) in places(lanes, offsets) {
             if let Some(lying) = lying(input) {
                 open = false;
@@ -139,9 +138,9 @@ mod tests {
     fn inputs_lie_one_after_the_other_each_where_its_place_begins() {
         let request = |first: &'static [u8], second: &'static [u8]| [first, second].map(Bytes::from_static);
         let lanes = [lane(&[request(b"ab", b"1"), request(b"cdef", b"23")]), lane(&[request(b"gh", b"4")])];
-        let route = Route::new(&lanes, &[2, 12], 2, |_| None);
+        let route = Route::new(&lanes, &[2, 12], |_| None);
         assert_eq!(staged(&route, 20), b"..abcdefgh..1234....");
-        assert_eq!((route.chunks.len(), &route.chunks[0].range), (1, &(0..16)));
+        assert_eq!((route.chunks.len(), &route.chunks[0].range), (1, &(2..16)));
     }
 
     #[test]
@@ -150,7 +149,7 @@ mod tests {
         let small = Bytes::from_static(b"small");
         let lanes = [lane(&[[input(CHUNK + 7), small.clone()], [input(CHUNK - 9), small]])];
         let offsets = [256, 256 + 2 * CHUNK];
-        let route = Route::new(&lanes, &offsets, 100, |_| None);
+        let route = Route::new(&lanes, &offsets, |_| None);
         assert!(route.chunks.len() > 1 && route.chunks.iter().all(|chunk| chunk.range.len() < 2 * CHUNK));
         let staged = staged(&route, offsets[1] + 10);
         let first: Vec<u8> =
@@ -172,13 +171,13 @@ mod tests {
             let start = usize::from(bytes[1] - b'0');
             Some(Lying { stretch, range: start..start + bytes.len() })
         };
-        let route = Route::new(&lanes, &[4, 12], 4, lying);
+        let route = Route::new(&lanes, &[4, 12], lying);
         assert_eq!(
             route.pieces,
             [(4, Lying { stretch: 0, range: 0..4 }), (8, Lying { stretch: 1, range: 9..11 })]
         );
         assert_eq!(staged(&route, 16), b"..........stxyzw");
-        let ranges: Vec<_> = route.chunks.iter().map(|chunk| chunk.range.clone()).collect();
-        assert_eq!(ranges, [0..4, 10..16]);
+        let chunks: Vec<_> = route.chunks.iter().map(|chunk| (chunk.range.start, chunk.range.end)).collect();
+        assert_eq!(chunks, [(10, 16)]);
     }
 }

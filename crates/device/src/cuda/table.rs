@@ -1,12 +1,15 @@
 //! The table of a launch: what its kernels find out at run time.
 //!
 //! ```text
-//!   counts | port addresses | slot of each lane | first item of each lane | lane of each item        one contiguous copy
+//!   counts | where to tell what | port addresses | slot of each lane | first item of each lane | lane of each item        one contiguous copy
 //! ```
 //! It is the only thing that differs between two launches of one graph.
 
-use super::abi::LaunchParams;
+use super::abi::{Ends, LaunchParams};
 use crate::Room;
+
+/// Bytes of the counts.
+const COUNTS: usize = 16;
 
 /// Where the parts of a program's table lie; the same for all of its capacities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +35,7 @@ impl TableLayout {
     /// For so many lanes and items, and ports (inputs and outputs).
     pub(crate) fn new(room: Room, ports: usize) -> TableLayout {
         // Eight-byte parts come first, so every part is aligned.
-        let at_ports = 16;
+        let at_ports = COUNTS + size_of::<Ends>();
         let weights = at_ports + 8 * ports;
         let first = weights + 8 * room.lanes as usize;
         let lane_of = first + 4 * (room.lanes as usize + 1);
@@ -57,15 +60,17 @@ impl TableLayout {
         address + (self.ports + 8 * port) as u64
     }
 
-    /// Writes the table. `into` has [`TableLayout::bytes`] bytes. `told` says whether kernels tell when they began.
-    pub(crate) fn write(&self, lanes: &[LaneRow], ports: &[u64], told: bool, into: &mut [u8]) {
+    /// Writes the table. `into` has [`TableLayout::bytes`] bytes. Kernels tell when they began where `ends` has a place for it.
+    pub(crate) fn write(&self, lanes: &[LaneRow], ports: &[u64], ends: &Ends, into: &mut [u8]) {
         let items: u32 = lanes.iter().map(|lane| lane.items).sum();
         let same = lanes.first().map_or(0, |lane| lane.items);
         let uniform = if lanes.iter().all(|lane| lane.items == same) { same } else { 0 };
         let mut put = |at: usize, bytes: &[u8]| into[at..at + bytes.len()].copy_from_slice(bytes);
-        for (index, count) in [lanes.len() as u32, items, uniform, u32::from(told)].into_iter().enumerate() {
+        let told = u32::from(ends.began != 0);
+        for (index, count) in [lanes.len() as u32, items, uniform, told].into_iter().enumerate() {
             put(4 * index, &count.to_le_bytes());
         }
+        put(COUNTS, bytemuck::bytes_of(ends));
         for (index, port) in ports.iter().enumerate() {
             put(self.ports + 8 * index, &port.to_le_bytes());
         }
@@ -95,13 +100,15 @@ mod tests {
         let layout = TableLayout::new(Room { lanes: 4, items: 8 }, 2);
         let mut table = vec![0xff; layout.bytes];
         let lanes = [LaneRow { weights: 1 << 40, items: 2 }, LaneRow { weights: 7, items: 3 }];
-        layout.write(&lanes, &[11, 12], true, &mut table);
+        let ends = Ends { signal: 21, errors: 22, began: 23 };
+        layout.write(&lanes, &[11, 12], &ends, &mut table);
         assert_eq!([0, 4, 8, 12].map(|at| word(&table, at)), [2, 5, 0, 1]);
         assert_eq!([0, 4, 8].map(|at| word(&table, layout.first + at)), [0, 2, 5]);
         let lane_of: Vec<u32> = (0..5).map(|item| word(&table, layout.lane_of + 4 * item)).collect();
         assert_eq!(lane_of, [0, 0, 1, 1, 1]);
         assert_eq!(table[layout.weights + 5], 1, "1 << 40, little-endian");
         assert_eq!(word(&table, layout.ports + 8), 12);
+        assert_eq!([16, 24, 32].map(|at| word(&table, at)), [21, 22, 23]);
     }
 
     #[test]
@@ -109,7 +116,7 @@ mod tests {
         let layout = TableLayout::new(Room { lanes: 3, items: 3 }, 0);
         let mut table = vec![0; layout.bytes];
         let lane = |weights| LaneRow { weights, items: 1 };
-        layout.write(&[lane(1), lane(2), lane(3)], &[], false, &mut table);
+        layout.write(&[lane(1), lane(2), lane(3)], &[], &Ends::default(), &mut table);
         assert_eq!([0, 4, 8, 12].map(|at| word(&table, at)), [3, 3, 1, 0]);
     }
 }

@@ -15,8 +15,8 @@ pub(crate) struct CudaError {
 }
 
 impl CudaError {
-    /// What a library said no to.
-    pub(super) fn new(doing: &'static str, why: String) -> CudaError {
+    /// What a library said no to, or what became of a card that said nothing.
+    pub(crate) fn new(doing: &'static str, why: String) -> CudaError {
         CudaError { doing, why }
     }
 

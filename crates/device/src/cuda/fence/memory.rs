@@ -7,6 +7,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tessera_planner::pack::Blank;
 
 /// A range of device addresses, backed from its start as far as it was grown. Growing moves nothing and waits for nothing, so addresses
@@ -241,8 +242,11 @@ impl Pinned {
     fn in_huge_pages(bytes: usize) -> Option<(*mut c_void, Blank)> {
         let mut pages = Blank::mapped(bytes).filter(|_| cfg!(target_os = "linux"))?;
         let start: *mut c_void = pages.bytes_mut().as_mut_ptr().cast();
+        // Kernels reach them too, as they do what the driver brings.
         // SAFETY: the bytes are there until `drop` has let them go, on pages of their own, and stay where they are when `pages` is moved.
-        unsafe { sys::cuMemHostRegister_v2(start, bytes, 0) }.result().ok()?;
+        unsafe { sys::cuMemHostRegister_v2(start, bytes, sys::CU_MEMHOSTREGISTER_DEVICEMAP) }
+            .result()
+            .ok()?;
         Some((start, pages))
     }
 
@@ -261,7 +265,26 @@ impl Pinned {
         self.start as u64
     }
 
-    /// Its bytes.
+    /// Where the word at byte `at` lies.
+    ///
+    /// # Panics
+    /// When it is not whole words from the start, or ends behind the last byte.
+    pub(super) fn word_at(&self, at: usize) -> *mut u64 {
+        assert!(at.is_multiple_of(8) && at + 8 <= self.bytes, "a word at {at} of {self:?}");
+        // SAFETY: within the allocation.
+        unsafe { self.start.cast::<u8>().add(at).cast() }
+    }
+
+    /// The word at byte `at`, as the card may be writing it now. What it wrote before it can be read once this has been seen to be written.
+    ///
+    /// # Panics
+    /// When there is no such word.
+    pub(crate) fn word(&self, at: usize) -> u64 {
+        // SAFETY: memory of pages, so aligned; it lives as long as `self`, and is written by the card as a whole.
+        unsafe { AtomicU64::from_ptr(self.word_at(at)) }.load(Ordering::Acquire)
+    }
+
+    /// Its bytes, none of which the card writes now.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: `start` has `bytes` initialised bytes and lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.start.cast(), self.bytes) }

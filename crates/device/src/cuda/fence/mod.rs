@@ -13,7 +13,7 @@
 //! bindings panic when a missing library is called, so presence is asked first).
 //!
 //! Addresses leave the fence as numbers: they go into kernels' parameters. Whoever hands a launch an address keeps the memory alive until
-//! the launch's event has fired; `program.rs` and `slab.rs` hold the owners for that long.
+//! the launch's signal was given; `program.rs` and `slab.rs` hold the owners for that long.
 
 #![allow(unsafe_code)] // calls into the driver and the compiler, each with its duties
 
@@ -24,6 +24,7 @@ mod memory;
 mod nvrtc;
 mod order;
 mod pieces;
+mod promptly;
 mod share;
 
 pub(crate) use code::{Function, Graph, Shape};
@@ -33,4 +34,5 @@ pub(crate) use memory::{Block, Memory, Pinned};
 pub(crate) use nvrtc::{Compiled, Compiler};
 pub(crate) use order::{Event, Stream};
 pub(crate) use pieces::{Piece, Pieces};
+pub(crate) use promptly::wake_promptly;
 pub(crate) use share::Share;

@@ -61,6 +61,30 @@ impl Stream {
         .doing("order two streams")
     }
 
+    /// Whether everything so far is done. Asks, and does not wait; the error may be that of any kernel before.
+    pub(crate) fn is_done(&self) -> Result<bool, CudaError> {
+        self.bind()?;
+        // SAFETY: the stream lives.
+        match unsafe { sys::cuStreamQuery(self.raw) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            answer => answer.result().map(|()| true).doing("finish a launch"),
+        }
+    }
+
+    /// Writes `word` at byte `at` of `into` when everything so far is done: for whoever reads it there, see [`Pinned::word`].
+    ///
+    /// # Panics
+    /// When there is no such word.
+    pub(crate) fn tell(&self, into: &Pinned, at: usize, word: u64) -> Result<(), CudaError> {
+        self.bind()?;
+        let address = into.word_at(at) as u64;
+        let flags = sys::CUstreamWriteValue_flags::CU_STREAM_WRITE_VALUE_DEFAULT as u32;
+        // SAFETY: the word was checked to lie in pinned memory, which lives until the caller has heard it.
+        unsafe { sys::cuStreamWriteValue64_v2(self.raw, address, word, flags) }
+            .result()
+            .doing("mark a place in a stream")
+    }
+
     /// Blocks this thread until everything so far is done.
     pub(crate) fn synchronize(&self) -> Result<(), CudaError> {
         self.bind()?;
@@ -73,31 +97,8 @@ impl Stream {
     pub(crate) fn copy_in(&self, from: &Pinned, to: &Memory, range: Range<usize>) -> Result<(), CudaError> {
         self.bind()?;
         let target = to.at(range.clone());
-        // SAFETY: both ranges were checked to lie in memory that lives until the event that the caller records behind this.
+        // SAFETY: both ranges were checked to lie in memory that lives until the caller has heard that the copy is done.
         unsafe { result::memcpy_htod_async(target, &from.bytes()[range], self.raw) }.doing("copy to the card")
-    }
-
-    /// Copies the host's bytes in `range` of `from` to an address of the device, which the caller owns, with the same duties as
-    /// [`Stream::copy_in`].
-    pub(crate) fn copy_to(&self, from: &Pinned, range: Range<usize>, address: u64) -> Result<(), CudaError> {
-        self.bind()?;
-        // SAFETY: the range was checked, and the caller owns as many bytes at `address`; else as in `copy_in`.
-        unsafe { result::memcpy_htod_async(address, &from.bytes()[range], self.raw) }
-            .doing("copy to the card")
-    }
-
-    /// Copies from an address of the device, which the caller owns, to the bytes in `range` of `to`, with the same duties as
-    /// [`Stream::copy_in`].
-    pub(crate) fn copy_from(
-        &self,
-        address: u64,
-        to: &mut Pinned,
-        range: Range<usize>,
-    ) -> Result<(), CudaError> {
-        self.bind()?;
-        // SAFETY: as in `copy_to`.
-        unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[range], address, self.raw) }
-            .doing("copy from the card")
     }
 
     /// Copies pieces that lie in `range` of `from` to a place in `to`. They must stay lent, and `to` live, until the copy is done.
@@ -110,7 +111,7 @@ impl Stream {
     ) -> Result<(), CudaError> {
         self.bind()?;
         let target = to.at(place..place + range.len());
-        // SAFETY: both ranges were checked to lie in memory that lives until the event that the caller records behind this, with the pieces' leases.
+        // SAFETY: both ranges were checked to lie in memory that lives until the caller has heard that the copy is done, with the pieces' leases.
         unsafe { result::memcpy_htod_async(target, from.bytes(range), self.raw) }.doing("copy to the card")
     }
 
@@ -192,12 +193,6 @@ impl Event {
     /// An event that other streams wait for, and nothing else.
     pub(crate) fn ordering(context: &Arc<Context>) -> Result<Event, CudaError> {
         Event::new(context, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
-    }
-
-    /// An event that a thread waits for asleep, and that remembers when it fired; with the others the thread would keep a core busy for as
-    /// long as the card works.
-    pub(crate) fn awaited(context: &Arc<Context>) -> Result<Event, CudaError> {
-        Event::new(context, sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC)
     }
 
     fn new(context: &Arc<Context>, flags: sys::CUevent_flags) -> Result<Event, CudaError> {

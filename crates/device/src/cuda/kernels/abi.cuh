@@ -1,6 +1,6 @@
 // What every kernel is handed, and how it finds its operands. The twin of abi.rs: sizes are asserted on both sides.
 //
-//   launch   counts, the slot of every lane, the lane of every item      written by the host before each launch of the graph
+//   launch   counts, the slot of every lane, the lane of every item      written by the host for each launch of the graph, fetched by launch_begin.cu
 //   operand  buffer    base + item * item_bytes
 //            constant  base
 //            weight    weights[lane_of[item]] + base
@@ -63,6 +63,23 @@ struct Walk {
 };
 static_assert(sizeof(Walk) == 96, "twin of abi.rs");
 
+// What a launch tells the host: zero until it is so, then the card's time in nanoseconds.
+struct Signal {
+    u64 began;
+    u64 ended;
+    u64 copied;  // told by the driver, not by a kernel
+};
+static_assert(sizeof(Signal) == 24, "twin of abi.rs");
+
+// Where this launch has to tell what; behind the counts in its table.
+struct Ends {
+    Signal* signal;
+    ItemError* errors;  // [item]
+    u64* began;         // [kernel]; null where kernels do not tell
+};
+static_assert(sizeof(Ends) == 24, "twin of abi.rs");
+
+__device__ __forceinline__ const Ends& ends_of(const Launch& launch) { return *reinterpret_cast<const Ends*>(launch.counts + 4); }
 __device__ __forceinline__ u32 lanes_of(const Launch& launch) { return launch.counts[0]; }
 __device__ __forceinline__ u32 items_of(const Launch& launch) { return launch.counts[1]; }
 
@@ -77,17 +94,23 @@ __device__ __forceinline__ T* at(const Launch& launch, const Operand& operand, u
     return static_cast<T*>(__cvta_global_to_generic(address));
 }
 
-// Waits until the kernels before this one have finished and their writes can be seen (programmatic dependent launch). Of sampled launches the
-// first thread tells when that was: from one kernel's word to the next one's is what a step adds to a launch, overlap left in.
+// The card's clock, in nanoseconds.
+__device__ __forceinline__ u64 card_time() {
+    u64 now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+    return now;
+}
+
+// Waits until the kernels before this one have finished and their writes can be seen (programmatic dependent launch).
+__device__ __forceinline__ void kernels_before_have_ended() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// The same, for the kernels of steps and ports. Of sampled launches the first thread tells when that was: from one kernel's word to the next one's is
+// what a step adds to a launch, overlap left in.
 __device__ __forceinline__ void dependency_wait(const Launch& launch) {
     const bool first = (threadIdx.x | blockIdx.x | blockIdx.y | blockIdx.z) == 0;
     const bool tells = first && launch.counts[3] != 0;  // asked before the wait, which hides it
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    if (tells) {
-        u64 now;
-        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-        *launch.began = now;
-    }
+    kernels_before_have_ended();
+    if (tells) *launch.began = card_time();
 }
 
 // Whether a block has its item. One that has none waits, as every block must, and leaves.

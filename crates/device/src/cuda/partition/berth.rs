@@ -1,25 +1,29 @@
 //! Berths: where the bytes of one launch lie on their way in and out, on the host and on the card.
 //!
 //! ```text
-//!   berth   host_in, device_in  [table │ inputs]        host_out, device_out  [outputs │ errors │ when kernels began]
+//!   berth   host_in, device_in  [inputs]        host_out, device_out  [signal │ outputs │ errors │ when kernels began]
 //! ```
-//! A partition has a few, so that launches overlap; all hold the largest launch of any of its programs.
+//! A partition has a few, so that launches overlap; all hold the largest launch of any of its programs. The signal is on the host alone.
 
 use super::{Outbox, Refused, Running};
-use crate::cuda::abi::ItemError;
+use crate::cuda::abi::{Ends, Signal};
 use crate::cuda::fence::{Context, CudaError, Event, Memory, Pinned};
-use crate::cuda::program::{ALIGNMENT, stage_offsets};
+use crate::cuda::frame::error_bytes;
+use crate::cuda::program::{OUTPUTS, stage_offsets};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Launches that may be under way at once: one copies in, one computes, one copies out, and one is being staged.
-const BERTHS: usize = 4;
+pub(crate) const UNDER_WAY: usize = 4;
 
 /// Inputs, or outputs, of at most so many bytes are read, or written, by kernels where they are staged on the host: a copy of their own and the events
 /// that order it would cost the host more than the bus takes.
 const DIRECT: usize = 64 << 10;
 
-/// Staged bytes of one launch, and the events that mark its way.
+/// What every launch begins with.
+const UNTOLD: Signal = Signal { began: 0, ended: 0, copied: 0 };
+
+/// Staged bytes of one launch, and the events that order its copies and its kernels.
 #[derive(Debug)]
 pub(crate) struct Berth {
     pub(crate) host_in: Pinned,
@@ -27,9 +31,7 @@ pub(crate) struct Berth {
     pub(super) host_out: Pinned,
     pub(super) device_out: Memory,
     pub(super) arrived: Event,
-    pub(super) started: Event,
     pub(super) computed: Event,
-    pub(super) done: Event,
 }
 
 impl Berth {
@@ -40,34 +42,35 @@ impl Berth {
             host_out: Pinned::new(context, bytes_out)?,
             device_out: Memory::new(context, bytes_out)?,
             arrived: Event::ordering(context)?,
-            started: Event::timed(context)?,
-            computed: Event::timed(context)?,
-            done: Event::awaited(context)?,
+            computed: Event::ordering(context)?,
         })
     }
 
-    /// Says where a launch's inputs and outputs are to lie in it, and writes the table that tells kernels so. It was made for the largest launch of any
-    /// program, so they fit.
+    /// Says where a launch's inputs and outputs are to lie in it, and what it tells. It was made for the largest launch of any program, so they fit. Nothing has
+    /// been told yet.
     pub(crate) fn lay_out(&mut self, running: &Running, sampled: bool) -> Staged {
-        let Running { program, rows, .. } = running;
-        let items = running.items();
-        let table_bytes = program.table.bytes.next_multiple_of(ALIGNMENT);
-        let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, table_bytes);
-        let (outputs, errors) = stage_offsets(&program.plan.outputs, items, 0);
-        let (direct_in, direct_out) = (bytes_in - table_bytes <= DIRECT, errors <= DIRECT);
+        let (program, items) = (&running.program, running.items());
+        let (inputs, bytes_in) = stage_offsets(&program.plan.inputs, items, 0);
+        let (outputs, errors) = stage_offsets(&program.plan.outputs, items, OUTPUTS);
+        let (direct_in, direct_out) = (bytes_in <= DIRECT, errors - OUTPUTS <= DIRECT);
         let of_inputs = if direct_in { self.host_in.address() } else { self.device_in.address() };
         let of_outputs = if direct_out { self.host_out.address() } else { self.device_out.address() };
         let addresses = inputs.iter().map(|&at| of_inputs + at as u64);
-        let ports: Vec<u64> = addresses.chain(outputs.iter().map(|&at| of_outputs + at as u64)).collect();
-        program.table.write(rows, &ports, sampled, &mut self.host_in.bytes_mut()[..program.table.bytes]);
-        let after_errors = errors + items as usize * size_of::<ItemError>();
+        let ports = addresses.chain(outputs.iter().map(|&at| of_outputs + at as u64)).collect();
+        let after_errors = errors + error_bytes(items);
         let began = sampled.then_some(after_errors);
-        let bytes_out = after_errors + began.map_or(0, |_| program.told(items).1);
-        Staged { inputs, direct_in, direct_out, outputs, errors, began, bytes_out }
+        let bytes_out = after_errors + began.map_or(0, |_| program.told_bytes(items));
+        let ends = Ends {
+            signal: self.host_out.address(),
+            errors: of_outputs + errors as u64,
+            began: began.map_or(0, |at| of_outputs + at as u64),
+        };
+        self.host_out.bytes_mut()[..size_of::<Signal>()].copy_from_slice(bytemuck::bytes_of(&UNTOLD));
+        Staged { inputs, direct_in, direct_out, outputs, errors, began, bytes_out, ports, ends }
     }
 
     fn holds(&self, bytes_in: usize, bytes_out: usize) -> bool {
-        self.host_in.bytes().len() >= bytes_in && self.host_out.bytes().len() >= bytes_out
+        self.host_in.len() >= bytes_in && self.host_out.len() >= bytes_out
     }
 }
 
@@ -82,6 +85,8 @@ pub(super) struct Berths {
 #[derive(Debug, Default)]
 struct Idle {
     berths: VecDeque<Berth>,
+    /// Berths that launches have.
+    lent: usize,
     /// What every berth should hold: the largest launch of any program.
     bytes_in: usize,
     bytes_out: usize,
@@ -101,9 +106,9 @@ impl Berths {
             }
             (bytes_in.max(idle.bytes_in), bytes_out.max(idle.bytes_out))
         };
-        outbox.room_for("staging of inputs and outputs", BERTHS * (bytes_in + bytes_out))?;
+        outbox.room_for("staging of inputs and outputs", UNDER_WAY * (bytes_in + bytes_out))?;
         let made: Result<Vec<Berth>, CudaError> =
-            (0..BERTHS).map(|_| Berth::new(&self.context, bytes_in, bytes_out)).collect();
+            (0..UNDER_WAY).map(|_| Berth::new(&self.context, bytes_in, bytes_out)).collect();
         let made = made?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         (idle.bytes_in, idle.bytes_out) = (bytes_in.max(idle.bytes_in), bytes_out.max(idle.bytes_out));
@@ -113,11 +118,13 @@ impl Berths {
         Ok(())
     }
 
-    /// An idle berth; waits for one.
+    /// An idle berth; waits for one. Never are more lent than launches may be under way, while larger ones are made beside them too.
     pub(super) fn take(&self) -> Berth {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(berth) = idle.berths.pop_front() {
+            let berth = if idle.lent < UNDER_WAY { idle.berths.pop_front() } else { None };
+            if let Some(berth) = berth {
+                idle.lent += 1;
                 return berth;
             }
             idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +133,8 @@ impl Berths {
 
     pub(super) fn give_back(&self, berth: Berth) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.bytes_in == 0 {
+        idle.lent -= 1;
+        if idle.bytes_out == 0 {
             return; // the last program went while this berth was out
         }
         idle.berths.push_back(berth);
@@ -136,7 +144,8 @@ impl Berths {
 
     /// There are no programs any more, and no launch waits.
     pub(super) fn clear(&self) {
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Idle::default();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        *idle = Idle { lent: idle.lent, ..Idle::default() };
     }
 }
 
@@ -151,7 +160,7 @@ impl Idle {
 /// What of a berth a launch takes.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    /// Where each input begins, behind the table.
+    /// Where each input begins.
     pub(crate) inputs: Vec<usize>,
     /// Whether kernels read the inputs, and write the outputs, on the host: see [`DIRECT`].
     pub(super) direct_in: bool,
@@ -162,4 +171,7 @@ pub(crate) struct Staged {
     /// Where it is told when kernels began, of a sampled launch.
     pub(super) began: Option<usize>,
     pub(super) bytes_out: usize,
+    /// What its table says: where inputs and outputs lie, and where to tell what.
+    pub(crate) ports: Vec<u64>,
+    pub(crate) ends: Ends,
 }

@@ -11,7 +11,7 @@
 use super::problem::{Definition, OUT, X};
 use super::rotation::{DISTINCT, Rotation};
 use crate::Room;
-use crate::cuda::abi::{ItemError, LaunchParams};
+use crate::cuda::abi::{Ends, ItemError, LaunchParams};
 use crate::cuda::call::KernelCall;
 use crate::cuda::program::NoKernel;
 use crate::cuda::site::Site;
@@ -181,7 +181,7 @@ impl<'a> Yard<'a> {
         for set in 0..self.rotation.sets {
             let rows: Vec<LaneRow> = (0..tenants).map(|tenant| row(self.product(set, tenant))).collect();
             let at = self.merged_tables.start + set * self.merged_tables.bytes - start;
-            merged.write(&rows, &[], false, &mut bytes[at..at + merged.bytes]);
+            merged.write(&rows, &[], &Ends::default(), &mut bytes[at..at + merged.bytes]);
             for which in Matrix::ALL {
                 let at = (self.pointers(which, set) - self.base) as usize - start;
                 for tenant in 0..tenants {
@@ -193,7 +193,7 @@ impl<'a> Yard<'a> {
         let alone = TableLayout::new(ALONE, 0);
         for product in 0..self.rotation.products() {
             let at = self.alone_tables.start + product * self.alone_tables.bytes - start;
-            alone.write(&[row(product)], &[], false, &mut bytes[at..at + alone.bytes]);
+            alone.write(&[row(product)], &[], &Ends::default(), &mut bytes[at..at + alone.bytes]);
         }
         (self.base + start as u64, bytes)
     }

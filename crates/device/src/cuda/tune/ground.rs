@@ -9,7 +9,7 @@
 //! Addresses follow from sizes alone: lowered for a base of 0, a product's kernels are the same bytes in every process.
 
 use crate::Room;
-use crate::cuda::abi::ItemError;
+use crate::cuda::abi::{Ends, ItemError};
 use crate::cuda::call::KernelCall;
 use crate::cuda::program::ALIGNMENT;
 use crate::cuda::site::Site;
@@ -115,7 +115,7 @@ impl Ground {
                 LaneRow { weights, items: items / lanes + u32::from(lane < items % lanes) }
             };
             let rows: Vec<LaneRow> = (0..lanes).map(row).collect();
-            self.table.write(&rows, &[], false, &mut table[..self.table.bytes]);
+            self.table.write(&rows, &[], &Ends::default(), &mut table[..self.table.bytes]);
         }
         bytes
     }
