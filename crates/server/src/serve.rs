@@ -7,12 +7,14 @@
 //! The backend outlives the sockets: whoever calls [`serve`] stops the engine after it returns. The caller also owns
 //! the runtime; handlers never block it.
 
+mod attentive;
 mod head_timer;
 
 use crate::frontend::Backend;
 use crate::http::{self, BodyLimits};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
+use attentive::Attentive;
 use axum::http::Request;
 use axum::response::Response;
 use head_timer::HeadTimer;
@@ -154,7 +156,8 @@ impl Door {
                 (stream, permit) = self.accept(&listener) => {
                     let mut http = http1::Builder::new();
                     http.timer(HeadTimer::default()).header_read_timeout(self.idle_timeout);
-                    let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), site.clone()));
+                    let stream = TokioIo::new(Attentive::new(stream, self.idle_timeout));
+                    let connection = graceful.watch(http.serve_connection(stream, site.clone()));
                     let guest = Guest::new(self.counted.clone(), permit);
                     connections.spawn(async move {
                         // A client that breaks off or talks nonsense is its own affair.

@@ -197,6 +197,21 @@ fn a_body_that_stops_coming_is_refused_and_its_connection_closed() {
 }
 
 #[test]
+fn a_client_that_never_reads_its_answer_is_let_go() {
+    let mut settings = Settings::for_repository("unused");
+    settings.idle_timeout = Duration::from_millis(300);
+    let served = Served::with(settings);
+    // As text it is three times as long, and more than sockets keep for each other.
+    let many: Vec<f32> = (0..900_000).map(|number| 1.0 / (number as f32 + 0.7)).collect();
+    let request = binary_request("/v2/models/echo/infer", &[("x", &many)], false, None);
+    let mut socket = served.connect();
+    socket.write_all(&request).unwrap();
+    served.eventually(|| served.metrics_page().contains(r#"{tenant="echo",outcome="answered"} 1"#));
+    served.eventually(|| served.metrics_page().contains("tessera_http_connections 0"));
+    served.is_well();
+}
+
+#[test]
 fn wrong_paths_and_verbs_are_told_in_json() {
     let served = Served::start();
     let missing = served.get("/v2/nothing");

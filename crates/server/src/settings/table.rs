@@ -101,7 +101,7 @@ settings! {
     max_body: Bytes = "max_body_bytes", "BYTES", read::bytes, "64MiB", false,
         "Largest request body. KiB, MiB and GiB are understood.";
     idle_timeout: Duration = "idle_timeout_s", "S", read::some_seconds, "75", false,
-        "A connection that sends no request head, or nothing more of a body, for this long is closed.";
+        "A connection that sends no request head, or nothing more of a body, or reads nothing of its answer, for this long is closed.";
     shutdown_grace: Duration = "shutdown_grace_s", "S", read::seconds, "30", false,
         "How long requests in flight may take after SIGTERM before their connections are cut.";
     poll_interval: Duration = "poll_interval_ms", "MS", read::millis, "500", false,
