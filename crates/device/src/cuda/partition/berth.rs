@@ -133,13 +133,17 @@ impl Berths {
 
     pub(super) fn give_back(&self, berth: Berth) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let awaited = idle.lent == UNDER_WAY;
         idle.lent -= 1;
         if idle.bytes_out == 0 {
             return; // the last program went while this berth was out
         }
         idle.berths.push_back(berth);
         idle.retire();
-        self.returned.notify_one();
+        // Of those that hold enough there are as many as may be lent, so nobody waits unless all are. Waking nobody is a call of the system, too.
+        if awaited {
+            self.returned.notify_one();
+        }
     }
 
     /// There are no programs any more, and no launch waits.
