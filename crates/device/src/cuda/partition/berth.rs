@@ -78,6 +78,8 @@ impl Berth {
 #[derive(Debug)]
 pub(super) struct Berths {
     context: Arc<Context>,
+    /// Held by who makes some.
+    growing: Mutex<()>,
     idle: Mutex<Idle>,
     returned: Condvar,
 }
@@ -94,11 +96,18 @@ struct Idle {
 
 impl Berths {
     pub(super) fn new(context: &Arc<Context>) -> Berths {
-        Berths { context: context.clone(), idle: Mutex::default(), returned: Condvar::new() }
+        Berths {
+            context: context.clone(),
+            growing: Mutex::default(),
+            idle: Mutex::default(),
+            returned: Condvar::new(),
+        }
     }
 
-    /// Makes a full set of larger berths when those there are too small. The small ones go as they come back.
+    /// Makes a full set of larger berths when those there are too small. The small ones go as they come back. One at a time: of two sets, one made for larger
+    /// inputs and one for larger outputs, neither would hold both.
     pub(super) fn reserve(&self, bytes_in: usize, bytes_out: usize, outbox: &Outbox) -> Result<(), Refused> {
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let (bytes_in, bytes_out) = {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.bytes_in >= bytes_in && idle.bytes_out >= bytes_out {
