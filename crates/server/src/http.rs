@@ -141,10 +141,10 @@ async fn index<B: Backend>(State(front): State<Arc<Front<B>>>, request: Request<
         Ok(body) => body,
         Err(why) => return refusal(&why),
     };
-    let asked: Asked = match body.is_empty() {
+    let asked = match body.is_empty() {
         true => Asked::default(),
         false => match serde_json::from_slice(&body) {
-            Ok(asked) => asked,
+            Ok(protocol::Object(asked)) => asked,
             Err(why) => {
                 let why =
                     format!("the body of an index request is an object with `ready`, or nothing: {why}");
@@ -178,7 +178,7 @@ fn numbered(model: String, version: Option<&str>) -> Result<(String, Option<u64>
     let Some(version) = version else { return Ok((model, None)) };
     match version.parse() {
         Ok(number) if version.bytes().all(|byte| byte.is_ascii_digit()) => Ok((model, Some(number))),
-        _ => Err(Rejection::UnknownVersion { model, version: version.to_owned(), served: Vec::new() }),
+        _ => Err(Rejection::NoVersion { model, version: version.to_owned() }),
     }
 }
 

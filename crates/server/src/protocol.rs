@@ -28,6 +28,7 @@ mod parameters;
 mod request;
 mod response;
 
+pub(crate) use parameters::Object;
 pub use request::{Decoded, Wanted, decode};
 pub use response::{Encoded, encode};
 

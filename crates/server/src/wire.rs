@@ -26,6 +26,16 @@ pub enum Rejection {
         /// The versions that are served.
         served: Vec<u64>,
     },
+    /// What stands where a version should is no number.
+    #[error(
+        "Request for unknown model: '{model}' version '{version}' is not found; versions are numbers from 1 on, and a request without one goes to the greatest"
+    )]
+    NoVersion {
+        /// The tenant.
+        model: String,
+        /// What was written.
+        version: String,
+    },
     /// The tenant is known and cannot answer (yet): loading, unloading, or failed to load.
     #[error("model '{model}' is not ready: {why}")]
     NotReady {
@@ -170,7 +180,9 @@ impl Rejection {
     pub fn wire(&self) -> Wire {
         let soon = Some(Duration::from_secs(1));
         let (http, outcome, retry_after) = match self {
-            Rejection::UnknownModel { .. } | Rejection::UnknownVersion { .. } => (404, "not_found", None),
+            Rejection::UnknownModel { .. }
+            | Rejection::UnknownVersion { .. }
+            | Rejection::NoVersion { .. } => (404, "not_found", None),
             Rejection::NotReady { .. } => (503, "not_ready", soon),
             Rejection::Invalid(_) => (400, "invalid", None),
             Rejection::TooLarge { .. } => (413, "too_large", None),
@@ -201,6 +213,7 @@ mod tests {
         let all = [
             Rejection::UnknownModel { model: model() },
             Rejection::UnknownVersion { model: model(), version: text(), served: vec![1] },
+            Rejection::NoVersion { model: model(), version: text() },
             Rejection::NotReady { model: model(), why: text() },
             Rejection::Invalid(text()),
             Rejection::TooLarge { limit: 1 },

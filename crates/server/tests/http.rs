@@ -69,6 +69,7 @@ fn the_repository_index_lists_states_and_reasons() {
     assert_eq!(served.post(index, r#"{"ready": false}"#).json(), all.json());
     served.refused(&json_request(index, r#"{"ready": 1}"#), 400, "`ready`");
     served.refused(&json_request(index, "what?"), 400, "`ready`");
+    served.refused(&json_request(index, "[true]"), 400, "`ready`");
 }
 
 #[test]
@@ -242,7 +243,13 @@ fn a_request_that_does_not_add_up_is_refused_and_the_server_lives() {
     let cases = [
         ("nothing", String::new(), "JSON"),
         ("half an object", "{\"inputs\":[".into(), "JSON"),
-        ("not an object", "[]".into(), "JSON"),
+        ("not an object", "[]".into(), "expected an object"),
+        ("fields without names", json!([null, null, [x()], null]).to_string(), "expected an object"),
+        (
+            "an input without names",
+            changed(|body| body["inputs"][0] = json!(["x", [1], "FP32", null, [1]])),
+            "expected an object",
+        ),
         ("no inputs", "{}".into(), "inputs"),
         ("a wrong name", changed(|body| body["inputs"][0]["name"] = json!("pixels")), "pixels"),
         ("a name twice", json!({ "inputs": [x(), x()] }).to_string(), "twice"),
@@ -258,7 +265,13 @@ fn a_request_that_does_not_add_up_is_refused_and_the_server_lives() {
         ("a fraction as an extent", shape(json!([1.5])), "JSON"),
         ("many axes", shape(json!(vec![1; 33])), "32"),
         ("many inputs", json!({ "inputs": vec![x(); 257] }).to_string(), "256"),
-        ("NaN", add_body().to_string().replace("0.25", "NaN"), "JSON"),
+        ("NaN", add_body().to_string().replace("0.25", "NaN"), "send the tensor as binary"),
+        ("infinity", add_body().to_string().replace("0.25", " Infinity"), "send the tensor as binary"),
+        (
+            "minus infinity",
+            add_body().to_string().replace("0.25", "\n-Infinity"),
+            "send the tensor as binary",
+        ),
         ("a number too large", data(json!([1e40, 0, 0, 0])), "FP32"),
         ("text for numbers", data(json!("abc")), "not an array"),
         ("no data", without_data, "binary_data_size"),
@@ -288,6 +301,7 @@ fn a_request_that_does_not_add_up_is_refused_and_the_server_lives() {
         served.refused(&json_request("/v2/models/nobody/infer", &body), 404, "'nobody' is not found");
     }
     served.refused(&json_request("/v2/models/add/versions/7/infer", "[]"), 404, "version 7 is not found");
+    served.refused(&json_request("/v2/models/add/versions/new/infer", "[]"), 404, "versions are numbers");
 }
 
 #[test]

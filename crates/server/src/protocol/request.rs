@@ -1,7 +1,7 @@
 //! From a body to a request.
 
 use super::numbers;
-use super::parameters::{Parameters, UpTo};
+use super::parameters::{Object, Parameters, UpTo};
 use crate::frontend::{InferRequest, ModelInfo, TensorIn};
 use crate::wire::Rejection;
 use bytes::Bytes;
@@ -50,8 +50,8 @@ struct Body<'a> {
     id: Option<String>,
     parameters: Option<Parameters>,
     #[serde(borrow)]
-    inputs: UpTo<Input<'a>, MOST_TENSORS>,
-    outputs: Option<UpTo<Output, MOST_TENSORS>>,
+    inputs: UpTo<Object<Input<'a>>, MOST_TENSORS>,
+    outputs: Option<UpTo<Object<Output>, MOST_TENSORS>>,
 }
 
 #[derive(Deserialize)]
@@ -91,16 +91,17 @@ pub fn decode(
         Some(length) => (body.slice(..length), body.slice(length..)),
         None => (body.clone(), Bytes::new()),
     };
-    let parsed: Body<'_> = serde_json::from_slice(&json).map_err(|error| syntax(&error))?;
+    let parsed: Object<Body<'_>> = serde_json::from_slice(&json).map_err(|error| syntax(&error, &json))?;
+    let Object(parsed) = parsed;
     let parameters = parsed.parameters.unwrap_or_default();
     if ["sequence_id", "sequence_start", "sequence_end"].iter().any(|name| parameters.asks(name)) {
         return Err(Rejection::Unsupported("sequences are not offered: every request stands alone".into()));
     }
-    if let Some(twice) = repeated(parsed.inputs.0.iter().map(|input| input.name.as_str())) {
+    if let Some(twice) = repeated(parsed.inputs.0.iter().map(|Object(input)| input.name.as_str())) {
         return Err(invalid(format_args!("input '{}' is given twice", shown(twice))));
     }
     let mut inputs = Vec::with_capacity(parsed.inputs.0.len());
-    for input in parsed.inputs.0 {
+    for Object(input) in parsed.inputs.0 {
         inputs.push(tensor(input, &mut tensors)?);
     }
     if !tensors.is_empty() {
@@ -112,10 +113,10 @@ pub fn decode(
     };
     let mut outputs = Vec::new();
     let asked = parsed.outputs.map(|all| all.0).unwrap_or_default();
-    if let Some(twice) = repeated(asked.iter().map(|output| output.name.as_str())) {
+    if let Some(twice) = repeated(asked.iter().map(|Object(output)| output.name.as_str())) {
         return Err(invalid(format_args!("output '{}' is asked for twice", shown(twice))));
     }
-    for output in asked {
+    for Object(output) in asked {
         let parameters = output.parameters.unwrap_or_default();
         if parameters.asks("classification") || parameters.asks("shared_memory_region") {
             return Err(Rejection::Unsupported(format!(
@@ -265,9 +266,28 @@ fn invalid(why: impl Display) -> Rejection {
     Rejection::Invalid(why.to_string())
 }
 
-/// A parser's error may quote what it met, which may be megabytes.
-fn syntax(error: &serde_json::Error) -> Rejection {
-    invalid(format_args!("request is not an inference request in JSON: {}", shown(&error.to_string())))
+/// A parser's error may quote what it met, which may be megabytes. That JSON has no NaN is no news to its grammar, but to those whose library
+/// writes it all the same.
+fn syntax(error: &serde_json::Error, json: &[u8]) -> Rejection {
+    let hint = if error.is_syntax() && starts_beyond_json(at(json, error.line(), error.column())) {
+        "; JSON has no NaN or infinity: send the tensor as binary, with the parameter `binary_data_size`"
+    } else {
+        ""
+    };
+    invalid(format_args!("request is not an inference request in JSON: {}{hint}", shown(&error.to_string())))
+}
+
+/// What the parser had before it; its lines and columns count from 1, in bytes.
+fn at(json: &[u8], line: usize, column: usize) -> &[u8] {
+    let line = json.split_inclusive(|&byte| byte == b'\n').nth(line.saturating_sub(1));
+    line.and_then(|line| line.get(column.saturating_sub(1)..)).unwrap_or_default()
+}
+
+/// Whether this begins as a number does that JSON cannot say. Of −Infinity the parser has taken the sign before it stumbles.
+fn starts_beyond_json(text: &[u8]) -> bool {
+    ["nan", "inf"]
+        .iter()
+        .any(|word| text.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes())))
 }
 
 /// As much of a caller's text as an error should repeat.

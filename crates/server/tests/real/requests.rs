@@ -90,7 +90,12 @@ fn a_wrong_request_hears_what_is_wrong_and_its_neighbours_answers_stay_right() {
     let cases = [
         ("an unknown tenant", with("/v2/models/nobody/infer", good), 404, "'nobody' is not found"),
         ("an unknown version", with("/v2/models/mlp-0/versions/7/infer", good), 404, "version 7"),
-        ("a version in words", with("/v2/models/mlp-0/versions/last/infer", good), 404, "version last"),
+        (
+            "a version in words",
+            with("/v2/models/mlp-0/versions/last/infer", good),
+            404,
+            "versions are numbers",
+        ),
         ("a wrong name", with(MLP, &named([("pixels", floats(&[2, 64]))])), 400, "pixels"),
         ("a missing input", with(BERT, &bert[..1].to_vec()), 400, "is missing"),
         ("a wrong datatype", with(MLP, &named([("x", ids(&[2, 64]))])), 400, "INT64"),
