@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(apart(&[cpu(&[]), DeviceWord::Cuda(0)]), Ok(()));
         let refused = |words: &[DeviceWord]| apart(words).unwrap_err();
         let both = refused(&[cpu(&[0, 1]), cpu(&[3]), cpu(&[1, 2])]);
-        assert!(both.contains("`cpu:0+1` and `cpu:1+2` both have core 1"), "{both}");
+        assert!(both.contains("`cpu:0-1` and `cpu:1-2` both have core 1"), "{both}");
         assert!(refused(&[cpu(&[]), cpu(&[1])]).contains("both have core 1"));
         assert!(refused(&[cpu(&[1]), cpu(&[])]).contains("both have core 1"));
         assert!(refused(&[cpu(&[]), cpu(&[])]).contains("`cpu` is named twice"));

@@ -51,8 +51,14 @@ impl fmt::Display for Cores {
         match self {
             Cores::All => f.write_str("cpu"),
             Cores::These(numbers) => {
-                let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
-                write!(f, "cpu:{}", numbers.join("+"))
+                let runs = numbers.chunk_by(|before, next| before + 1 == *next);
+                let runs: Vec<String> = runs
+                    .map(|run| match run {
+                        [first, .., last] => format!("{first}-{last}"),
+                        alone => alone.iter().map(usize::to_string).collect(),
+                    })
+                    .collect();
+                write!(f, "cpu:{}", runs.join("+"))
             }
         }
     }
@@ -66,6 +72,14 @@ mod tests {
     fn a_core_that_is_not_there_is_named() {
         let missing = Cores::These(vec![0, 100_000]).resolve().unwrap_err();
         assert!(missing.to_string().starts_with("core 100000 is not there"));
-        assert_eq!(Cores::These(vec![0, 2]).to_string(), "cpu:0+2");
+    }
+
+    #[test]
+    fn many_cores_have_a_short_name_and_neighbours_are_a_range() {
+        let name = |cores: &[usize]| Cores::These(cores.to_vec()).to_string();
+        assert_eq!(name(&[3]), "cpu:3");
+        assert_eq!(name(&[0, 2]), "cpu:0+2");
+        assert_eq!(name(&[0, 1, 4, 6, 7, 8]), "cpu:0-1+4+6-8");
+        assert_eq!(name(&(0..64).collect::<Vec<_>>()), "cpu:0-63");
     }
 }

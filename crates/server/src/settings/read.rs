@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use tessera_core::{Bytes, Policy, Precision};
 use tessera_device::StepTiming;
+use tessera_device::cpu::Cores;
 
 /// Where to run, as the user said it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,11 +27,8 @@ impl fmt::Display for DeviceWord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DeviceWord::Auto => f.write_str("auto"),
-            DeviceWord::Cpu(cores) if cores.is_empty() => f.write_str("cpu"),
-            DeviceWord::Cpu(cores) => {
-                let words: Vec<String> = cores.iter().map(u32::to_string).collect();
-                write!(f, "cpu:{}", words.join("+"))
-            }
+            DeviceWord::Cpu(cores) if cores.is_empty() => Cores::All.fmt(f),
+            DeviceWord::Cpu(cores) => Cores::These(cores.iter().map(|&core| core as usize).collect()).fmt(f),
             DeviceWord::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
     }
