@@ -77,7 +77,7 @@ pub struct Listed {
     pub version: String,
     /// `READY`, `LOADING` or `UNAVAILABLE`.
     pub state: &'static str,
-    /// Why it is unavailable; empty else.
+    /// Why it is unavailable, or, though it answers, why what its files hold now does not; empty else.
     pub reason: String,
 }
 

@@ -134,8 +134,10 @@ pub enum Found {
 #[derive(Debug, Default)]
 struct Table {
     tenants: HashMap<String, BTreeMap<u64, Version>>,
-    /// Tenants of the folder that have no version to show for it.
+    /// Tenants of the folder whose entries make no sense; of some an earlier version answers.
     problems: BTreeMap<String, String>,
+    /// Versions that answer as their files were before: why what is there now cannot be loaded.
+    outdated: HashMap<(String, u64), String>,
 }
 
 /// What loading onto one device needs.
@@ -316,16 +318,23 @@ impl Registry {
         let versions = table.tenants.iter().flat_map(|(name, versions)| {
             versions.iter().map(move |(number, version)| (name, *number, version))
         });
+        let behind = |name: &str, number| {
+            let why = table.outdated.get(&(name.to_owned(), number)).or_else(|| table.problems.get(name));
+            why.map(|why| {
+                format!("answers as it was loaded before; what is there now cannot be loaded: {why}")
+            })
+        };
         let versions = versions.map(|(name, number, version)| {
             let (state, reason) = match version {
-                Version::Ready(_) => (Listed::READY, ""),
-                Version::Loading => ("LOADING", ""),
-                Version::Failed(why) => ("UNAVAILABLE", why.as_str()),
+                Version::Ready(_) => (Listed::READY, behind(name, number).unwrap_or_default()),
+                Version::Loading => ("LOADING", String::new()),
+                Version::Failed(why) => ("UNAVAILABLE", why.clone()),
             };
-            ((name, number), listed(name, &number.to_string(), state, reason))
+            ((name, number), listed(name, &number.to_string(), state, &reason))
         });
-        let problems =
-            table.problems.iter().map(|(name, why)| ((name, 0), listed(name, "", "UNAVAILABLE", why)));
+        let nothing_to_show = |(name, _): &(&String, &String)| !table.tenants.contains_key(*name);
+        let problems = table.problems.iter().filter(nothing_to_show);
+        let problems = problems.map(|(name, why)| ((name, 0), listed(name, "", "UNAVAILABLE", why)));
         versions.chain(problems).collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
@@ -337,7 +346,8 @@ impl Registry {
     /// How many versions answer, are loading and have failed.
     pub fn counts(&self) -> (usize, usize, usize) {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let mut counts = (0, 0, table.problems.len());
+        let nothing_to_show = table.problems.keys().filter(|name| !table.tenants.contains_key(*name));
+        let mut counts = (0, 0, nothing_to_show.count());
         for version in table.tenants.values().flat_map(BTreeMap::values) {
             match version {
                 Version::Ready(_) => counts.0 += 1,

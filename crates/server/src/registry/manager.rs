@@ -6,7 +6,7 @@
 //! ```
 
 use super::past::Past;
-use super::{Event, Found, Job, Registry, Residence, Served, Version};
+use super::{Event, Found, Job, Registry, Residence, Served, Table, Version};
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::engine::Home;
 use crate::events::{News, by_name};
@@ -135,9 +135,11 @@ impl Manager {
             }
             !versions.is_empty()
         });
-        let without = |(name, _): &(&String, &String)| !table.tenants.contains_key(*name);
-        let problems = self.catalog.problems.iter().filter(without);
-        table.problems = problems.map(|(name, why)| (name.clone(), why.clone())).collect();
+        table.problems.clone_from(&self.catalog.problems);
+        let Table { tenants, outdated, .. } = &mut *table;
+        outdated.retain(|(name, version), _| {
+            tenants.get(name).is_some_and(|versions| versions.contains_key(version))
+        });
         drop(table);
         // Requests need not wait for the log.
         for served in gone {
@@ -268,13 +270,14 @@ impl Manager {
         let _ = self.jobs.send(job);
     }
 
-    /// Shows a version that does not answer yet as loading, or as failed. One that answers goes on doing so.
+    /// Shows a version that does not answer yet as loading, or as failed. One that answers goes on doing so, and is shown as behind its files.
     fn show(&self, key: &(String, u64), failed: Option<String>) {
         let mut table = self.registry.table.write().unwrap_or_else(PoisonError::into_inner);
-        let version =
-            table.tenants.entry(key.0.clone()).or_default().entry(key.1).or_insert(Version::Loading);
+        let Table { tenants, outdated, .. } = &mut *table;
+        let version = tenants.entry(key.0.clone()).or_default().entry(key.1).or_insert(Version::Loading);
         match (&version, failed) {
-            (Version::Ready(_), _) => {}
+            (Version::Ready(_), Some(why)) => drop(outdated.insert(key.clone(), why)),
+            (Version::Ready(_), None) => {}
             (_, Some(why)) => *version = Version::Failed(why),
             (_, None) => *version = Version::Loading,
         }
@@ -339,6 +342,7 @@ impl Manager {
             model: Arc::new(loaded.model),
         });
         let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.outdated.remove(&key);
         let earlier = table.tenants.entry(key.0).or_default().insert(key.1, Version::Ready(served.clone()));
         drop(table);
         // Removed after the new one is found, so that no request falls between the two.

@@ -1,6 +1,7 @@
 //! Tenants come, change and go while others are served, and what is wrong with one stays its own affair.
 
-use crate::client::eventually;
+use crate::client::{eventually, json_request};
+use crate::events::of_kind;
 use crate::fixture::{self, case, place, replaced};
 use crate::served::{Served, binary, place_blocker, settings};
 use crate::tensors::{Tensors, assert_right, bits, outputs, relative_error};
@@ -89,6 +90,53 @@ fn a_bad_model_tells_its_callers_why_and_stops_nobody() {
     assert_eq!(served.get("/v2/health/ready").status, 200);
     case("mlp-1").place(&at("truncated.onnx"));
     served.becomes("truncated", "mlp-1");
+}
+
+#[test]
+fn who_answers_as_before_a_bad_change_is_listed_with_what_is_wrong_with_it() {
+    let repository = tempfile::tempdir().unwrap();
+    let at = |file: &str| repository.path().join(file);
+    place(repository.path(), &["mlp-0"]);
+    case("mlp-1").place(&at("typo/model.onnx"));
+    let served = Served::start(repository.path());
+    let reason = |tenant: &str| {
+        let index = served.send(&json_request("/v2/repository/index", "")).json();
+        let listed =
+            index.as_array().unwrap().iter().find(|listed| listed["name"] == tenant).unwrap().clone();
+        assert_eq!(listed["state"], "READY", "{listed}");
+        listed["reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((reason("mlp-0"), reason("typo")), (String::new(), String::new()));
+    write(&at("mlp-0.onnx"), "no model");
+    write(&at("typo/tenant.toml"), "slo = 3");
+    eventually("the bad file is told of", || reason("mlp-0").contains("not an ONNX model"));
+    eventually("the bad terms are told of", || reason("typo").contains("unknown field `slo`"));
+    assert!(reason("mlp-0").starts_with("answers as it was loaded before"), "{}", reason("mlp-0"));
+    served.is_right("mlp-0", "mlp-0");
+    served.is_right("typo", "mlp-1");
+    case("mlp-1").place(&at("mlp-0.onnx"));
+    fs::remove_file(at("typo/tenant.toml")).unwrap();
+    served.becomes("mlp-0", "mlp-1");
+    eventually("nothing is wrong any more", || reason("mlp-0").is_empty() && reason("typo").is_empty());
+}
+
+#[test]
+fn a_repository_that_is_away_for_a_while_fails_nobody_and_loads_nobody_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, away) = (folder.path().join("models"), folder.path().join("away"));
+    fs::create_dir(&here).unwrap();
+    place(&here, &["mlp-0", "mlp-1"]);
+    let served = Served::start(&here);
+    fs::rename(&here, &away).unwrap();
+    // Many looks at a folder that is not there.
+    std::thread::sleep(20 * settings(&here).poll_interval);
+    served.is_right("mlp-0", "mlp-0");
+    fs::rename(&away, &here).unwrap();
+    // Who comes now was seen, and so was the rest.
+    case("lstm-0").place(&here.join("late.onnx"));
+    served.becomes("late", "lstm-0");
+    assert_eq!(of_kind(&served, "load_failed"), Vec::<serde_json::Value>::new());
+    assert_eq!(of_kind(&served, "loaded").len(), 3);
 }
 
 #[test]
