@@ -129,9 +129,9 @@ impl Backstage {
             runtime: Handle::current(),
         };
         let cache = settings.pack_cache.as_ref().and_then(|folder| {
-            let complain = Arc::new(|why| tracing::warn!(%why, "the pack cache is of no help"));
+            let complain = Arc::new(|why| tracing::warn!(%why, "packed weights cannot be kept, and are packed anew at the next start; make room, or set `pack_cache`"));
             let opened = PackCache::open(folder, settings.pack_cache_budget, complain);
-            opened.inspect_err(|why| tracing::warn!(%why, "serving without a pack cache")).ok()
+            opened.inspect_err(|why| tracing::warn!(%why, "packed weights are not kept, and packed anew at every start; set `pack_cache` to a folder that can be written, or to off")).ok()
         });
         let metrics = events.metrics().clone();
         metrics.watch(info.name, engine.monitor().clone());

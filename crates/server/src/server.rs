@@ -85,6 +85,12 @@ impl Server {
         if let Err(why) = std::fs::read_dir(&settings.model_repository) {
             return Err(StartError::ClosedRepository { folder: settings.model_repository, why });
         }
+        let folder = |cache: &Option<PathBuf>| match cache {
+            Some(folder) => folder.display().to_string(),
+            None => "nowhere".to_owned(),
+        };
+        let (packed, kernels) = (folder(&settings.pack_cache), folder(&settings.kernel_cache));
+        tracing::info!(packed_weights = packed, kernels, "kept for the next start");
         let metrics = Arc::new(Metrics::default());
         let events = Arc::new(Events::new(metrics.clone()));
         let (mut means, mut engines) = (Vec::new(), Vec::new());

@@ -139,9 +139,9 @@ settings! {
     monitor: StepTiming = "monitor", "N|auto|off", read::step_timing, "auto", false,
         "Launches are watched for /v2/models/NAME/steps, and one in so many is timed step by step; auto is 128 on a CPU and 64 on a card. Off watches none.";
     pack_cache: Option<PathBuf> = "pack_cache", "DIR|off", read::cache, "auto", false,
-        "Folder of packed weights, for quick restarts; auto is tessera under the user's cache folder.";
+        "Folder of packed weights, for quick restarts; auto is tessera under XDG_CACHE_HOME or ~/.cache, and off where neither is known.";
     kernel_cache: Option<PathBuf> = "kernel_cache", "DIR|off", read::cache, "auto", false,
-        "Folder of kernels compiled for a card, for quick restarts; auto is tessera under the user's cache folder.";
+        "Folder of kernels compiled for a card, for quick restarts; auto is as for the pack cache.";
     pack_cache_budget: Bytes = "pack_cache_bytes", "BYTES", read::bytes, "10GiB", false,
         "Most bytes kept in the pack cache; the least recently used go first.";
     profile: Option<Duration> = "profile_ms", "MS|off", read::millis_or_off, "200", false,
