@@ -34,3 +34,19 @@ def test_a_free_length_is_said_as_minus_one(client):
 
 def test_both_versions_of_a_tenant_are_listed(client):
     assert sorted(client.get_model_metadata("two-versions")["versions"]) == ["1", "2"]
+
+
+def test_a_configuration_says_the_same_as_the_metadata(client):
+    config, metadata = client.get_model_config("lstm-0"), client.get_model_metadata("lstm-0")
+    said = [(t["name"], t["data_type"], t["dims"]) for t in config["input"]]
+    assert said == [(t["name"], "TYPE_" + t["datatype"], t["shape"]) for t in metadata["inputs"]]
+    assert config["max_batch_size"] == 0, "the batch is the first of the dims"
+
+
+def test_statistics_of_all_tenants_have_what_clients_of_the_extension_read(client):
+    stats = client.get_inference_statistics()["model_stats"]
+    assert {"lstm-0", "mlp-0"} <= {of["name"] for of in stats}
+    parts = {"success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss"}
+    for of in stats:
+        assert parts <= set(of["inference_stats"])
+        assert all({"count", "ns"} <= set(part) for part in of["inference_stats"].values())

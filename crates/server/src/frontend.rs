@@ -36,6 +36,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Errors as `model` does.
     fn statistics(&self, name: &str, version: Option<u64>) -> Result<Vec<serde_json::Value>, Rejection>;
 
+    /// The same of every version that answers, by name and version.
+    fn statistics_of_all(&self) -> Vec<serde_json::Value>;
+
     /// What was seen of the launches that a version takes part in, by device and plan, step by step; of the one that would serve a request now where none
     /// is named. Errors as `model` does.
     fn steps(&self, name: &str, version: Option<u64>) -> Result<serde_json::Value, Rejection>;

@@ -5,8 +5,10 @@
 //! | GET /v2, /v2/ | name, version, extensions, devices and how far they are used |
 //! | GET /v2/health/live, /v2/health/ready | `{"live":…}`, `{"live":…,"ready":…}`; 503 when not |
 //! | GET /v2/models/M\[/versions/V\] | inputs and outputs |
+//! | GET /v2/models/M\[/versions/V\]/config | the same in the words of Triton's model configuration |
 //! | GET /v2/models/M\[/versions/V\]/ready | `{"name":M,"ready":true}`; 503 when not, 404 for a stranger |
 //! | GET /v2/models/M\[/versions/V\]/stats | what became of its requests, and whether its SLO is kept and can be; see [`crate::standing`] |
+//! | GET /v2/models/stats | the same of all that answer; a tenant of the name `stats` is described under its versions |
 //! | GET /v2/models/M\[/versions/V\]/steps | what the launches that it takes part in take, step by step, over what was predicted; see [`crate::monitor`] |
 //! | POST /v2/repository/index | every version, its state and why it is unavailable; `{"ready":true}` lists what answers |
 //! | GET /v2/events?after=SEQ&limit=N&wait=S | what happened, see [`crate::events`]; all three may be left out |
@@ -17,10 +19,11 @@
 //! Every error is `{"error":"…"}` with the status of [`crate::wire`]. Health answers have bodies because KServe's
 //! client reads them; Triton's reads the status alone. Nothing is decided here.
 
+mod described;
 mod site;
 
 use crate::events::Asked;
-use crate::frontend::{Backend, Listed, ModelInfo, Placement, TensorInfo};
+use crate::frontend::{Backend, Listed};
 use crate::metrics::Metrics;
 use crate::protocol::{self, JSON_LENGTH_HEADER, TIMEOUT_HEADER};
 use crate::wire::Rejection;
@@ -67,14 +70,17 @@ fn others<B: Backend>(front: Arc<Front<B>>) -> Router {
         .route("/v2/health/ready", get(ready::<B>))
         .route("/v2/repository/index", post(index::<B>))
         .route("/v2/events", get(events::<B>))
+        .route("/v2/models/stats", get(statistics_of_all::<B>))
         .route("/v2/models/{model}", get(model::<B>))
         .route("/v2/models/{model}/stats", get(statistics::<B>))
         .route("/v2/models/{model}/steps", get(steps::<B>))
+        .route("/v2/models/{model}/config", get(config::<B>))
         .route("/v2/models/{model}/ready", get(model_ready::<B>))
         .route("/v2/models/{model}/infer", post(infer_by_route::<B>))
         .route("/v2/models/{model}/versions/{version}", get(model::<B>))
         .route("/v2/models/{model}/versions/{version}/stats", get(statistics::<B>))
         .route("/v2/models/{model}/versions/{version}/steps", get(steps::<B>))
+        .route("/v2/models/{model}/versions/{version}/config", get(config::<B>))
         .route("/v2/models/{model}/versions/{version}/ready", get(model_ready::<B>))
         .route("/v2/models/{model}/versions/{version}/infer", post(infer_by_route::<B>))
         .fallback(nothing_there)
@@ -111,7 +117,7 @@ async fn server<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
     ok(&json!({
         "name": "tessera",
         "version": env!("CARGO_PKG_VERSION"),
-        "extensions": ["binary_tensor_data", "statistics"],
+        "extensions": ["binary_tensor_data", "model_configuration", "statistics"],
         "devices": front.backend.devices(),
     }))
 }
@@ -185,32 +191,16 @@ fn numbered(model: String, version: Option<&str>) -> Result<(String, Option<u64>
 async fn model<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
     let found = named(path).and_then(|(model, version)| front.backend.model(&model, version));
     match found {
-        Ok(info) => ok(&metadata(&info)),
+        Ok(info) => ok(&described::metadata(&info)),
         Err(why) => refusal(&why),
     }
 }
 
-fn metadata(info: &ModelInfo) -> serde_json::Value {
-    let tensors = |all: &[TensorInfo]| -> Vec<serde_json::Value> {
-        let one = |tensor: &TensorInfo| json!({ "name": tensor.name, "datatype": tensor.dtype.protocol_name(), "shape": tensor.dims });
-        all.iter().map(one).collect()
-    };
-    let versions: Vec<String> = info.versions.iter().map(u64::to_string).collect();
-    let placements = info.placements.iter().map(|Placement { device, precision, because }| {
-        let mut placed = json!({ "name": device, "precision": precision.name() });
-        if let Some(why) = because {
-            placed["because"] = json!(why);
-        }
-        placed
-    });
-    json!({
-        "name": info.name,
-        "versions": versions,
-        "platform": "onnx_onnxv1",
-        "inputs": tensors(&info.inputs),
-        "outputs": tensors(&info.outputs),
-        "devices": placements.collect::<Vec<_>>(),
-    })
+async fn config<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
+    match named(path).and_then(|(model, version)| front.backend.model(&model, version)) {
+        Ok(info) => ok(&described::configuration(&info)),
+        Err(why) => refusal(&why),
+    }
 }
 
 async fn statistics<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
@@ -218,6 +208,10 @@ async fn statistics<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named)
         Ok(statistics) => ok(&json!({ "model_stats": statistics })),
         Err(why) => refusal(&why),
     }
+}
+
+async fn statistics_of_all<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {
+    ok(&json!({ "model_stats": front.backend.statistics_of_all() }))
 }
 
 async fn steps<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {

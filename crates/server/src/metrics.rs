@@ -201,7 +201,7 @@ impl Metrics {
         );
         r.register(
             "device_work",
-            "Floating-point operations done (flop), and bytes that had to be read and written for them (bytes), as plans count them; see device_use_ratio",
+            "Floating-point operations done (flop), and bytes that had to be read and written for them (bytes), as plans count them; see tessera_device_use_ratio",
             self.device_work.clone(),
         );
         r.register(

@@ -212,6 +212,13 @@ impl Backend for Service {
         self.registry.fleet().status()
     }
 
+    fn statistics_of_all(&self) -> Vec<serde_json::Value> {
+        let mut names: Vec<String> = self.registry.index().into_iter().map(|listed| listed.name).collect();
+        names.dedup();
+        // Who has none that answers is left out, also who was unloaded a moment ago.
+        names.iter().filter_map(|name| self.statistics(name, None).ok()).flatten().collect()
+    }
+
     fn statistics(&self, name: &str, version: Option<u64>) -> Result<Vec<serde_json::Value>, Rejection> {
         let versions = match version {
             Some(version) => vec![self.find(name, Some(version))?],

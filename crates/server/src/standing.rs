@@ -96,7 +96,8 @@ pub struct Agreed {
     pub percentile: f64,
 }
 
-/// A version's statistics as Triton shows them, with our own beside: under `recent_ms` where the time of requests went in the last minutes, by quantile in
+/// A version's statistics as Triton shows them: copies to a device and back lie within `queue`, so `compute_input` and `compute_output` take no time of their own;
+/// nothing is answered from a cache. With our own beside: under `recent_ms` where the time of requests went in the last minutes, by quantile in
 /// milliseconds; under `slo` what was agreed, what was kept, and on each device whether it can be.
 pub fn statistics(
     (name, version): (&str, u64),
@@ -124,6 +125,9 @@ pub fn statistics(
     let at = Instant::now();
     let queue = || standings.iter().map(|(_, standing)| &standing.queue);
     let compute = || standings.iter().map(|(_, standing)| &standing.compute);
+    let computed = all_of(compute().map(|times| &times.ever));
+    let none = json!({ "count": computed["count"], "ns": 0 });
+    let never = json!({ "count": 0, "ns": 0 });
     json!({
         "name": name,
         "version": version.to_string(),
@@ -134,7 +138,11 @@ pub fn statistics(
             "success": tally.answered.ever.json(),
             "fail": tally.failed.json(),
             "queue": all_of(queue().map(|times| &times.ever)),
-            "compute_infer": all_of(compute().map(|times| &times.ever)),
+            "compute_input": none,
+            "compute_infer": computed,
+            "compute_output": none,
+            "cache_hit": never,
+            "cache_miss": never,
         },
         "recent_ms": {
             "queue": quantiles(&Times::read(queue(), at), 1e3),
@@ -187,6 +195,11 @@ mod tests {
         assert_eq!(shown["inference_stats"]["success"], json!({ "count": 1, "ns": 3_000_000 }));
         assert_eq!(shown["inference_stats"]["queue"], json!({ "count": 3, "ns": 13_000_000 }));
         assert_eq!(shown["inference_stats"]["compute_infer"]["ns"], 8_000_000);
+        // Clients of the extension read every field, and expect these counts to be alike.
+        for part in ["compute_input", "compute_infer", "compute_output"] {
+            assert_eq!(shown["inference_stats"][part]["count"], 3, "{part}");
+        }
+        assert_eq!(shown["inference_stats"]["cache_hit"], json!({ "count": 0, "ns": 0 }));
         let near = |of: &str, quantile: &str, ms: f64| {
             shown["recent_ms"][of][quantile].as_f64().is_some_and(|seen| (1.0..1.051).contains(&(seen / ms)))
         };

@@ -51,6 +51,12 @@ fn health_and_metadata_say_what_two_kinds_of_clients_read() {
     assert_eq!(described["platform"], "onnx_onnxv1");
     assert_eq!(described["versions"], json!(["1"]));
     assert_eq!(described["inputs"][0], json!({ "name": "x", "datatype": "FP32", "shape": [-1, 4] }));
+    let configured = served.get("/v2/models/add/config").json();
+    assert_eq!((&configured["name"], &configured["max_batch_size"]), (&json!("add"), &json!(0)));
+    assert_eq!(configured["input"][1], json!({ "name": "y", "data_type": "TYPE_FP32", "dims": [-1, 4] }));
+    assert_eq!(configured["output"][0]["name"], "z");
+    assert_eq!(served.get("/v2/models/add/versions/1/config").json(), configured);
+    assert_eq!(served.get("/v2/models/nobody/config").status, 404);
 }
 
 #[test]
@@ -524,6 +530,18 @@ fn the_grace_of_a_shutdown_has_an_end() {
     assert_eq!(served.ended(), 1);
     assert!(asked.elapsed() >= fake::GRACE);
     assert_eq!(busy.read(&mut [0; 1]).unwrap_or(0), 0);
+}
+
+#[test]
+fn statistics_are_those_of_one_model_or_of_all() {
+    let served = Served::start();
+    let names = |path: &str| -> Vec<String> {
+        let shown = served.get(path).json();
+        let all = shown["model_stats"].as_array().unwrap().iter();
+        all.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("/v2/models/add/stats"), ["add"]);
+    assert_eq!(names("/v2/models/stats"), fake::NAMES);
 }
 
 #[test]

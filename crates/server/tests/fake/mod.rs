@@ -48,7 +48,7 @@ impl Fake {
     }
 }
 
-const NAMES: [&str; 6] = ["add", "echo", "slow", "full", "loading", "a/b ü"];
+pub(crate) const NAMES: [&str; 6] = ["add", "echo", "slow", "full", "loading", "a/b ü"];
 
 impl Backend for Fake {
     fn live(&self) -> bool {
@@ -73,6 +73,10 @@ impl Backend for Fake {
     fn statistics(&self, name: &str, version: Option<u64>) -> Result<Vec<serde_json::Value>, Rejection> {
         let info = self.model(name, version)?;
         Ok(vec![serde_json::json!({ "name": info.name, "version": info.version.to_string() })])
+    }
+
+    fn statistics_of_all(&self) -> Vec<serde_json::Value> {
+        NAMES.iter().flat_map(|name| self.statistics(name, None).unwrap()).collect()
     }
 
     fn steps(&self, name: &str, version: Option<u64>) -> Result<serde_json::Value, Rejection> {
