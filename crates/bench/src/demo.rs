@@ -191,9 +191,10 @@ impl Running {
         let server = Server::start(settings).await.context("the demo's server does not start")?;
         let (http, metrics) = (server.http_address(), server.metrics_address());
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(server.run(async move {
+        let stopped = async move {
             let _ = stopped.await;
-        }));
+        };
+        let task = tokio::spawn(server.run(stopped, std::future::pending()));
         wait_until_ready(http).await?;
         Ok(Running { http, metrics, stop, task })
     }

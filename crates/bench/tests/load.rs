@@ -54,7 +54,7 @@ async fn serve(folder: &std::path::Path) -> SocketAddr {
     (settings.http_port, settings.metrics_port, settings.pack_cache) = (0, 0, None);
     let server = Server::start(settings).await.unwrap();
     let address = server.http_address();
-    tokio::spawn(server.run(std::future::pending()));
+    tokio::spawn(server.run(std::future::pending(), std::future::pending()));
     let mut connection = tessera_bench::client::Connection::open(address).await.unwrap();
     while connection.get("/v2/health/ready").await.unwrap().status != 200 {
         tokio::time::sleep(Duration::from_millis(20)).await;

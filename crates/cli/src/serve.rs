@@ -41,7 +41,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
             .and_then(|()| out.flush())
             .context("cannot write to stdout")?;
         drop(out);
-        anyhow::Ok(server.run(stop_signal()).await)
+        anyhow::Ok(server.run(stop_signal(), stop_signal()).await)
     })?;
     if let Some(why) = ended.lost {
         anyhow::bail!("the device is lost: {why}");

@@ -1,7 +1,7 @@
 //! Sockets: bound, announced, served, drained.
 //!
 //! ```text
-//! bind ─▶ announce ─▶ accept … accept ─stop─▶ close listener ─▶ answer what is in flight ─▶ (grace) ─▶ cut the rest
+//! bind ─▶ announce ─▶ accept … accept ─stop─▶ close listener ─▶ answer what is in flight ─▶ (grace, or hurry) ─▶ cut the rest
 //! ```
 //!
 //! The backend outlives the sockets: whoever calls [`serve`] stops the engine after it returns. The caller also owns
@@ -88,14 +88,15 @@ async fn bind(
     Ok((listener, bound))
 }
 
-/// Serves until `stop`, then drains. Returns how many connections were cut because they took longer than
-/// `shutdown_grace_s`: 0 when every request in flight was answered.
+/// Serves until `stop`, then drains until all are answered, `shutdown_grace_s` is over, or `hurry` completes. Returns how many connections were cut:
+/// 0 when every request in flight was answered.
 pub async fn serve<B: Backend>(
     listeners: Listeners,
     backend: Arc<B>,
     metrics: Arc<Metrics>,
     settings: &Settings,
     stop: impl Future<Output = ()>,
+    hurry: impl Future<Output = ()>,
 ) -> usize {
     let limits = BodyLimits { bytes: settings.max_body.0, pause: settings.idle_timeout };
     let site = http::Site::new(backend, Arc::clone(&metrics), limits);
@@ -108,8 +109,8 @@ pub async fn serve<B: Backend>(
     };
     // Monitors are served through the drain, and let go with it.
     tokio::select! {
-        cut = door(Some(metrics)).run(listeners.http, site, stop) => cut,
-        cut = door(None).run(listeners.metrics, pages, pending()) => cut,
+        cut = door(Some(metrics)).run(listeners.http, site, stop, hurry) => cut,
+        cut = door(None).run(listeners.metrics, pages, pending(), pending()) => cut,
     }
 }
 
@@ -141,7 +142,13 @@ struct Door {
 }
 
 impl Door {
-    async fn run<S>(self, listener: TcpListener, site: S, stop: impl Future<Output = ()>) -> usize
+    async fn run<S>(
+        self,
+        listener: TcpListener,
+        site: S,
+        stop: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> usize
     where
         S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
         S: Clone + Send + 'static,
@@ -168,8 +175,10 @@ impl Door {
             }
         }
         drop(listener);
-        if tokio::time::timeout(self.grace, graceful.shutdown()).await.is_ok() {
-            return 0;
+        tokio::select! {
+            () = graceful.shutdown() => return 0,
+            () = tokio::time::sleep(self.grace) => {}
+            () = hurry => {}
         }
         while let Some(ended) = connections.try_join_next() {
             note(ended);

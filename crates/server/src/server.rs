@@ -130,20 +130,24 @@ impl Server {
         self.service.clone()
     }
 
-    /// Answers until `stop` or until the last device is lost, then drains.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Ended {
+    /// Answers until `stop` or until the last device is lost, then drains. `hurry` ends that before `shutdown_grace_s` does: it is waited for once it drains.
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()> + Send,
+        hurry: impl Future<Output = ()> + Send,
+    ) -> Ended {
         let Server { listeners, service, registry, metrics, fleet, settings, engines, watch } = self;
         let gauges = tokio::spawn(keep_gauges(registry.clone(), metrics.clone()));
         let stopping = service.clone();
         let running = fleet.clone();
         let told = async move {
             tokio::select! {
-                () = stop => tracing::info!("stopping: answering what is in flight"),
+                () = stop => tracing::info!("stopping: answering what is in flight; a second signal cuts it off"),
                 () = gone(&running) => tracing::error!("stopping: nothing can be answered any more"),
             }
             stopping.begin_stopping();
         };
-        let cut = serve::serve(listeners, service, metrics, &settings, told).await;
+        let cut = serve::serve(listeners, service, metrics, &settings, told, hurry).await;
         gauges.abort();
         // Joining threads waits; the runtime's own threads must not.
         let joined = tokio::task::spawn_blocking(move || {

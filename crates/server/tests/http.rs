@@ -533,6 +533,20 @@ fn the_grace_of_a_shutdown_has_an_end() {
 }
 
 #[test]
+fn who_is_in_a_hurry_does_not_wait_for_the_end_of_the_grace() {
+    let served = Served::start();
+    let mut busy = served.connect();
+    busy.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
+    served.eventually(|| served.fake.waiting() == 1);
+    let asked = Instant::now();
+    served.stop();
+    served.hurry();
+    assert_eq!(served.ended(), 1);
+    assert!(asked.elapsed() < fake::GRACE);
+    assert_eq!(busy.read(&mut [0; 1]).unwrap_or(0), 0);
+}
+
+#[test]
 fn statistics_are_those_of_one_model_or_of_all() {
     let served = Served::start();
     let names = |path: &str| -> Vec<String> {

@@ -161,7 +161,7 @@ async fn tessera(core: usize) -> Result<()> {
     log::init(settings.log_format, tracing::Level::WARN);
     let server = Server::start(settings).await?;
     announce(server.http_address())?;
-    server.run(std::future::pending()).await;
+    server.run(std::future::pending(), std::future::pending()).await;
     Ok(())
 }
 

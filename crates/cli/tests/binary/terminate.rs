@@ -100,3 +100,18 @@ fn clients_that_keep_sending_hear_answers_and_then_nothing() {
     assert!(TcpStream::connect(http).is_err());
     assert_eq!(tessera.ended().code(), Some(0));
 }
+
+#[test]
+fn a_second_signal_cuts_off_who_is_still_waited_for() {
+    let repository = tempfile::tempdir().unwrap();
+    fs::write(repository.path().join("slow.onnx"), SLOW.onnx(1)).unwrap();
+    let tessera = Tessera::serve(repository.path(), &["--shutdown-grace-s", "3600"]);
+    let request = whole("slow", &SLOW.request(1, 0, 7), "Expect: 100-continue\r\n");
+    let mut never_ends = connect(tessera.http);
+    never_ends.write_all(&request[..request.len() / 2]).unwrap();
+    never_ends.read_exact(&mut [0; 25]).unwrap();
+    tessera.terminate();
+    eventually("nobody new is let in", || TcpStream::connect(tessera.http).is_err());
+    tessera.terminate();
+    assert_eq!(tessera.ended().code(), Some(1), "somebody was cut off");
+}

@@ -163,6 +163,7 @@ pub(crate) struct Served {
     pub(crate) address: SocketAddr,
     metrics: SocketAddr,
     stop: Mutex<Option<oneshot::Sender<()>>>,
+    hurry: Mutex<Option<oneshot::Sender<()>>>,
     thread: Mutex<Option<std::thread::JoinHandle<usize>>>,
 }
 
@@ -178,6 +179,7 @@ impl Served {
         let metrics = Arc::new(Metrics::default());
         NAMES.iter().for_each(|name| drop(metrics.tenant_loaded(name)));
         let (stop, stopped) = oneshot::channel::<()>();
+        let (hurry, hurried) = oneshot::channel::<()>();
         let (bound, addresses) = std::sync::mpsc::channel();
         let backend = Arc::clone(&fake);
         let thread = std::thread::spawn(move || {
@@ -188,11 +190,18 @@ impl Served {
                 assert!(listeners.announcement().starts_with("tessera: http on http://127.0.0.1:"));
                 bound.send((listeners.http_address, listeners.metrics_address)).unwrap();
                 let stop = async { stopped.await.unwrap_or(()) };
-                serve(listeners, backend, metrics, &settings, stop).await
+                let hurry = async { hurried.await.unwrap_or(()) };
+                serve(listeners, backend, metrics, &settings, stop, hurry).await
             })
         });
         let (address, metrics) = addresses.recv().unwrap();
-        Served { fake, address, metrics, stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) }
+        let (stop, hurry) = (Mutex::new(Some(stop)), Mutex::new(Some(hurry)));
+        Served { fake, address, metrics, stop, hurry, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Cuts the draining short.
+    pub(crate) fn hurry(&self) {
+        let _ = self.hurry.lock().unwrap().take().unwrap().send(());
     }
 
     pub(crate) fn stop(&self) {

@@ -96,7 +96,7 @@ impl Served {
             runtime.block_on(async {
                 let server = start().await;
                 bound.send((server.http_address(), server.metrics_address())).unwrap();
-                server.run(async { stopped.await.unwrap_or(()) }).await
+                server.run(async { stopped.await.unwrap_or(()) }, std::future::pending()).await
             })
         });
         let (http, metrics) = addresses.recv().unwrap();
