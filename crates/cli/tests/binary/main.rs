@@ -9,6 +9,7 @@ mod client;
 mod models;
 mod process;
 
+mod operating;
 mod soak;
 #[cfg(unix)]
 mod terminate;

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 pub(crate) struct Tessera {
     child: Child,
     pub(crate) http: SocketAddr,
-    metrics: SocketAddr,
+    pub(crate) metrics: SocketAddr,
 }
 
 impl Tessera {
