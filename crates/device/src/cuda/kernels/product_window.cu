@@ -56,15 +56,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
             u32 stage = 0, parity = 1;
 #pragma unroll 1
             for (u32 step = 0; step < p.steps; step++) {
-                const u32 barrier = all_filled + stage * 8;
                 barrier_wait(all_emptied + stage * 8, parity);
-                barrier_expect(barrier, present * BLOCK_BYTES);
-#pragma unroll
-                for (u32 block = 0; block < BM / 64; block++) {
-                    if (block >= present) break;
-                    const u64 from = weights + (u64(block) * p.steps + step) * BLOCK_BYTES;
-                    copy_bulk(shared + stage * STAGE_BYTES + block * BLOCK_BYTES, from, BLOCK_BYTES, barrier);
-                }
+                load_weights<1>(p, weights, present, step, shared + stage * STAGE_BYTES, STAGE_BYTES, all_filled + stage * 8);
                 if (++stage == STAGES) {
                     stage = 0;
                     parity ^= 1;
