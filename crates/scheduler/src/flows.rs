@@ -10,10 +10,11 @@
 //! tenant's requests.
 
 use crate::chain::{Chain, Links};
-use crate::heap::{Heap, Name, Ranked};
+use crate::heap::Ranked;
 use crate::loose::ShelfIx;
+use crate::ordered::{self, Ordered};
 use crate::plans::PlanIx;
-use crate::read_ahead::ReadAhead;
+use crate::read_ahead::{AT_ONCE, ReadAhead};
 use crate::slab::Slab;
 use crate::waiting::{Candidate, Rank, Ticket, Waiting};
 use std::cmp::Reverse;
@@ -23,12 +24,6 @@ use tessera_core::{IdMap, OwnerId, TenantId};
 /// Names a flow while any request is in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct FlowIx(u32);
-
-impl Name for FlowIx {
-    fn number(self) -> u32 {
-        self.0
-    }
-}
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -69,10 +64,18 @@ impl From<&Waiting> for Head {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moved<T> {
     pub(crate) flow: FlowIx,
-    /// Whose the one before was, and where it is kept; `None` of a flow that was not there.
-    pub(crate) from: Option<(OwnerId, ShelfIx)>,
+    /// `None` of a flow that was not there.
+    pub(crate) from: Option<Stood>,
     /// `None` of a flow that is over.
     pub(crate) to: Option<T>,
+}
+
+/// Where a head stood.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stood {
+    pub(crate) owner: OwnerId,
+    pub(crate) shelf: ShelfIx,
+    pub(crate) rank: Rank,
 }
 
 impl Flows {
@@ -128,17 +131,19 @@ impl Flows {
         }
         let was_first = flow.requests.first().map(rank).unwrap_or_default();
         self.links.insert_first(&mut flow.requests, ticket, was_first);
-        let from = Some((flow.owner, flow.shelf));
+        let from = Some(Stood { owner: flow.owner, shelf: flow.shelf, rank: was_first });
         let head = Head::from(&*request);
         self.has_head(name, head);
         Some(Moved { flow: name, from, to: Some(head) })
     }
 
-    /// Takes requests out of their flow. Says whether the head was among them; who is head now is then to be told to [`Flows::has_head`].
+    /// Takes requests out of their flow. Says whether the head was among them; who is head now is then to be told to [`Flows::has_head`]. `rank` is where
+    /// one of them stands.
     pub(crate) fn remove(
         &mut self,
         flow: (TenantId, PlanIx),
         requests: impl Iterator<Item = Ticket>,
+        rank: impl Fn(Ticket) -> Rank,
     ) -> Option<Moved<Ticket>> {
         let name = *self.names.get(&flow)?;
         let Flow { requests: chain, owner, shelf, head } = self.flows.get_mut(name.0)?;
@@ -147,7 +152,7 @@ impl Flows {
         if to == Some(head.rider.ticket) {
             return None;
         }
-        let from = Some((*owner, *shelf));
+        let from = Some(Stood { owner: *owner, shelf: *shelf, rank: rank(head.rider.ticket) });
         if to.is_none() {
             self.names.remove(&flow);
             self.flows.remove(name.0);
@@ -188,25 +193,30 @@ impl<'a> Row<'a> {
             Some(Read { rank, head, behind: self.flows.ranked_behind(head.rider.ticket) })
         };
         let heads = ReadAhead::new(heads.filter_map(read));
-        InOrder { row: self, heads, behind: BinaryHeap::new(), last: None }
+        InOrder { row: self, heads, behind: BinaryHeap::with_capacity(AT_ONCE), last: None }
     }
 
     /// The requests of the flows whose heads these are, but for the very first, which is this one.
-    pub(crate) fn behind_first(self, heads: &'a Heap<Rank, FlowIx>, first: Ticket) -> OneByOne<'a> {
-        let mut more = [None; 3];
-        let behind = self.flows.ranked_behind(first).map(Stand::behind);
-        let next = heads.below(0).map(Stand::head).chain(behind);
-        more.iter_mut().zip(next).for_each(|(place, next)| *place = Some(next));
-        let first = more.iter_mut().filter(|next| next.is_some()).min();
-        let ready = first.and_then(Option::take).and_then(|next| self.read(next));
-        OneByOne { row: self, heads, ready, more, next: BinaryHeap::new(), last: None }
-    }
-
-    fn read(self, stand: Stand) -> Option<(Candidate, Option<usize>)> {
-        match stand.who {
-            Who::Head { flow, place } => Some((self.flows.head(flow)?, Some(place))),
-            Who::Behind(ticket) => Some((self.get(ticket)?, None)),
-        }
+    pub(crate) fn behind_first(
+        self,
+        heads: &'a Ordered<Ranked<Rank, FlowIx>>,
+        first: Ticket,
+    ) -> OneByOne<'a> {
+        let mut heads = heads.iter();
+        // The one that was taken.
+        heads.next();
+        let behind = self.flows.ranked_behind(first);
+        let mut rest = OneByOne {
+            row: self,
+            head: heads.next(),
+            heads,
+            behind,
+            more: BinaryHeap::new(),
+            last: None,
+            ready: None,
+        };
+        rest.ready = rest.read_next();
+        rest
     }
 
     fn get(self, ticket: Ticket) -> Option<Candidate> {
@@ -214,56 +224,38 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Who may be next, and how it stands.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Stand {
-    rank: Rank,
-    who: Who,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Who {
-    /// Of a flow, at a place of the heap.
-    Head { flow: FlowIx, place: usize },
-    /// One behind such as was taken.
-    Behind(Ticket),
-}
-
-impl Stand {
-    fn head((place, Ranked { rank, name: flow }): (usize, Ranked<Rank, FlowIx>)) -> Stand {
-        Stand { rank, who: Who::Head { flow, place } }
-    }
-
-    fn behind(Ranked { rank, name }: Ranked<Rank>) -> Stand {
-        Stand { rank, who: Who::Behind(name) }
-    }
-}
-
 /// The requests of few flows in order, one read after the other but for the first, which is there already: an owner is mostly asked for no more.
 pub(crate) struct OneByOne<'a> {
     row: Row<'a>,
-    heads: &'a Heap<Rank, FlowIx>,
-    ready: Option<(Candidate, Option<usize>)>,
-    /// Those that the first was the first of.
-    more: [Option<Stand>; 3],
-    next: BinaryHeap<Reverse<Stand>>,
-    /// Taken, and the head's place if it was one: who follows it is looked up when one more is asked for.
-    last: Option<(Ticket, Option<usize>)>,
+    ready: Option<Candidate>,
+    /// The next head, and those after it.
+    head: Option<Ranked<Rank, FlowIx>>,
+    heads: ordered::Iter<'a, Ranked<Rank, FlowIx>>,
+    /// The first of those behind such as were taken, and the others: mostly there are none.
+    behind: Option<Ranked<Rank>>,
+    more: BinaryHeap<Reverse<Ranked<Rank>>>,
+    /// Taken. Who is behind it is looked up when one more is asked for.
+    last: Option<Ticket>,
 }
 
 impl OneByOne<'_> {
-    /// Those that may be next since this one was taken.
-    fn follow(&mut self, last: Ticket, place: Option<usize>) {
-        let next = &mut self.next;
-        next.reserve(2 * self.more.len());
-        for more in self.more.iter_mut().filter_map(Option::take) {
-            next.push(Reverse(more));
+    fn read_next(&mut self) -> Option<Candidate> {
+        let before = |behind: Ranked<Rank>| self.head.is_none_or(|head| behind.rank < head.rank);
+        if let Some(behind) = self.behind.filter(|behind| before(*behind)) {
+            self.behind = self.more.pop().map(|Reverse(next)| next);
+            return self.row.get(behind.name);
         }
-        if let Some(place) = place {
-            self.heads.below(place).for_each(|head| next.push(Reverse(Stand::head(head))));
-        }
-        if let Some(behind) = self.row.flows.ranked_behind(last) {
-            next.push(Reverse(Stand::behind(behind)));
+        let head = std::mem::replace(&mut self.head, self.heads.next())?;
+        self.row.flows.head(head.name)
+    }
+
+    fn follows(&mut self, next: Ranked<Rank>) {
+        match &mut self.behind {
+            None => self.behind = Some(next),
+            Some(first) => {
+                let later = std::mem::replace(first, next.min(*first)).max(next);
+                self.more.push(Reverse(later));
+            }
         }
     }
 }
@@ -272,17 +264,13 @@ impl Iterator for OneByOne<'_> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        let (candidate, place) = match self.ready.take() {
-            Some(ready) => ready,
-            None => {
-                let (last, place) = self.last.take()?;
-                self.follow(last, place);
-                let Reverse(next) = self.next.pop()?;
-                self.row.read(next)?
-            }
-        };
-        self.last = Some((candidate.rider.ticket, place));
-        Some(candidate)
+        let next = self.ready.take().or_else(|| {
+            let behind = self.row.flows.ranked_behind(self.last.take()?);
+            behind.into_iter().for_each(|behind| self.follows(behind));
+            self.read_next()
+        })?;
+        self.last = Some(next.rider.ticket);
+        Some(next)
     }
 }
 
@@ -309,10 +297,11 @@ impl<I: Iterator<Item = Read>> Iterator for InOrder<'_, I> {
 
     fn next(&mut self) -> Option<Candidate> {
         let behind = self.last.take().and_then(|last| self.row.flows.ranked_behind(last));
-        self.behind.extend(behind.map(Reverse));
+        // One by one: extending a heap weighs whether to build it anew.
+        behind.into_iter().for_each(|behind| self.behind.push(Reverse(behind)));
         let behind = self.behind.peek().map(|Reverse(behind)| behind.rank);
         if let Some(read) = self.heads.next_if(|read| behind.is_none_or(|behind| read.rank < behind)) {
-            self.behind.extend(read.behind.map(Reverse));
+            read.behind.into_iter().for_each(|behind| self.behind.push(Reverse(behind)));
             return Some(read.head);
         }
         let Reverse(Ranked { name, .. }) = self.behind.pop()?;

@@ -30,6 +30,7 @@ mod launch;
 mod layout;
 mod loose;
 mod offer;
+mod ordered;
 mod plans;
 mod profile;
 mod promises;

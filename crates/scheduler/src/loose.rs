@@ -11,8 +11,9 @@
 //! tenant's later request of the same plan is never more urgent than its earlier (`flows`), so their order is kept.
 
 use crate::fairness::{Owners, Standing, VirtualTime};
-use crate::flows::{FlowIx, Flows, Head, Moved, OneByOne, Row};
-use crate::heap::{Heap, Places, Ranked};
+use crate::flows::{FlowIx, Flows, Head, Moved, OneByOne, Row, Stood};
+use crate::heap::Ranked;
+use crate::ordered::Ordered;
 use crate::plans::PlanIx;
 use crate::read_ahead::ReadAhead;
 use crate::slab::Slab;
@@ -42,14 +43,12 @@ pub(crate) struct ShelfIx(u32);
 #[repr(C, align(64))]
 struct Shelf {
     first: Candidate,
-    heads: Heap<Rank, FlowIx>,
+    heads: Ordered<Ranked<Rank, FlowIx>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
     shelves: Slab<Shelf>,
-    /// Of flows' heads, on their shelves.
-    places: Places,
     of_owner: IdMap<OwnerId, OfOwner>,
     owners: BTreeSet<(VirtualTime, OwnerId)>,
     /// Whose requests there are of a plan.
@@ -93,16 +92,17 @@ impl Loose {
         owners: &Owners,
     ) -> Option<ShelfIx> {
         let Moved { flow, from, to } = moved;
-        if let (Some((owner, shelf)), Some(to)) = (from, &to)
+        if let (Some(Stood { owner, shelf, rank }), Some(to)) = (from, &to)
             && owner == to.owner
         {
             let kept = self.shelves.get_mut(shelf.0).expect("a head is on a shelf");
-            kept.heads.rank(&mut self.places, Ranked { rank: to.rank, name: flow });
+            kept.heads.replace(Ranked { rank, name: flow }, Ranked { rank: to.rank, name: flow });
             kept.show_first(flows);
             return Some(shelf);
         }
-        if let Some((owner, shelf)) = from {
-            self.remove(Whose { owner, plan }, shelf, flow, flows, owners.virtual_time(owner));
+        if let Some(Stood { owner, shelf, rank }) = from {
+            let head = Ranked { rank, name: flow };
+            self.remove(Whose { owner, plan }, shelf, head, flows, owners.virtual_time(owner));
         }
         let to = to?;
         let head = Ranked { rank: to.rank, name: flow };
@@ -125,14 +125,14 @@ impl Loose {
             Ok(at) => {
                 let shelf = of_owner.shelves[at].shelf;
                 let kept = self.shelves.get_mut(shelf.0).expect("a listed shelf is kept");
-                kept.heads.insert(&mut self.places, head);
+                kept.heads.insert(head);
                 kept.show_first(flows);
                 shelf
             }
             Err(at) => {
                 let first = flows.head(head.name).expect("a flow with a head is there");
-                let mut heads = Heap::default();
-                heads.insert(&mut self.places, head);
+                let mut heads = Ordered::default();
+                heads.insert(head);
                 let shelf = ShelfIx(self.shelves.insert(Shelf { first, heads }));
                 of_owner.shelves.insert(at, OfPlan { plan, shelf });
                 self.plans.entry(plan).or_default().insert((v, owner), Listed { shelf, weight });
@@ -141,9 +141,16 @@ impl Loose {
         }
     }
 
-    fn remove(&mut self, whose: Whose, shelf: ShelfIx, head: FlowIx, flows: &Flows, v: VirtualTime) {
+    fn remove(
+        &mut self,
+        whose: Whose,
+        shelf: ShelfIx,
+        head: Ranked<Rank, FlowIx>,
+        flows: &Flows,
+        v: VirtualTime,
+    ) {
         let kept = self.shelves.get_mut(shelf.0).expect("a head is on a shelf");
-        kept.heads.remove(&mut self.places, head);
+        kept.heads.remove(head);
         if kept.show_first(flows) {
             return;
         }
@@ -361,9 +368,12 @@ mod tests {
     fn what_is_removed_leaves_nothing_behind() {
         let mut bench = Bench::default();
         let only = bench.comes(1, 1, 7);
-        let moved = bench.flows.remove((TenantId(0), PLAN), [only].into_iter()).expect("it was the head");
-        let (_, shelf) = moved.from.expect("it was there");
-        bench.loose.remove(whose(1), shelf, moved.flow, &bench.flows, 7);
+        let rank = |ticket: Ticket| bench.requests.get(ticket.0).expect("it waits").rank();
+        let moved =
+            bench.flows.remove((TenantId(0), PLAN), [only].into_iter(), rank).expect("it was the head");
+        let Stood { shelf, rank, .. } = moved.from.expect("it was there");
+        let head = Ranked { rank, name: moved.flow };
+        bench.loose.remove(whose(1), shelf, head, &bench.flows, 7);
         let Loose { owners, plans, shelves, of_owner, .. } = &bench.loose;
         assert!(owners.is_empty() && plans.is_empty() && shelves.is_empty() && of_owner.is_empty());
     }

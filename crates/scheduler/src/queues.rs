@@ -17,6 +17,7 @@ use crate::fairness::{Owners, VirtualTime};
 use crate::flows::{FlowIx, Flows, Head, Moved, Row};
 use crate::heap::{Heap, Places, Ranked};
 use crate::loose::Loose;
+use crate::ordered::Ordered;
 use crate::plans::PlanIx;
 use crate::slab::Slab;
 use crate::waiting::{Candidate, Rank, Ticket, Waiting};
@@ -42,7 +43,7 @@ struct OfTenant {
 /// The loose requests of one plan.
 #[derive(Debug, Default)]
 struct OfPlan {
-    heads: Heap<Rank, FlowIx>,
+    heads: Ordered<Ranked<Rank, FlowIx>>,
     items: u64,
     /// The one of them that stands for the plan between plans.
     first: Option<Ranked<Rank, FlowIx>>,
@@ -69,8 +70,6 @@ pub(crate) struct Queues {
     tenants: BTreeSet<TenantId>,
     arrived: Links<()>,
     by_plan: BTreeMap<PlanIx, OfPlan>,
-    /// Of flows' heads, with their plans.
-    plan_places: Places,
     /// The most urgent of each plan.
     firsts: BTreeSet<Ranked<Rank, FlowIx>>,
     flows: Flows,
@@ -134,9 +133,8 @@ impl Queues {
         }
         if let Some(moved) = self.leave_flow(request.flow(), &[ticket]) {
             let moved = self.read_head(moved);
-            self.head_moved(before, moved, owners);
+            self.heads_moved(before, &[moved], owners);
         }
-        self.list_first(before);
         request.plan = plan;
         self.shelve(request, owners);
         Some(before)
@@ -151,8 +149,7 @@ impl Queues {
         *self.requests.get_mut(ticket.0).expect("who waits is known") = request;
         self.by_plan.entry(request.plan).or_default().items += u64::from(request.rider.items.get());
         if let Some(moved) = moved {
-            self.head_moved(request.plan, moved, owners);
-            self.list_first(request.plan);
+            self.heads_moved(request.plan, &[moved], owners);
         }
     }
 
@@ -165,7 +162,8 @@ impl Queues {
             items += loose.map_or(0, |request| u64::from(request.rider.items.get()));
             loose.is_some()
         });
-        let moved = self.flows.remove(flow, loose.copied());
+        let rank = |ticket: Ticket| requests.get(ticket.0).expect("who is in a flow is known").rank();
+        let moved = self.flows.remove(flow, loose.copied(), rank);
         if items > 0 {
             self.by_plan.get_mut(&flow.1).expect("a loose request is with its plan").items -= items;
         }
@@ -180,20 +178,25 @@ impl Queues {
         Moved { flow, from, to }
     }
 
-    /// The head of a flow was one, and is another: the orders of heads follow. The first of the plan is the caller's to list.
-    fn head_moved(&mut self, plan: PlanIx, moved: Moved<Head>, owners: &Owners) {
-        let Moved { flow, from, to } = moved;
+    /// Heads of flows of a plan were some, and are others: the orders of heads follow.
+    fn heads_moved(&mut self, plan: PlanIx, moved: &[Moved<Head>], owners: &Owners) {
         let heads = &mut self.by_plan.get_mut(&plan).expect("a loose request is with its plan").heads;
-        let ranked = to.map(|to| Ranked { rank: to.rank, name: flow });
-        match (from, ranked) {
-            (Some(_), Some(to)) => heads.rank(&mut self.plan_places, to),
-            (None, Some(to)) => heads.insert(&mut self.plan_places, to),
-            (Some(_), None) => heads.remove(&mut self.plan_places, flow),
-            (None, None) => {}
+        let left = |moved: &Moved<Head>| Some(Ranked { rank: moved.from?.rank, name: moved.flow });
+        // A launch is filled from the front of the order, so those that leave it stand close together.
+        let mut leaving: Vec<Ranked<Rank, FlowIx>> = moved.iter().filter_map(left).collect();
+        leaving.sort_unstable();
+        heads.remove_all(&leaving);
+        for Moved { flow, to, .. } in moved {
+            if let Some(Head { rank, .. }) = to {
+                heads.insert(Ranked { rank: *rank, name: *flow });
+            }
         }
-        if let Some(shelf) = self.fair.head_moved(plan, moved, &self.flows, owners) {
-            self.flows.shelved(flow, shelf);
+        for moved in moved {
+            if let Some(shelf) = self.fair.head_moved(plan, *moved, &self.flows, owners) {
+                self.flows.shelved(moved.flow, shelf);
+            }
         }
+        self.list_first(plan);
     }
 
     /// The first of a plan may be another than it was.
@@ -273,23 +276,26 @@ impl Queues {
                 self.tenants.remove(tenant);
             }
         }
-        let moved: Vec<(PlanIx, Moved<Ticket>)> = lanes
-            .iter()
-            .filter_map(|lane| {
-                let moved = self.leave_flow(lane.flow, &tickets[lane.tickets.clone()])?;
-                Some((lane.flow.1, moved))
-            })
-            .collect();
-        let moved: Vec<(PlanIx, Moved<Head>)> =
-            moved.into_iter().map(|(plan, moved)| (plan, self.read_head(moved))).collect();
-        let mut last = None;
-        for (plan, moved) in moved {
-            if let Some(before) = last.replace(plan).filter(|before| *before != plan) {
-                self.list_first(before);
+        // A launch is of one plan.
+        for lanes in lanes.chunk_by(|one, next| one.flow.1 == next.flow.1) {
+            let left =
+                lanes.iter().filter_map(|lane| self.leave_flow(lane.flow, &tickets[lane.tickets.clone()]));
+            let mut moved: Vec<Moved<Ticket>> = left.collect();
+            // A tenant may have had several lanes: its head was one, and is what the last of them left.
+            moved.sort_by_key(|moved| moved.flow);
+            moved.dedup_by(|later, kept| {
+                let same = later.flow == kept.flow;
+                if same {
+                    kept.to = later.to;
+                }
+                same
+            });
+            let moved: Vec<Moved<Head>> = moved.into_iter().map(|moved| self.read_head(moved)).collect();
+            // Those that were promised are in no flow.
+            if let Some(lane) = lanes.first().filter(|_| !moved.is_empty()) {
+                self.heads_moved(lane.flow.1, &moved, owners);
             }
-            self.head_moved(plan, moved, owners);
         }
-        last.into_iter().for_each(|plan| self.list_first(plan));
     }
 
     /// A request that waits.
@@ -332,7 +338,7 @@ impl Queues {
 
     /// A plan's loose requests, most urgent first.
     pub(crate) fn of_plan(&self, plan: PlanIx) -> impl Iterator<Item = Candidate> {
-        self.by_plan.get(&plan).into_iter().flat_map(|of_plan| self.row().in_order(of_plan.heads.in_order()))
+        self.by_plan.get(&plan).into_iter().flat_map(|of_plan| self.row().in_order(of_plan.heads.iter()))
     }
 
     /// A plan's loose requests by fairness between owners. Each one taken moves its owner, of some weight, on by what `step` says that so many items cost.

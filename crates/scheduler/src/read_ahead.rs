@@ -6,7 +6,7 @@
 //! stand together. What is read and not asked for is no more than what was.
 
 /// How many are read at once at most.
-const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 16;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ impl<I: Iterator<Item: Copy>> ReadAhead<I> {
             let more = (2 * self.read.len()).clamp(1, AT_ONCE);
             self.taken = 0;
             self.read.clear();
-            self.read.reserve(more);
+            // Once for all: growing with what is asked for, the list would be moved each time.
+            self.read.reserve(AT_ONCE);
             self.read.extend(self.things.by_ref().take(more));
         }
         let next = self.read.get(self.taken).copied().filter(wanted)?;

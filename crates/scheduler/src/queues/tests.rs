@@ -21,11 +21,12 @@ enum Step {
         booked: bool,
     },
     Leaves(usize),
-    /// So many of a plan, in order or owners in turn.
+    /// So many of a plan, in order or owners in turn; a lane for each tenant, or for each request.
     Launched {
         plan: u32,
         requests: usize,
         in_turn: bool,
+        alone: bool,
     },
     ChangesPlan(usize, u32),
     Loosened(usize, u64),
@@ -41,8 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => comes.prop_map(|(tenant, plan, urgency, due, booked)| Step::Comes { tenant, plan, urgency, due, booked }),
         1 => at.clone().prop_map(Step::Leaves),
-        2 => (plan.clone(), 1usize..6, any::<bool>())
-            .prop_map(|(plan, requests, in_turn)| Step::Launched { plan, requests, in_turn }),
+        2 => (plan.clone(), 1usize..6, any::<bool>(), any::<bool>())
+            .prop_map(|(plan, requests, in_turn, alone)| Step::Launched { plan, requests, in_turn, alone }),
         1 => (at.clone(), plan).prop_map(|(at, plan)| Step::ChangesPlan(at, plan)),
         1 => (at, 0u64..30).prop_map(|(at, urgency)| Step::Loosened(at, urgency)),
         1 => (0..3u64, 1u64..50).prop_map(|(owner, nanos)| Step::Charged { owner, nanos }),
@@ -92,14 +93,16 @@ impl Bench {
                 self.queues.remove(ticket, &self.owners).expect("it waits");
                 self.waiting.retain(|other| *other != ticket);
             }
-            Step::Launched { plan, requests, in_turn } => {
+            Step::Launched { plan, requests, in_turn, alone } => {
                 let plan = PlanIx(plan);
                 let mut taken: Vec<Candidate> = if in_turn {
                     self.queues.of_plan_in_turn(plan, step_of).take(requests).collect()
                 } else {
                     self.queues.of_plan(plan).take(requests).collect()
                 };
-                taken.sort_by_key(|next| next.rider.tenant);
+                if !alone {
+                    taken.sort_by_key(|next| next.rider.tenant);
+                }
                 for next in &taken {
                     self.queues.launched(next.rider.ticket);
                     self.waiting.retain(|other| *other != next.rider.ticket);
@@ -208,9 +211,11 @@ fn orders_are_as_large_as_there_are_tenants_that_wait_however_much_they_want() {
             Step::Comes { tenant: request % TENANTS, plan: 0, urgency: request, due: None, booked: false };
         bench.step(step).expect("it comes");
     }
-    let heads = |bench: &Bench| bench.queues.by_plan[&PlanIx(0)].heads.in_order().count() as u64;
+    let heads = |bench: &Bench| bench.queues.by_plan[&PlanIx(0)].heads.iter().count() as u64;
     assert_eq!(heads(&bench), TENANTS);
-    bench.step(Step::Launched { plan: 0, requests: 100, in_turn: false }).expect("it is launched");
+    bench
+        .step(Step::Launched { plan: 0, requests: 100, in_turn: false, alone: false })
+        .expect("it is launched");
     assert_eq!((heads(&bench), bench.queues.len()), (TENANTS, 100));
 }
 
