@@ -11,6 +11,7 @@
 
 use crate::cost::Size;
 use crate::fairness::distance;
+use crate::flows::Flows;
 use crate::forming::{Forming, Limits, Rider, Seat};
 use crate::plans::PlanIx;
 use crate::scheduler::Scheduler;
@@ -42,65 +43,86 @@ struct Filling {
     tightest: Option<Moment>,
     /// Tenants of whom more is to be known than that they need a new lane.
     known: IdMap<TenantId, Place>,
+    /// Lane by lane, who may join those in it.
+    next: Vec<Next>,
 }
 
 /// Where a tenant stands with a launch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It has a lane that is open. `last` is the last of its loose requests that was seated.
-    Lane { lane: usize, last: Option<Ticket> },
+    /// It has a lane that is open.
+    Lane(usize),
     /// A request of it found no seat.
     PassedOver,
+}
+
+/// Who may join a lane next, of its tenant's loose requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    First,
+    Behind(Ticket),
+    Nobody,
 }
 
 impl Filling {
     /// Makes room for as many as there are lanes and places, but not for more than `waiting`: limits may be set beyond all memory.
     fn new(mut launch: Forming, riding: Riding, limits: Limits, waiting: usize) -> Filling {
         launch.reserve(limits, waiting);
-        let tenants = (limits.max_lanes as usize).min(launch.size().lanes as usize + waiting);
-        let mut known = IdMap::with_capacity_and_hasher(2 * tenants, Default::default());
-        known.extend(launch.open_lanes().map(|(lane, tenant)| (tenant, Place::Lane { lane, last: None })));
-        Filling { launch, riding, limits, tightest: None, known }
+        let lanes = launch.size().lanes as usize;
+        let most = (limits.max_lanes as usize).min(lanes + waiting);
+        let mut known = IdMap::with_capacity_and_hasher(2 * most, Default::default());
+        let mut next = Vec::with_capacity(most);
+        next.resize(lanes, Next::Nobody);
+        for (lane, tenant) in launch.open_lanes() {
+            known.insert(tenant, Place::Lane(lane));
+            next[lane] = Next::First;
+        }
+        Filling { launch, riding, limits, tightest: None, known, next }
     }
 
     fn is_full(&self) -> bool {
         self.launch.is_full(self.limits)
     }
 
-    /// Whether a request of the tenant may find a seat. One whose earlier request found none waits with all of them: order is kept. And without
+    /// Whether a tenant may find a seat that stands so with the launch. One whose earlier request found none waits with all of them: order is kept. And without
     /// a lane that is open none of a tenant finds one once all are taken.
-    fn may_seat(&self, tenant: TenantId) -> bool {
-        match self.known.get(&tenant) {
+    fn may_seat(&self, place: Option<Place>) -> bool {
+        match place {
             Some(Place::PassedOver) => false,
-            Some(Place::Lane { .. }) => true,
+            Some(Place::Lane(_)) => true,
             None => !self.launch.has_all_lanes(self.limits),
         }
     }
 
-    /// A seat for a rider, and how large the launch would be. One who finds none is passed over.
-    fn seat(&mut self, rider: Rider) -> Option<(Seat, Size)> {
-        if !self.may_seat(rider.tenant) {
-            return None;
-        }
-        let open = match self.known.get(&rider.tenant) {
-            Some(Place::Lane { lane, .. }) => Some(*lane),
-            _ => None,
-        };
+    /// A seat for a rider whose tenant has this lane open, or none, and how large the launch would be. One who finds none is passed over.
+    fn seat(&mut self, rider: Rider, open: Option<usize>) -> Option<(Seat, Size)> {
         let seat = self.launch.seat_beside(open, rider, self.limits);
         if seat.is_none() {
             self.known.insert(rider.tenant, Place::PassedOver);
+            open.into_iter().for_each(|lane| self.next[lane] = Next::Nobody);
         }
         seat
     }
 
-    fn add(&mut self, rider: Rider, seat: Seat) {
-        let lane = self.launch.size().lanes as usize;
+    fn add(&mut self, rider: Rider, open: Option<usize>, seat: Seat) {
         let is_open = self.launch.add(rider, seat, self.limits);
-        let last = Some(rider.ticket);
-        if let (Seat::NewLane, true) = (seat, is_open) {
-            self.known.insert(rider.tenant, Place::Lane { lane, last });
-        } else if let Some(Place::Lane { last: known, .. }) = self.known.get_mut(&rider.tenant) {
-            *known = last;
+        let behind = Next::Behind(rider.ticket);
+        if let Seat::NewLane = seat {
+            let of_the_lane = is_open && open.is_none();
+            if of_the_lane {
+                self.known.insert(rider.tenant, Place::Lane(self.next.len()));
+            }
+            self.next.push(if of_the_lane { behind } else { Next::Nobody });
+        }
+        open.into_iter().for_each(|lane| self.next[lane] = behind);
+    }
+
+    /// The request that may join a lane.
+    fn next_in(&self, lane: usize, tenant: TenantId, flows: &Flows) -> Option<Ticket> {
+        match self.next[lane] {
+            Next::First => flows.first((tenant, self.launch.plan)),
+            Next::Behind(last) => flows.behind(last),
+            Next::Nobody => None,
         }
     }
 }
@@ -142,7 +164,15 @@ impl Scheduler {
         let Limits { max_lanes, max_items, .. } = filling.limits;
         // Who needs more places than are left is looked at in vain: not more often than there are places.
         for Candidate { rider, due } in candidates.take(max_lanes as usize + max_items as usize) {
-            if !self.board(filling, rider, due.moment()) {
+            if filling.is_full() {
+                return false;
+            }
+            let place = filling.known.get(&rider.tenant).copied();
+            let open = match place {
+                Some(Place::Lane(lane)) => Some(lane),
+                _ => None,
+            };
+            if filling.may_seat(place) && !self.board(filling, rider, due.moment(), open) {
                 return false;
             }
             if filling.launch.has_all_lanes(filling.limits) {
@@ -152,36 +182,37 @@ impl Scheduler {
         true
     }
 
-    /// Seats further requests of the tenants that have a lane, one of each in turn. Those of a round are read at once: each is somewhere else in memory, and
-    /// reads that wait for nothing but memory wait together.
+    /// Seats further requests of the tenants that have a lane, one of each in turn. Those of a round are looked up at once and read at once: each is somewhere
+    /// else in memory, and reads that wait for nothing but memory wait together.
     fn share_lanes(&self, filling: &mut Filling) {
-        let (plan, flows) = (filling.launch.plan, self.queues.flows());
-        let next = |(_, tenant): (usize, TenantId)| match filling.known.get(&tenant)? {
-            Place::Lane { last: Some(last), .. } => flows.behind(*last),
-            Place::Lane { last: None, .. } => flows.first((tenant, plan)),
-            Place::PassedOver => None,
-        };
-        let mut next: Vec<Ticket> = filling.launch.open_lanes().filter_map(next).collect();
-        let mut read: Vec<(Rider, Option<Moment>)> = Vec::with_capacity(next.len());
-        while !next.is_empty() && !filling.is_full() {
+        let flows = self.queues.flows();
+        let mut lanes: Vec<(usize, TenantId)> = filling.launch.open_lanes().collect();
+        let mut next: Vec<(usize, Ticket)> = Vec::with_capacity(lanes.len());
+        let mut read: Vec<(usize, Rider, Option<Moment>)> = Vec::with_capacity(lanes.len());
+        while !lanes.is_empty() && !filling.is_full() {
+            next.clear();
+            let asked = lanes.drain(..);
+            next.extend(
+                asked.filter_map(|(lane, tenant)| Some((lane, filling.next_in(lane, tenant, flows)?))),
+            );
             read.clear();
-            let waiting = next.drain(..).filter_map(|ticket| self.queues.get(ticket));
-            read.extend(waiting.map(|waiting| (waiting.rider, waiting.due.moment())));
-            for (rider, due) in &read {
-                if !self.board(filling, *rider, *due) {
+            read.extend(next.iter().filter_map(|(lane, ticket)| {
+                let waiting = self.queues.get(*ticket)?;
+                Some((*lane, waiting.rider, waiting.due.moment()))
+            }));
+            for (lane, rider, due) in &read {
+                if filling.is_full() || !self.board(filling, *rider, *due, Some(*lane)) {
                     return;
                 }
-                next.extend(flows.behind(rider.ticket).filter(|_| filling.may_seat(rider.tenant)));
+                lanes.push((*lane, rider.tenant));
             }
         }
     }
 
-    /// Seats one rider, if it finds a place; says whether others may follow. Where nothing is promised the first one always goes: whatever it leads, it leads alone if it must.
-    fn board(&self, filling: &mut Filling, rider: Rider, due: Option<Moment>) -> bool {
-        if filling.is_full() {
-            return false;
-        }
-        let Some((seat, size)) = filling.seat(rider) else { return true };
+    /// Seats one rider, if it finds a place in the lane that its tenant has open or in a new one; says whether others may follow. Where nothing is promised the first
+    /// one always goes: whatever it leads, it leads alone if it must.
+    fn board(&self, filling: &mut Filling, rider: Rider, due: Option<Moment>, open: Option<usize>) -> bool {
+        let Some((seat, size)) = filling.seat(rider, open) else { return true };
         let (plan, Riding { line, begin, counted, room }) = (filling.launch.plan, filling.riding);
         let units = self.units(line);
         if room != Nanos::MAX && nanos(self.plans.cost_on(units, plan, size)) - counted > room.max(0) {
@@ -197,7 +228,7 @@ impl Scheduler {
         if !filling.launch.is_empty() && !due.is_none_or(kept) {
             return false;
         }
-        filling.add(rider, seat);
+        filling.add(rider, open, seat);
         filling.tightest = due;
         true
     }

@@ -371,7 +371,10 @@ impl Promises {
 
     /// How far all of a line can be pushed back when its device is free at `free`; the largest number for an empty line.
     pub(crate) fn room(&self, line: usize, free: Moment) -> Nanos {
-        self.lines[line].least_room().saturating_sub(Nanos::from(free.0))
+        match self.lines[line].least_room() {
+            Nanos::MAX => Nanos::MAX,
+            least => least.saturating_sub(Nanos::from(free.0)),
+        }
     }
 
     /// Predicted time of everything planned on a line.
