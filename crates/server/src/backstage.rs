@@ -59,6 +59,33 @@ fn tell_peak(
     std::thread::Builder::new().name("peak".to_owned()).spawn(measure).map(drop)
 }
 
+/// How a device is to be scheduled: by the settings, and by what it can.
+fn config(settings: &Settings, device: &dyn Device) -> Config {
+    let shares = device.partitions();
+    let layouts = device.layouts().iter().map(|layout| self::layout(layout, &shares)).collect();
+    Config {
+        tenant_batching: settings.tenant_batching,
+        max_lanes: settings.max_lanes,
+        max_items: settings.max_items,
+        queue_requests: settings.queue_requests,
+        queue_bytes: settings.queue_bytes,
+        max_wait: settings.max_wait,
+        interrupts: settings.interrupt,
+        stragglers: StragglerSettings { bound: settings.straggler_bound, ..StragglerSettings::default() },
+        recycling: RecycleSettings { reopens: device.can_reopen(), ..RecycleSettings::default() },
+        margin: settings.slo_margin,
+        ahead: shares
+            .iter()
+            .filter_map(|share| NonZeroU32::new(share.ahead))
+            .min()
+            .unwrap_or(NonZeroU32::MIN),
+        lead: shares.iter().map(|share| share.lead).max().unwrap_or_default(),
+        layouts,
+        overlap: device.overlap(),
+        ..Config::new(settings.policy, Vec::new())
+    }
+}
+
 /// Device, engine and classes.
 #[derive(Debug)]
 pub struct Backstage {
@@ -92,29 +119,7 @@ impl Backstage {
         // Refused here, with the choices, rather than by every tenant.
         device.pack_target(precision)?;
         tracing::info!(device = info.name, what = info.description, %precision, policy = %settings.policy, "device opened");
-        let shares = device.partitions();
-        let layouts = device.layouts().iter().map(|layout| self::layout(layout, &shares)).collect();
-        let config = Config {
-            tenant_batching: settings.tenant_batching,
-            max_lanes: settings.max_lanes,
-            max_items: settings.max_items,
-            queue_requests: settings.queue_requests,
-            queue_bytes: settings.queue_bytes,
-            max_wait: settings.max_wait,
-            interrupts: settings.interrupt,
-            stragglers: StragglerSettings { bound: settings.straggler_bound, ..StragglerSettings::default() },
-            recycling: RecycleSettings { reopens: device.can_reopen(), ..RecycleSettings::default() },
-            margin: settings.slo_margin,
-            ahead: shares
-                .iter()
-                .filter_map(|share| NonZeroU32::new(share.ahead))
-                .min()
-                .unwrap_or(NonZeroU32::MIN),
-            lead: shares.iter().map(|share| share.lead).max().unwrap_or_default(),
-            layouts,
-            overlap: device.overlap(),
-            ..Config::new(settings.policy, Vec::new())
-        };
+        let config = config(settings, &*device);
         let running = inbox.start(config, device.clone(), events.clone(), Handle::current())?;
         engine.watch(settings.monitor);
         let profiler = Profiler::new(settings.profile);
