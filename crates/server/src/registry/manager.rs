@@ -14,6 +14,7 @@ use crate::fleet::Settled;
 use crate::loader::{self, LoadError, Loaded};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
@@ -302,7 +303,13 @@ impl Manager {
         match loaded {
             Err(error) => {
                 past.has_failed(&job.source, &job.terms, Instant::now());
-                self.failed(&key, &job.source, &job.terms, error.to_string());
+                let why = error.to_string();
+                // What was taken away since the folder was read is no failure to tell of: it ends at the next look.
+                if is_gone(&job.source.path) {
+                    self.show(&key, Some(why));
+                } else {
+                    self.failed(&key, &job.source, &job.terms, why);
+                }
             }
             Ok(loaded) => {
                 past.has_loaded(&job.source, &job.terms, loaded.files.clone());
@@ -363,4 +370,9 @@ enum Base {
     Coming,
     /// One that will not come.
     Missing(String),
+}
+
+/// Whether there is certainly no such file.
+fn is_gone(path: &Path) -> bool {
+    path.try_exists().is_ok_and(|exists| !exists)
 }

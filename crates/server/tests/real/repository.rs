@@ -7,9 +7,17 @@ use crate::served::{Served, binary, place_blocker, settings};
 use crate::tensors::{Tensors, assert_right, bits, outputs, relative_error};
 use crate::weights::{self, safetensors};
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tessera_planner::Tensor;
+use std::time::Duration;
+use tessera_core::ClassId;
+use tessera_device::around::Around;
+use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
+use tessera_device::{Device, DeviceError, Slot};
+use tessera_planner::{Packed, SlotLayout, Tensor};
+use tessera_server::devices::Open;
 
 impl Served {
     fn is_right(&self, tenant: &str, fixture: &str) {
@@ -248,6 +256,51 @@ fn a_tenants_folder_that_vanishes_takes_its_tenant_along_and_brings_it_back() {
     served.is_right("mlp-0", "mlp-0");
     fs::rename(&away, &here).unwrap();
     served.becomes("mlp-1", "mlp-1");
+}
+
+/// Loads nothing until it is let.
+#[derive(Debug)]
+struct Held {
+    inner: CpuDevice,
+    asked: Arc<AtomicBool>,
+    let_go: Arc<AtomicBool>,
+}
+
+impl Around for Held {
+    fn inner(&self) -> &dyn Device {
+        &self.inner
+    }
+
+    fn upload(&self, class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError> {
+        self.asked.store(true, Ordering::SeqCst);
+        eventually("it may load", || self.let_go.load(Ordering::SeqCst));
+        self.inner.upload(class, layout, packed)
+    }
+}
+
+#[test]
+fn a_tenant_that_is_taken_away_before_it_was_loaded_is_no_failure() {
+    let repository = tempfile::tempdir().unwrap();
+    place(repository.path(), &["mlp-0", "mlp-1"]);
+    // One after the other, and the folder is not looked at meanwhile.
+    let mut settings = settings(repository.path());
+    (settings.loader_threads, settings.poll_interval) = (NonZeroU32::MIN, Duration::from_secs(3));
+    let (asked, let_go) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let held = (asked.clone(), let_go.clone());
+    let open: Open<'static> = Box::new(move |wake| {
+        let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
+        let (asked, let_go) = held;
+        Ok(Arc::new(Held { inner: CpuDevice::open(&options, wake)?, asked, let_go }))
+    });
+    let served = Served::on(settings, vec![open]);
+    eventually("the first is on its way", || asked.load(Ordering::SeqCst));
+    fs::remove_file(repository.path().join("mlp-1.onnx")).unwrap();
+    let_go.store(true, Ordering::SeqCst);
+    served.wait_ready();
+    served.is_right("mlp-0", "mlp-0");
+    served.refuses("mlp-1", 404, "unknown model");
+    assert_eq!(of_kind(&served, "load_failed"), Vec::<serde_json::Value>::new());
+    assert_eq!(served.sample("tessera_model_load_failures_total"), 0.0);
 }
 
 #[test]
