@@ -120,10 +120,15 @@ impl Curve {
         self.0[self.0.len() - 1].1
     }
 
-    /// On the line between the points around it; beyond the last, on the line through the last two.
+    /// On the line between the points around it; beyond the last, on the line through it and that of at most half as many. The two last ones may be a step apart,
+    /// as 16 and 17 lanes are where a device computes them as 32.
     pub(super) fn at(&self, count: f64) -> f64 {
-        let after = self.0.partition_point(|(at, _)| *at < count).clamp(1, self.0.len() - 1);
-        let ((x0, y0), (x1, y1)) = (self.0[after - 1], self.0[after]);
+        let Curve(points) = self;
+        let (last, up_to) = (points.len() - 1, |most: f64| points.partition_point(|(at, _)| *at <= most));
+        let after = points.partition_point(|(at, _)| *at < count).max(1);
+        let (before, after) =
+            if after > last { (up_to(points[last].0 / 2.0).max(1) - 1, last) } else { (after - 1, after) };
+        let ((x0, y0), (x1, y1)) = (points[before], points[after]);
         y0 + (count - x0).max(0.0) * (y1 - y0) / (x1 - x0)
     }
 
@@ -308,6 +313,17 @@ mod tests {
         // Little's law the other way round: 13.3 at once answer as many as were measured.
         let side_by_side = costs.beside(&plan, Size { lanes: 1, items: 1 }, 12).unwrap();
         assert!((13.0 / side_by_side.as_secs_f64() / 10_241.0 - 1.0).abs() < 0.02, "{side_by_side:?}");
+    }
+
+    #[test]
+    fn beyond_the_last_point_a_step_before_it_does_not_go_on() {
+        let curve = Curve(vec![(1.0, 1.0), (8.0, 8.0), (16.0, 16.0), (17.0, 26.0)]);
+        assert_eq!(
+            [curve.at(16.5), curve.at(17.0), curve.at(26.0)],
+            [21.0, 26.0, 44.0],
+            "2 ms each from 8 on"
+        );
+        assert_eq!(Curve(vec![(1.0, 1.0), (2.0, 3.0)]).at(4.0), 7.0);
     }
 
     #[test]
