@@ -6,10 +6,9 @@ use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 use tessera_bench::arrivals::Trace;
-use tessera_bench::simulate::{self, Costs, Load, Options, Report};
+use tessera_bench::simulate::{self, AsRan, Costs, Load, Options, Report};
 use tessera_core::PlanKey;
 
 pub(crate) fn command() -> Command {
@@ -66,7 +65,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
             warmup: Duration::ZERO,
             max_lanes,
             max_items,
-            as_ran: Arc::default(),
+            as_ran: AsRan::default(),
         };
         let level = simulate::run(&options, &mut |line| eprintln!("{line}"))?;
         match &mut report {

@@ -8,6 +8,11 @@
 //!
 //! Nothing waits: a day of traffic takes as long as its decisions. Scenario tests run on it, and the `simulate` command.
 
+mod slowness;
+
+pub use slowness::Slowness;
+
+use self::slowness::Piece;
 use crate::{
     Admitted, Cancelled, Config, CostTable, Decision, LanePlan, LaunchPlan, Layout, Offer, Over, Refusal,
     Scheduler, Size, Terms,
@@ -42,13 +47,10 @@ pub struct Around {
     pub leave: Duration,
     /// Between two launches of a partition while more wait, where costs do not say it ([`CostTable::gap`]).
     pub gap: Duration,
-    /// Times of launches over what their costs say. With none, launches take what their costs say.
-    pub ratios: Vec<f64>,
-    /// How many ratios that stand behind each other are taken one after the other, from a place that is drawn (a block bootstrap: Künsch 1989). Where they stand
-    /// as they were measured, a host that was slow for a while is so here too. Each is drawn by itself where this is one, or zero.
-    pub together: usize,
-    /// Ratios of launches that really ran, by when they were handed over. Where there are any, a launch is as slow as the last of them before it, and none is drawn.
-    pub as_ran: Arc<[(Moment, f64)]>,
+    /// How much longer than their costs launches take.
+    pub slowness: Slowness,
+    /// When the host stood still, and for how long, in order and apart: what comes, ends or is due meanwhile is looked at when it goes on. The device computes what it has.
+    pub still: Arc<[(Moment, Duration)]>,
 }
 
 /// A launch that runs.
@@ -101,8 +103,7 @@ pub struct Simulation<C> {
     around: Around,
     /// What is drawn with.
     random: u64,
-    /// The ratio that is taken next, and how many more follow it.
-    ratio: (usize, usize),
+    piece: Option<Piece>,
     side_by_side: bool,
     overlap: bool,
     layouts: Vec<Layout>,
@@ -132,7 +133,7 @@ impl<C: CostTable> Simulation<C> {
             wake: None,
             around: Around::default(),
             random: 1,
-            ratio: (0, 0),
+            piece: None,
             side_by_side: config.policy == Policy::Space,
             overlap: config.overlap,
             layouts: config.layouts.clone(),
@@ -180,7 +181,7 @@ impl<C: CostTable> Simulation<C> {
 
     /// Offers a request at a moment that is not before the last one.
     pub fn offer(&mut self, at: Moment, offer: &Offer) {
-        self.advance(at);
+        self.advance(self.awake(at));
         let request = offer.request;
         match self.scheduler.offer(self.now, offer) {
             Ok(admitted) => _ = self.admitted.insert(request, admitted),
@@ -191,7 +192,7 @@ impl<C: CostTable> Simulation<C> {
 
     /// Calls a request off at a moment that is not before the last one. One that runs is answered all the same.
     pub fn cancel(&mut self, at: Moment, request: RequestId) {
-        self.advance(at);
+        self.advance(self.awake(at));
         if self.scheduler.cancel(self.now, request) == Cancelled::Queued {
             self.outcomes.insert(request, Outcome::Cancelled(self.now));
         }
@@ -214,7 +215,14 @@ impl<C: CostTable> Simulation<C> {
     /// When something happens by itself next: a launch ends, or the scheduler asked to be called.
     fn next_event(&self) -> Option<Moment> {
         let finish = self.running.first().map(|(at, _)| *at);
-        [finish, self.wake].into_iter().flatten().min()
+        [finish, self.wake].into_iter().flatten().min().map(|at| self.awake(at))
+    }
+
+    /// When the host looks at what happens at a moment.
+    fn awake(&self, at: Moment) -> Moment {
+        let still = &self.around.still;
+        let before = still.partition_point(|(from, _)| *from <= at).checked_sub(1);
+        before.map_or(at, |before| at.max(still[before].0 + still[before].1))
     }
 
     /// Lets time pass until a moment, with everything that happens on the way.
@@ -223,7 +231,7 @@ impl<C: CostTable> Simulation<C> {
             self.now = self.now.max(at);
             while let Some(&(at, id)) = self.running.first().filter(|(at, _)| *at <= self.now) {
                 self.running.remove(&(at, id));
-                self.finished(at, id);
+                self.finished(self.now, id);
             }
             self.look();
         }
@@ -290,27 +298,8 @@ impl<C: CostTable> Simulation<C> {
 
     /// How much longer than its cost the next launch takes.
     fn ratio(&mut self) -> f64 {
-        let ran = &self.around.as_ran;
-        let before = ran.partition_point(|(at, _)| *at <= self.now).saturating_sub(1);
-        if let Some((_, ratio)) = ran.get(before) {
-            return *ratio;
-        }
-        let count = self.around.ratios.len();
-        if count == 0 {
-            return 1.0;
-        }
-        let (at, left) = self.ratio;
-        let at = if left > 0 { (at + 1) % count } else { self.drawn() % count };
-        self.ratio = (at, left.checked_sub(1).unwrap_or_else(|| self.around.together.saturating_sub(1)));
-        self.around.ratios[at]
-    }
-
-    fn drawn(&mut self) -> usize {
-        // Marsaglia's xorshift, then the high bits of a product: enough to choose one of some thousand.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
+        let (now, random) = (self.now, &mut self.random);
+        self.around.slowness.at(now, &mut self.piece, || drawn(random))
     }
 
     fn start(&mut self, launch: LaunchPlan) {
@@ -389,4 +378,12 @@ impl<C: CostTable> Simulation<C> {
         self.busy_urgently.insert(partition, begin + took);
         begin
     }
+}
+
+/// Marsaglia's xorshift, then the high bits of a product: enough to choose one of some thousand.
+fn drawn(random: &mut u64) -> usize {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    (random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }

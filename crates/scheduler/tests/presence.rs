@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, TenantId};
-use tessera_scheduler::sim::{Around, Outcome, Simulation};
+use tessera_scheduler::sim::{Around, Outcome, Simulation, Slowness};
 use tessera_scheduler::{
     Config, CostTable, Happened, Offer, Partition, Size, Standing, StragglerSettings, Terms,
 };
@@ -67,7 +67,7 @@ impl Load {
         seed: u64,
     ) -> Load {
         let ratios = (0..=40).map(|step| 1.0 + noise * (f64::from(step) / 20.0 - 1.0)).collect();
-        let around = Around { ratios, ..Around::default() };
+        let around = Around { slowness: Slowness::Drawn(ratios), ..Around::default() };
         // Those who ask at the same moment ride together.
         let max_wait = Duration::from_micros(1);
         let config = Config { max_wait, ..config };

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tessera_core::{Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
-use tessera_scheduler::sim::{Around, Outcome, Simulation};
+use tessera_scheduler::sim::{Around, Outcome, Simulation, Slowness};
 use tessera_scheduler::{Config, CostTable, Decision, Offer, Refusal, Scheduler, Size, Terms};
 
 /// A launch takes a millisecond, and a tenth more for every item: sharing pays, as on a GPU.
@@ -117,21 +117,42 @@ fn a_lane_takes_its_tenants_next_request_however_many_others_wait_before_it() {
     }
 }
 
-#[test]
-fn launches_differ_from_their_costs_as_those_that_followed_each_other_did() {
-    let ratios: Vec<f64> = (0..100).map(|number| 1.0 + f64::from(number)).collect();
-    let around = Around { ratios, together: 5, ..Around::default() };
-    let mut simulation = Simulation::new(config(Policy::SpaceTime), Affine).with(around, 1);
+/// A device on which a launch takes so little that it is over before the next request, however slow.
+#[derive(Debug)]
+struct Quick;
+
+impl Quick {
+    const MS: f64 = 0.001;
+}
+
+impl CostTable for Quick {
+    fn cost(&self, _: &PlanKey, _: Size) -> Option<Duration> {
+        Some(Duration::from_micros(1))
+    }
+}
+
+/// How many times `cost_ms` each request of one tenant takes that comes at one of these moments, in ms.
+fn took_of<C: CostTable>(mut simulation: Simulation<C>, moments: &[u64], cost_ms: f64) -> Vec<f64> {
     simulation.tenant(TenantId(0), Terms::best_effort(OwnerId(0)));
-    (0..100).for_each(|request| simulation.offer(ms(1000 * request), &offer(request, 0, 1)));
+    (0..).zip(moments).for_each(|(request, at)| simulation.offer(ms(*at), &offer(request, 0, 1)));
     let (outcomes, _) = simulation.finish();
-    let took = outcomes.iter().map(|(request, outcome)| match outcome {
-        Outcome::Answered { at, .. } => at.since(ms(1000 * request.0)).as_secs_f64() / 1.1e-3,
+    let took = outcomes.values().zip(moments).map(|(outcome, at)| match outcome {
+        Outcome::Answered { at: over, .. } => (over.since(ms(*at)).as_secs_f64() * 1e3 / cost_ms).round(),
         other => panic!("{other:?}"),
     });
-    let took: Vec<f64> = took.map(f64::round).collect();
+    took.collect()
+}
+
+#[test]
+fn launches_differ_from_their_costs_as_those_that_followed_each_other_did() {
+    let ran = (0..100).map(|number| (ms(number), 1.0 + number as f64)).collect();
+    let slowness = Slowness::Pieces { ran, length: Duration::from_millis(5) };
+    let around = Around { slowness, ..Around::default() };
+    // No launch takes longer than until the next request: ratios are up to 100.
+    let simulation = Simulation::new(config(Policy::SpaceTime), Quick).with(around, 1);
+    let took = took_of(simulation, &(0..1000).collect::<Vec<u64>>(), Quick::MS);
     for piece in took.chunks(5) {
-        assert!(piece.windows(2).all(|two| two[1] == two[0] % 100.0 + 1.0), "{piece:?}");
+        assert!(piece.windows(2).all(|two| (two[1] - two[0] - 1.0).abs() < 1e-6), "{piece:?}");
     }
     let firsts: std::collections::BTreeSet<u64> = took.iter().step_by(5).map(|took| *took as u64).collect();
     assert!(firsts.len() > 10, "pieces begin anywhere: {firsts:?}");
@@ -140,17 +161,30 @@ fn launches_differ_from_their_costs_as_those_that_followed_each_other_did() {
 #[test]
 fn launches_are_as_slow_as_those_of_a_run_were_at_that_moment() {
     let as_ran = [(ms(10), 2.0), (ms(20), 3.0)].into();
-    let around = Around { ratios: vec![9.0], as_ran, ..Around::default() };
+    let around = Around { slowness: Slowness::AsRan(as_ran), ..Around::default() };
+    let simulation = Simulation::new(config(Policy::SpaceTime), Affine).with(around, 1);
+    let took = took_of(simulation, &[5, 15, 25], 1.1);
+    assert_eq!(took, [2.0, 2.0, 3.0], "before the first, as slow as that");
+}
+
+#[test]
+fn a_host_that_stands_still_hears_of_nothing_and_decides_nothing_until_it_goes_on() {
+    let still = [(ms(10), Duration::from_millis(4)), (ms(20), Duration::from_millis(3))].into();
+    let around = Around { still, ..Around::default() };
     let mut simulation = Simulation::new(config(Policy::SpaceTime), Affine).with(around, 1);
     simulation.tenant(TenantId(0), Terms::best_effort(OwnerId(0)));
-    let moments = [5, 15, 25];
-    (0..).zip(moments).for_each(|(request, at)| simulation.offer(ms(at), &offer(request, 0, 1)));
-    let (outcomes, _) = simulation.finish();
-    let took = outcomes.values().zip(moments).map(|(outcome, at)| match outcome {
-        Outcome::Answered { at: over, .. } => (over.since(ms(at)).as_secs_f64() / 1.1e-3).round(),
+    // One that ends meanwhile, one that comes meanwhile, and one that comes as it goes on.
+    let came = [9_500, 11_000, 23_000];
+    let us = |at| Moment::at(Duration::from_micros(at));
+    (0..).zip(came).for_each(|(request, at)| simulation.offer(us(at), &offer(request, 0, 1)));
+    let (outcomes, history) = simulation.finish();
+    let answered = outcomes.values().map(|outcome| match outcome {
+        Outcome::Answered { at, .. } => *at,
         other => panic!("{other:?}"),
     });
-    assert_eq!(took.collect::<Vec<f64>>(), [2.0, 2.0, 3.0], "before the first, as slow as that");
+    assert_eq!(answered.collect::<Vec<Moment>>(), [us(14_000), us(15_100), us(24_100)]);
+    let began: Vec<Moment> = history.iter().map(|(at, _)| *at).collect();
+    assert_eq!(began, [us(9_500), us(14_000), us(23_000)]);
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub mod plot;
 pub mod products;
 pub mod reality;
 mod standing;
+mod still;
 pub mod table;
 pub mod table1;
 pub mod warmup;

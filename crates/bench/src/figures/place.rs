@@ -2,15 +2,18 @@
 
 use super::foresight::{self, Foresight};
 use super::isolation::{Act, Played};
+use super::still::{Still, Watch};
 use crate::arrivals::{Gaps, Pattern, Popularity, Rate};
-use crate::load::{self, Guest, House, InProcess, Level, Progress, Row, Tally, Target, Tenant, Times};
-use crate::simulate::{self, Costs, Launches, Load, Log, Recorder};
+use crate::load::{
+    self, Guest, House, InProcess, Level, Progress, Row, Sample, Tally, Target, Tenant, Times,
+};
+use crate::simulate::{self, AsRan, Costs, Launches, Load, Log, Recorder};
 use crate::zoo::Model;
 use anyhow::{Context, Result, ensure};
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
-use tessera_core::{Moment, PlanKey, Policy, ProgramId};
+use tessera_core::{PlanKey, Policy, ProgramId, SlotId};
 use tessera_device::slowed::Slowed;
 use tessera_device::{Device, Wake};
 use tessera_server::server::StartError;
@@ -84,10 +87,23 @@ pub enum Wrapped {
 pub struct Place {
     setting: Setting,
     ground: Ground,
-    /// What the last row's launches were, where they are known.
-    launches: Launches,
-    /// How slow a run's launches were, where the simulator's are to be as slow.
-    as_ran: Arc<[(Moment, f64)]>,
+    /// What is known of the last row.
+    written: Written,
+    /// What of a run the simulator is to replay.
+    as_ran: AsRan,
+}
+
+/// What was written down of a row: on a device that records. In the simulator it is known how large launches were.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// The launches.
+    pub(crate) launches: Launches,
+    /// What was sent, from the begin of the warm-up on.
+    pub(crate) samples: Vec<Sample>,
+    /// When the host stood still.
+    pub(crate) still: Still,
+    /// How long the warm-up was.
+    pub(crate) warmup: Duration,
 }
 
 #[derive(Debug)]
@@ -101,6 +117,8 @@ enum Ground {
 struct Record {
     log: Arc<Log>,
     programs: Vec<ProgramId>,
+    /// By tenant: the number of its model, and where its weights lie.
+    seats: Vec<(usize, SlotId)>,
 }
 
 /// A device that was opened for a policy. One that is opened for `space` may be divided as no other policy wants it.
@@ -135,7 +153,7 @@ impl Place {
     }
 
     fn on(setting: Setting, ground: Ground) -> Place {
-        Place { setting, ground, launches: Launches::default(), as_ran: Arc::default() }
+        Place { setting, ground, written: Written::default(), as_ran: AsRan::default() }
     }
 
     /// From now on requests come like this, at moments that the seed decides.
@@ -144,8 +162,8 @@ impl Place {
         (*of, *among, *from) = (gaps, popularity, seed);
     }
 
-    /// From now on simulated launches are as slow as those of a run were then; as their costs say, after an empty one.
-    pub(crate) fn replay(&mut self, as_ran: Arc<[(Moment, f64)]>) {
+    /// From now on simulated launches are as slow as those of a run were then, and the host stands still as it did; after an empty one, as costs say, and never.
+    pub(crate) fn replay(&mut self, as_ran: AsRan) {
         self.as_ran = as_ran;
     }
 
@@ -255,7 +273,7 @@ impl Place {
         rate: f64,
         heard: &mut dyn FnMut(&str),
     ) -> Result<(Instant, Row)> {
-        let Place { setting, ground, launches, as_ran } = self;
+        let Place { setting, ground, written, as_ran } = self;
         let pattern = setting.pattern(rate);
         match ground {
             Ground::Simulated(costs, plans) => {
@@ -263,7 +281,8 @@ impl Place {
                 let options = simulate::Options { as_ran, ..options(setting, costs, plans, policy, rate) };
                 let done = simulate::run(&options, &mut |_| {})?;
                 let done = done.policies.into_iter().next().context("one policy was simulated")?;
-                *launches = Launches { items: done.items_per_launch, ran: Vec::new() };
+                let launches = Launches { items: done.items_per_launch, ran: Vec::new() };
+                *written = Written { launches, ..Written::default() };
                 let row = done.row;
                 heard(&told(policy, &row));
                 Ok((Instant::now(), row))
@@ -275,14 +294,19 @@ impl Place {
                 let tally = Tally::new(setting.tenants.clone(), times, 1);
                 let groups = &setting.groups;
                 let tally = if groups.is_empty() { tally } else { tally.by_group(groups) };
+                let tally = if record.is_some() { tally.keeping() } else { tally };
                 let progress: Arc<Progress> = Arc::default();
                 record.iter().for_each(|record| record.log.forget());
                 let (begun, on_the_clock) = (Instant::now(), SystemTime::now());
+                let watch = record.as_ref().map(|_| Watch::begin()).transpose()?;
                 let run = load::open(target, pattern.arrivals(), times, tally, &progress);
-                let row = runtime.block_on(run)?.row(Level::RequestRate(rate));
+                let tally = runtime.block_on(run)?;
+                let row = tally.row(Level::RequestRate(rate));
                 heard(&told(policy, &row));
-                if let (Some(record), Some(began)) = (record, progress.began.get()) {
-                    *launches = Launches::of(record.log.take(), &record.programs, *began);
+                if let (Some(record), Some(watch), Some(began)) = (record, watch, progress.began.get()) {
+                    let launches = Launches::of(record.log.take(), &record.programs, *began);
+                    let (samples, still) = (tally.into_samples(), watch.end(*began));
+                    *written = Written { launches, samples, still, warmup: times.warmup };
                 }
                 for (after, text) in runtime.block_on(house.told_since("rearranged", on_the_clock)) {
                     heard(&format!("  after {:.1} s: {text}", after.as_secs_f64()));
@@ -314,9 +338,15 @@ impl Place {
         Ok((row, told))
     }
 
-    /// The launches of the last row: on a device, where they are written down.
-    pub(crate) fn launches(&self) -> &Launches {
-        &self.launches
+    /// What was written down of the last row.
+    pub(crate) fn written(&self) -> &Written {
+        &self.written
+    }
+
+    /// By tenant, the number of its model and where its weights lie: where launches are written down.
+    pub(crate) fn seats(&self) -> &[(usize, SlotId)] {
+        let Ground::Real(_, opened) = &self.ground else { return &[] };
+        opened.iter().find_map(|opened| opened.record.as_ref()).map_or(&[], |record| &record.seats)
     }
 
     /// Ends what was opened.
@@ -344,7 +374,7 @@ fn options(
         warmup: setting.length / SETTLING,
         max_lanes: NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN),
         max_items: NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN),
-        as_ran: Arc::default(),
+        as_ran: AsRan::default(),
     }
 }
 
@@ -420,7 +450,12 @@ fn open_for(
     };
     let (target, house) = InProcess::open_on(runtime, &settings, &guests, items, &wrap, heard)?;
     let record = match setting.around {
-        Wrapped::Recorded => Some(recorded(runtime, &target, log, setting.models.len())?),
+        Wrapped::Recorded => {
+            let models = setting.models.len();
+            let seats = house.slots().enumerate().map(|(tenant, slot)| (tenant % models, slot)).collect();
+            let programs = programs(runtime, &target, &log, models)?;
+            Some(Record { log, programs, seats })
+        }
         Wrapped::Bare | Wrapped::Slowable => None,
     };
     let for_space = policy == Policy::Space;
@@ -436,13 +471,12 @@ fn open_for(
     })
 }
 
-/// A log, and what launches of each model run: the first tenants have the models in turn, and are asked once each.
-fn recorded(runtime: &Runtime, target: &Arc<InProcess>, log: Arc<Log>, models: usize) -> Result<Record> {
+/// What launches of each model run: the first tenants have the models in turn, and are asked once each.
+fn programs(runtime: &Runtime, target: &Arc<InProcess>, log: &Log, models: usize) -> Result<Vec<ProgramId>> {
     let program = |model| {
         log.forget();
         let ended = runtime.block_on(target.ask(model, 0));
         log.take().last().map(|ran| ran.program).with_context(|| format!("nothing was launched: {ended:?}"))
     };
-    let programs = (0..models).map(program).collect::<Result<_>>()?;
-    Ok(Record { log, programs })
+    (0..models).map(program).collect()
 }

@@ -12,7 +12,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use tessera_core::{DType, Policy, Precision, RequestId, TenantId};
+use tessera_core::{DType, Policy, Precision, RequestId, SlotId, TenantId};
 use tessera_device::{Device, PartitionInfo, Slot, Wake};
 use tessera_planner::class;
 use tessera_planner::plan::Port;
@@ -153,20 +153,42 @@ impl InProcess {
         routing::order(&finishes).into_iter().map(|index| &self.stations[index]).collect()
     }
 
+    /// What a tenant's request of a number brings.
+    fn inputs(&self, tenant: usize, number: u64) -> Vec<Bytes> {
+        let inputs = &self.inputs[tenant];
+        inputs[number as usize % inputs.len()].clone()
+    }
+
+    /// The same, where the first device fetches it fastest.
+    pub(crate) fn adopted(&self, tenant: usize, number: u64) -> Vec<Bytes> {
+        let inputs = self.inputs(tenant, number);
+        match self.stations.first() {
+            Some(station) => station.engine.adopt(inputs),
+            None => inputs,
+        }
+    }
+
+    /// Asks the first device with inputs of [`InProcess::adopted`].
+    pub(crate) async fn ask_with(&self, tenant: usize, inputs: Vec<Bytes>) -> Ended {
+        match self.stations.first() {
+            Some(station) => self.ask_at(station, tenant, inputs, Instant::now()).await,
+            None => Ended::Refused,
+        }
+    }
+
     /// Asks one device.
-    async fn ask_at(&self, station: &Station, tenant: usize, number: u64, arrived: Instant) -> Ended {
+    async fn ask_at(&self, station: &Station, tenant: usize, inputs: Vec<Bytes>, arrived: Instant) -> Ended {
         let (id, plan) = &station.guests[tenant];
         let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
         let _charge = station.engine.backlog().charge(plan.pace.share(self.items.get().into()));
         let (reply, wait) = Wait::on(&station.engine, request);
-        let inputs = &self.inputs[tenant];
         let offered = station.engine.offer(Incoming {
             request,
             tenant: *id,
             plan: plan.key.clone(),
             items: self.items,
             batchable: plan.plan.batched,
-            inputs: inputs[number as usize % inputs.len()].clone(),
+            inputs,
             arrived,
             timeout: None,
             reply,
@@ -192,6 +214,12 @@ impl House {
         let partition = means.device.partitions().into_iter().next()?;
         let info = means.device.info();
         Some((format!("{} ({})", info.name, info.description), partition, means.precision))
+    }
+
+    /// Where the weights of tenants lie on the first device, in their order.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = SlotId> {
+        let tenants = self.kept.len() / self.backstages.len().max(1);
+        self.kept.iter().take(tenants).map(|(slot, _)| slot.id())
     }
 
     /// How long after a moment somebody was first evicted from shared launches.
@@ -229,7 +257,7 @@ impl Target for InProcess {
         let arrived = Instant::now();
         let mut ended = Ended::Refused;
         for station in self.in_turn(tenant) {
-            ended = self.ask_at(station, tenant, number, arrived).await;
+            ended = self.ask_at(station, tenant, self.inputs(tenant, number), arrived).await;
             if ended != Ended::Refused {
                 break;
             }

@@ -7,7 +7,7 @@ use crate::latency::Latencies;
 /// Parts of the measured time whose percentiles are told beside that of the whole: how far they are apart says how well it is known.
 const PARTS: usize = 10;
 
-/// Everything that was heard of a load. Memory is bounded by tenants, not by requests.
+/// Everything that was heard of a load. Memory is bounded by tenants, not by requests, unless samples are kept.
 #[derive(Clone, Debug)]
 pub struct Tally {
     /// By tenant, or by group of tenants.
@@ -20,6 +20,8 @@ pub struct Tally {
     /// Of requests that were due in each part of the measured time.
     parts: [Latencies; PARTS],
     first_failure: Option<String>,
+    /// Every sample, warm-up included, where they are kept.
+    kept: Option<Vec<Sample>>,
 }
 
 /// What became of some requests.
@@ -44,7 +46,17 @@ impl Tally {
         let tenants: Vec<_> = tenants.into_iter().map(|tenant| (tenant, Counts::default())).collect();
         let of = (0..tenants.len()).collect();
         let (lag, parts) = Default::default();
-        Tally { tenants, of, times, items, lag, parts, first_failure: None }
+        Tally { tenants, of, times, items, lag, parts, first_failure: None, kept: None }
+    }
+
+    /// The same, with every sample kept, those of the warm-up, too.
+    pub(crate) fn keeping(self) -> Tally {
+        Tally { kept: Some(Vec::new()), ..self }
+    }
+
+    /// The samples that were kept.
+    pub(crate) fn into_samples(self) -> Vec<Sample> {
+        self.kept.unwrap_or_default()
     }
 
     /// The same, with a row for each of these groups instead of each tenant: tenants belong to them in turn, as they do to models, and have
@@ -72,6 +84,9 @@ impl Tally {
 
     /// Takes in what became of a request, unless it was due in the warm-up.
     pub fn count(&mut self, sample: &Sample) {
+        if let Some(kept) = &mut self.kept {
+            kept.push(sample.clone());
+        }
         if sample.due < self.times.warmup {
             return;
         }

@@ -6,7 +6,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tessera_core::{ClassId, PlanKey, Precision};
+use tessera_core::{ClassId, Moment, PlanKey, Precision};
+use tessera_scheduler::sim::Slowness;
 use tessera_scheduler::{CostTable, Size};
 
 /// Measured on an H100, and shipped with the project.
@@ -47,13 +48,24 @@ pub(super) struct Engine {
     pub(super) lead_ms: f64,
     /// Times of launches over the typical time of their size.
     pub(super) ratios: Vec<f64>,
-    /// How many of them that stand behind each other were measured so; one where they stand in no order.
-    #[serde(default = "one")]
-    pub(super) together: usize,
+    /// When each of those launches was handed over; empty where that was not written down.
+    #[serde(default)]
+    pub(super) ratios_at_ms: Vec<f64>,
+    /// In pieces of how long they were, and are, taken.
+    #[serde(default)]
+    pub(super) piece_ms: f64,
 }
 
-fn one() -> usize {
-    1
+impl Engine {
+    /// How launches differ.
+    pub(super) fn slowness(&self) -> Slowness {
+        if self.ratios_at_ms.is_empty() {
+            return Slowness::Drawn(self.ratios.clone());
+        }
+        let moment = |ms: &f64| Moment::at(Duration::from_secs_f64(ms / 1e3));
+        let ran = self.ratios_at_ms.iter().map(moment).zip(self.ratios.iter().copied()).collect();
+        Slowness::Pieces { ran, length: Duration::from_secs_f64(self.piece_ms / 1e3) }
+    }
 }
 
 /// One model: curves of `[count, ms]`, or times as long.
@@ -166,15 +178,29 @@ impl Costs {
             let mut curves = [lanes, items].into_iter().chain(beside).chain(turnaround).chain(gap);
             curves.try_for_each(Curve::check).with_context(|| name.clone())?;
         }
-        if let Some(Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios, .. }) =
-            &sheet.engine
-        {
-            let mut times = [way_in_ms, leave_ms, way_out_ms, gap_ms, lead_ms].into_iter().chain(ratios);
+        if let Some(engine) = &sheet.engine {
+            let Engine {
+                way_in_ms,
+                leave_ms,
+                way_out_ms,
+                gap_ms,
+                ahead,
+                lead_ms,
+                ratios,
+                ratios_at_ms: at,
+                piece_ms,
+            } = engine;
+            let alone = [way_in_ms, leave_ms, way_out_ms, gap_ms, lead_ms, piece_ms];
+            let mut times = alone.into_iter().chain(ratios).chain(at);
             let sound =
                 times.all(|time| time.is_finite() && *time >= 0.0) && *ahead > 0 && !ratios.is_empty();
             ensure!(
                 sound,
                 "what lies around launches is times from zero up, at least one launch ahead and one ratio"
+            );
+            ensure!(
+                at.is_empty() || at.len() == ratios.len() && at.is_sorted() && *piece_ms > 0.0,
+                "`ratios_at_ms` has a moment for each of `ratios`, in order, and `piece_ms` beside it"
             );
         }
         Ok(Costs(Arc::new(sheet)))
@@ -226,13 +252,26 @@ impl fmt::Display for Costs {
         )?;
         writeln!(f, "device = {device:?}\nsource = {source:?}\nlane_times = {lane_times}")?;
         if let Some(engine) = engine {
-            let Engine { way_in_ms, leave_ms, way_out_ms, gap_ms, ahead, lead_ms, ratios, together } = engine;
+            let Engine {
+                way_in_ms,
+                leave_ms,
+                way_out_ms,
+                gap_ms,
+                ahead,
+                lead_ms,
+                ratios,
+                ratios_at_ms,
+                piece_ms,
+            } = engine;
             writeln!(f, "\n[engine]\nway_in_ms = {way_in_ms:.4}\nleave_ms = {leave_ms:.4}")?;
             writeln!(
                 f,
                 "way_out_ms = {way_out_ms:.4}\ngap_ms = {gap_ms:.4}\nahead = {ahead}\nlead_ms = {lead_ms:.4}"
             )?;
-            writeln!(f, "together = {together}\nratios = {ratios:.3?}")?;
+            writeln!(f, "ratios = {ratios:.3?}")?;
+            if !ratios_at_ms.is_empty() {
+                writeln!(f, "ratios_at_ms = {ratios_at_ms:.2?}\npiece_ms = {piece_ms:.1}")?;
+            }
         }
         for Costed { name, precision, lanes, items, beside, turnaround, gap, estimated } in model {
             writeln!(f, "\n[[model]]\nname = {name:?}\nprecision = {:?}", precision.0.name())?;
@@ -366,6 +405,28 @@ mod tests {
         assert_eq!(read.engine().map(|engine| (engine.ahead, engine.ratios.len())), Some((2, 2)));
         let bad = Costs::parse(&text.replace("ahead = 2", "ahead = 0")).unwrap_err().to_string();
         assert!(bad.contains("at least one launch ahead"), "{bad}");
+    }
+
+    #[test]
+    fn ratios_are_taken_by_time_where_it_is_known_and_one_by_one_where_not() {
+        let engine = "[engine]\nway_in_ms = 0.1\nleave_ms = 0.2\nway_out_ms = 0.3\ngap_ms = 0.4\nahead = 2\nlead_ms = 0.5\nratios = [0.9, 1.1]\n";
+        let model = "[[model]]\nname = 'm'\nprecision = 'fp32'\nlanes = [[1, 0.5], [2, 0.75]]\nitems = [[1, 0.5], [4, 1.5]]\n";
+        let table = |more: &str| Costs::parse(&format!("device = 'd'\nsource = 's'\n{engine}{more}{model}"));
+        let slowness = |costs: &Costs| costs.engine().map(Engine::slowness);
+        assert_eq!(slowness(&table("").unwrap()), Some(Slowness::Drawn(vec![0.9, 1.1])));
+        let timed = table("ratios_at_ms = [0.0, 1.5]\npiece_ms = 50.0\n").unwrap();
+        let ran = [(Moment::START, 0.9), (Moment::at(Duration::from_micros(1500)), 1.1)].into();
+        let pieces = Some(Slowness::Pieces { ran, length: Duration::from_millis(50) });
+        assert_eq!(slowness(&timed), pieces);
+        assert_eq!(slowness(&Costs::parse(&timed.to_string()).unwrap()), pieces, "also as written and read");
+        for wrong in [
+            "ratios_at_ms = [0.0]\npiece_ms = 50.0\n",
+            "ratios_at_ms = [2.0, 1.0]\npiece_ms = 50.0\n",
+            "ratios_at_ms = [0.0, 1.0]\n",
+        ] {
+            let bad = table(wrong).unwrap_err().to_string();
+            assert!(bad.contains("a moment for each"), "{wrong}: {bad}");
+        }
     }
 
     #[test]

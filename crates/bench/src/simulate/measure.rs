@@ -2,19 +2,22 @@
 //!
 //! ```text
 //!   at random moments, k requests at once   ─▶ the way in, round an idle device with k items, and out again        (`turnaround`)
-//!   two groups of k tenants, again and again ─▶ launches of k lanes, one computing while the next waits             (`lanes`, and the `gap` between launches)
-//!   two groups of one tenant's n             ─▶ launches of one lane and n items                                    (`items`)
+//!   groups of k tenants, again and again     ─▶ launches of k lanes, one computing while the next ones wait         (`lanes`, and the `gap` between launches)
+//!   groups of one tenant's n                 ─▶ launches of one lane and n items                                    (`items`)
 //! ```
 //! As it will be at load: each group is of another model than the last, and of other tenants, so that no launch finds its weights in a cache where the one before
 //! left them; and a device that was idle has gone to sleep, as have the threads on the way to it: what a launch there takes longer than at load is part of the turnaround.
-//! The host does more between launches of more requests, so the gap is measured by items.
+//! The host does more between launches of more requests, so the gap is measured by items; and as many groups are on their way as the device is handed launches at once
+//! (`turns`), so that it is not the way of a group that came too late for its turn.
 //!
 //! Launches are written down where they run (`recorder`), by the size that they really had. A point is the median of its launches; how much single
-//! ones differ from their point is kept as a list of ratios, in the order in which they ran, as what slows a host slows several launches; and it is taken from in
-//! the simulator in pieces. The rare slow ones are in it as often as they were. Nothing is fitted to what a simulation should say.
+//! ones differ from their point is kept as a list of ratios and moments (`slow`), and taken from in the simulator in pieces, as what slows a host slows all launches of a
+//! while. The rare slow ones are in it as often as they were. Nothing is fitted to what a simulation should say.
 
 use super::costs::{Costed, Costs, Curve, Engine, Named, Sheet};
 use super::recorder::{Log, Ran, Recorder};
+use super::slow::{PIECE, Slow};
+use super::turns;
 use crate::arrivals::{Gaps, Rate, Stream};
 use crate::load::{self, Ended, Guest, InProcess, Target};
 use crate::zoo::Model;
@@ -23,15 +26,13 @@ use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tessera_core::{Policy, ProgramId};
-use tessera_device::{Device, Wake};
+use tessera_device::{Device, PartitionInfo, Wake};
 use tessera_scheduler::Size;
 use tessera_server::server::StartError;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
 /// How often a model's requests are sent to an idle device, one by one and several at once.
 const ALONE: usize = 100;
@@ -53,10 +54,6 @@ const FEWEST: usize = 5;
 
 /// How often a point is tried that had too few.
 const TRIES: usize = 8;
-
-/// Ratios that are kept at most, in pieces of so many that ran one after the other: longer than what slows a host for a few launches, and many pieces.
-const RATIOS: usize = 2048;
-const PIECE: usize = 16;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -100,8 +97,16 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
     let of = (NonZeroU32::MIN, options.seed);
     let (target, house) = InProcess::open_on(&runtime, &settings, &guests, of, &record, heard)?;
     let (name, partition, precision) = house.first().context("a device was opened")?;
-    let mut yard =
-        Yard { runtime: &runtime, target: &target, log: &log, options, programs: Vec::new(), most };
+    let PartitionInfo { ahead, lead, .. } = partition;
+    let mut yard = Yard {
+        runtime: &runtime,
+        target: &target,
+        log: &log,
+        options,
+        partition,
+        programs: Vec::new(),
+        most,
+    };
     yard.programs = (0..models).map(|model| yard.program(model)).collect::<Result<_>>()?;
     let (points, seen) = yard.points()?;
     house.close(target);
@@ -133,7 +138,7 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
     };
     let model = options.models.iter().zip(points).map(costed).collect::<Result<Vec<Costed>>>()?;
     let source = format!("tessera bench costs, under the engine, {} ms a point", options.length.as_millis());
-    let engine = seen.engine(&model, partition.ahead, partition.lead);
+    let engine = seen.engine(&model, ahead, lead);
     Costs::of(Sheet { device: name, source, lane_times, engine: Some(engine), model })
 }
 
@@ -154,13 +159,38 @@ struct Point {
     gap: Option<f64>,
 }
 
+/// A launch on an idle device, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Idle {
+    /// On the device.
+    took: f64,
+    /// From its submission to word of its end.
+    whole: f64,
+}
+
+impl Idle {
+    /// The typical one.
+    fn of<'a>(ran: impl Iterator<Item = &'a Ran> + Clone) -> Idle {
+        let took = median(ran.clone().map(|ran| ms(ran.took)).collect());
+        Idle { took, whole: median(ran.map(|ran| ms(ran.heard - ran.submitted)).collect()) }
+    }
+}
+
+/// What launches of a model take on an idle device, by count.
+type ByCount = Vec<(usize, Idle)>;
+
+/// Of the largest launch that is no larger than this.
+fn up_to(idle: &ByCount, count: usize) -> Option<Idle> {
+    idle.iter().rev().find(|(of, _)| *of <= count).map(|(_, idle)| *idle)
+}
+
 /// What was seen beside the points.
 #[derive(Default)]
 struct Seen {
     way_in: Vec<Duration>,
     way_out: Vec<Duration>,
     gaps: Vec<f64>,
-    ratios: Vec<f64>,
+    slow: Slow,
 }
 
 /// Requests that go together.
@@ -187,6 +217,7 @@ struct Yard<'a> {
     target: &'a Arc<InProcess>,
     log: &'a Log,
     options: &'a Options,
+    partition: PartitionInfo,
     /// What launches of each model run.
     programs: Vec<ProgramId>,
     /// Tenants of a model.
@@ -213,30 +244,35 @@ impl Yard<'_> {
     fn points(&self) -> Result<(Vec<Points>, Seen)> {
         let mut seen = Seen::default();
         let mut points: Vec<Points> = self.programs.iter().map(|_| Points::default()).collect();
-        self.groups(Together::Lanes(1), self.options.length / 2)?;
+        self.groups(
+            Together::Lanes(1),
+            turns::at_once(&self.partition, Duration::ZERO),
+            self.options.length / 2,
+        )?;
         self.log.take();
-        let mut alone = Vec::with_capacity(points.len());
+        let mut idle: Vec<ByCount> = Vec::with_capacity(points.len());
         for (model, points) in points.iter_mut().enumerate() {
-            let (took, whole) = self.alone(model, &mut seen)?;
-            alone.push(took);
-            points.turnaround.push((1.0, whole));
+            let mut here = vec![(1, self.alone(model, &mut seen)?)];
             for count in counts(self.most).into_iter().filter(|count| *count > 1) {
-                let found = self.at_once(model, count)?;
-                points.turnaround.extend(found.map(|ms| (count as f64, ms)));
+                here.extend(self.all_at_once(model, count)?.map(|idle| (count, idle)));
             }
+            points.turnaround.extend(here.iter().map(|(count, idle)| (*count as f64, idle.whole)));
+            idle.push(here);
         }
         for count in counts(self.most) {
-            let lanes = self.point(Together::Lanes(count), &mut seen)?;
-            // One lane of one item begins both curves. On a busy machine the engine may never launch two that come together one by one: then as it
-            // was alone.
+            let lanes = self.point(Together::Lanes(count), &idle, &mut seen)?;
+            // One lane of one item begins both curves.
             let items = match count {
                 1 => lanes.clone(),
-                _ => self.point(Together::Items(count), &mut seen)?,
+                _ => self.point(Together::Items(count), &idle, &mut seen)?,
             };
             for (number, points) in points.iter_mut().enumerate() {
-                let one = (count == 1).then_some(Point { took: alone[number], gap: None });
+                // On a busy machine the engine may never launch two groups that come together one by one: then as on an idle device.
+                let alone = idle[number].iter().find(|(of, _)| *of == count);
+                let alone = alone.map(|(_, Idle { took, .. })| Point { took: *took, gap: None });
                 let at = |ms: f64| (count as f64, ms);
-                let (lanes, items) = (lanes[number].or(one), items[number].or(one));
+                let (lanes, items) =
+                    (lanes[number].or(alone), items[number].or(alone.filter(|_| count == 1)));
                 points.lanes.extend(lanes.map(|point| at(point.took)));
                 points.items.extend(items.map(|point| at(point.took)));
                 points.gap.extend(lanes.and_then(|point| point.gap).map(|gap| at(gap.max(LEAST_MS))));
@@ -248,7 +284,7 @@ impl Yard<'_> {
             if !points.iter().all(short) {
                 break;
             }
-            let items = self.point(Together::Items(count), &mut seen)?;
+            let items = self.point(Together::Items(count), &idle, &mut seen)?;
             if items.iter().any(Option::is_none) {
                 break;
             }
@@ -264,29 +300,26 @@ impl Yard<'_> {
         2.0 * took * FEWEST as f64 <= ms(self.options.length)
     }
 
-    /// Requests to an idle device, one by one: what the way takes. Answers the device's time and the whole launch's, in milliseconds.
-    fn alone(&self, model: usize, seen: &mut Seen) -> Result<(f64, f64)> {
-        let (mut took, mut whole) = (Vec::with_capacity(ALONE), Vec::with_capacity(ALONE));
-        for (due, end, ran) in self.rounds(model, Together::Lanes(1), ALONE)? {
+    /// Requests to an idle device, one by one: what the way takes.
+    fn alone(&self, model: usize, seen: &mut Seen) -> Result<Idle> {
+        let rounds = self.rounds(model, Together::Lanes(1), ALONE)?;
+        for (due, end, ran) in &rounds {
             ensure!(ran.len() == 1, "{} launches of one request alone", ran.len());
-            for Ran { submitted, heard, took: here, .. } in ran {
-                seen.way_in.push(submitted - due);
-                seen.way_out.push(end - heard);
-                took.push(ms(here));
-                whole.push(ms(heard - submitted));
+            for Ran { submitted, heard, .. } in ran {
+                seen.way_in.push(*submitted - *due);
+                seen.way_out.push(*end - *heard);
             }
         }
-        Ok((median(took), median(whole)))
+        Ok(Idle::of(rounds.iter().flat_map(|(.., ran)| ran)))
     }
 
-    /// So many tenants' requests to an idle device, all at once: what their launch takes, in milliseconds; none where the engine did not launch them together.
-    fn at_once(&self, model: usize, count: usize) -> Result<Option<f64>> {
+    /// So many tenants' requests to an idle device, all at once; none where the engine did not launch them together.
+    fn all_at_once(&self, model: usize, count: usize) -> Result<Option<Idle>> {
         let rounds = self.rounds(model, Together::Lanes(count), TOGETHER)?;
         // What was launched behind another one waited for it.
         let firsts = rounds.iter().filter_map(|(.., ran)| ran.first());
-        let whole = firsts.filter(|ran| ran.size.items as usize == count);
-        let whole: Vec<f64> = whole.map(|ran| ms(ran.heard - ran.submitted)).collect();
-        Ok((whole.len() >= FEWEST).then(|| median(whole)))
+        let whole = firsts.filter(|ran| ran.size == Together::Lanes(count).size());
+        Ok((whole.clone().count() >= FEWEST).then(|| Idle::of(whole)))
     }
 
     /// Requests at random moments, when everything before is answered: when each round was due and was over, and its launches.
@@ -319,27 +352,32 @@ impl Yard<'_> {
     }
 
     /// The point of each model; none where the engine did not make such launches.
-    fn point(&self, together: Together, seen: &mut Seen) -> Result<Vec<Option<Point>>> {
+    fn point(&self, together: Together, idle: &[ByCount], seen: &mut Seen) -> Result<Vec<Option<Point>>> {
+        let Size { items, .. } = together.size();
+        let alone: Vec<Idle> = idle.iter().filter_map(|idle| up_to(idle, items as usize)).collect();
+        let longest = alone.iter().map(|idle| idle.took).fold(0.0, f64::max);
+        let groups = turns::at_once(&self.partition, Duration::from_secs_f64(longest / 1e3));
         let mut of_size: Vec<Vec<f64>> = vec![Vec::new(); self.programs.len()];
         let mut gaps: Vec<Vec<f64>> = vec![Vec::new(); self.programs.len()];
-        let mut in_order: Vec<(usize, f64)> = Vec::new();
+        let mut meant: Vec<(usize, Instant, f64)> = Vec::new();
         // Where both groups come together, as on a busy machine, launches are larger than was meant: then it takes longer.
         for _ in 0..TRIES {
-            self.groups(together, self.options.length * self.programs.len() as u32)?;
+            self.groups(together, groups, self.options.length * self.programs.len() as u32)?;
             let ran = self.log.take();
             let model_of = |ran: &Ran| self.programs.iter().position(|other| *other == ran.program);
             let as_meant = |ran: &Ran| ran.size == together.size();
             for here in ran.iter().filter(|ran| as_meant(ran)) {
                 let (took, model) = (&here.took, model_of(here));
-                in_order.extend(model.map(|model| (model, ms(*took))));
+                meant.extend(model.map(|model| (model, here.submitted, ms(*took))));
                 model.into_iter().for_each(|model| of_size[model].push(ms(*took)));
             }
             for two in ran.windows(2) {
                 // Two groups that follow each other as was meant: the second waited while the first was computed. Where both came together in a larger launch nobody did,
                 // and what lies between is the way out and in again.
-                let both = two.iter().all(as_meant);
-                let gap = ms((two[1].heard - two[0].heard).saturating_sub(two[1].took));
-                model_of(&two[1]).filter(|_| both).into_iter().for_each(|model| gaps[model].push(gap));
+                let Some(model) = model_of(&two[1]).filter(|_| two.iter().all(as_meant)) else { continue };
+                if self.was_there(two, alone[model]) {
+                    gaps[model].push(ms((two[1].heard - two[0].heard).saturating_sub(two[1].took)));
+                }
             }
             if of_size.iter().all(|times| times.len() >= FEWEST) {
                 break;
@@ -350,42 +388,47 @@ impl Yard<'_> {
         let points = of_size.into_iter().zip(gaps);
         let points = points.map(|(times, gaps)| Some(Point { took: enough(times)?, gap: enough(gaps) }));
         let points: Vec<Option<Point>> = points.collect();
-        seen.ratios.extend(in_order.into_iter().filter_map(|(model, ms)| Some(ms / points[model]?.took)));
+        let ratio = |(model, at, ms): (usize, Instant, f64)| Some((at, ms / points[model]?.took));
+        seen.slow.add(meant.into_iter().filter_map(ratio));
         Ok(points)
     }
 
-    /// Two groups of requests, each followed by another when all of it is answered.
-    fn groups(&self, together: Together, length: Duration) -> Result<()> {
-        let until = Instant::now() + length;
-        let turn = AtomicUsize::new(0);
-        let models = self.options.models.len();
+    /// Whether the second of two launches was on the device when the first of them ended: where copies run beside kernels, its way may be over by then.
+    fn was_there(&self, two: &[Ran], idle: Idle) -> bool {
+        let way = Duration::from_secs_f64((idle.whole - idle.took).max(0.0) / 1e3);
+        self.partition.lead.is_zero() || two[1].submitted + way <= two[0].heard
+    }
+
+    /// So many groups of requests in turns, for so long.
+    fn groups(&self, together: Together, groups: u32, length: Duration) -> Result<()> {
+        let (models, mut turn) = (self.options.models.len(), 0);
         let next = || {
-            let turn = turn.fetch_add(1, Ordering::Relaxed);
-            (turn as u64, self.tenants(turn % models, turn / models, together))
+            let tenants = self.tenants(turn % models, turn / models, together);
+            let (target, round) = (self.target.clone(), turn as u64);
+            turn += 1;
+            async move { ask(&target, &tenants, round).await }
         };
-        self.runtime.block_on(async {
-            let mut groups = JoinSet::new();
-            let start = |groups: &mut JoinSet<Result<()>>| {
-                let ((round, tenants), target) = (next(), self.target.clone());
-                groups.spawn(async move { ask(&target, &tenants, round).await });
-            };
-            (0..2).for_each(|_| start(&mut groups));
-            while let Some(group) = groups.join_next().await {
-                group??;
-                if Instant::now() < until {
-                    start(&mut groups);
-                }
-            }
-            Ok(())
-        })
+        self.runtime.block_on(turns::take(groups, Instant::now() + length, next))
     }
 }
 
-/// Asks for these tenants at once, until all of it is answered.
-async fn ask(target: &InProcess, tenants: &[usize], number: u64) -> Result<()> {
+/// Asks for these tenants at once, until all of it is answered. What many bring is taken first to where the device fetches it, by a task each, as of those who ask
+/// apart: else the first of them are launched while the inputs of the last are still copied.
+async fn ask(target: &Arc<InProcess>, tenants: &[usize], number: u64) -> Result<()> {
     let mut waiting: Vec<Pin<Box<dyn Future<Output = Ended> + Send + '_>>> =
         Vec::with_capacity(tenants.len());
-    waiting.extend(tenants.iter().map(|&tenant| Box::pin(target.ask(tenant, number)) as _));
+    if let [alone] = *tenants {
+        waiting.push(Box::pin(target.ask(alone, number)));
+    } else {
+        let adopt = |&tenant: &usize| {
+            let target = target.clone();
+            tokio::spawn(async move { (tenant, target.adopted(tenant, number)) })
+        };
+        for adopted in tenants.iter().map(adopt).collect::<Vec<_>>() {
+            let (tenant, inputs) = adopted.await?;
+            waiting.push(Box::pin(target.ask_with(tenant, inputs)));
+        }
+    }
     let mut otherwise = None;
     poll_fn(|context| {
         waiting.retain_mut(|request| match request.as_mut().poll(context) {
@@ -416,6 +459,7 @@ fn counts(most: usize) -> Vec<usize> {
 impl Seen {
     fn engine(self, models: &[Costed], ahead: u32, lead: Duration) -> Engine {
         let least = models.iter().filter_map(|model| Some(model.turnaround.as_ref()?.first()));
+        let (ratios_at_ms, ratios) = self.slow.kept();
         let typical = |times: Vec<Duration>| median(times.into_iter().map(ms).collect());
         Engine {
             way_in_ms: typical(self.way_in),
@@ -425,17 +469,11 @@ impl Seen {
             gap_ms: median(self.gaps),
             ahead,
             lead_ms: ms(lead),
-            ratios: pieces(&self.ratios),
-            together: PIECE,
+            ratios,
+            ratios_at_ms,
+            piece_ms: ms(PIECE),
         }
     }
-}
-
-/// At most as many ratios as are kept, in whole pieces from everywhere; all of them where they are few.
-fn pieces(ratios: &[f64]) -> Vec<f64> {
-    let pieces: Vec<&[f64]> = ratios.chunks(PIECE).collect();
-    let kept = pieces.len().min(RATIOS / PIECE);
-    (0..kept).flat_map(|nth| pieces[nth * pieces.len() / kept]).copied().collect()
 }
 
 fn ms(time: Duration) -> f64 {
@@ -462,17 +500,6 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_kept_in_the_order_in_which_they_ran_and_from_the_whole_time() {
-        let few: Vec<f64> = (0..100).map(f64::from).collect();
-        assert_eq!(pieces(&few), few);
-        let kept = pieces(&(0..100_000).map(f64::from).collect::<Vec<f64>>());
-        assert_eq!(kept.len(), RATIOS);
-        assert!(kept.chunks(PIECE).all(|piece| piece.windows(2).all(|two| two[1] == two[0] + 1.0)));
-        assert!(kept.is_sorted() && kept[RATIOS - 1] > 99_000.0, "the last is {}", kept[RATIOS - 1]);
-        assert!(pieces(&[]).is_empty());
-    }
-
-    #[test]
     fn a_cpu_is_measured_and_its_table_can_be_read_and_simulated() {
         let model = zoo::find("mlp").unwrap().model(&Sizes::default()).unwrap();
         let options = Options {
@@ -492,7 +519,8 @@ mod tests {
         assert!(
             engine.way_in_ms > 0.0
                 && engine.way_out_ms > 0.0
-                && (FEWEST..=RATIOS).contains(&engine.ratios.len()),
+                && engine.ratios.len() >= FEWEST
+                && engine.ratios.len() == engine.ratios_at_ms.len(),
             "{costs}"
         );
         assert!(median(engine.ratios.clone()) < 2.0, "{costs}");

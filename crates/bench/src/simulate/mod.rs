@@ -11,11 +11,14 @@ mod costs;
 mod measure;
 mod recorder;
 mod replay;
+mod slow;
+mod turns;
 
 pub use costs::Costs;
 pub use measure::{Options as Measuring, measure};
 pub(crate) use recorder::{Log, Recorder};
-pub(crate) use replay::Launches;
+pub use replay::AsRan;
+pub(crate) use replay::{Launched, Launches};
 
 use crate::arrivals::{Arrival, Pattern};
 use crate::figures::isolation::{Act, Played};
@@ -27,7 +30,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_core::{Bytes, IdMap, Moment, OwnerId, PartitionId, PlanKey, Policy, RequestId, TenantId};
-use tessera_scheduler::sim::{Around, Outcome, Simulation};
+use tessera_scheduler::sim::{Around, Outcome, Simulation, Slowness};
 use tessera_scheduler::{Config, Happened, Offer, Terms};
 
 /// Launches side by side under `space`: the streams that the server gives a card.
@@ -55,8 +58,8 @@ pub struct Options {
     pub max_lanes: NonZeroU32,
     /// Most items in one launch.
     pub max_items: NonZeroU32,
-    /// How slow launches of a run were, and when: then those of the simulation are. With none, they differ as the costs say.
-    pub as_ran: Arc<[(Moment, f64)]>,
+    /// What of a run is replayed.
+    pub as_ran: AsRan,
 }
 
 /// When requests come.
@@ -227,9 +230,11 @@ fn set_up(options: &Options, policy: Policy) -> Simulation<Costs> {
     let around = Around {
         leave: time(options, |engine| engine.leave_ms),
         gap: time(options, |engine| engine.gap_ms),
-        ratios: engine.map(|engine| engine.ratios.clone()).unwrap_or_default(),
-        together: engine.map_or(1, |engine| engine.together),
-        as_ran: options.as_ran.clone(),
+        slowness: match &options.as_ran {
+            AsRan { slowness, .. } if !slowness.is_empty() => Slowness::AsRan(slowness.clone()),
+            _ => engine.map(costs::Engine::slowness).unwrap_or_default(),
+        },
+        still: options.as_ran.still.clone(),
     };
     let config = Config {
         ahead: engine.and_then(|engine| NonZeroU32::new(engine.ahead)).unwrap_or(NonZeroU32::MIN),
@@ -379,7 +384,7 @@ mod tests {
             warmup: Duration::ZERO,
             max_lanes: NonZeroU32::new(32).unwrap(),
             max_items: NonZeroU32::new(128).unwrap(),
-            as_ran: Arc::default(),
+            as_ran: AsRan::default(),
         }
     }
 

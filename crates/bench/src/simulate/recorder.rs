@@ -1,14 +1,14 @@
 //! A device that writes down what its launches took, and passes everything on.
 //!
 //! ```text
-//!   engine ─ submit ─▶ [lanes, items, when] ─▶ device ─▶ [when it was heard of, how long it computed] ─ poll ─▶ engine
+//!   engine ─ submit ─▶ [who, items, when] ─▶ device ─▶ [when it was heard of, how long it computed] ─ poll ─▶ engine
 //! ```
 //! So costs are measured where they are paid: under the server's engine, with everything beside it that takes cores from a CPU device.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tessera_core::{IdMap, LaunchId, ProgramId};
+use tessera_core::{IdMap, LaunchId, ProgramId, SlotId};
 use tessera_device::around::Around;
 use tessera_device::{Device, DeviceError, Finished, Launch};
 use tessera_scheduler::Size;
@@ -24,12 +24,23 @@ pub(crate) struct Ran {
     pub(crate) heard: Instant,
     /// Time on the device.
     pub(crate) took: Duration,
+    /// Whose weights each lane read, and for how many requests.
+    pub(crate) lanes: Vec<(SlotId, u32)>,
+}
+
+/// A launch that runs.
+#[derive(Debug)]
+struct Handed {
+    program: ProgramId,
+    size: Size,
+    submitted: Instant,
+    lanes: Vec<(SlotId, u32)>,
 }
 
 /// What was written down.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    running: Mutex<IdMap<LaunchId, (ProgramId, Size, Instant)>>,
+    running: Mutex<IdMap<LaunchId, Handed>>,
     ran: Mutex<Vec<Ran>>,
     by_lane: AtomicBool,
 }
@@ -78,9 +89,11 @@ impl Around for Recorder {
         let items =
             |lane: &tessera_device::Lane| lane.requests.iter().map(|request| request.items).sum::<u32>();
         let size = Size { lanes: launch.lanes.len() as u32, items: launch.lanes.iter().map(items).sum() };
+        let lanes = launch.lanes.iter().map(|lane| (lane.slot.id(), lane.requests.len() as u32)).collect();
         let id = launch.id;
         // Written down before: its end may be heard of before the call is over.
-        lock(&self.log.running).insert(id, (launch.program, size, Instant::now()));
+        let handed = Handed { program: launch.program, size, submitted: Instant::now(), lanes };
+        lock(&self.log.running).insert(id, handed);
         self.device.submit(launch).inspect_err(|_| {
             lock(&self.log.running).remove(&id);
         })
@@ -93,8 +106,9 @@ impl Around for Recorder {
             if !lanes.is_empty() {
                 self.log.by_lane.store(true, Ordering::Relaxed);
             }
-            if let Some((program, size, submitted)) = lock(&self.log.running).remove(id) {
-                lock(&self.log.ran).push(Ran { program, size, submitted, heard, took: *took });
+            let handed = lock(&self.log.running).remove(id);
+            if let Some(Handed { program, size, submitted, lanes }) = handed {
+                lock(&self.log.ran).push(Ran { program, size, submitted, heard, took: *took, lanes });
             }
         }
         finished

@@ -3,15 +3,24 @@
 //! ```text
 //!   launches of a run: [model, lanes and items, when, how long] ─ over the table's time of that size ─▶ (moment, ratio) … ─▶ a simulation of the same arrivals
 //! ```
-//! Where a simulation with a table's times is off and one with the run's own is not, the table is wrong, or the machine was slower than when it was measured; where
-//! both are off, it is what lies around launches, or the order in which they went.
+//! Where a simulation with a table's times is off and one with the run's own is not, the table is wrong, or the machine was slower than when it was measured, or the host
+//! stood still meanwhile, which is replayed, too; where both are off, it is what lies around launches, or the order in which they went.
 
 use super::costs::Costs;
 use super::recorder::Ran;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tessera_core::{Moment, PlanKey, ProgramId};
+use tessera_core::{Moment, PlanKey, ProgramId, SlotId};
 use tessera_scheduler::{CostTable, Size};
+
+/// What of a run is simulated again.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct AsRan {
+    /// How slow its launches were beside the costs, and when: then those of the simulation are. With none, they differ as the costs say.
+    pub slowness: Arc<[(Moment, f64)]>,
+    /// When its host stood still, and for how long.
+    pub still: Arc<[(Moment, Duration)]>,
+}
 
 /// The launches of a run.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -23,15 +32,19 @@ pub(crate) struct Launches {
 }
 
 /// A launch of a run.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Launched {
     /// Of which model, by number.
-    model: usize,
-    size: Size,
+    pub(crate) model: usize,
+    pub(crate) size: Size,
     /// When it was handed over, from the start of the load.
-    at: Duration,
+    pub(crate) at: Duration,
+    /// When its end was heard of.
+    pub(crate) heard: Duration,
     /// Time on the device.
-    took: Duration,
+    pub(crate) took: Duration,
+    /// Whose weights each lane read, and for how many requests.
+    pub(crate) lanes: Vec<(SlotId, u32)>,
 }
 
 impl Launches {
@@ -39,8 +52,9 @@ impl Launches {
     pub(crate) fn of(ran: Vec<Ran>, programs: &[ProgramId], began: Instant) -> Launches {
         let launched = |ran: Ran| {
             let model = programs.iter().position(|program| *program == ran.program)?;
-            let at = ran.submitted.saturating_duration_since(began);
-            Some(Launched { model, size: ran.size, at, took: ran.took })
+            let since = |at: Instant| at.saturating_duration_since(began);
+            let Ran { size, submitted, heard, took, lanes, .. } = ran;
+            Some(Launched { model, size, at: since(submitted), heard: since(heard), took, lanes })
         };
         let ran: Vec<Launched> = ran.into_iter().filter_map(launched).collect();
         let items: u64 = ran.iter().map(|ran| u64::from(ran.size.items)).sum();
@@ -82,7 +96,8 @@ mod tests {
         let ran = |program: u64, at, items, took| {
             let submitted = began + ms(at);
             let size = Size { lanes: 1, items };
-            Ran { program: ProgramId(program), size, submitted, heard: submitted + ms(took), took: ms(took) }
+            let (heard, took) = (submitted + ms(took), ms(took));
+            Ran { program: ProgramId(program), size, submitted, heard, took, lanes: vec![] }
         };
         let ran = vec![ran(7, 20, 2, 3), ran(7, 10, 1, 2), ran(8, 15, 1, 9)];
         let launches = Launches::of(ran, &[ProgramId(7)], began);

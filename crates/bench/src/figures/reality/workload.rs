@@ -1,7 +1,7 @@
 //! One kind of arrivals: what callers saw on the device, twice, and in the simulator, and what follows of it.
 
 use super::known::Known;
-use super::{LEAST, WITHIN};
+use super::{LEAST, WITHIN, Watched};
 use crate::load::Row;
 use serde::Serialize;
 use std::fmt;
@@ -52,10 +52,12 @@ pub struct Round {
     pub again: Seen,
     /// What the simulator said.
     pub simulated: Seen,
-    /// The same with launches as slow as those of the first real run.
+    /// The same with launches as slow as those of the first real run, on a host that stands still when that one did.
     pub replayed: Seen,
     /// How much longer the first real run's launches took than the table says of their sizes, less one.
     pub launches_off: f64,
+    /// What was seen of both real runs beside their latencies.
+    pub watched: [Watched; 2],
 }
 
 /// What a row shows.
@@ -85,7 +87,7 @@ pub struct Workload {
     pub p99_of_itself_off: Known,
     /// As `p99_off`, by the tenth in the middle instead of the whole: what struck the host in some tenths counts for nothing there.
     pub p99_middle_off: f64,
-    /// With the launches' own times over the first real run's, less one: the part of `p99_off` that no table of costs could mend.
+    /// With the launches' own times and the host's over the first real run's, less one: the part of `p99_off` that neither a better table nor a quieter host could mend.
     pub p99_replayed_off: f64,
     /// How much longer launches took than the table says, less one.
     pub launches_off: f64,
@@ -212,8 +214,14 @@ impl fmt::Display for Workload {
         let itself = self.p99_of_itself_off;
         line(f, "the host: reality against itself", itself.mean, itself.within)?;
         line(f, "the tenth of a run in the middle", self.p99_middle_off, f64::NAN)?;
-        line(f, "what is left with the launches' own times", self.p99_replayed_off, f64::NAN)?;
-        line(f, "launches' times over what the table says", self.launches_off, f64::NAN)
+        let replayed = "what is left with the launches' own times, and where the host stood still";
+        line(f, replayed, self.p99_replayed_off, f64::NAN)?;
+        line(f, "launches' times over what the table says", self.launches_off, f64::NAN)?;
+        // Of the run that was slowest: it is what there is to explain.
+        let runs =
+            self.rounds.iter().flat_map(|round| [&round.real, &round.again].into_iter().zip(&round.watched));
+        let slowest = runs.max_by(|one, other| one.0.p99_ms.total_cmp(&other.0.p99_ms));
+        slowest.map_or(Ok(()), |(_, watched)| write!(f, "{watched}"))
     }
 }
 
@@ -236,7 +244,8 @@ mod tests {
     }
 
     fn round([real, again]: [Seen; 2], simulated: Seen) -> Round {
-        Round { seed: 1, replayed: simulated.clone(), launches_off: 0.0, real, again, simulated }
+        let watched = Default::default();
+        Round { seed: 1, replayed: simulated.clone(), launches_off: 0.0, watched, real, again, simulated }
     }
 
     #[test]
