@@ -9,8 +9,8 @@
 //! owner's place in the fair order and its deadline follow. A request with a promise stands in a line instead (`promises`), and not in the
 //! orders of those that wait *loose*. One that was launched keeps its ticket until it has ended.
 //!
-//! Cost: who comes or goes behind the head of its flow costs O(log n) if it is due at some time, and nothing else that grows. A head costs O(log f) of f flows, and a
-//! lane of a launch moves its head once, however many requests it takes.
+//! Cost: who comes or goes behind the head of its flow costs O(log n) if it is due at some time, and nothing else that grows. A head costs what a change of two orders
+//! of f flows costs (`ordered`), and a lane of a launch moves its head once, however many requests it takes.
 
 use crate::chain::{Chain, Links};
 use crate::fairness::{Owners, VirtualTime};
@@ -132,8 +132,8 @@ impl Queues {
             return None;
         }
         if let Some(moved) = self.leave_flow(request.flow(), &[ticket]) {
-            let moved = self.read_head(moved);
-            self.heads_moved(before, &[moved], owners);
+            let moved = self.read_heads(&[moved]);
+            self.heads_moved(before, &moved, owners);
         }
         request.plan = plan;
         self.shelve(request, owners);
@@ -170,12 +170,21 @@ impl Queues {
         moved
     }
 
-    /// The flow is told what its new head is.
-    fn read_head(&mut self, moved: Moved<Ticket>) -> Moved<Head> {
-        let Moved { flow, from, to } = moved;
-        let to = to.map(|to| Head::from(self.requests.get(to.0).expect("who is in a flow is known")));
-        to.into_iter().for_each(|head| self.flows.has_head(flow, head));
-        Moved { flow, from, to }
+    /// Flows are told what their new heads are, once all of those were read: each is somewhere else in memory.
+    fn read_heads(&mut self, moved: &[Moved<Ticket>]) -> Vec<Moved<Head>> {
+        let known = |to: Ticket| Head::from(self.requests.get(to.0).expect("who is in a flow is known"));
+        let read = moved.iter().map(|Moved { flow, from, to }| Moved {
+            flow: *flow,
+            from: *from,
+            to: to.map(known),
+        });
+        let moved: Vec<Moved<Head>> = read.collect();
+        for Moved { flow, to, .. } in &moved {
+            if let Some(head) = to {
+                self.flows.has_head(*flow, *head);
+            }
+        }
+        moved
     }
 
     /// Heads of flows of a plan were some, and are others: the orders of heads follow.
@@ -290,7 +299,7 @@ impl Queues {
                 }
                 same
             });
-            let moved: Vec<Moved<Head>> = moved.into_iter().map(|moved| self.read_head(moved)).collect();
+            let moved = self.read_heads(&moved);
             // Those that were promised are in no flow.
             if let Some(lane) = lanes.first().filter(|_| !moved.is_empty()) {
                 self.heads_moved(lane.flow.1, &moved, owners);
