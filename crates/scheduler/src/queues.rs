@@ -257,11 +257,15 @@ impl Queues {
     ///
     /// Step by step for all of them, not one by one: what each step reads lies all over memory, and reads that wait for nothing but memory wait together.
     fn forget(&mut self, tickets: &[Ticket], owners: &Owners) {
-        let mut lanes: Vec<Leaving> = Vec::new();
-        for (at, ticket) in tickets.iter().enumerate() {
+        let runs = tickets.iter().map(|ticket| {
             let request = self.requests.get_mut(ticket.0).expect("who waits is known");
             request.runs = true;
-            let (flow, bytes) = (request.flow(), request.bytes);
+            (request.flow(), request.bytes)
+        });
+        // All of them before anything is made of one: what a processor guesses wrong of one it finds out when that was read, and begins anew with the next.
+        let left: Vec<((TenantId, PlanIx), Bytes)> = runs.collect();
+        let mut lanes: Vec<Leaving> = Vec::with_capacity(left.len());
+        for (at, (flow, bytes)) in left.into_iter().enumerate() {
             match lanes.last_mut().filter(|lane| lane.flow == flow) {
                 Some(lane) => (lane.tickets.end, lane.bytes) = (at + 1, lane.bytes + bytes),
                 None => lanes.push(Leaving { flow, tickets: at..at + 1, bytes }),
