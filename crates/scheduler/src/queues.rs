@@ -187,13 +187,12 @@ impl Queues {
         moved
     }
 
-    /// Heads of flows of a plan were some, and are others: the orders of heads follow.
+    /// Heads of flows of a plan were some, and are others: the orders of heads follow. Given in the order in which they stood.
     fn heads_moved(&mut self, plan: PlanIx, moved: &[Moved<Head>], owners: &Owners) {
         let heads = &mut self.by_plan.get_mut(&plan).expect("a loose request is with its plan").heads;
         let left = |moved: &Moved<Head>| Some(Ranked { rank: moved.from?.rank, name: moved.flow });
         // A launch is filled from the front of the order, so those that leave it stand close together.
-        let mut leaving: Vec<Ranked<Rank, FlowIx>> = moved.iter().filter_map(left).collect();
-        leaving.sort_unstable();
+        let leaving: Vec<Ranked<Rank, FlowIx>> = moved.iter().filter_map(left).collect();
         heads.remove_all(&leaving);
         for Moved { flow, to, .. } in moved {
             if let Some(Head { rank, .. }) = to {
@@ -295,7 +294,7 @@ impl Queues {
                 lanes.iter().filter_map(|lane| self.leave_flow(lane.flow, &tickets[lane.tickets.clone()]));
             let mut moved: Vec<Moved<Ticket>> = left.collect();
             // A tenant may have had several lanes: its head was one, and is what the last of them left.
-            moved.sort_by_key(|moved| moved.flow);
+            moved.sort_by_key(|moved| moved.from.map(|stood| stood.rank));
             moved.dedup_by(|later, kept| {
                 let same = later.flow == kept.flow;
                 if same {
