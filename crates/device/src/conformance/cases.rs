@@ -229,6 +229,8 @@ pub fn cases() -> Vec<Case> {
     all.push(gemm(70, 528, 200, true));
     // Short sums over many rows: more outputs than one tile has and fewer.
     all.extend([gemm(130, 16, 96, false), gemm(200, 32, 16, false), gemm(150, 24, 144, true)]);
+    // Many rows and outputs, so that with several lanes a block has several tiles of the same rows; the last are not full.
+    all.push(gemm(300, 72, 248, true));
     all.extend([gemm_apart(6, 40, 16, 8, 56), gemm_apart(6, 40, 16, 3, 45)]);
     for (size, channels, out, kernel, stride, pad, dilation, groups) in [
         (7, 3, 5, 3, 1, 1, 1, 1),
@@ -248,6 +250,8 @@ pub fn cases() -> Vec<Case> {
         (30, 64, 16, 3, 1, 1, 1, 1),
         (9, 64, 72, 3, 1, 1, 1, 1),
         (16, 32, 66, 2, 1, 0, 1, 1),
+        // One tap that leaves pixels out.
+        (14, 64, 72, 1, 2, 0, 1, 1),
         (9, 48, 72, 3, 1, 1, 1, 1),
         // Few rows and a long k of pixels, by taps and one by one.
         (5, 256, 24, 3, 2, 1, 1, 1),

@@ -17,6 +17,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("numbers.cuh", include_str!("kernels/numbers.cuh")),
     ("points.cuh", include_str!("kernels/points.cuh")),
     ("product.cuh", include_str!("kernels/product.cuh")),
+    ("product_staged.cuh", include_str!("kernels/product_staged.cuh")),
     ("product_sums.cuh", include_str!("kernels/product_sums.cuh")),
     ("product_window.cuh", include_str!("kernels/product_window.cuh")),
     ("recurrent.cuh", include_str!("kernels/recurrent.cuh")),
@@ -44,6 +45,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("pick.cu", include_str!("kernels/pick.cu")),
     ("pool.cu", include_str!("kernels/pool.cu")),
     ("pool_indices.cu", include_str!("kernels/pool_indices.cu")),
+    ("product_expand.cu", include_str!("kernels/product_expand.cu")),
     ("product_few.cu", include_str!("kernels/product_few.cu")),
     ("product_few_float.cu", include_str!("kernels/product_few_float.cu")),
     ("product_float.cu", include_str!("kernels/product_float.cu")),
@@ -125,7 +127,7 @@ mod tests {
     use tessera_planner::{Plan, SlotLayout};
 
     /// In rows, taps, runs and elements; of one run of k and of several, in fp32; over windows.
-    const EVERY_TILE: [&str; 11] = [
+    const EVERY_TILE: [&str; 12] = [
         "gemm 17×64×128",
         "gemm 9×264×20",
         "gemm 16×776×456",
@@ -133,6 +135,7 @@ mod tests {
         "gemm 9×1990×330",
         "conv 8→40 3×3 stride 2 dilation 1 groups 1",
         "gemm 70×528×200 with residual",
+        "gemm 300×72×248 with residual",
         "conv 48→72 3×3 stride 1 dilation 1 groups 1",
         "conv 256→24 3×3 stride 2 dilation 1 groups 1",
         "conv 450→6 3×3 stride 1 dilation 1 groups 2",

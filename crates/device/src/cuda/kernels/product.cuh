@@ -54,11 +54,11 @@ struct Params {
     u32 dilation_y, dilation_x;
     u32 top, left;
     float low, high;
-    // Of windows that stay in shared memory, see product_window.cu, and of stems, see there; else 1 and 0.
+    // Of windows that stay in shared memory, see product_window.cu, of stems, and of product_expand.cu, see there; else 1 and 0.
     Divisor line;        // positions of a padded line
-    Divisor item_tiles;  // tiles of rows of one item
+    Divisor item_tiles;  // tiles of rows of one item; blocks that share a tile of rows
     u32 plane;           // places for positions, of 8 or 4 channels
-    u32 turns;           // tiles that a block has one after the other, where it holds its weights: product_held.cu
+    u32 turns;           // tiles that a block has one after the other, where it holds its weights or its inputs
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/product.rs");
 

@@ -11,24 +11,20 @@
 //
 //   shared memory   weights  [steps][64 outputs][128 B]                 as they lie in the slot
 //                   window   [channels / CHUNK][plane][CHUNK]           places of all of the block's tiles, see product_window.cu
-//                   staged   [2 groups][BN][64 outputs + 8]             a tile's residuals, then its outputs
+//                   staged   [2 groups][BN][64 outputs + 8]             a tile's residuals, then its outputs: see product_staged.cuh
 //
 // k walks the taps, then channels, in the steps of product_tensor.cu and by the same instruction, and sums are finished in the same order: which of the
 // kernels computes a layer changes no bit. Bound by the matrix unit, and by the first places of a window on their way.
 //
 //   -DBN                     positions of a tile, a multiple of 8; `turns` of the parameters are the tiles of a block
 //   generated.cuh            multiply(), see steps/product/instruction.rs
+#include "product_staged.cuh"
 #include "product_window.cuh"
-#include "mma.cuh"
 
-constexpr int GROUP = 128, WORKERS = 2 * GROUP, BRINGERS = 128, THREADS = WORKERS + BRINGERS;
+constexpr int WORKERS = 2 * GROUP, BRINGERS = 128, THREADS = WORKERS + BRINGERS;
 constexpr int MOST_STEPS = 24, MOST_TURNS = 16;  // as in steps/product/held.rs
-constexpr u32 STAGED_PITCH = BM * 2 + 16, STAGED_BYTES = BN * STAGED_PITCH;
 constexpr u32 TOGETHER = 4;  // chunks of outputs that a thread moves at once
-static_assert(BM == 64 && sizeof(real) == 2 && sizeof(x_type) == 2 && RESIDUAL <= 1, "halves, 64 outputs of them");
-
-// A named barrier of each group.
-__device__ __forceinline__ void group_sync(u32 group) { asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(GROUP) : "memory"); }
+static_assert(sizeof(x_type) == 2, "a window of halves");
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_constant__ Params p) {
     extern __shared__ unsigned char dynamic[];
@@ -84,8 +80,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
 
     const u32 group = thread / GROUP, own = thread % GROUP;
     const u32 staged = window + p.in_per_group.value / CHUNK * p.plane * 16 + group * STAGED_BYTES;
-    // Of 8 positions the row of matrices that this thread names.
-    const u32 named = staged + own % 8 * STAGED_PITCH + (own / 32 * 16 + own / 8 % 2 * 8) * 2;
+    const u32 named = named_row(staged, own);
     float bias[2];
     load_held_bias(p, slot, 0, m0, own, bias);
     dependency_wait(p.launch);
@@ -130,27 +125,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         chunks_wait<0>();
         group_sync(group);
 #endif
-#pragma unroll
-        for (int n = 0; n < BN / 8; n++) {
-            u32 halves[2];
-#if RESIDUAL
-            load_matrices_transposed(halves, named + n * 8 * STAGED_PITCH);
-#endif
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float pair[2];
-#pragma unroll
-                for (int j = 0; j < 2; j++) {
-                    pair[j] = sums[n * 4 + i * 2 + j] + bias[i];
-#if RESIDUAL
-                    pair[j] += to_float(residual_type{u16(halves[i] >> (j * 16))});
-#endif
-                    pair[j] = activate(pair[j], p.low, p.high);
-                }
-                halves[i] = word_of(pair[0], pair[1]);
-            }
-            store_matrices_transposed(named + n * 8 * STAGED_PITCH, halves);
-        }
+        finish_staged(p, named, sums, bias);
         group_sync(group);
 
         if (moves) {

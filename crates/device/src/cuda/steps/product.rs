@@ -8,6 +8,7 @@
 //!                     ├─ several taps, stride 1 ─┬────▶ product_held.cu       [`held`]      bf16 and fp16, weights that fit on chip
 //!                     │                          └────▶ product_window.cu     [`window`]
 //!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16
+//!                     ├─ one tap, many rows ──────────▶ product_expand.cu     [`expand`]    bf16 and fp16, inputs that fit on chip
 //!                     └─ everything else ─────────────▶ product_tensor.cu     [`tensor`]
 //!                                                       or product_walk.cu        [`walk`]      blocks that stay; no residual, inputs in chunks
 //! ```
@@ -16,6 +17,7 @@
 //! with which tile, is a matter of time alone: of one precision, all sum the same products in the same order. [`chosen`] lists them, the one that its rules take first.
 
 mod chosen;
+mod expand;
 mod few;
 mod float;
 mod held;
@@ -376,7 +378,9 @@ mod tests {
                 "runs".to_owned()
             }
             "product_tensor.cu" => format!("steps in {} parts", number("PARTS") * number("TURNS")),
-            "product_window.cu" | "product_held.cu" | "product_walk.cu" => "steps in 1 parts".to_owned(),
+            "product_window.cu" | "product_held.cu" | "product_walk.cu" | "product_expand.cu" => {
+                "steps in 1 parts".to_owned()
+            }
             "product_few.cu" => format!("few, shared by {} warps", number("SPLIT")),
             other => other.to_owned(),
         }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   fp32           streamed ─ and, with few rows, all of k in a block
-//!   matrix unit    few rows │ windows, of held weights and of streamed ones, then gathered │ stems │ gathered
+//!   matrix unit    few rows │ windows, of held weights and of streamed ones, then gathered │ stems │ held inputs, gathered, walked
 //! ```
 //! What stands between two bars sums in an order of its own, and the step's shape decides for it. Within, a tile changes no bit.
 
+use super::expand::{ExpandTile, Places};
 use super::few::{FewFloatTile, FewTile};
 use super::float::FloatTile;
 use super::held::HeldTile;
@@ -20,6 +21,9 @@ use crate::cuda::site::Site;
 use tessera_core::{DType, Precision};
 use tessera_planner::pack::BLOCK_ROW_BYTES;
 use tessera_planner::plan::Operand;
+
+/// Of the kernels that keep their inputs, those that are told of: what wider and narrower tiles move is known well.
+const EXPANDING: usize = 3;
 
 /// A kernel and its tile.
 #[derive(Debug)]
@@ -208,7 +212,13 @@ impl Unit<'_> {
         Chosen { loader: Loader::Rows, ..self.of_rows(spec, block) }
     }
 
-    /// The kernels that gather rows, for any product: blocks of one tile each, and blocks that walk.
+    /// Whether a tile's residual, if there is one, can be staged as its outputs are: it is an item's own, and as large.
+    fn stages_residual(&self) -> bool {
+        let staged = |x| matches!(x, Operand::Buffer(_)) && self.site.stored(x).size() == self.real_bytes;
+        self.product.epilogue.residual.is_none_or(staged)
+    }
+
+    /// The kernels that gather rows, for any product: blocks of one tile each, blocks that walk, and such as keep their inputs.
     fn gathered(&self, steps: usize, parts: usize) -> Vec<Chosen> {
         let whole_rows = self.loader == Loader::Rows;
         // Whether blocks that walk can compute it: they are fed in chunks, and finish sums where they are.
@@ -223,6 +233,10 @@ impl Unit<'_> {
         if best.is_some_and(|best| WalkTile::is_best(&best, steps)) && likely.len() > 1 {
             likely.swap(0, 1);
         }
+        let expands = whole_rows && parts == 1 && self.real_bytes == 2 && self.stages_residual();
+        let expanding = if expands { ExpandTile::best_first(self.sizes, steps) } else { Vec::new() };
+        let at = usize::from(!expanding.first().is_some_and(|tile| tile.is_best(self.sizes)));
+        likely.splice(at..at, expanding.into_iter().take(EXPANDING).map(|tile| self.expanded(tile)));
         likely.into_iter().chain(tiles.map(|tile| self.tensor(tile))).collect()
     }
 
@@ -252,14 +266,23 @@ impl Unit<'_> {
         Chosen { resident: Some(self.site.multiprocessors as usize), ..self.of_rows(spec, block) }
     }
 
+    fn expanded(&self, tile: ExpandTile) -> Chosen {
+        let Places { planes, stages, slots } = tile.places;
+        let spec = self.site.spec("product_expand.cu").define("PLANES", planes);
+        let mut spec = spec.define("STAGES", stages).define("SLOTS", slots);
+        spec.generated = instruction::multiply(self.site.precision(), tile.rows);
+        let (outputs, threads) = (ExpandTile::OUTPUTS, ExpandTile::THREADS);
+        let block = Block { outputs, rows: tile.rows, threads, shared_bytes: tile.shared_bytes() };
+        let image = OnImage { item_tiles: tile.sharers, turns: tile.turns, ..OnImage::NONE };
+        let resident = Some(self.site.multiprocessors as usize);
+        Chosen { resident, image, ..self.of_rows(spec, block) }
+    }
+
     /// The kernels of windows: those that hold their weights first, or behind the best of those that stream them.
     fn windows(&self) -> Vec<Chosen> {
         let (sizes, shape, size) = (self.sizes, &self.product.shape, self.real_bytes);
         let streamed = WindowTile::best_first(sizes, shape, size);
-        let residual = self.product.epilogue.residual;
-        let of_halves =
-            residual.is_none_or(|x| matches!(x, Operand::Buffer(_)) && self.site.stored(x).size() == size);
-        let held = if of_halves { HeldTile::best_first(sizes, shape, size) } else { Vec::new() };
+        let held = if self.stages_residual() { HeldTile::best_first(sizes, shape, size) } else { Vec::new() };
         let first = streamed.is_empty() || held.first().is_some_and(|tile| tile.is_best(sizes));
         let mut all: Vec<Chosen> = streamed.into_iter().map(|tile| self.window(tile)).collect();
         let at = if first { 0 } else { 1 };
