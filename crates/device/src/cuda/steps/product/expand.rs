@@ -81,9 +81,16 @@ impl ExpandTile {
     }
 
     /// Whether it comes before the kernels that have a block for each tile: where a block has several tiles, so that something is under way while it finishes one.
-    /// bf16, µs on an H100, 2026-11-26, this kernel for the best other with k, outputs, rows: 64, 256, 3136 with residual, 8 lanes 9.0 for 12.8, 32 lanes 47.0 for 47.7, but
-    /// 128 lanes 183 for 174; 128, 512, 784, 8 lanes 6.7 for 6.7, 32 lanes 24.0 for 27.8, 128 lanes 101 for 100; 256, 1024, 196, 8 lanes 6.3 for 6.2, 32 lanes 16.9 for 24.8,
-    /// 128 lanes 65.5 for 85.4; 512, 2048, 49, 8 lanes 9.9 for 9.1, 32 lanes 30.2 for 32.4; 256, 512, 784, 32 lanes 28.7 for 43.2.
+    /// bf16, µs on an H100, 2026-11-26, the first tile for the best of the others, with residual:
+    ///
+    /// ```text
+    ///   rows, k, outputs      8 lanes        32 lanes       128 lanes
+    ///   3136   64  256        9.0 for 13.0   47.0 for 47.6   182 for 173
+    ///    784  128  512        6.8 for 6.8    24.2 for 28.1   101 for 100
+    ///    196  256 1024        6.5 for 6.5    17.1 for 25.1    68 for 86
+    ///     49  512 2048        9.3 for 9.2    30.6 for 32.2   118 for 120
+    ///    784  256  512        8.2 for 8.6    29.0 for 43.9   115 for 145
+    /// ```
     pub(super) fn is_best(&self, sizes: &Sizes) -> bool {
         self.rounds(sizes) * self.turns >= 4
     }
