@@ -81,7 +81,7 @@ mod tests {
                 let waits = asked.try_recv().ok();
                 let Some(first) = waits.or_else(|| {
                     let comes = asked.recv().ok();
-                    std::thread::sleep(takes / 20);
+                    std::thread::sleep(takes / 8);
                     comes
                 }) else {
                     return sizes;
