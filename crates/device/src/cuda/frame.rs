@@ -62,7 +62,8 @@ impl Tables {
         Ok(Tables { places, table_bytes: layout.bytes, place_bytes, launched: 0 })
     }
 
-    /// The place of the next launch's table, which is to be written whole. Every launch of the program takes one, in the order in which they are launched.
+    /// The place of the next launch's table, which is to be written: another's lies there. Every launch of the program takes one, in the order in which they are
+    /// launched. A launch that took one and does not start leaves the two counts apart, so its card is given up.
     pub(crate) fn next(&mut self) -> &mut [u8] {
         let start = place(self.launched) * self.place_bytes;
         self.launched += 1;

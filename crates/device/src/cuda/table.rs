@@ -112,6 +112,20 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_whole_chunks_with_every_word_aligned() {
+        for (lanes, items, ports) in (1..6).flat_map(|n| [(1, n, 0), (n, n, 1), (n, 3 * n, 2), (n, 7, 3)]) {
+            let layout = TableLayout::new(Room { lanes, items }, ports);
+            assert!(
+                layout.bytes.is_multiple_of(16),
+                "launch_begin.cu fetches sixteen bytes at a time: {layout:?}"
+            );
+            assert!(layout.ports.is_multiple_of(8) && layout.weights.is_multiple_of(8), "{layout:?}");
+            assert!(layout.first.is_multiple_of(4) && layout.lane_of.is_multiple_of(4), "{layout:?}");
+            assert!(layout.lane_of + 4 * items as usize <= layout.bytes, "{layout:?}");
+        }
+    }
+
+    #[test]
     fn lanes_of_equal_items_are_said_to_be_uniform() {
         let layout = TableLayout::new(Room { lanes: 3, items: 3 }, 0);
         let mut table = vec![0; layout.bytes];

@@ -236,6 +236,7 @@ __device__ __forceinline__ void multiply_all(const Params& p, const Block& block
             for (u32 row = thread / 8; row < BN; row += GROUP / 8)
                 if (row < present) store_chunk(to + row * pitch, load_staged(from + row * STAGED_PITCH));
         }
+        // One lane says so for all of its warp: what the others have read of the slot and of its tile is read before.
         __syncwarp();
         if (thread % 32 == 0) barrier_arrive(block.left + slot.at * 8);
     }
