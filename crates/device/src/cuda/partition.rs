@@ -288,9 +288,9 @@ impl Feeder {
                 self.outbox.finish_lost(running, &why);
                 continue;
             }
-            let berth = self.berths.take();
-            match self.start(&running, berth, self.outbox.timing.includes(number)) {
-                Ok((berth, staged)) => {
+            let mut berth = self.berths.take();
+            match self.start(&running, &mut berth, self.outbox.timing.includes(number)) {
+                Ok(staged) => {
                     let flight = InFlight { running, berth, staged };
                     if let Err(unsent) = self.reap.send(flight) {
                         self.outbox.finish_lost(unsent.0.running, "its thread has ended");
@@ -298,6 +298,8 @@ impl Feeder {
                 }
                 Err(error) => {
                     self.outbox.lose(&error);
+                    // What was started may still write to it, and whoever else wants one is to hear of the loss, not to wait.
+                    self.berths.give_back(berth);
                     self.outbox.finish_lost(running, &error.to_string());
                 }
             }
@@ -317,12 +319,7 @@ impl Feeder {
     }
 
     /// Stages and enqueues one launch. Errors are the card's, and final.
-    fn start(
-        &mut self,
-        running: &Running,
-        mut berth: Berth,
-        sampled: bool,
-    ) -> Result<(Berth, Staged), CudaError> {
+    fn start(&mut self, running: &Running, berth: &mut Berth, sampled: bool) -> Result<Staged, CudaError> {
         self.turn_to(running.size)?;
         let (program, compute) = (&running.program, &self.compute[running.size]);
         let staged = berth.lay_out(running, sampled);
@@ -351,7 +348,7 @@ impl Feeder {
             self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, OUTPUTS..staged.bytes_out)?;
             self.copy_out.tell(&berth.host_out, offset_of!(Signal, copied), 1)?;
         }
-        Ok((berth, staged))
+        Ok(staged)
     }
 }
 
