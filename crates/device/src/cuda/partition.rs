@@ -363,9 +363,11 @@ struct Reaper {
 impl Reaper {
     fn run(self, reaped: &Receiver<InFlight>) {
         wake_promptly();
-        let mut clock = CardClock::new();
+        // An end is heard of later by a copy where there is one: launches without would be slept through by as much.
+        let (mut direct, mut copied) = (CardClock::new(), CardClock::new());
         for flight in reaped {
-            match self.wait(&flight, &mut clock) {
+            let clock = if flight.staged.direct_out { &mut direct } else { &mut copied };
+            match self.wait(&flight, clock) {
                 Ok(took) => {
                     let answers = answers(&flight);
                     // Lanes run merged: all of them have one row, and none a time of its own.
