@@ -36,8 +36,8 @@ pub struct ShapeMismatch {
 enum What {
     /// Another number of inputs.
     Count { got: usize },
-    /// Another shape than the declared one.
-    Shape { input: usize, expected: String, got: Vec<u64> },
+    /// Another shape than the declared one; where they differ in the first axis alone, `first` is what that is fixed to.
+    Shape { input: usize, expected: String, got: Vec<u64>, first: Option<u64> },
     /// One free dimension with two values.
     Disagree { dim: String, first: (usize, u64), second: (usize, u64) },
     /// Nothing in it.
@@ -56,8 +56,15 @@ impl ShapeMismatch {
         let name = |input: &usize| names.get(*input).copied().unwrap_or("?");
         match &self.what {
             What::Count { got } => format!("{got} inputs came, but the model takes {}", self.names.len()),
-            What::Shape { input, expected, got } => {
-                format!("input `{}` has shape {got:?}, but the model takes {expected}", name(input))
+            What::Shape { input, expected, got, first } => {
+                let way_out = first.map(|first| {
+                    format!(
+                        "; its first axis is fixed to {first}: where that is the batch, export the model with a free \
+                         first axis (`dynamic_axes` or `dynamic_shapes` of `torch.onnx.export`)"
+                    )
+                });
+                let way_out = way_out.unwrap_or_default();
+                format!("input `{}` has shape {got:?}, but the model takes {expected}{way_out}", name(input))
             }
             What::Disagree { dim, first, second } => format!(
                 "dimension `{dim}` is {} in input `{}` and {} in input `{}`",
@@ -96,7 +103,15 @@ impl Class {
             };
             if declared.dims.len() != shape.len() || !declared.dims.iter().zip(shape).all(fits) {
                 let expected = self.declared(&declared.dims);
-                return Err(mismatch(What::Shape { input, expected, got: shape.to_vec() }));
+                let first = match (&declared.dims[..], shape) {
+                    ([Dim::Fixed(first), rest @ ..], [_, got @ ..])
+                        if rest.len() == got.len() && rest.iter().zip(got).all(fits) =>
+                    {
+                        Some(*first)
+                    }
+                    _ => None,
+                };
+                return Err(mismatch(What::Shape { input, expected, got: shape.to_vec(), first }));
             }
             if let Some(axis) = shape.iter().position(|&size| size == 0) {
                 return Err(mismatch(What::Empty { input, axis, got: shape.to_vec() }));

@@ -190,6 +190,21 @@ fn shapes_that_do_not_fit_are_refused_with_what_was_expected() {
 }
 
 #[test]
+fn a_request_of_another_batch_than_a_fixed_one_hears_how_to_export_a_free_one() {
+    let node = common::node("Relu", &["x"], &["y"], vec![]);
+    let class = changed(&common::model(17, common::one_node(&[("x", &[1, 3])], vec![], node))).class;
+    let said = |shape: &[u64]| class.bind(&[shape]).unwrap_err().to_string();
+    assert_eq!(
+        said(&[2, 3]),
+        "input `x` has shape [2, 3], but the model takes [1, 3]; its first axis is fixed to 1: where that is the batch, \
+         export the model with a free first axis (`dynamic_axes` or `dynamic_shapes` of `torch.onnx.export`)"
+    );
+    for other in [&[2, 4][..], &[1, 4], &[2], &[3, 1, 3]] {
+        assert!(said(other).ends_with("takes [1, 3]"), "a free first axis would not help: {}", said(other));
+    }
+}
+
+#[test]
 fn a_weight_that_is_cast_or_scaled_by_a_single_float_keeps_the_float_in_the_class() {
     let scale = |value: f32| {
         let node = common::node("Mul", &["x", "c"], &["y"], vec![]);
