@@ -157,9 +157,13 @@ impl Inputs {
         }
         let fixed = rest.iter().map(|&dim| {
             u64::try_from(dim).ok().with_context(|| {
+                let dims: Vec<String> = rest
+                    .iter()
+                    .map(|dim| u64::try_from(*dim).map_or("N".into(), |dim| dim.to_string()))
+                    .collect();
                 format!(
                     "input `{name}` takes any extent in {rest:?}; choose with --shape {name}:{}",
-                    vec!["N"; rest.len()].join(",")
+                    dims.join(",")
                 )
             })
         });
@@ -307,7 +311,10 @@ mod tests {
         let specs = [spec("ids", "INT64", &[-1, -1])];
         let mut inputs = inputs(Source::Zero);
         let error = inputs.bodies(&specs, true, None).unwrap_err().to_string();
-        assert!(error.contains("--shape ids:N"), "{error}");
+        assert!(error.ends_with("--shape ids:N"), "{error}");
+        let partly = [spec("x", "FP32", &[-1, -1, 32])];
+        let error = inputs.bodies(&partly, true, None).unwrap_err().to_string();
+        assert!(error.ends_with("--shape x:N,32"), "what is fixed is not asked for: {error}");
         inputs.shapes.insert("ids".into(), vec![7]);
         let body = inputs.bodies(&specs, true, None).unwrap().remove(0);
         assert_eq!(parts(&body).0["inputs"][0]["shape"], json!([2, 7]));
