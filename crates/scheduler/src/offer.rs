@@ -108,7 +108,7 @@ pub enum Refusal {
     },
     /// There is time, and others have a right to it: its owner has had more than its share.
     #[error(
-        "its owner is {ahead:?} of device time ahead of its share, and the {allowed:?} allowed leave others no room; \
+        "its owner is {ahead:.2?} of device time ahead of its share, and the {allowed:.2?} allowed leave others no room; \
          send slower, allow more time, or raise `share`"
     )]
     OverShare {
@@ -147,7 +147,7 @@ pub enum Refusal {
     },
     /// It could not be answered in time.
     #[error(
-        "the answer would take {predicted:?} and is due in {allowed:?}; try again later or allow more time"
+        "the answer would take {predicted:.2?} and is due in {allowed:.2?}; try again later or allow more time"
     )]
     TooLate {
         /// Time from now to its answer, waiting included, if it were let in without making another late.
@@ -160,9 +160,15 @@ pub enum Refusal {
 /// When to come again, and the way out.
 fn again(retry: Option<Duration>, asks: NonZeroU32) -> String {
     match retry {
-        Some(retry) => format!("try again in {retry:?}, send slower, or raise `owner_rate`"),
+        Some(retry) => format!("try again in {}, send slower, or raise `owner_rate`", waiting(retry)),
         None => format!("one of {asks} never fits: send it in parts, or raise `owner_burst`"),
     }
+}
+
+/// A time to wait in words: whole milliseconds, from ten seconds on whole seconds, and never less than it is.
+fn waiting(time: Duration) -> String {
+    let ms = time.as_nanos().div_ceil(1_000_000);
+    if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", ms.div_ceil(1_000)) }
 }
 
 impl Refusal {
@@ -229,4 +235,18 @@ pub enum Cancelled {
     InFlight,
     /// Never offered, or answered already.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_wait_is_told_in_whole_units_and_never_too_short() {
+        let said = |nanos| waiting(Duration::from_nanos(nanos));
+        assert_eq!(said(997_570_118), "998 ms");
+        assert_eq!((said(1), said(3_000_000)), ("1 ms".into(), "3 ms".into()));
+        assert_eq!((said(9_999_000_000), said(9_999_000_001)), ("9999 ms".into(), "10 s".into()));
+        assert_eq!(said(499_000_000_001), "500 s");
+    }
 }

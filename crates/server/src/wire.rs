@@ -106,7 +106,7 @@ pub enum Rejection {
     },
     /// Predicted too late on arrival, and refused before any work.
     #[error(
-        "model '{model}' would answer in about {predicted:?}, {}; retry later, or raise `timeout` or the tenant's `slo_ms`",
+        "model '{model}' would answer in about {predicted:.2?}, {}; retry later, or raise `timeout` or the tenant's `slo_ms`",
         too_late(*allowed)
     )]
     TooLate {
@@ -142,7 +142,7 @@ pub enum Rejection {
 fn too_late(allowed: Duration) -> String {
     match allowed {
         Duration::ZERO => "and the time allowed was over when the request had come".to_owned(),
-        allowed => format!("later than the {allowed:?} allowed"),
+        allowed => format!("later than the {allowed:.2?} allowed"),
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
             let (model, time) = ("m".into(), Duration::from_millis(5));
             Rejection::TooLate { model, predicted: time, allowed, retry_after: time }.to_string()
         };
-        assert!(late(Duration::from_millis(2)).contains("later than the 2ms allowed; retry"));
+        assert!(late(Duration::from_nanos(1_987_654)).contains("later than the 1.99ms allowed; retry"));
         assert!(late(Duration::ZERO).contains("the time allowed was over"));
     }
 
