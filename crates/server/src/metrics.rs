@@ -461,6 +461,18 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_is_explained_in_a_sentence_that_ends_with_one_dot() {
+        let page = Metrics::default().encode();
+        let explained: Vec<&str> = page.lines().filter(|line| line.starts_with("# HELP ")).collect();
+        for collected in ["tessera_device_use_ratio", "tessera_tenant_apart"] {
+            assert!(explained.iter().any(|line| line.contains(collected)), "{collected}");
+        }
+        for line in explained {
+            assert!(line.ends_with('.') && !line.ends_with(".."), "{line}");
+        }
+    }
+
+    #[test]
     fn mean_lanes_per_launch_can_be_read() {
         let metrics = Metrics::default();
         metrics.launched("cpu", Policy::SpaceTime, 3, 5);

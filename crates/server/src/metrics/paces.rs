@@ -59,12 +59,12 @@ impl Collector for Paces {
                 tenants.iter().map(move |(tenant, told)| (labels(tenant.as_str()), told))
             })
         };
-        let help = "What a tenant's lanes on a device take over what its neighbours' do: the median of the last few; of several versions the slowest's";
+        let help = "What a tenant's lanes on a device take over what its neighbours' do: the median of the last few; of several versions the slowest's.";
         let mut ratios = encoder.encode_descriptor("tenant_lane_ratio", help, None, MetricType::Gauge)?;
         for (labels, ratio) in all().filter_map(|(labels, told)| Some((labels, told.ratio?))) {
             ratios.encode_family(&labels)?.encode_gauge(&ratio)?;
         }
-        let help = "Whether a tenant runs by itself on a device (1) because it was slow beside its neighbours, or shares launches (0)";
+        let help = "Whether a tenant runs by itself on a device (1) because it was slow beside its neighbours, or shares launches (0).";
         let mut apart = encoder.encode_descriptor("tenant_apart", help, None, MetricType::Gauge)?;
         for (labels, told) in all() {
             apart.encode_family(&labels)?.encode_gauge(&i64::from(told.apart))?;

@@ -90,7 +90,7 @@ impl Collector for Devices {
         let (at, devices) = (Instant::now(), self.all());
         let shares: Vec<_> = devices.iter().map(|(name, monitor)| (name, monitor.share(at))).collect();
         let rows: Vec<Row> = devices.iter().flat_map(|(name, monitor)| rows(at, name, monitor)).collect();
-        let help = "How far a device was used in the last ten seconds, from 0 to 1: of time (busy), of its peak in operations (flop) and in bytes from memory (bytes)";
+        let help = "How far a device was used in the last ten seconds, from 0 to 1: of time (busy), of its peak in operations (flop) and in bytes from memory (bytes).";
         let mut use_ratio = encoder.encode_descriptor("device_use_ratio", help, None, MetricType::Gauge)?;
         for (device, share) in &shares {
             let of = [("busy", Some(share.busy)), ("flop", share.flops), ("bytes", share.bytes)];
@@ -99,7 +99,8 @@ impl Collector for Devices {
                 use_ratio.encode_family(&labels)?.encode_gauge(&value)?;
             }
         }
-        let help = "Time in which a device had something to do; of one of several partitions by their shares";
+        let help =
+            "Time in which a device had something to do; of one of several partitions by their shares.";
         let kind = MetricType::Counter;
         let mut busy = encoder.encode_descriptor("device_busy", help, Some(&Unit::Seconds), kind)?;
         for (device, share) in &shares {
@@ -108,17 +109,17 @@ impl Collector for Devices {
         }
         quantiles(
             &mut encoder,
-            ("class_launch", "What launches of an architecture computed, by quantile of the last minutes"),
+            ("class_launch", "What launches of an architecture computed, by quantile of the last minutes."),
             Some(&Unit::Seconds),
             rows.iter().map(|row| (row, &row.took)),
         )?;
         quantiles(
             &mut encoder,
-            ("class_over_predicted_ratio", "What launches of an architecture took over what was predicted"),
+            ("class_over_predicted_ratio", "What launches of an architecture took over what was predicted."),
             None,
             rows.iter().map(|row| (row, &row.over_predicted)),
         )?;
-        let help = "Part of its launches' time that a step took, for the longest steps of an architecture; all are at /v2/models/NAME/steps";
+        let help = "Part of its launches' time that a step took, for the longest steps of an architecture; all are at /v2/models/NAME/steps.";
         let mut steps = encoder.encode_descriptor("class_step_share_ratio", help, None, MetricType::Gauge)?;
         for row in &rows {
             let [device, class, precision] = row.labels();
