@@ -101,7 +101,7 @@ pub async fn serve<B: Backend>(
     let limits = BodyLimits { bytes: settings.max_body.0, pause: settings.idle_timeout };
     let site = http::Site::new(backend, Arc::clone(&metrics), limits);
     let pages = TowerToHyperService::new(http::metrics_routes(Arc::clone(&metrics)));
-    let door = |counted| Door {
+    let acceptor = |counted| Acceptor {
         idle_timeout: settings.idle_timeout,
         grace: settings.shutdown_grace,
         permits: Arc::new(Semaphore::new(settings.max_connections.get() as usize)),
@@ -109,8 +109,8 @@ pub async fn serve<B: Backend>(
     };
     // Monitors are served through the drain, and let go with it.
     tokio::select! {
-        cut = door(Some(metrics)).run(listeners.http, site, stop, hurry) => cut,
-        cut = door(None).run(listeners.metrics, pages, pending(), pending()) => cut,
+        cut = acceptor(Some(metrics)).run(listeners.http, site, stop, hurry) => cut,
+        cut = acceptor(None).run(listeners.metrics, pages, pending(), pending()) => cut,
     }
 }
 
@@ -134,14 +134,14 @@ pub async fn stop_signal() {
 }
 
 /// How one listener treats its connections.
-struct Door {
+struct Acceptor {
     idle_timeout: Duration,
     grace: Duration,
     permits: Arc<Semaphore>,
     counted: Option<Arc<Metrics>>,
 }
 
-impl Door {
+impl Acceptor {
     async fn run<S>(
         self,
         listener: TcpListener,
@@ -165,11 +165,11 @@ impl Door {
                     http.timer(HeadTimer::default()).header_read_timeout(self.idle_timeout);
                     let stream = TokioIo::new(Attentive::new(stream, self.idle_timeout));
                     let connection = graceful.watch(http.serve_connection(stream, site.clone()));
-                    let guest = Guest::new(self.counted.clone(), permit);
+                    let open = OpenConnection::new(self.counted.clone(), permit);
                     connections.spawn(async move {
                         // A client that breaks off or talks nonsense is its own affair.
                         let _ = connection.await.inspect_err(|why| tracing::debug!(%why, "connection ended"));
-                        drop(guest);
+                        drop(open);
                     });
                 }
             }
@@ -216,21 +216,21 @@ fn note(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// Counts a connection for as long as it is open, and holds its place.
-struct Guest {
+struct OpenConnection {
     counted: Option<Arc<Metrics>>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Guest {
-    fn new(counted: Option<Arc<Metrics>>, permit: OwnedSemaphorePermit) -> Guest {
+impl OpenConnection {
+    fn new(counted: Option<Arc<Metrics>>, permit: OwnedSemaphorePermit) -> OpenConnection {
         if let Some(metrics) = &counted {
             metrics.connected();
         }
-        Guest { counted, _permit: permit }
+        OpenConnection { counted, _permit: permit }
     }
 }
 
-impl Drop for Guest {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         if let Some(metrics) = &self.counted {
             metrics.disconnected();
