@@ -17,10 +17,11 @@
 //                                   may be long. The fastest where blocks are many and the last of them come out even.
 //   several, few blocks (PARTS>1)   a run to each block of a cluster. All meet in shared memory, and every block adds its share of the rows, in order.
 //
-// Multiply-adds are bound by reading registers: a cycle brings one from each of two banks, and a multiply-add has three operands. It is one a cycle where an
-// operand is the one just read, and the other two are of different banks (0.98 on an H100; 0.57 where all three are read each time). Inputs that lie k by k
-// (BY_K=1) give the compiler the choice: a thread reads the inputs of one k, four rows at once, as it does its weights. They come through registers, a stage
-// ahead, which turn chunks of k into rows.
+// A multiply-add has three operands, and a cycle brings one from each of two banks of registers: it is one a cycle where an operand is the one just read, and
+// the other two are of different banks (0.98 on an H100; 0.57 where all three are read each time). By that the loops below would run at 0.89 to 0.94; they run
+// at 0.7, and what takes the rest is not known: without the reads of inputs, of weights, or without feeding a loop gains 1 to 7 % (H200, 2026-11-26).
+// Inputs that lie k by k (BY_K=1) leave the order to the compiler: a thread reads the inputs of one k, four rows at once, as it does its weights. They come
+// through registers, a stage ahead, which turn chunks of k into rows.
 //
 // What else was tried of products of 256x128x1152 and 256x256x256 on an H100 (2026-11-26), all of the same bits and none faster than the tiles there are:
 //   16 x 8 of a thread, tiles of 128x128, two blocks   of 120 lanes 230 us (219 by 128x64); alone on its multiprocessor a block of 64 lanes takes 131 (110)
