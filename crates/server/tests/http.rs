@@ -13,6 +13,7 @@ use client::{Answer, binary_request, head, json_request};
 use fake::Served;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use tessera_server::Settings;
 use tessera_server::events::News;
@@ -476,20 +477,24 @@ fn with_timeouts(request: &[u8], timeouts: &[&str]) -> Vec<u8> {
     [&request[..end], headers.as_bytes(), &request[end..]].concat()
 }
 
+/// The connection of a request that the model has, and that nobody has answered yet.
+fn one_in_flight(served: &Served) -> TcpStream {
+    let mut busy = served.connect();
+    busy.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
+    served.eventually(|| served.fake.waiting() == 1);
+    busy
+}
+
 #[test]
 fn a_client_that_hangs_up_cancels_its_request() {
     let served = Served::start();
-    let mut socket = served.connect();
-    socket.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
-    served.eventually(|| served.fake.waiting() == 1);
+    let socket = one_in_flight(&served);
     drop(socket);
     served.eventually(|| served.fake.waiting() == 0);
     let counted = r#"tessera_requests_total{tenant="slow",outcome="hung_up"} 1"#;
     served.eventually(|| served.metrics_page().contains(counted));
     // Who closes its own side alone.
-    let mut socket = served.connect();
-    socket.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
-    served.eventually(|| served.fake.waiting() == 1);
+    let mut socket = one_in_flight(&served);
     socket.shutdown(std::net::Shutdown::Write).unwrap();
     served.eventually(|| served.fake.waiting() == 0);
     assert_eq!(socket.read(&mut [0; 1]).unwrap(), 0, "there is no answer");
@@ -504,15 +509,14 @@ fn a_client_that_hangs_up_cancels_its_request() {
 #[test]
 fn requests_in_flight_are_answered_after_the_signal_to_stop() {
     let served = Served::start();
-    let (mut busy, mut idle) = (served.connect(), served.connect());
+    let mut idle = served.connect();
     idle.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
     assert_eq!(Answer::read(&mut idle).status, 200);
-    busy.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
-    served.eventually(|| served.fake.waiting() == 1);
+    let mut busy = one_in_flight(&served);
     served.stop();
     // Who was idle is let go, nobody new is let in, and the busy one still waits.
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
-    served.eventually(|| std::net::TcpStream::connect(served.address).is_err());
+    served.eventually(|| TcpStream::connect(served.address).is_err());
     assert_eq!(served.fake.waiting(), 1);
     served.fake.release();
     assert_eq!(Answer::read(&mut busy).status, 200);
@@ -522,9 +526,7 @@ fn requests_in_flight_are_answered_after_the_signal_to_stop() {
 #[test]
 fn the_grace_of_a_shutdown_has_an_end() {
     let served = Served::start();
-    let mut busy = served.connect();
-    busy.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
-    served.eventually(|| served.fake.waiting() == 1);
+    let mut busy = one_in_flight(&served);
     let asked = Instant::now();
     served.stop();
     assert_eq!(served.ended(), 1);
@@ -535,9 +537,7 @@ fn the_grace_of_a_shutdown_has_an_end() {
 #[test]
 fn who_is_in_a_hurry_does_not_wait_for_the_end_of_the_grace() {
     let served = Served::start();
-    let mut busy = served.connect();
-    busy.write_all(&json_request("/v2/models/slow/infer", &add_body().to_string())).unwrap();
-    served.eventually(|| served.fake.waiting() == 1);
+    let mut busy = one_in_flight(&served);
     let asked = Instant::now();
     served.stop();
     served.hurry();
