@@ -14,7 +14,6 @@ mod report;
 use crate::arrivals::{Gaps, Merged, Popularity, Rate, Stream};
 use crate::load::{self, Http, Inputs, Level, Progress, Source, Tally, Tenant, Times};
 use crate::page::sample;
-use crate::scratch::Scratch;
 use crate::zoo::tiny::{Tiny, VOCABULARY};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -82,7 +81,7 @@ impl Row {
 
 /// Runs the demo and prints it. Errors when the server cannot start, or a request fails in a way that no load explains.
 pub async fn run(options: &Options) -> Result<()> {
-    let repository = Scratch::new("demo")?;
+    let repository = tempfile::tempdir().context("no folder can be made; TMPDIR names where")?;
     write_tenants(options, repository.path())?;
     println!(
         "{} tenants of {} classes, each with weights of its own, over HTTP; half of them want answers in 25 or 100 ms.",

@@ -20,7 +20,6 @@ pub mod load;
 pub mod load_test;
 pub mod onnx_writer;
 mod page;
-mod scratch;
 pub mod simulate;
 pub mod spread;
 pub mod tenants;

@@ -9,7 +9,6 @@
 //! `time-slicing` means something.
 
 use super::{Limits, Options, closed_loop, settings, stage::Stage};
-use crate::scratch::Scratch;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::ffi::OsString;
@@ -19,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
+use tempfile::TempDir;
 use tessera_core::Policy;
 use tessera_server::devices;
 
@@ -226,12 +226,13 @@ struct MpsClient {
 /// The driver's multi-process service, for as long as it lives.
 struct Mps {
     /// Its pipes and logs.
-    folder: Scratch,
+    folder: TempDir,
 }
 
 impl Mps {
     fn start() -> Result<Mps> {
-        let service = Mps { folder: Scratch::new("mps")? };
+        let service =
+            Mps { folder: tempfile::tempdir().context("no folder can be made; TMPDIR names where")? };
         let started = service.control().arg("-d").status();
         let started = started
             .with_context(|| format!("`{MPS_CONTROL}`, which comes with the driver, cannot be run"))?;

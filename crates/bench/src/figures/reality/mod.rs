@@ -19,8 +19,8 @@
 //! that one did (*replayed*). What is off then is neither the costs' nor that: it is what lies around launches, or requests that were sent late (printed too).
 //!
 //! **What is known to be off.** The ways of requests and launches are measured on a device that has just been idle, and are one typical length each. At load threads are
-//! awake, and ways shorter and less alike: on a card, at a rate that keeps it at work, simulated medians lay 0.3 to 0.4 ms above real ones of 1.1 ms, with 99th percentiles
-//! from 7 % below to 12 % above.
+//! awake, and ways shorter and less alike: on an H200, at a rate that keeps it at work, simulated medians lay 0.1 ms above and below real ones of 0.9 to
+//! 1.2 ms, with 99th percentiles 6 to 8 % below.
 //!
 //! **What would refute it.** A row that is judged and not within both. Where a machine is shared with others its latencies are theirs: the figure wants a quiet one,
 //! and on a CPU a core for whoever sends.

@@ -20,7 +20,6 @@ use super::made::{Claim, Figure, Verdict, drawn};
 use super::plot::Plot;
 use crate::latency::Latencies;
 use crate::load;
-use crate::scratch::Scratch;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use house::{Asked, House, LATER, LENGTHS, Served, network, serve};
@@ -103,7 +102,7 @@ pub struct Later {
 
 /// Measures the three starts.
 pub fn run(ask: &Ask, heard: &mut dyn FnMut(&str)) -> Result<Report> {
-    let cache = Scratch::new("warmup")?;
+    let cache = tempfile::tempdir().context("no folder can be made; TMPDIR names where")?;
     let tenants = ask.or_quick(8, 2);
     let length = ask.run_length(0.5, 3);
     let mut report = Report { device: String::new(), tenants, starts: Vec::new() };
