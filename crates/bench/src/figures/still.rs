@@ -50,8 +50,9 @@ impl Watch {
     pub(crate) fn begin() -> Result<Watch> {
         let over = Arc::new(AtomicBool::new(false));
         let told = over.clone();
+        let began = Instant::now();
         let nap = move || {
-            let mut napped = Napped { began: Instant::now(), overslept: Latencies::default(), still: vec![] };
+            let mut napped = Napped { began, overslept: Latencies::default(), still: vec![] };
             while !told.load(Ordering::Relaxed) {
                 let due = Instant::now() + NAP;
                 std::thread::sleep(NAP);
