@@ -30,6 +30,7 @@ mod words;
 pub use asked::Asked;
 pub use clock::rfc3339;
 
+use crate::log::NUMBERS;
 use crate::metrics::Metrics;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -38,6 +39,7 @@ use std::time::{Duration, SystemTime};
 use tessera_scheduler::{Happened, Verdict};
 use tokio::sync::Notify;
 use tracing::Level;
+use tracing::field::display;
 
 /// Events that are kept: at some hundred bytes each, a few megabytes.
 const MOST: usize = 8192;
@@ -245,10 +247,10 @@ fn log(told: &Told) {
     let (device, who) = (device.as_deref(), who.as_deref());
     let (tenant, owner) = (who.map(|who| who.tenant.as_str()), who.map(|who| who.owner.as_str()));
     let version = who.and_then(|who| who.version);
-    let numbers = (!numbers.is_empty()).then(|| Value::Object(numbers.clone()).to_string());
+    let numbers = (!numbers.is_empty()).then(|| display(Value::Object(numbers.clone())));
     macro_rules! line {
         ($level:ident) => {
-            tracing::$level!(seq, kind, device, tenant, version, owner, numbers, "{text}")
+            tracing::$level!(seq, kind, device, tenant, version, owner, { NUMBERS } = numbers, "{text}")
         };
     }
     match news.level() {
