@@ -18,11 +18,20 @@ use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
 
 macro_rules! around {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $answer:ty)?;)*) => {
-        /// A device around [`Around::inner`]; every method is [`Device`]'s, and is the inner device's where it is not said anew.
+        /// A device around [`Around::inner`]; every method but that and [`Around::compiled`] is [`Device`]'s, and is the inner device's where it is not said anew.
         #[allow(missing_docs)] // each is documented where it is defined
         pub trait Around: Send + Sync + fmt::Debug {
             /// What it is around.
             fn inner(&self) -> &dyn Device;
+            /// The inner device made a program of a plan for a partition: for who is to know it again in launches.
+            fn compiled(&self, program: ProgramId, plan: &Plan, partition: PartitionId) {
+                let _ = (program, plan, partition);
+            }
+            fn compile(&self, plan: &Arc<Plan>, layout: &Arc<SlotLayout>, room: Room, partition: PartitionId) -> Result<ProgramId, DeviceError> {
+                let program = self.inner().compile(plan, layout, room, partition)?;
+                self.compiled(program, plan, partition);
+                Ok(program)
+            }
             $(fn $name(&self, $($argument: $type),*) $(-> $answer)? {
                 self.inner().$name($($argument),*)
             })*
@@ -30,6 +39,9 @@ macro_rules! around {
 
         #[deny(clippy::missing_trait_methods)] // a new one is to be passed on, too
         impl<T: Around> Device for T {
+            fn compile(&self, plan: &Arc<Plan>, layout: &Arc<SlotLayout>, room: Room, partition: PartitionId) -> Result<ProgramId, DeviceError> {
+                Around::compile(self, plan, layout, room, partition)
+            }
             $(fn $name(&self, $($argument: $type),*) $(-> $answer)? {
                 Around::$name(self, $($argument),*)
             })*
@@ -43,7 +55,6 @@ around! {
     upload(class: ClassId, layout: &Arc<SlotLayout>, packed: Packed) -> Result<Slot, DeviceError>;
     check(plan: &Plan, layout: &SlotLayout, room: Room) -> Result<(), DeviceError>;
     tune(plan: &Plan, layout: &SlotLayout, room: Room) -> Result<Option<Tuned>, DeviceError>;
-    compile(plan: &Arc<Plan>, layout: &Arc<SlotLayout>, room: Room, partition: PartitionId) -> Result<ProgramId, DeviceError>;
     discard(program: ProgramId);
     partitions() -> Vec<PartitionInfo>;
     layouts() -> Vec<Vec<PartitionId>>;

@@ -8,7 +8,7 @@
 //! computed is the inner device's. A slow partition is well once it was opened anew. No device has a switch for this, so none pays for it.
 
 use crate::around::Around;
-use crate::{Device, DeviceError, Finished, Launch, Room, Slot, Wake};
+use crate::{Device, DeviceError, Finished, Launch, Slot, Wake};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -155,16 +155,8 @@ impl Around for Slowed {
         Ok(slot)
     }
 
-    fn compile(
-        &self,
-        plan: &Arc<Plan>,
-        layout: &Arc<SlotLayout>,
-        room: Room,
-        partition: PartitionId,
-    ) -> Result<ProgramId, DeviceError> {
-        let program = self.inner.compile(plan, layout, room, partition)?;
+    fn compiled(&self, program: ProgramId, plan: &Plan, partition: PartitionId) {
         self.held.lock().programs.insert(program, (plan.key.class, partition));
-        Ok(program)
     }
 
     fn discard(&self, program: ProgramId) {

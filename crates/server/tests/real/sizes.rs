@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tessera_core::{ClassId, PartitionId, ProgramId};
 use tessera_device::around::Around;
 use tessera_device::cpu::CpuDevice;
-use tessera_device::{Device, DeviceError, Launch, PartitionInfo, Room};
-use tessera_planner::{Plan, SlotLayout};
+use tessera_device::{Device, DeviceError, Launch, PartitionInfo};
+use tessera_planner::Plan;
 
 const QUICK: &str = "mlp-0";
 /// Forty items of it take many times what the quick one has.
@@ -64,18 +64,10 @@ impl Around for WithSizes {
         true
     }
 
-    fn compile(
-        &self,
-        plan: &Arc<Plan>,
-        layout: &Arc<SlotLayout>,
-        room: Room,
-        partition: PartitionId,
-    ) -> Result<ProgramId, DeviceError> {
-        let program = self.inner.compile(plan, layout, room, partition)?;
+    fn compiled(&self, program: ProgramId, plan: &Plan, partition: PartitionId) {
         if partition == self.ids()[1] {
             self.behind.lock().unwrap().push((program, plan.key.class));
         }
-        Ok(program)
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {

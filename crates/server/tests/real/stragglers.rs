@@ -12,8 +12,8 @@ use tessera_core::{PartitionId, ProgramId, SlotId};
 use tessera_device::around::Around;
 use tessera_device::cpu::CpuDevice;
 use tessera_device::slowed::Slowed;
-use tessera_device::{Device, DeviceError, Finished, Launch, PartitionInfo, Room};
-use tessera_planner::{Plan, SlotLayout};
+use tessera_device::{Device, DeviceError, Finished, Launch, PartitionInfo};
+use tessera_planner::Plan;
 
 const TENANTS: [&str; 4] = ["mlp-0", "mlp-1", "mlp-2", "mlp-3"];
 const SLOW: &str = "mlp-3";
@@ -109,18 +109,10 @@ impl Around for WithOneAside {
         true
     }
 
-    fn compile(
-        &self,
-        plan: &Arc<Plan>,
-        layout: &Arc<SlotLayout>,
-        room: Room,
-        partition: PartitionId,
-    ) -> Result<ProgramId, DeviceError> {
-        let program = self.inner.compile(plan, layout, room, partition)?;
+    fn compiled(&self, program: ProgramId, _: &Plan, partition: PartitionId) {
         if partition == self.aside() {
             self.programs.lock().unwrap().insert(program);
         }
-        Ok(program)
     }
 
     fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
