@@ -8,11 +8,11 @@
 use crate::classes::{ClassEntry, Classes, Workshop};
 use crate::engine::{Home, Inbox, Running};
 use crate::events::{Events, Who};
+use crate::fleet::Means;
 use crate::loader::{self, LoadError};
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::profile::Profiler;
-use crate::registry::Means;
 use crate::server::StartError;
 use crate::settings::Settings;
 use std::num::NonZeroU32;

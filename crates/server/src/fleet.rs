@@ -8,21 +8,41 @@
 //! Stations know nothing of each other. A tenant has one number on all of them, and a residence on each that has its weights. A station
 //! whose engine has ended, which it does when its device is lost, gets no tenants any more.
 
-use crate::classes::{ClassEntry, NoClass, NoPlan};
+use crate::classes::{ClassEntry, Classes, NoClass, NoPlan};
+use crate::engine::EngineHandle;
 use crate::events::Events;
 use crate::frontend::DeviceStatus;
 use crate::loader::{self, LoadError};
 use crate::metrics::Metrics;
 use crate::placement::{self, Filling, Replicas};
-use crate::registry::Means;
 use crate::spare::Spare;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tessera_core::Precision;
-use tessera_device::{DeviceError, Slot};
+use tessera_device::{Device, DeviceError, Slot};
 use tessera_planner::class::Model;
+use tessera_planner::pack_cache::PackCache;
+
+/// What loading onto one device needs.
+#[derive(Debug)]
+pub struct Means {
+    /// Where weights go.
+    pub device: Arc<dyn Device>,
+    /// Who is told of tenants.
+    pub engine: EngineHandle,
+    /// Classes in use.
+    pub classes: Classes,
+    /// Packed weights of earlier runs.
+    pub cache: Option<PackCache>,
+    /// The precision of tenants that name none.
+    pub precision: Precision,
+    /// Counts loads and failures.
+    pub metrics: Arc<Metrics>,
+    /// Where what happens is told.
+    pub events: Arc<Events>,
+}
 
 /// One device and what serves it.
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! Loading one tenant version: file in, slots out. Runs on a loader's thread, far from requests.
 
 use crate::classes::{ClassEntry, NoClass, NoPlan};
-use crate::fleet::{NoKernel, Settled};
+use crate::fleet::{Means, NoKernel, Settled};
 use crate::frontend::{ModelInfo, TensorInfo};
-use crate::registry::Means;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,7 +18,7 @@ use crate::classes::Planned;
 use crate::events::Events;
 use crate::frontend::{Backend, DeviceStatus, InferRequest, InferResponse, Listed, ModelInfo, TensorIn};
 use crate::quotas::Pass;
-use crate::registry::{Found, Registry, Residence, Served};
+use crate::registry::{Counts, Found, Registry, Residence, Served};
 use crate::routing;
 use crate::standing::{self, Agreed, Fate};
 use crate::wire::Rejection;
@@ -187,7 +187,7 @@ impl Backend for Service {
             return Err("the engine has stopped; restart the server".to_owned());
         }
         if !self.registry.settled() {
-            let (ready, loading, _) = self.registry.counts();
+            let Counts { ready, loading, .. } = self.registry.counts();
             return Err(format!("loading: {ready} tenants are ready, {loading} are on their way"));
         }
         Ok(())

@@ -6,7 +6,8 @@
 //! ```
 
 use super::past::Past;
-use super::{Event, Found, Job, Registry, Residence, Served, Table, Version};
+use super::table::Version;
+use super::{Counts, Event, Found, Job, Registry, Residence, Served};
 use crate::catalog::{self, Catalog, Listing, Source, TenantFile};
 use crate::engine::Home;
 use crate::events::{News, by_name};
@@ -15,9 +16,9 @@ use crate::loader::{self, LoadError, Loaded};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tessera_core::TenantId;
 use tessera_planner::class::Model;
@@ -72,7 +73,7 @@ impl Manager {
             self.leave_lost_devices();
             self.order();
             if self.loading.is_empty() && !self.registry.settled.swap(true, Ordering::AcqRel) {
-                let (ready, _, failed) = self.registry.counts();
+                let Counts { ready, failed, .. } = self.registry.counts();
                 tracing::info!(
                     ready,
                     failed,
@@ -121,33 +122,13 @@ impl Manager {
 
     fn remove_what_is_gone(&self) {
         let registry = &self.registry;
-        let (mut gone, mut names) = (Vec::new(), Vec::new());
-        let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.tenants.retain(|name, versions| {
-            versions.retain(|&number, version| {
-                let keep = self.wants(name, number);
-                if !keep && let Version::Ready(served) = version {
-                    gone.push(served.clone());
-                }
-                keep
-            });
-            if versions.is_empty() {
-                names.push(name.clone());
-            }
-            !versions.is_empty()
-        });
-        table.problems.clone_from(&self.catalog.problems);
-        let Table { tenants, outdated, .. } = &mut *table;
-        outdated.retain(|(name, version), _| {
-            tenants.get(name).is_some_and(|versions| versions.contains_key(version))
-        });
-        drop(table);
+        let gone = registry.table_mut().keep(|name, number| self.wants(name, number), &self.catalog.problems);
         // Requests need not wait for the log.
-        for served in gone {
+        for served in gone.served {
             registry.tell("unloaded", served.who.clone(), "unloaded".to_owned(), json!({}));
             served.remove();
         }
-        names.iter().for_each(|name| registry.fleet.metrics().tenant_unloaded(name));
+        gone.names.iter().for_each(|name| registry.fleet.metrics().tenant_unloaded(name));
     }
 
     /// Whether a version is to be served. A tenant whose entry became a problem (a typo in its tenant.toml) keeps serving what it served.
@@ -178,29 +159,27 @@ impl Manager {
             return;
         }
         let mut moving = 0;
-        let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
-        for (name, versions) in &mut table.tenants {
-            for (&number, version) in versions {
-                let Version::Ready(served) = version else { continue };
-                let left: Vec<_> =
-                    served.residences.iter().filter(|residence| open[residence.station].1).cloned().collect();
-                if left.len() == served.residences.len() {
-                    continue;
-                }
-                if left.len() < served.replicas.of(running) {
-                    moving += 1;
-                    if let Some(past) = self.past.get_mut(&(name.clone(), number)) {
-                        past.forget();
-                    }
-                }
-                *version = match self.catalog.problems.get(name) {
-                    _ if !left.is_empty() => Version::Ready(Arc::new(served.on(left))),
-                    Some(why) => Version::Failed(format!(
-                        "its device was lost, and on another it cannot be loaded: {why}"
-                    )),
-                    None => Version::Loading,
-                };
+        let mut table = registry.table_mut();
+        for (name, number, version) in table.versions_mut() {
+            let Version::Ready(served) = version else { continue };
+            let left: Vec<_> =
+                served.residences.iter().filter(|residence| open[residence.station()].1).cloned().collect();
+            if left.len() == served.residences.len() {
+                continue;
             }
+            if left.len() < served.replicas.of(running) {
+                moving += 1;
+                if let Some(past) = self.past.get_mut(&(name.clone(), number)) {
+                    past.forget();
+                }
+            }
+            *version = match self.catalog.problems.get(name) {
+                _ if !left.is_empty() => Version::Ready(Arc::new(served.on(left))),
+                Some(why) => {
+                    Version::Failed(format!("its device was lost, and on another it cannot be loaded: {why}"))
+                }
+                None => Version::Loading,
+            };
         }
         drop(table);
         for (index, (station, runs)) in open.into_iter().enumerate() {
@@ -235,7 +214,7 @@ impl Manager {
                 match self.base_of(listing, &catalog) {
                     Base::None => self.send(key, source, listing, None),
                     Base::Ready(model) => self.send(key, source, listing, Some(model)),
-                    Base::Coming => self.show(&key, None),
+                    Base::Coming => self.registry.table_mut().show(&key, None),
                     Base::Missing(why) => {
                         self.past.entry(key.clone()).or_default().untried();
                         self.failed(&key, source, &listing.terms, why);
@@ -262,7 +241,7 @@ impl Manager {
 
     fn send(&mut self, key: (String, u64), source: &Source, listing: &Listing, base: Option<Arc<Model>>) {
         if !self.past.get(&key).is_some_and(Past::failed) {
-            self.show(&key, None);
+            self.registry.table_mut().show(&key, None);
         }
         let (name, version) = key.clone();
         let job = Job { name, version, source: source.clone(), terms: listing.terms.clone(), base };
@@ -271,26 +250,13 @@ impl Manager {
         let _ = self.jobs.send(job);
     }
 
-    /// Shows a version that does not answer yet as loading, or as failed. One that answers goes on doing so, and is shown as behind its files.
-    fn show(&self, key: &(String, u64), failed: Option<String>) {
-        let mut table = self.registry.table.write().unwrap_or_else(PoisonError::into_inner);
-        let Table { tenants, outdated, .. } = &mut *table;
-        let version = tenants.entry(key.0.clone()).or_default().entry(key.1).or_insert(Version::Loading);
-        match (&version, failed) {
-            (Version::Ready(_), Some(why)) => drop(outdated.insert(key.clone(), why)),
-            (Version::Ready(_), None) => {}
-            (_, Some(why)) => *version = Version::Failed(why),
-            (_, None) => *version = Version::Loading,
-        }
-    }
-
     /// A version cannot be loaded. Told when it is news: a model is tried again and again, and a base that is missing is looked for at every poll.
     fn failed(&mut self, key: &(String, u64), source: &Source, terms: &TenantFile, why: String) {
         if self.past.entry(key.clone()).or_default().is_news(source, &why) {
             let who = self.registry.who(&key.0, key.1, terms);
             self.registry.tell_failed(who, format!("cannot be loaded: {why}"));
         }
-        self.show(key, Some(why));
+        self.registry.table_mut().show(key, Some(why));
     }
 
     fn loaded(&mut self, job: &Job, loaded: Result<Loaded, LoadError>) {
@@ -306,7 +272,7 @@ impl Manager {
                 let why = error.to_string();
                 // What was taken away since the folder was read is no failure to tell of: it ends at the next look.
                 if is_gone(&job.source.path) {
-                    self.show(&key, Some(why));
+                    self.registry.table_mut().show(&key, Some(why));
                 } else {
                     self.failed(&key, &job.source, &job.terms, why);
                 }
@@ -348,12 +314,9 @@ impl Manager {
             tally: Arc::default(),
             model: Arc::new(loaded.model),
         });
-        let mut table = registry.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.outdated.remove(&key);
-        let earlier = table.tenants.entry(key.0).or_default().insert(key.1, Version::Ready(served.clone()));
-        drop(table);
+        let earlier = registry.table_mut().serve(key, served.clone());
         // Removed after the new one is found, so that no request falls between the two.
-        if let Some(Version::Ready(earlier)) = earlier {
+        if let Some(earlier) = earlier {
             earlier.remove();
         }
         registry.tell_loaded(&served, loaded.took);
