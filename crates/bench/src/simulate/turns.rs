@@ -30,34 +30,47 @@ where
     G: Future<Output = Result<()>> + Send + 'static,
 {
     let mut on_their_way: JoinSet<Result<Duration>> = JoinSet::new();
-    let mut last = Instant::now();
-    let mut start = |on_their_way: &mut JoinSet<Result<Duration>>, apart: Duration| {
-        // The runtime's timers are good to a millisecond, a sleeping thread to a tenth.
-        std::thread::sleep((last + apart).saturating_duration_since(Instant::now()));
-        last = Instant::now();
-        let (asked, group) = (last, ask());
+    let mut pace = Pace { groups, last: Instant::now() };
+    let mut start = |on_their_way: &mut JoinSet<Result<Duration>>| {
+        let (group, asked) = (ask(), Instant::now());
         on_their_way.spawn(async move {
             group.await?;
             Ok(asked.elapsed())
         });
+        asked
     };
-    (0..groups).for_each(|_| start(&mut on_their_way, Duration::ZERO));
+    for _ in 0..groups {
+        pace.last = start(&mut on_their_way);
+    }
     while let Some(whole) = on_their_way.join_next().await {
         let whole = whole??;
         if Instant::now() < until {
-            // Half of what is between them where each has its turn: then nobody is held back.
-            start(&mut on_their_way, whole / (2 * groups));
+            // The runtime's timers are good to a millisecond, a sleeping thread to a tenth.
+            std::thread::sleep(pace.next(whole).saturating_duration_since(Instant::now()));
+            pace.last = start(&mut on_their_way);
         }
     }
     Ok(())
 }
 
+/// Of so many groups on their way, when the last one was asked for.
+struct Pace {
+    groups: u32,
+    last: Instant,
+}
+
+impl Pace {
+    /// From when on the next may be asked for, behind one that was answered after so long: half of what is between them where each has its turn, so that nobody
+    /// is held back then.
+    fn next(&self, whole: Duration) -> Instant {
+        self.last + whole / (2 * self.groups)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::{Sender, channel};
     use tessera_core::PartitionId;
-    use tokio::sync::oneshot;
 
     fn partition(ahead: u32, lead: Duration) -> PartitionInfo {
         PartitionInfo { id: PartitionId(0), units: 1, ahead, lead, aside: false }
@@ -72,44 +85,56 @@ mod tests {
         assert_eq!([at_once(&cpu, us(50)), at_once(&partition(1, Duration::ZERO), us(50))], [2, 2]);
     }
 
-    /// An engine that launches two at once at first, then all that waits, or comes at once where nobody does, and tells how many each launch had.
-    fn merging(takes: Duration) -> (Sender<oneshot::Sender<()>>, std::thread::JoinHandle<Vec<usize>>) {
-        let (ask, asked) = channel::<oneshot::Sender<()>>();
-        let engine = std::thread::spawn(move || {
-            let mut sizes = Vec::new();
-            loop {
-                let waits = asked.try_recv().ok();
-                let Some(first) = waits.or_else(|| {
-                    let comes = asked.recv().ok();
-                    std::thread::sleep(takes / 8);
-                    comes
-                }) else {
-                    return sizes;
-                };
-                let second = if sizes.is_empty() { asked.recv().ok() } else { None };
-                let launched: Vec<_> = std::iter::once(first).chain(second).chain(asked.try_iter()).collect();
-                std::thread::sleep(takes);
-                sizes.push(launched.len());
-                launched.into_iter().for_each(|group| _ = group.send(()));
+    const TAKES: Duration = Duration::from_millis(8);
+    /// From the end of a launch to what follows its groups.
+    const WAY: Duration = Duration::from_micros(80);
+
+    /// How many groups each launch has of an engine that launches two at once at first, then all that waits, or comes soon where nobody does.
+    fn sizes(launches: usize, next: impl Fn(&Pace, Duration) -> Instant) -> Vec<usize> {
+        let begin = Instant::now();
+        let mut pace = Pace { groups: 2, last: begin };
+        let (mut now, mut waiting) = (begin, vec![begin; 2]);
+        let launch = |_| {
+            let first = *waiting.iter().min().unwrap();
+            let begins = if first <= now { now } else { first + TAKES / 8 };
+            now = begins + TAKES;
+            let launched: Vec<Instant> = waiting.extract_if(.., |asked| *asked <= begins).collect();
+            for asked in &launched {
+                pace.last = (now + WAY).max(next(&pace, now - *asked));
+                waiting.push(pace.last);
             }
-        });
-        (ask, engine)
+            launched.len()
+        };
+        (0..launches).map(launch).collect()
     }
 
     #[test]
     fn groups_that_were_launched_as_one_part_again() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-        let (ask, engine) = merging(Duration::from_millis(4));
+        let mut apart = vec![1; 12];
+        apart[0] = 2;
+        assert_eq!(sizes(12, Pace::next), apart, "both came at once at first");
+        assert_eq!(sizes(12, |pace, _| pace.last), [2; 12], "at once they would stay together");
+    }
+
+    #[test]
+    fn groups_that_are_answered_at_once_are_not_followed_at_once() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        let mut asked = Vec::new();
         let group = || {
-            let (reply, answered) = oneshot::channel();
-            ask.send(reply).unwrap();
-            async move { Ok(answered.await?) }
+            asked.push(Instant::now());
+            let number = asked.len();
+            async move {
+                match number {
+                    1 | 2 => tokio::time::sleep(TAKES).await,
+                    3 => std::future::pending().await,
+                    _ => anyhow::bail!("that is all"),
+                }
+                Ok(())
+            }
         };
-        runtime.block_on(take(2, Instant::now() + Duration::from_millis(300), group)).unwrap();
-        drop(ask);
-        let sizes = engine.join().unwrap();
-        let alone = sizes.iter().filter(|size| **size == 1).count();
-        // On a busy machine some meet again, and part again.
-        assert!(sizes[0] == 2 && 2 * alone > sizes.len(), "both came at once at first: {sizes:?}");
+        runtime.block_on(take(2, Instant::now() + Duration::from_secs(3600), group)).unwrap_err();
+        // It holds however busy the machine is: nobody sleeps for less than was said.
+        assert!(asked[3] - asked[2] >= TAKES / 4, "{:?}", asked[3] - asked[2]);
     }
 }
