@@ -94,7 +94,7 @@ impl TenantFile {
 
     /// From the text of a `tenant.toml`. Errors say which key is wrong, and what it takes.
     pub fn parse(text: &str) -> Result<TenantFile, String> {
-        let file: TenantFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: TenantFile = toml::from_str(text).map_err(|error| in_one_line(text, &error))?;
         let day_ms = 86_400_000.0;
         if file.slo_ms.is_some_and(|ms| !(ms > 0.0 && ms <= day_ms)) {
             return Err("`slo_ms` must be more than 0 and at most a day (86400000)".to_owned());
@@ -110,6 +110,12 @@ impl TenantFile {
         }
         Ok(file)
     }
+}
+
+/// What is wrong with a file, and in which of its lines: for a log and for JSON, where a drawing of several lines cannot be read.
+fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
+    line.map(|line| format!("line {line}: ")).unwrap_or_default() + error.message()
 }
 
 /// Reads a repository. Errors only when the folder itself cannot be read; what is wrong inside it is in the catalog.
@@ -259,7 +265,9 @@ mod tests {
             ("twice/model.onnx", "x"),
             ("empty/README", "x"),
             ("typo/model.onnx", "x"),
-            ("typo/tenant.toml", "slo = 3"),
+            ("typo/tenant.toml", "share = 2\nslo = 3"),
+            ("unclosed/model.onnx", "x"),
+            ("unclosed/tenant.toml", "owner = \"acme"),
             ("late/model.onnx", "x"),
             ("nowhere/model.onnx", "x"),
             ("nowhere/tenant.toml", "replicas = 0"),
@@ -272,7 +280,12 @@ mod tests {
         let problem = |name: &str| catalog.problems[name].as_str();
         assert!(problem("twice").contains("both claim this name"));
         assert!(problem("empty").contains("no model in this folder"));
-        assert!(problem("typo").contains("unknown field `slo`"), "{}", problem("typo"));
+        assert!(
+            problem("typo").starts_with("tenant.toml: line 2: unknown field `slo`, "),
+            "{}",
+            problem("typo")
+        );
+        assert_eq!(problem("unclosed").lines().count(), 1, "{}", problem("unclosed"));
         assert!(problem("late").contains("slo_ms"));
         assert!(problem("nowhere").contains("`replicas` must be a whole number"), "{}", problem("nowhere"));
         assert!(problem("sp ace").contains("rename"));

@@ -26,8 +26,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Errors with [`Rejection::UnknownModel`] or [`Rejection::UnknownVersion`].
     fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<ModelInfo>, Rejection>;
 
-    /// Whether a request to this tenant could be admitted now. Unknown names are an error, not `false`.
-    fn model_ready(&self, name: &str, version: Option<u64>) -> Result<bool, Rejection>;
+    /// Nothing if a request to this tenant could be admitted now, else what it would hear.
+    fn model_ready(&self, name: &str, version: Option<u64>) -> Result<(), Rejection>;
 
     /// Where requests are answered.
     fn devices(&self) -> Vec<DeviceStatus>;

@@ -6,7 +6,7 @@
 //! | GET /v2/health/live, /v2/health/ready | `{"live":…}`, `{"live":…,"ready":…}`; 503 when not |
 //! | GET /v2/models/M\[/versions/V\] | inputs and outputs |
 //! | GET /v2/models/M\[/versions/V\]/config | the same in the words of Triton's model configuration |
-//! | GET /v2/models/M\[/versions/V\]/ready | `{"name":M,"ready":true}`; 503 when not, 404 for a stranger |
+//! | GET /v2/models/M\[/versions/V\]/ready | `{"name":M,"ready":true}`; 503 and the reason when not, 404 for a stranger |
 //! | GET /v2/models/M\[/versions/V\]/stats | what became of its requests, and whether its SLO is kept and can be; see [`crate::standing`] |
 //! | GET /v2/models/stats | the same of all that answer; a tenant of the name `stats` is described under its versions |
 //! | GET /v2/models/M\[/versions/V\]/steps | what the launches that it takes part in take, step by step, over what was predicted; see [`crate::monitor`] |
@@ -222,14 +222,14 @@ async fn steps<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> R
 }
 
 async fn model_ready<B: Backend>(State(front): State<Arc<Front<B>>>, path: Named) -> Response {
-    let found = named(path).and_then(|(model, version)| {
-        let ready = front.backend.model_ready(&model, version)?;
-        Ok((model, ready))
-    });
-    match found {
-        Ok((name, true)) => ok(&json!({ "name": name, "ready": true })),
-        Ok((name, false)) => {
-            health(false, &json!({ "name": name, "ready": false, "error": "Model version not ready" }))
+    let (name, version) = match named(path) {
+        Ok(named) => named,
+        Err(why) => return refusal(&why),
+    };
+    match front.backend.model_ready(&name, version) {
+        Ok(()) => ok(&json!({ "name": name, "ready": true })),
+        Err(why @ (Rejection::NotReady { .. } | Rejection::ShuttingDown)) => {
+            health(false, &json!({ "name": name, "ready": false, "error": why.to_string() }))
         }
         Err(why) => refusal(&why),
     }

@@ -200,12 +200,9 @@ impl Backend for Service {
         Ok(Arc::new(ModelInfo { versions, placements, ..(*served.info).clone() }))
     }
 
-    fn model_ready(&self, name: &str, version: Option<u64>) -> Result<bool, Rejection> {
-        match self.find(name, version) {
-            Ok(_) => Ok(!self.stopping.load(Ordering::Acquire)),
-            Err(Rejection::NotReady { .. }) => Ok(false),
-            Err(unknown) => Err(unknown),
-        }
+    fn model_ready(&self, name: &str, version: Option<u64>) -> Result<(), Rejection> {
+        self.find(name, version)?;
+        if self.stopping.load(Ordering::Acquire) { Err(Rejection::ShuttingDown) } else { Ok(()) }
     }
 
     fn devices(&self) -> Vec<DeviceStatus> {

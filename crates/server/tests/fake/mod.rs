@@ -117,8 +117,10 @@ impl Backend for Fake {
         Ok(Arc::new(ModelInfo { name, version: 1, versions, inputs, outputs, placements }))
     }
 
-    fn model_ready(&self, name: &str, version: Option<u64>) -> Result<bool, Rejection> {
-        self.model(name, version).map(|_| name != "loading")
+    fn model_ready(&self, name: &str, version: Option<u64>) -> Result<(), Rejection> {
+        self.model(name, version)?;
+        let not_ready = || Rejection::NotReady { model: name.into(), why: "too large".into() };
+        if name == "loading" { Err(not_ready()) } else { Ok(()) }
     }
 
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Rejection> {

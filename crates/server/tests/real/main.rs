@@ -1,6 +1,6 @@
 //! The real server, end to end: a repository on disk, the registry, the engine, the CPU device and HTTP on free ports.
 //!
-//! What a caller may rely on is told here in whole sentences; `tests/http.rs` has the wire alone, with less behind it, and
+//! What a caller may rely on is told here in whole sentences; `tests/http` has the wire alone, with less behind it, and
 //! `tests/python` the clients that users have.
 
 // What fails to be as it should, in a test or its helpers, is best told where it was.
