@@ -105,7 +105,7 @@ pub enum Happened {
         bound: f64,
     },
     /// An evicted tenant is tried again.
-    #[error("on probation after {away:?} by itself")]
+    #[error("on probation after {away:.2?} by itself")]
     Probation {
         /// Which.
         tenant: TenantId,
@@ -124,7 +124,7 @@ pub enum Happened {
     },
     /// A partition was slow, and was opened anew.
     #[error(
-        "launches on {partition} took {ratio:.2} times what they take elsewhere or took before, more than {bound:.2}: opened anew, drained in {drained:?}"
+        "launches on {partition} took {ratio:.2} times what they take elsewhere or took before, more than {bound:.2}: opened anew, drained in {drained:.2?}"
     )]
     Recycled {
         /// Which.
@@ -150,7 +150,7 @@ pub enum Happened {
         bound: f64,
     },
     /// Launches went before others that ran, to keep deadlines that would have been lost behind them.
-    #[error("{launches} launches went between the steps of others, which stood back for {stood_back:?}")]
+    #[error("{launches} launches went between the steps of others, which stood back for {stood_back:.2?}")]
     Interrupted {
         /// How many that are over since the last such event.
         launches: u32,

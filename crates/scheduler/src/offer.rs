@@ -146,15 +146,21 @@ pub enum Refusal {
         limit: NonZeroU32,
     },
     /// It could not be answered in time.
-    #[error(
-        "the answer would take {predicted:.2?} and is due in {allowed:.2?}; try again later or allow more time"
-    )]
+    #[error("the answer would take {predicted:.2?}, {}; try again later or allow more time", due(*allowed))]
     TooLate {
         /// Time from now to its answer, waiting included, if it were let in without making another late.
         predicted: Duration,
         /// Time from now to its deadline.
         allowed: Duration,
     },
+}
+
+/// When an answer is due. Of a time that was over on arrival the zero tells nothing.
+fn due(allowed: Duration) -> String {
+    match allowed {
+        Duration::ZERO => "and its time was over when it came".to_owned(),
+        allowed => format!("and is due in {allowed:.2?}"),
+    }
 }
 
 /// When to come again, and the way out.
@@ -214,13 +220,13 @@ impl std::fmt::Display for Verdict {
         if self.can_be_met() {
             write!(
                 f,
-                "alone p{p} {alone:?}: meets {slo:?} for {percentile} % while at most {:?} is ahead of it",
+                "alone p{p} {alone:.2?}: meets {slo:?} for {percentile} % while at most {:.2?} is ahead of it",
                 *slo - *alone - self.margin
             )
         } else {
             write!(
                 f,
-                "alone p{p} {alone:?}: cannot meet {slo:?} for {percentile} %; allow more time, or choose a smaller model or another precision"
+                "alone p{p} {alone:.2?}: cannot meet {slo:?} for {percentile} %; allow more time, or choose a smaller model or another precision"
             )
         }
     }
@@ -240,6 +246,16 @@ pub enum Cancelled {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_was_over_on_arrival_is_said_in_words() {
+        let late =
+            |allowed| Refusal::TooLate { predicted: Duration::from_nanos(57_654), allowed }.to_string();
+        assert!(
+            late(Duration::ZERO).starts_with("the answer would take 57.65µs, and its time was over when")
+        );
+        assert!(late(Duration::from_millis(2)).contains(", and is due in 2.00ms; try again"));
+    }
 
     #[test]
     fn a_time_to_wait_is_told_in_whole_units_and_never_too_short() {

@@ -78,7 +78,7 @@ fn the_limit_is_kept_and_what_was_measured_by_then_counts() {
     let (launches, _) = profile(&mut slow, millis(25), |_, _| millis(31));
     assert_eq!(launches, [1], "what the first takes nobody knows");
     let verdict = slow.verdict(TenantId(0), &plan(1)).unwrap();
-    assert!(!verdict.can_be_met() && verdict.to_string().starts_with("alone p99 31ms: cannot meet 5ms"));
+    assert!(!verdict.can_be_met() && verdict.to_string().starts_with("alone p99 31.00ms: cannot meet 5ms"));
 }
 
 #[test]

@@ -275,7 +275,7 @@ fn an_slo_that_cannot_be_met_is_known_once_the_plan_was_measured() {
     let verdict = |tenant| scheduler.verdict(TenantId(tenant), &plan(1)).expect("it was measured");
     assert!(!verdict(0).can_be_met() && verdict(1).can_be_met());
     assert!(
-        verdict(0).to_string().starts_with("alone p99 31ms: cannot meet 25ms for 99 %"),
+        verdict(0).to_string().starts_with("alone p99 31.00ms: cannot meet 25ms for 99 %"),
         "{}",
         verdict(0)
     );

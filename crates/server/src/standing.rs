@@ -216,6 +216,6 @@ mod tests {
         let shown = statistics(("a", 2), &Tally::default(), no_slo, &[("cpu:0", &Standing::default())]);
         assert_eq!(shown["slo"]["text"], "no SLO: best effort");
         let text = slo["verdicts"][0]["text"].as_str().unwrap();
-        assert!(text.starts_with("alone p99 31ms: cannot meet 25ms"), "{text}");
+        assert!(text.starts_with("alone p99 31.00ms: cannot meet 25ms"), "{text}");
     }
 }
