@@ -1,11 +1,12 @@
 //! An operator and its attributes in words: for reports, and for the hash that names a class.
 //!
 //! Every field of every operator is named here, without `..`, so that a new one does not compile until it is
-//! described; a field that the hash forgot would let two architectures be taken for one.
+//! described; a field that the hash forgot would let two architectures be taken for one. A field that the operator's name tells is
+//! `_` here.
 
 use crate::op::{
-    Binary, Cell, CellKind, Cut, Direction, Op, PadMode, Padding, Recurrent, Reduction, Resize, Transposed,
-    Unary, Window,
+    Binary, Cell, CellKind, Cut, Direction, Op, PadMode, Padding, Recurrent, Resize, Transposed, Unary,
+    Window,
 };
 use crate::tensor::Tensor;
 
@@ -20,90 +21,64 @@ pub struct Description {
 
 /// `op` in words.
 pub fn describe(op: &Op) -> Description {
-    let with = |name, attributes| Description { name, attributes };
-    let plain = |name| with(name, Vec::new());
+    Description { name: op.name(), attributes: attributes(op) }
+}
+
+/// What of an operator its name does not tell.
+fn attributes(op: &Op) -> Vec<(&'static str, String)> {
     match op {
-        Op::Unary(op) => unary(*op),
-        Op::Binary(op) => binary(*op),
-        Op::Where => plain("Where"),
-        Op::Clip => plain("Clip"),
-        Op::Cast(to) => with("Cast", vec![("to", to.to_string())]),
-        Op::Gemm { alpha, beta, trans_a, trans_b } => with(
-            "Gemm",
-            vec![
-                ("alpha", float(*alpha)),
-                ("beta", float(*beta)),
-                ("transA", trans_a.to_string()),
-                ("transB", trans_b.to_string()),
-            ],
-        ),
-        Op::MatMul => plain("MatMul"),
-        Op::Einsum(equation) => with("Einsum", vec![("equation", format!("{equation:?}"))]),
-        Op::Conv(window, groups) => {
-            with("Conv", [self::window(window), vec![("group", groups.to_string())]].concat())
+        Op::Unary(op) => of_unary(*op),
+        Op::Binary(op) => of_binary(*op),
+        Op::Cast(to) => vec![("to", to.to_string())],
+        Op::Gemm { alpha, beta, trans_a, trans_b } => vec![
+            ("alpha", float(*alpha)),
+            ("beta", float(*beta)),
+            ("transA", trans_a.to_string()),
+            ("transB", trans_b.to_string()),
+        ],
+        Op::Einsum(equation) => vec![("equation", format!("{equation:?}"))],
+        Op::Conv(window, groups) | Op::ConvTranspose(window, groups) => {
+            [self::window(window), vec![("group", groups.to_string())]].concat()
         }
-        Op::ConvTranspose(window, groups) => {
-            with("ConvTranspose", [self::window(window), vec![("group", groups.to_string())]].concat())
-        }
-        Op::MaxPool(window) => with("MaxPool", self::window(window)),
-        Op::MaxPoolIndices(window, column_major) => with(
-            "MaxPool",
+        Op::MaxPool(window) | Op::SumPool(window) => self::window(window),
+        Op::MaxPoolIndices(window, column_major) => {
             [self::window(window), vec![("indices, storage_order", u8::from(*column_major).to_string())]]
-                .concat(),
-        ),
-        Op::SumPool(window) => with("LpPool", self::window(window)),
-        Op::AveragePool(window, count_padding) => with(
-            "AveragePool",
-            [self::window(window), vec![("count_include_pad", count_padding.to_string())]].concat(),
-        ),
-        Op::BatchNorm { epsilon } => with("BatchNormalization", vec![("epsilon", float(*epsilon))]),
-        Op::GroupNorm { groups, epsilon } => with(
-            op.name(),
-            vec![
-                ("num_groups", groups.map_or("channels".to_owned(), |groups| groups.to_string())),
-                ("epsilon", float(*epsilon)),
-            ],
-        ),
-        Op::Lrn { size, alpha, beta, bias } => with(
-            "LRN",
-            vec![
-                ("size", size.to_string()),
-                ("alpha", float(*alpha)),
-                ("beta", float(*beta)),
-                ("bias", float(*bias)),
-            ],
-        ),
-        Op::LayerNorm { axis, epsilon } => {
-            with("LayerNormalization", vec![("axis", axis.to_string()), ("epsilon", float(*epsilon))])
+                .concat()
         }
-        Op::Softmax { axis, log } => {
-            with(if *log { "LogSoftmax" } else { "Softmax" }, vec![("axis", axis.to_string())])
+        Op::AveragePool(window, count_padding) => {
+            [self::window(window), vec![("count_include_pad", count_padding.to_string())]].concat()
         }
+        Op::BatchNorm { epsilon } => vec![("epsilon", float(*epsilon))],
+        Op::GroupNorm { groups, epsilon } => vec![
+            ("num_groups", groups.map_or("channels".to_owned(), |groups| groups.to_string())),
+            ("epsilon", float(*epsilon)),
+        ],
+        Op::Lrn { size, alpha, beta, bias } => vec![
+            ("size", size.to_string()),
+            ("alpha", float(*alpha)),
+            ("beta", float(*beta)),
+            ("bias", float(*bias)),
+        ],
+        Op::LayerNorm { axis, epsilon } => vec![("axis", axis.to_string()), ("epsilon", float(*epsilon))],
+        Op::Softmax { axis, log: _ } => vec![("axis", axis.to_string())],
         Op::Recurrent(layer) => recurrent(layer),
-        Op::Reduce { kind, keep_dims, noop_with_empty_axes } => with(
-            reduction(*kind),
-            vec![
-                ("keepdims", keep_dims.to_string()),
-                ("noop_with_empty_axes", noop_with_empty_axes.to_string()),
-            ],
-        ),
+        Op::Reduce { kind: _, keep_dims, noop_with_empty_axes } => vec![
+            ("keepdims", keep_dims.to_string()),
+            ("noop_with_empty_axes", noop_with_empty_axes.to_string()),
+        ],
         Op::Shape { start, end } => {
             let end = end.map_or("rank".to_owned(), |end| end.to_string());
-            with("Shape", vec![("start", start.to_string()), ("end", end)])
+            vec![("start", start.to_string()), ("end", end)]
         }
-        Op::Reshape { allow_zero } => with("Reshape", vec![("allowzero", allow_zero.to_string())]),
-        Op::Flatten { axis } => with("Flatten", vec![("axis", axis.to_string())]),
-        Op::Squeeze => plain("Squeeze"),
-        Op::Unsqueeze => plain("Unsqueeze"),
-        Op::Transpose { perm } => with("Transpose", vec![("perm", format!("{perm:?}"))]),
-        Op::Concat { axis } => with("Concat", vec![("axis", axis.to_string())]),
-        Op::Split { axis } => with("Split", vec![("axis", axis.to_string())]),
-        Op::Slice => plain("Slice"),
-        Op::Gather { axis } => with("Gather", vec![("axis", axis.to_string())]),
-        Op::GatherElements { axis } => with("GatherElements", vec![("axis", axis.to_string())]),
-        Op::Expand => plain("Expand"),
-        Op::ConstantOfShape { value } => with("ConstantOfShape", vec![("value", exact(value))]),
-        Op::Range => plain("Range"),
+        Op::Reshape { allow_zero } => vec![("allowzero", allow_zero.to_string())],
+        Op::Transpose { perm } => vec![("perm", format!("{perm:?}"))],
+        Op::Flatten { axis }
+        | Op::Concat { axis }
+        | Op::Split { axis }
+        | Op::Gather { axis }
+        | Op::GatherElements { axis }
+        | Op::OneHot { axis } => vec![("axis", axis.to_string())],
+        Op::ConstantOfShape { value } => vec![("value", exact(value))],
         Op::Pad(mode) => {
             let mode = match mode {
                 PadMode::Constant => "constant",
@@ -111,36 +86,38 @@ pub fn describe(op: &Op) -> Description {
                 PadMode::Edge => "edge",
                 PadMode::Wrap => "wrap",
             };
-            with("Pad", vec![("mode", mode.into())])
+            vec![("mode", mode.into())]
         }
-        Op::Tile => plain("Tile"),
         Op::DepthToSpace { block, depth_first } | Op::SpaceToDepth { block, depth_first } => {
             let mode = if *depth_first { "DCR" } else { "CRD" };
-            with(op.name(), vec![("blocksize", block.to_string()), ("mode", mode.into())])
+            vec![("blocksize", block.to_string()), ("mode", mode.into())]
         }
-        Op::Trilu { upper } => with("Trilu", vec![("upper", upper.to_string())]),
-        Op::Resize(resize) => with("Resize", self::resize(resize)),
-        Op::GatherNd { batch_dims } => with("GatherND", vec![("batch_dims", batch_dims.to_string())]),
+        Op::Trilu { upper } => vec![("upper", upper.to_string())],
+        Op::Resize(resize) => self::resize(resize),
+        Op::GatherNd { batch_dims } => vec![("batch_dims", batch_dims.to_string())],
         Op::ScatterElements { axis, how } => {
-            with("ScatterElements", vec![("axis", axis.to_string()), ("reduction", how.word().into())])
+            vec![("axis", axis.to_string()), ("reduction", how.word().into())]
         }
-        Op::ScatterNd(how) => with("ScatterND", vec![("reduction", how.word().into())]),
-        Op::OneHot { axis } => with("OneHot", vec![("axis", axis.to_string())]),
+        Op::ScatterNd(how) => vec![("reduction", how.word().into())],
         Op::CumSum { exclusive, reverse } => {
-            with("CumSum", vec![("exclusive", exclusive.to_string()), ("reverse", reverse.to_string())])
+            vec![("exclusive", exclusive.to_string()), ("reverse", reverse.to_string())]
         }
-        Op::TopK { axis, largest } => {
-            with("TopK", vec![("axis", axis.to_string()), ("largest", largest.to_string())])
-        }
-        Op::Arg { largest, axis, keep_dims, last } => with(
-            if *largest { "ArgMax" } else { "ArgMin" },
-            vec![
-                ("axis", axis.to_string()),
-                ("keepdims", keep_dims.to_string()),
-                ("select_last_index", last.to_string()),
-            ],
-        ),
-        Op::NonZero => plain("NonZero"),
+        Op::TopK { axis, largest } => vec![("axis", axis.to_string()), ("largest", largest.to_string())],
+        Op::Arg { largest: _, axis, keep_dims, last } => vec![
+            ("axis", axis.to_string()),
+            ("keepdims", keep_dims.to_string()),
+            ("select_last_index", last.to_string()),
+        ],
+        Op::Where
+        | Op::Clip
+        | Op::MatMul
+        | Op::Squeeze
+        | Op::Unsqueeze
+        | Op::Slice
+        | Op::Expand
+        | Op::Range
+        | Op::Tile
+        | Op::NonZero => Vec::new(),
     }
 }
 
@@ -179,11 +156,10 @@ pub fn input_name(op: &Op, index: usize) -> String {
 
 /// A function of one element in a word: `relu`, `gelu`, `gelu(tanh)`, `leakyrelu(0.01)`.
 pub(crate) fn function_text(function: Unary) -> String {
-    let Description { name, attributes } = unary(function);
     let values: Vec<String> =
-        attributes.into_iter().map(|(_, value)| value).filter(|value| value != "none").collect();
+        of_unary(function).into_iter().map(|(_, value)| value).filter(|value| value != "none").collect();
     let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
-    format!("{}{values}", name.to_lowercase())
+    format!("{}{values}", function.name().to_lowercase())
 }
 
 /// The shortest digits that lead back to the same number, so distinct numbers are distinct words.
@@ -236,7 +212,7 @@ fn resize(resize: &Resize) -> Vec<(&'static str, String)> {
     attributes
 }
 
-fn recurrent(Recurrent { hidden, direction, cell }: &Recurrent) -> Description {
+fn recurrent(Recurrent { hidden, direction, cell }: &Recurrent) -> Vec<(&'static str, String)> {
     let direction = match direction {
         Direction::Forward => "forward",
         Direction::Reverse => "reverse",
@@ -254,111 +230,64 @@ fn recurrent(Recurrent { hidden, direction, cell }: &Recurrent) -> Description {
     let functions: Vec<String> = functions.iter().map(|&function| function_text(function)).collect();
     attributes.push(("activations", functions.join(", ")));
     attributes.extend(clip.map(|clip| ("clip", float(clip))));
-    Description { name: kind.name(), attributes }
+    attributes
 }
 
-fn unary(op: Unary) -> Description {
-    let mut attributes = Vec::new();
-    let mut alpha = |alpha: f32| attributes.push(("alpha", float(alpha)));
-    let name = match op {
-        Unary::Abs => "Abs",
-        Unary::Affine { alpha: value, beta } => {
-            alpha(value);
-            attributes.push(("beta", float(beta)));
-            "Affine"
+fn of_unary(op: Unary) -> Vec<(&'static str, String)> {
+    match op {
+        Unary::Affine { alpha, beta }
+        | Unary::HardSigmoid { alpha, beta }
+        | Unary::ScaledTanh { alpha, beta } => {
+            vec![("alpha", float(alpha)), ("beta", float(beta))]
         }
-        Unary::Ceil => "Ceil",
-        Unary::Cos => "Cos",
-        Unary::Erf => "Erf",
-        Unary::Exp => "Exp",
-        Unary::Floor => "Floor",
-        Unary::Gelu { tanh } => {
-            attributes.push(("approximate", if tanh { "tanh" } else { "none" }.into()));
-            "Gelu"
+        Unary::Elu { alpha } | Unary::LeakyRelu { alpha } | Unary::ThresholdedRelu { alpha } => {
+            vec![("alpha", float(alpha))]
         }
-        Unary::Elu { alpha: value } => {
-            alpha(value);
-            "Elu"
-        }
-        Unary::HardSigmoid { alpha: value, beta } => {
-            alpha(value);
-            attributes.push(("beta", float(beta)));
-            "HardSigmoid"
-        }
-        Unary::HardSwish => "HardSwish",
-        Unary::LeakyRelu { alpha: value } => {
-            alpha(value);
-            "LeakyRelu"
-        }
-        Unary::Log => "Log",
-        Unary::Mish => "Mish",
-        Unary::Neg => "Neg",
-        Unary::Not => "Not",
-        Unary::Reciprocal => "Reciprocal",
-        Unary::Relu => "Relu",
-        Unary::Round => "Round",
-        Unary::ScaledTanh { alpha: value, beta } => {
-            alpha(value);
-            attributes.push(("beta", float(beta)));
-            "ScaledTanh"
-        }
-        Unary::Selu { alpha: value, gamma } => {
-            alpha(value);
-            attributes.push(("gamma", float(gamma)));
-            "Selu"
-        }
-        Unary::Sigmoid => "Sigmoid",
-        Unary::Sign => "Sign",
-        Unary::Sin => "Sin",
-        Unary::Silu => "Swish",
-        Unary::Softplus => "Softplus",
-        Unary::Softsign => "Softsign",
-        Unary::Sqrt => "Sqrt",
-        Unary::Tanh => "Tanh",
-        Unary::ThresholdedRelu { alpha: value } => {
-            alpha(value);
-            "ThresholdedRelu"
-        }
-    };
-    Description { name, attributes }
+        Unary::Selu { alpha, gamma } => vec![("alpha", float(alpha)), ("gamma", float(gamma))],
+        Unary::Gelu { tanh } => vec![("approximate", if tanh { "tanh" } else { "none" }.into())],
+        Unary::Abs
+        | Unary::Ceil
+        | Unary::Cos
+        | Unary::Erf
+        | Unary::Exp
+        | Unary::Floor
+        | Unary::HardSwish
+        | Unary::Log
+        | Unary::Mish
+        | Unary::Neg
+        | Unary::Not
+        | Unary::Reciprocal
+        | Unary::Relu
+        | Unary::Round
+        | Unary::Sigmoid
+        | Unary::Sign
+        | Unary::Sin
+        | Unary::Silu
+        | Unary::Softplus
+        | Unary::Softsign
+        | Unary::Sqrt
+        | Unary::Tanh => Vec::new(),
+    }
 }
 
-fn binary(op: Binary) -> Description {
-    let name = match op {
-        Binary::Add => "Add",
-        Binary::Sub => "Sub",
-        Binary::Mul => "Mul",
-        Binary::Div => "Div",
-        Binary::Pow => "Pow",
-        Binary::Min => "Min",
-        Binary::Max => "Max",
-        Binary::Mod { fmod } => {
-            return Description { name: "Mod", attributes: vec![("fmod", fmod.to_string())] };
-        }
-        Binary::PRelu => "PRelu",
-        Binary::And => "And",
-        Binary::Or => "Or",
-        Binary::Xor => "Xor",
-        Binary::Equal => "Equal",
-        Binary::Greater => "Greater",
-        Binary::GreaterOrEqual => "GreaterOrEqual",
-        Binary::Less => "Less",
-        Binary::LessOrEqual => "LessOrEqual",
-    };
-    Description { name, attributes: Vec::new() }
-}
-
-fn reduction(kind: Reduction) -> &'static str {
-    match kind {
-        Reduction::Sum => "ReduceSum",
-        Reduction::Mean => "ReduceMean",
-        Reduction::Max => "ReduceMax",
-        Reduction::Min => "ReduceMin",
-        Reduction::Prod => "ReduceProd",
-        Reduction::L1 => "ReduceL1",
-        Reduction::L2 => "ReduceL2",
-        Reduction::SumSquare => "ReduceSumSquare",
-        Reduction::LogSum => "ReduceLogSum",
-        Reduction::LogSumExp => "ReduceLogSumExp",
+fn of_binary(op: Binary) -> Vec<(&'static str, String)> {
+    match op {
+        Binary::Mod { fmod } => vec![("fmod", fmod.to_string())],
+        Binary::Add
+        | Binary::Sub
+        | Binary::Mul
+        | Binary::Div
+        | Binary::Pow
+        | Binary::Min
+        | Binary::Max
+        | Binary::PRelu
+        | Binary::And
+        | Binary::Or
+        | Binary::Xor
+        | Binary::Equal
+        | Binary::Greater
+        | Binary::GreaterOrEqual
+        | Binary::Less
+        | Binary::LessOrEqual => Vec::new(),
     }
 }
