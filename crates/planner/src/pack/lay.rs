@@ -12,11 +12,15 @@
 //! Elements are f32 when they come; halves are rounded to nearest, ties to even, as they are laid. So are singles in blocks, to the ten bits
 //! of fraction that a matrix unit reads of them (tf32): it would cut what is below, and every product would be a little too small.
 
-use super::{BLOCK_COLUMNS, BLOCK_ROW_BYTES, Layout, PackedTensor};
+mod blocks;
+mod turn;
+
+use super::{BLOCK_COLUMNS, Layout, PackedTensor};
 use crate::fold::{Role, volume};
+use blocks::Blocks;
 use half::{bf16, f16};
-use std::ops::Range;
 use tessera_core::DType;
+use turn::{MOST_LINES, Rows, turned};
 
 /// Bytes of one element as it comes, an f32.
 pub(super) const ELEMENT: usize = 4;
@@ -268,124 +272,9 @@ fn put<const SIZE: usize>(
     to[..from.len()].iter_mut().zip(from).for_each(|(to, element)| *to = stored(element));
 }
 
-/// Lines that are turned at a time, and elements of each.
-const MOST_LINES: usize = 32;
-const TILE: usize = 16;
-/// Lines that are gathered at once: as many singles as the smallest vector of any processor holds.
-const QUAD: usize = 4;
-
-/// The rows that columns are turned into.
-#[derive(Clone, Copy)]
-struct Rows {
-    inputs: usize,
-    taps: usize,
-    width: usize,
-}
-
-/// Columns, each times its scale, into rows: a tile is gathered line by line, which reads each line of the cache once, and written row by row.
-fn turned<const SIZE: usize>(
-    from: &[[u8; ELEMENT]],
-    scale: Option<&[f32]>,
-    rows: Rows,
-    to: &mut [[u8; SIZE]],
-    stored: &impl Fn(&[u8; ELEMENT]) -> [u8; SIZE],
-) {
-    let Rows { inputs, taps, width } = rows;
-    let k = inputs * taps;
-    let lines = from.len() / k;
-    let mut tile = [[[0; ELEMENT]; MOST_LINES]; TILE];
-    let (mut row, mut tap) = (0, 0);
-    for start in (0..k).step_by(TILE) {
-        let end = k.min(start + TILE);
-        for (columns, quad) in (0..lines).step_by(QUAD).zip(from.chunks(QUAD * k)) {
-            let columns = columns..lines.min(columns + QUAD);
-            let scale = scale.map(|scale| &scale[columns.clone()]);
-            gather(quad, scale, k, start..end, &mut tile, columns.start);
-        }
-        for tile in &tile[..end - start] {
-            put(&tile[..lines], &mut to[row * width..], stored);
-            // Elements come tap by tap for each input, and lie input by input for each tap.
-            (row, tap) = (row + inputs, tap + 1);
-            if tap == taps {
-                (row, tap) = (row + 1 - k, 0);
-            }
-        }
-    }
-}
-
-/// The elements `range` of a quad of lines, or of what is left of one, into the rows of a tile from `column` on.
-fn gather(
-    quad: &[[u8; ELEMENT]],
-    scale: Option<&[f32]>,
-    k: usize,
-    range: Range<usize>,
-    tile: &mut [[[u8; ELEMENT]; MOST_LINES]; TILE],
-    column: usize,
-) {
-    let part = |line: usize| quad.get(line * k..)?.get(range.clone())?.first_chunk();
-    let ([Some(a), Some(b), Some(c), Some(d)], None | Some(&[_, _, _, _])) = ([0, 1, 2, 3].map(part), scale)
-    else {
-        for (number, line) in quad.chunks_exact(k).enumerate() {
-            for (row, &element) in tile.iter_mut().zip(&line[range.clone()]) {
-                row[column + number] = scale.map_or(element, |scale| times(element, scale[number]));
-            }
-        }
-        return;
-    };
-    match scale {
-        Some(&[e, f, g, h]) => {
-            together([a, b, c, d], tile, column, |[a, b, c, d]| {
-                [times(a, e), times(b, f), times(c, g), times(d, h)]
-            });
-        }
-        _ => together([a, b, c, d], tile, column, |four| four),
-    }
-}
-
-/// Four whole lines of a tile, in a loop that compilers make vectors of.
-fn together(
-    [a, b, c, d]: [&[[u8; ELEMENT]; TILE]; QUAD],
-    tile: &mut [[[u8; ELEMENT]; MOST_LINES]; TILE],
-    column: usize,
-    scaled: impl Fn([[u8; ELEMENT]; QUAD]) -> [[u8; ELEMENT]; QUAD],
-) {
-    for at in 0..TILE {
-        tile[at][column..][..QUAD].copy_from_slice(&scaled([a[at], b[at], c[at], d[at]]));
-    }
-}
-
 /// An element times a scale, rounded.
 pub(super) fn times(element: [u8; ELEMENT], scale: f32) -> [u8; ELEMENT] {
     (f32::from_le_bytes(element) * scale).to_le_bytes()
-}
-
-/// Places in [`Layout::Blocks`] of elements of `SIZE` bytes, as sums of what a column and a row contribute.
-struct Blocks<const SIZE: usize> {
-    /// Elements of all blocks of one column of blocks.
-    stride: usize,
-}
-
-impl<const SIZE: usize> Blocks<SIZE> {
-    const DEPTH: usize = BLOCK_ROW_BYTES / SIZE;
-    /// A row of 128 bytes is eight chunks of 16.
-    const CHUNK: usize = 16 / SIZE;
-
-    fn of(k: usize) -> Self {
-        Blocks { stride: k.div_ceil(Self::DEPTH) * BLOCK_COLUMNS * Self::DEPTH }
-    }
-
-    /// Where a column begins, after so many columns of blocks.
-    fn column(&self, blocks: usize, column: usize) -> usize {
-        (blocks + column / BLOCK_COLUMNS) * self.stride + column % BLOCK_COLUMNS * Self::DEPTH
-    }
-
-    /// How far a row lies from where its column begins.
-    fn row(row: usize, column: usize) -> usize {
-        let chunk = row % Self::DEPTH / Self::CHUNK;
-        row / Self::DEPTH * BLOCK_COLUMNS * Self::DEPTH
-            + (chunk ^ (column & 7)) * Self::CHUNK
-            + row % Self::CHUNK
-    }
 }
 
 #[cfg(test)]
