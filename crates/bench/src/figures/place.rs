@@ -1,22 +1,20 @@
 //! Where a figure's load runs: an engine in this process, or the simulator. The load is the same, and so is the row.
 
+mod opened;
+
 use super::foresight::{self, Foresight};
 use super::isolation::{Act, Played};
 use super::still::{Still, Watch};
 use crate::arrivals::{Gaps, Pattern, Popularity, Rate};
-use crate::load::{
-    self, Guest, House, InProcess, Level, Progress, Row, Sample, Tally, Target, Tenant, Times,
-};
-use crate::simulate::{self, AsRan, Costs, Launches, Load, Log, Recorder};
+use crate::load::{self, Level, Progress, Row, Sample, Tally, Tenant, Times};
+use crate::simulate::{self, AsRan, Costs, Launches, Load};
 use crate::zoo::Model;
 use anyhow::{Context, Result, ensure};
+use opened::{Opened, open};
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tessera_core::{PlanKey, Policy, ProgramId, SlotId};
-use tessera_device::slowed::Slowed;
-use tessera_device::{Device, Wake};
-use tessera_server::server::StartError;
+use tessera_core::{PlanKey, Policy, SlotId};
 use tokio::runtime::Runtime;
 
 /// How long the last answers of an overload are waited for.
@@ -110,28 +108,6 @@ pub(crate) struct Written {
 enum Ground {
     Simulated(Costs, Vec<PlanKey>),
     Real(Runtime, Vec<Opened>),
-}
-
-/// Launches that are written down, and what each model's run.
-#[derive(Debug)]
-struct Record {
-    log: Arc<Log>,
-    programs: Vec<ProgramId>,
-    /// By tenant: the number of its model, and where its weights lie.
-    seats: Vec<(usize, SlotId)>,
-}
-
-/// A device that was opened for a policy. One that is opened for `space` may be divided as no other policy wants it.
-#[derive(Debug)]
-struct Opened {
-    for_space: bool,
-    partitions: String,
-    behind: String,
-    interrupts: bool,
-    target: Arc<InProcess>,
-    house: House,
-    slowed: Option<Arc<Slowed>>,
-    record: Option<Record>,
 }
 
 impl Place {
@@ -386,97 +362,4 @@ fn acted(policy: Policy, act: &Act, row: &Row) -> String {
 fn told(policy: Policy, row: &Row) -> String {
     let in_slo = 100.0 * row.in_slo.unwrap_or(1.0);
     format!("{policy}, {}: {in_slo:.1} % in time, p99 {:.2} ms", row.level, row.latency_ms.p99)
-}
-
-/// What the policy runs on, opened when it is first wanted. Kept until the place is closed, as policies may come in turns; but not when the device is
-/// to be divided or to yield otherwise.
-fn open<'a>(
-    setting: &Setting,
-    runtime: &Runtime,
-    opened: &'a mut Vec<Opened>,
-    policy: Policy,
-    heard: &mut dyn FnMut(&str),
-) -> Result<&'a Opened> {
-    let for_space = policy == Policy::Space;
-    let as_wanted = |opened: &Opened| {
-        opened.partitions == setting.partitions
-            && opened.behind == setting.behind
-            && opened.interrupts == setting.interrupts
-    };
-    for other in opened.extract_if(.., |opened| !as_wanted(opened)) {
-        other.house.close(other.target);
-    }
-    let at = opened.iter().position(|opened| opened.for_space == for_space);
-    let at = match at {
-        Some(at) => at,
-        None => {
-            opened.push(open_for(setting, runtime, policy, heard)?);
-            opened.len() - 1
-        }
-    };
-    Ok(&opened[at])
-}
-
-fn open_for(
-    setting: &Setting,
-    runtime: &Runtime,
-    policy: Policy,
-    heard: &mut dyn FnMut(&str),
-) -> Result<Opened> {
-    let settings = load::settings([
-        ("device", setting.device.clone()),
-        ("policy", policy.to_string()),
-        ("precision", setting.precision.clone()),
-        ("partitions", setting.partitions.clone()),
-        ("behind_multiprocessors", setting.behind.clone()),
-        ("interrupt", if setting.interrupts { "on" } else { "off" }.to_owned()),
-    ])?;
-    let guest = |(number, tenant): (usize, &Tenant)| Guest {
-        model: setting.models[number % setting.models.len()].clone(),
-        slo: tenant.slo,
-    };
-    let guests: Vec<Guest> = setting.tenants.iter().enumerate().map(guest).collect();
-    let items = (NonZeroU32::MIN, setting.seed);
-    let (slowed, log) = (OnceLock::new(), Arc::new(Log::default()));
-    let wrap = |device: Arc<dyn Device>, wake: Wake| -> Result<Arc<dyn Device>, StartError> {
-        Ok(match setting.around {
-            Wrapped::Bare => device,
-            Wrapped::Slowable => {
-                let device = Slowed::around(device, wake)?;
-                slowed.get_or_init(|| device).clone()
-            }
-            Wrapped::Recorded => Arc::new(Recorder::of(device, log.clone())),
-        })
-    };
-    let (target, house) = InProcess::open_on(runtime, &settings, &guests, items, &wrap, heard)?;
-    let record = match setting.around {
-        Wrapped::Recorded => {
-            let models = setting.models.len();
-            let seats = house.slots().enumerate().map(|(tenant, slot)| (tenant % models, slot)).collect();
-            let programs = programs(runtime, &target, &log, models)?;
-            Some(Record { log, programs, seats })
-        }
-        Wrapped::Bare | Wrapped::Slowable => None,
-    };
-    let for_space = policy == Policy::Space;
-    Ok(Opened {
-        for_space,
-        partitions: setting.partitions.clone(),
-        behind: setting.behind.clone(),
-        interrupts: setting.interrupts,
-        target,
-        house,
-        slowed: slowed.into_inner(),
-        record,
-    })
-}
-
-/// What launches of each model run: the first tenants have the models in turn, and are asked once each.
-fn programs(runtime: &Runtime, target: &Arc<InProcess>, log: &Log, models: usize) -> Result<Vec<ProgramId>> {
-    let program = |model| {
-        log.forget();
-        let ended = runtime.block_on(target.ask(model, 0));
-        log.take().last().map(|ran| ran.program).with_context(|| format!("nothing was launched: {ended:?}"))
-    };
-    (0..models).map(program).collect()
 }
