@@ -1,6 +1,7 @@
 //! `tessera bench all`, and the figures that take the same flags: see `tessera_bench::figures`.
 
 use crate::flags::{count, list, number, seed, seed_flag, text, words};
+use crate::print::print;
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -69,8 +70,7 @@ fn run_all(given: &ArgMatches) -> Result<ExitCode> {
     let typed: Vec<String> = std::env::args().skip(1).collect();
     let command = format!("tessera {}", typed.join(" "));
     let report = all::run(&ask(given)?, &command, out, &wanted, &mut |line| eprintln!("{line}"))?;
-    print!("{report}");
-    println!("{}", out.join("report.html").display());
+    print(&format_args!("{report}{}\n", out.join("report.html").display()))?;
     Ok(if report.failures().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -84,7 +84,7 @@ fn run_one(figure: &Bench, given: &ArgMatches) -> Result<ExitCode> {
         std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
         made.write(out)?;
     }
-    print!("{made}");
+    print(&made)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! Flags that several commands have, each spelled once, and what was given for them.
 
+use crate::print::print;
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use std::fmt::Display;
@@ -52,14 +53,13 @@ pub(crate) fn json_flag() -> Arg {
 pub(crate) fn publish(given: &ArgMatches, table: &dyn Display, mut figures: String) -> Result<()> {
     figures.push('\n');
     match given.get_one::<PathBuf>("json") {
-        Some(path) if path.as_os_str() == "-" => print!("{figures}"),
+        Some(path) if path.as_os_str() == "-" => print(&figures),
         Some(path) => {
             std::fs::write(path, figures).with_context(|| format!("cannot write {}", path.display()))?;
-            print!("{table}");
+            print(table)
         }
-        None => print!("{table}"),
+        None => print(table),
     }
-    Ok(())
 }
 
 /// What [`policy_flag`] says: each once, in the order in which they were named.

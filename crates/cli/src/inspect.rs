@@ -1,9 +1,9 @@
 //! `tessera inspect`: what a model is made of, and whether two share a class. See `tessera_planner::inspect`.
 
 use crate::TROUBLE;
+use crate::print::print;
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tessera_device::cpu::PACK_TARGET;
@@ -121,13 +121,4 @@ fn comparison(model: &Model, second: &Path) -> Result<Comparison> {
 
 fn load(path: &Path) -> Result<Model> {
     class::load(path).with_context(|| path.display().to_string())
-}
-
-/// A reader that has seen enough, `head` say, is no trouble.
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
-        _ => Ok(()),
-    }
 }

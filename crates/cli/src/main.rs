@@ -9,6 +9,7 @@ mod inspect;
 mod launches;
 mod load_test;
 mod open_loop;
+mod print;
 mod processes;
 mod products;
 mod reality;

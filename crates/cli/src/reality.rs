@@ -3,6 +3,7 @@
 use crate::flags::{
     arg, count, json_flag, list, nonzero, number, parsed, publish, seed, seed_flag, slo, text, words,
 };
+use crate::print::print;
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -81,7 +82,7 @@ pub(crate) fn costs(given: &ArgMatches) -> Result<ExitCode> {
     match given.get_one::<PathBuf>("out") {
         Some(path) => std::fs::write(path, table.to_string())
             .with_context(|| format!("cannot write {}", path.display()))?,
-        None => print!("{table}"),
+        None => print(&table)?,
     }
     Ok(ExitCode::SUCCESS)
 }

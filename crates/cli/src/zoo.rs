@@ -1,9 +1,10 @@
 //! `tessera zoo`: real architectures as a model repository, see `tessera_bench::zoo`.
 
 use crate::flags::{seed, seed_flag};
+use crate::print::print;
 use anyhow::Result;
 use clap::{Arg, ArgMatches, Command, value_parser};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tessera_bench::zoo::{ARCHITECTURES, Sizes, find, write_tenants};
 
@@ -41,13 +42,15 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     let folder = given.get_one::<PathBuf>("out").expect("clap requires it");
     let tenants = given.get_one::<u32>("tenants").copied().unwrap_or(1) as usize;
     let model = find(name)?.model(&sizes(given))?;
-    println!(
-        "{}: {} parameters, {:.1} MB a file",
+    print(&format_args!(
+        "{}: {} parameters, {:.1} MB a file\n",
         model.architecture.name,
         model.parameters(),
         model.file_bytes() as f64 / 1e6
-    );
-    write_tenants(&model, tenants, seed(given), folder, &mut |path| println!("{}", path.display()))?;
+    ))?;
+    // Somebody who reads no further wants the files all the same.
+    let mut written = |path: &Path| drop(print(&format_args!("{}\n", path.display())));
+    write_tenants(&model, tenants, seed(given), folder, &mut written)?;
     Ok(ExitCode::SUCCESS)
 }
 

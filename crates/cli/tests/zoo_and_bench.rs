@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn tessera(line: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tessera")).args(line.split(' ')).output().unwrap()
@@ -23,6 +23,17 @@ fn the_zoo_writes_as_many_tenants_as_asked_for_and_names_them() {
         assert!(out.join(tenant).is_file());
         assert!(text(&output.stdout).contains(tenant), "{}", text(&output.stdout));
     }
+}
+
+#[test]
+fn the_zoo_writes_every_tenant_also_when_nobody_reads_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = ["zoo", "lstm", "--tenants", "3", "--width", "0.05", "--out"];
+    let mut zoo = Command::new(env!("CARGO_BIN_EXE_tessera"));
+    let mut zoo = zoo.args(line).arg(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+    drop(zoo.stdout.take());
+    assert!(zoo.wait().unwrap().success());
+    assert!(folder.path().join("lstm-2.onnx").is_file());
 }
 
 #[test]
