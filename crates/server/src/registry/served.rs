@@ -43,7 +43,7 @@ pub struct Served {
 /// A tenant on one device.
 #[derive(Debug)]
 pub struct Residence {
-    /// See [`Fleet::station`].
+    /// See [`Fleet::station`](crate::fleet::Fleet::station).
     pub(super) station: usize,
     /// The way to the device.
     pub engine: EngineHandle,
@@ -57,7 +57,7 @@ pub struct Residence {
 }
 
 impl Residence {
-    /// Where it is: an index into [`Fleet::stations`].
+    /// Where it is: an index into [`Fleet::open`](crate::fleet::Fleet::open).
     pub fn station(&self) -> usize {
         self.station
     }

@@ -204,3 +204,31 @@ impl Table {
         earlier.as_ref().and_then(Version::served).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_stand_as_was_shown_last_and_are_gone_with_what_the_folder_has() {
+        let mut table = Table::default();
+        let version = |number| ("a".to_owned(), number);
+        table.show(&version(1), Some("no memory".to_owned()));
+        table.show(&version(1), None);
+        table.show(&version(2), Some("broken".to_owned()));
+        assert_eq!(table.counts(), Counts { ready: 0, loading: 1, failed: 1 });
+        assert!(matches!(table.find("a", Some(1)), Found::Loading));
+        assert!(matches!(table.find("a", None), Found::Failed(why) if why == "broken"), "the greatest");
+        assert!(matches!(table.find("b", None), Found::Unknown));
+
+        let problems = BTreeMap::from([("b".to_owned(), "no model".to_owned())]);
+        let gone = table.keep(|_, number| number == 1, &problems);
+        assert!(gone.served.is_empty() && gone.names.is_empty(), "a version of it is left");
+        assert!(matches!(table.find("b", None), Found::Failed(why) if why == "no model"));
+        let index = table.index();
+        let listed = index.iter().map(|listed| (&*listed.name, &*listed.version, listed.state));
+        assert_eq!(listed.collect::<Vec<_>>(), [("a", "1", "LOADING"), ("b", "", "UNAVAILABLE")]);
+        assert_eq!(table.keep(|_, _| false, &BTreeMap::new()).names, ["a"]);
+        assert_eq!((table.counts(), table.index().len()), (Counts::default(), 0));
+    }
+}
