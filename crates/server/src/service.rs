@@ -188,7 +188,9 @@ impl Backend for Service {
         }
         if !self.registry.settled() {
             let Counts { ready, loading, .. } = self.registry.counts();
-            return Err(format!("loading: {ready} tenants are ready, {loading} are on their way"));
+            return Err(format!(
+                "loading: {ready} versions of tenants are ready, {loading} are on their way"
+            ));
         }
         Ok(())
     }

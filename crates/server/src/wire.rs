@@ -11,7 +11,9 @@ use thiserror::Error;
 #[derive(Clone, PartialEq, Debug, Error)]
 pub enum Rejection {
     /// No tenant has this name.
-    #[error("Request for unknown model: '{model}' is not found")]
+    #[error(
+        "Request for unknown model: '{model}' is not found; POST /v2/repository/index lists what is there"
+    )]
     UnknownModel {
         /// The name asked for.
         model: String,

@@ -89,7 +89,13 @@ impl External {
             Some(named) if error.kind() == io::ErrorKind::NotFound => named.join(location).canonicalize(),
             _ => Err(error),
         });
-        let found = found.map_err(|source| SourceError::Io { path: beside_real, source })?;
+        let found = found.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ExternalError::Entry(format!(
+                "has external data in `{location}`, which is not in {}; put it beside the model",
+                real.display()
+            )),
+            _ => SourceError::Io { path: beside_real, source }.into(),
+        })?;
         if !found.starts_with(real) {
             return Err(ExternalError::Entry(format!(
                 "has external data in `{location}`, outside of the model's folder {}; put it beside the model",

@@ -43,7 +43,12 @@ fn external_data_that_is_missing_short_or_outside_is_refused() {
     let said = |entries: &[(&str, &str)]| external_error(&models, entries);
 
     assert!(said(&[]).contains("names no `location`"));
-    assert!(said(&[("location", "none")]).contains("external data of tensor `w`"));
+    let missing = said(&[("location", "none")]);
+    assert!(
+        missing.contains("`w`") && missing.contains("external data in `none`, which is not in"),
+        "{missing}"
+    );
+    assert!(missing.ends_with("; put it beside the model"), "{missing}");
     assert!(said(&[("location", "short")]).contains("has 12 bytes, but bytes 0 to 16 of it are asked for"));
     assert!(said(&[("location", "short"), ("offset", "18446744073709551615")]).contains("are asked for"));
     assert!(said(&[("location", "short"), ("offset", "-1")]).contains("offset `-1`"));
