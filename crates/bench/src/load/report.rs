@@ -74,9 +74,9 @@ pub struct Row {
     pub goodput: f64,
     /// The part of the requests of tenants with an SLO that were answered within it; `null` where no tenant has one.
     pub in_slo: Option<f64>,
-    /// Not let in (429, 503).
+    /// Not let in (429, 503, or 504 and `Retry-After`).
     pub refused: u64,
-    /// Out of time while they waited (504).
+    /// Out of time while they waited (504 without it).
     pub expired: u64,
     /// Ended otherwise.
     pub failed: u64,
@@ -188,10 +188,11 @@ impl fmt::Display for Header {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Milliseconds { avg, p50, p90, p95, p99, .. } = self.latency_ms;
+        let [avg, p50, p90, p95, p99] = [avg, p50, p90, p95, p99].map(|ms| latency(ms, self.answered));
         let in_slo = self.in_slo.map_or("–".to_owned(), |part| format!("{:.1}%", 100.0 * part));
         write!(
             f,
-            "{:<20} {:>10.1} {:>9.1} {in_slo:>7} {avg:>9.2} {p50:>9.2} {p90:>9.2} {p95:>9.2} {p99:>9.2} {:>8} {:>8} {:>7} {:>10}",
+            "{:<20} {:>10.1} {:>9.1} {in_slo:>7} {avg:>9} {p50:>9} {p90:>9} {p95:>9} {p99:>9} {:>8} {:>8} {:>7} {:>10}",
             self.level.to_string(),
             self.throughput,
             self.goodput,
@@ -211,6 +212,11 @@ impl fmt::Display for Level {
             Level::Trace => f.write_str("trace"),
         }
     }
+}
+
+/// A latency of so many answers, which without any is none.
+fn latency(ms: f64, answered: u64) -> String {
+    if answered == 0 { "–".to_owned() } else { format!("{ms:.2}") }
 }
 
 fn write_tenants(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
@@ -244,13 +250,13 @@ fn write_tenants(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
         let slo = tenant.slo_ms.map_or("–".to_owned(), |slo| format!("{slo:.0}"));
         writeln!(
             f,
-            "{:<24} {slo:>7} {:>8} {:>9.1} {:>7.1}% {:>9.2} {:>9.2} {:>8} {:>8} {:>7} {:>10}",
+            "{:<24} {slo:>7} {:>8} {:>9.1} {:>7.1}% {:>9} {:>9} {:>8} {:>8} {:>7} {:>10}",
             tenant.name,
             tenant.sent,
             tenant.goodput,
             100.0 * tenant.part(),
-            tenant.latency_ms.p50,
-            tenant.latency_ms.p99,
+            latency(tenant.latency_ms.p50, tenant.answered),
+            latency(tenant.latency_ms.p99, tenant.answered),
             tenant.refused,
             tenant.expired,
             tenant.failed,
@@ -258,4 +264,31 @@ fn write_tenants(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Ended, Sample, Tally, Tenant, Times};
+
+    #[test]
+    fn a_tenant_without_answers_has_no_latency_in_the_table() {
+        let tenant = |name: &str| Tenant { name: name.to_owned(), slo: None };
+        let second = Duration::from_secs(1);
+        let times = Times { warmup: Duration::ZERO, length: second, grace: second };
+        let mut tally = Tally::new(vec![tenant("well"), tenant("refused")], times, 1);
+        let (lag, latency) = (Duration::ZERO, Duration::from_millis(3));
+        for (tenant, ended) in [Ended::Answered, Ended::Refused].into_iter().enumerate() {
+            tally.count(&Sample { tenant, due: Duration::ZERO, lag, latency, ended });
+        }
+        let (target, arrivals) = ("here".to_owned(), "at once".to_owned());
+        let rows = vec![tally.row(Level::Concurrency(1))];
+        let table = Report { target, arrivals, seconds: 1.0, items: 1, rows }.to_string();
+        let latencies = |name: &str| -> Vec<String> {
+            let row = table.lines().find(|line| line.starts_with(name)).unwrap();
+            row.split_whitespace().skip(5).take(2).map(str::to_owned).collect()
+        };
+        assert_eq!(latencies("well"), ["3.00", "3.00"], "{table}");
+        assert_eq!(latencies("refused"), ["–", "–"], "{table}");
+    }
 }
