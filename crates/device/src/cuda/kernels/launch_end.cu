@@ -27,8 +27,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) kernel(const __grid_consta
         for (u32 i = threadIdx.x; i < p.kernels; i += THREADS) ends.began[i] = p.began[i];
     }
     const u64 ended = card_time();
-    // What this thread wrote, and what it has seen the kernels before write, comes before the word for everybody, the host included.
-    __threadfence_system();
     __syncthreads();
-    if (threadIdx.x == 0) *static_cast<volatile u64*>(&ends.signal->ended) = ended;
+    if (threadIdx.x != 0) return;
+    // The barrier puts what the block wrote, and the wait above what the kernels before did, before this thread's fence, and the fence all that is before it
+    // before the word, for everybody, the host included. A fence of each thread ahead of the barrier would order that thread's own writes with a word that
+    // it does not write.
+    __threadfence_system();
+    *static_cast<volatile u64*>(&ends.signal->ended) = ended;
 }
