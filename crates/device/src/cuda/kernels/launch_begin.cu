@@ -9,7 +9,7 @@
 // Those who read the table need not wait for anybody (abi.cuh), so the kernel behind this one must not overlap it.
 //
 // Twin on the host: frame.rs.
-#include "abi.cuh"
+#include "types.cuh"
 
 struct Params {
     Launch launch;
@@ -23,8 +23,6 @@ struct Params {
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of frame.rs");
 
 constexpr u32 THREADS = 256;
-
-struct __align__(16) Chunk { u32 words[4]; };
 
 // From the host's memory, anew each time: its bytes are others in every launch.
 __device__ __forceinline__ Chunk load_anew(u64 address) {

@@ -70,9 +70,6 @@ typedef TypeOf<RESIDUAL_TYPE>::type residual_type;
 // Global memory at an address, which the compiler cannot see to be that: it would use the slower loads that find out.
 template <typename T> __device__ __forceinline__ T* global(u64 address) { return static_cast<T*>(__cvta_global_to_generic(address)); }
 
-// 16 bytes, as they are moved.
-struct __align__(16) Chunk { u32 words[4]; };
-
 __device__ __forceinline__ Chunk load_chunk(u64 address) {
     Chunk c;
     asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"

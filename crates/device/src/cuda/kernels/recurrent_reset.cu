@@ -28,11 +28,11 @@ constexpr u32 PASSES = (UNITS + PASS - 1) / PASS;
 constexpr u32 CHUNK = 16 / sizeof(real), DEPTH = SLICES * CHUNK;
 constexpr u32 K_BLOCKS = (HIDDEN + DEPTH - 1) / DEPTH;
 
-typedef Pack<real, CHUNK> Chunk;
+typedef Pack<real, CHUNK> Weights;
 // One k of all items.
 typedef Pack<float, ITEMS> Row;
 
-// In front of Chunk kept[KEPT][PASSES][GATES][THREADS]. Rows beyond HIDDEN stay zero.
+// In front of Weights kept[KEPT][PASSES][GATES][THREADS]. Rows beyond HIDDEN stay zero.
 struct Shared {
     Row h[K_BLOCKS * DEPTH];
     Row scaled[K_BLOCKS * DEPTH];  // what the reset leaves of h
@@ -42,13 +42,13 @@ struct Shared {
 };
 
 // Chunk `slice` of a column's block of k.
-__device__ __forceinline__ Chunk chunk_of(const real* matrix, u32 column, u32 block, u32 slice) {
+__device__ __forceinline__ Weights chunk_of(const real* matrix, u32 column, u32 block, u32 slice) {
 #if R_BLOCKS
     const u32 row = (column / COLUMNS * K_BLOCKS + block) * COLUMNS + column % COLUMNS;
     return load_pack<real, CHUNK>(matrix + u64(row) * DEPTH + (slice ^ (column % 8)) * CHUNK);
 #else
     const real* first = matrix + u64(column / COLUMNS) * HIDDEN * COLUMNS + column % COLUMNS;
-    Chunk chunk;
+    Weights chunk;
 #pragma unroll
     for (u32 i = 0; i < CHUNK; i++) {
         const u32 k = block * DEPTH + slice * CHUNK + i;
@@ -60,10 +60,10 @@ __device__ __forceinline__ Chunk chunk_of(const real* matrix, u32 column, u32 bl
 
 // Sums this thread's slice of k for N items and TAKEN columns, HIDDEN apart. `kept` holds the thread's chunks of the first column.
 template <u32 TAKEN, u32 N>
-__device__ __forceinline__ void sum_slice(Shared& shared, const Row* rows, const Chunk* kept, const real* matrix, u32 unit) {
+__device__ __forceinline__ void sum_slice(Shared& shared, const Row* rows, const Weights* kept, const real* matrix, u32 unit) {
     const u32 place = threadIdx.x % PASS, slice = threadIdx.x / PASS;
     float sums[TAKEN][N] = {};
-    const auto add = [&](u32 block, const Chunk (&weights)[TAKEN]) {
+    const auto add = [&](u32 block, const Weights (&weights)[TAKEN]) {
 #pragma unroll
         for (u32 i = 0; i < CHUNK; i++) {
             const Row row = rows[block * DEPTH + slice * CHUNK + i];
@@ -76,14 +76,14 @@ __device__ __forceinline__ void sum_slice(Shared& shared, const Row* rows, const
     };
 #pragma unroll 2
     for (int block = 0; block < KEPT; block++) {
-        Chunk weights[TAKEN];
+        Weights weights[TAKEN];
 #pragma unroll
         for (u32 taken = 0; taken < TAKEN; taken++) weights[taken] = kept[(block * PASSES * GATES + taken) * THREADS];
         add(block, weights);
     }
 #pragma unroll 2
     for (u32 block = KEPT; block < K_BLOCKS; block++) {
-        Chunk weights[TAKEN];
+        Weights weights[TAKEN];
 #pragma unroll
         for (u32 taken = 0; taken < TAKEN; taken++) weights[taken] = chunk_of(matrix, taken * HIDDEN + unit, block, slice);
         add(block, weights);
@@ -96,7 +96,7 @@ __device__ __forceinline__ void sum_slice(Shared& shared, const Row* rows, const
 
 // As many sums as there are items. Which, changes no bit: an item's sums see no other's.
 template <u32 TAKEN>
-__device__ __forceinline__ void sum_slices(Shared& shared, u32 items, const Row* rows, const Chunk* kept, const real* matrix, u32 unit) {
+__device__ __forceinline__ void sum_slices(Shared& shared, u32 items, const Row* rows, const Weights* kept, const real* matrix, u32 unit) {
     if (ITEMS >= 4 && items > 2)
         sum_slice<TAKEN, ITEMS >= 4 ? 4 : 1>(shared, rows, kept, matrix, unit);
     else if (ITEMS >= 2 && items == 2)
@@ -116,7 +116,7 @@ __device__ __forceinline__ float total_of(const Shared& shared, u32 taken, u32 i
 extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_constant__ Params p) {
     extern __shared__ __align__(128) char memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
-    Chunk* kept = reinterpret_cast<Chunk*>(memory + sizeof(Shared)) + threadIdx.x;
+    Weights* kept = reinterpret_cast<Weights*>(memory + sizeof(Shared)) + threadIdx.x;
     const u32 rank = blockIdx.x % CLUSTER;
     const Part part = part_of(p.launch, blockIdx.x / CLUSTER, 1, ITEMS);
     if (part.rows == 0) {

@@ -8,6 +8,9 @@
 struct __align__(2) bf16 { u16 bits; };
 struct __align__(2) half { u16 bits; };
 
+// 16 bytes, as they are moved.
+struct __align__(16) Chunk { u32 words[4]; };
+
 template <int NUMBER> struct TypeOf;
 template <> struct TypeOf<0> { typedef float type; };
 template <> struct TypeOf<1> { typedef bf16 type; };
