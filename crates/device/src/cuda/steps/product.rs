@@ -28,7 +28,7 @@ mod tensor;
 mod walk;
 mod window;
 
-use self::chosen::{Chosen, OnImage, candidates};
+use self::chosen::{Arranged, Chosen, candidates};
 use super::activation::{activated, limits};
 use crate::cuda::PANEL_WIDTH;
 use crate::cuda::abi::{LaunchParams, OperandParams};
@@ -257,7 +257,7 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
         shape.out_per_group.is_multiple_of(16 / real.size()) && residual_params.base.is_multiple_of(16);
     let [x_offset, x_row] = product.linear.map_or([0, 0], |(offset, row)| [offset as i64, row as i64]);
     let pair = |pair: [usize; 2]| pair.map(|side| side as u32);
-    let OnImage { line, item_tiles, plane, turns } = chosen.image;
+    let Arranged { line, item_tiles, plane, turns } = chosen.arranged;
     let block = if site.precision() == Precision::Fp32 { PANEL_WIDTH } else { BLOCK_COLUMNS };
     let offset_of = |weight: WeightId| site.operand(Operand::Weight(weight)).base;
 

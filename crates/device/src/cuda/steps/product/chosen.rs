@@ -43,21 +43,27 @@ pub(super) struct Chosen {
     pub(super) parts: usize,
     /// Blocks that stay and take tiles in turn, at most; `None` where each tile has a block.
     pub(super) resident: Option<usize>,
-    /// Where lines of the image stay in shared memory.
-    pub(super) image: OnImage,
+    /// What only some kernels are told of their tiles.
+    pub(super) arranged: Arranged,
 }
 
-/// How tiles lie on an image: what `product.cuh` calls by these names; each kernel says what it means by them.
+/// How tiles are arranged beyond their rows and outputs: on an image whose lines stay in shared memory, or over blocks that share rows. `product.cuh` calls
+/// it by these names; each kernel says what it means by them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OnImage {
+pub(super) struct Arranged {
     pub(super) line: usize,
     pub(super) item_tiles: usize,
     pub(super) plane: usize,
     pub(super) turns: usize,
 }
 
-impl OnImage {
-    const NONE: OnImage = OnImage { line: 1, item_tiles: 1, plane: 0, turns: 0 };
+impl Arranged {
+    const PLAINLY: Arranged = Arranged { line: 1, item_tiles: 1, plane: 0, turns: 0 };
+
+    /// Over so many blocks that share a tile of rows, each of which has `turns` tiles of outputs there.
+    fn over_sharers(sharers: usize, turns: usize) -> Arranged {
+        Arranged { item_tiles: sharers, turns, ..Arranged::PLAINLY }
+    }
 }
 
 /// All that compute the product alike, to the last bit; the first is the one to take. There is one at least.
@@ -89,7 +95,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: 1,
         resident: None,
-        image: OnImage::NONE,
+        arranged: Arranged::PLAINLY,
     });
     let loader = product.loader(site);
     let chosen = |tile: FloatTile| Chosen {
@@ -112,7 +118,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: tile.parts,
         resident: None,
-        image: OnImage::NONE,
+        arranged: Arranged::PLAINLY,
     };
     let in_chunks = matches!(loader, Loader::Rows | Loader::Taps);
     let streamed = FloatTile::best_first(sizes, in_chunks).into_iter().map(chosen);
@@ -185,7 +191,7 @@ impl Unit<'_> {
             tiles,
             parts: 1,
             resident: None,
-            image: OnImage::NONE,
+            arranged: Arranged::PLAINLY,
         }
     }
 
@@ -196,9 +202,9 @@ impl Unit<'_> {
     }
 
     /// A kernel whose tiles are so many pieces of each item's image.
-    fn of_images(&self, spec: KernelSpec, block: Block, image: OnImage) -> Chosen {
-        let tiles = self.sizes.room.items as usize * image.item_tiles;
-        Chosen { image, ..self.chosen(spec, block, tiles) }
+    fn of_images(&self, spec: KernelSpec, block: Block, arranged: Arranged) -> Chosen {
+        let tiles = self.sizes.room.items as usize * arranged.item_tiles;
+        Chosen { arranged, ..self.chosen(spec, block, tiles) }
     }
 
     fn of_few_rows(&self, tile: FewTile) -> Chosen {
@@ -273,9 +279,9 @@ impl Unit<'_> {
         spec.generated = instruction::multiply(self.site.precision(), tile.rows);
         let (outputs, threads) = (ExpandTile::OUTPUTS, ExpandTile::THREADS);
         let block = Block { outputs, rows: tile.rows, threads, shared_bytes: tile.shared_bytes() };
-        let image = OnImage { item_tiles: tile.sharers, turns: tile.turns, ..OnImage::NONE };
+        let arranged = Arranged::over_sharers(tile.sharers, tile.turns);
         let resident = Some(self.site.multiprocessors as usize);
-        Chosen { resident, image, ..self.of_rows(spec, block) }
+        Chosen { resident, arranged, ..self.of_rows(spec, block) }
     }
 
     /// The kernels of windows: those that hold their weights first, or behind the best of those that stream them.
@@ -297,7 +303,7 @@ impl Unit<'_> {
         let block = Block { outputs, rows: tile.columns, threads, shared_bytes: tile.shared_bytes() };
         let HeldTile { turns, item_blocks, plane, .. } = tile;
         let line = window::line(&self.product.shape);
-        self.of_images(spec, block, OnImage { line, item_tiles: item_blocks, plane, turns })
+        self.of_images(spec, block, Arranged { line, item_tiles: item_blocks, plane, turns })
     }
 
     fn window(&self, tile: WindowTile) -> Chosen {
@@ -312,7 +318,7 @@ impl Unit<'_> {
         let block = Block { outputs: tile.outputs, rows: tile.positions(), threads, shared_bytes };
         let WindowTile { item_tiles, plane, .. } = tile;
         let line = window::line(&self.product.shape);
-        self.of_images(spec, block, OnImage { line, item_tiles, plane, turns: 0 })
+        self.of_images(spec, block, Arranged { line, item_tiles, plane, turns: 0 })
     }
 
     fn stem(&self, tile: StemTile) -> Chosen {
@@ -328,6 +334,6 @@ impl Unit<'_> {
         let (outputs, threads) = (StemTile::OUTPUTS, StemTile::THREADS);
         let block = Block { outputs, rows: tile.columns, threads, shared_bytes: tile.shared_bytes(shape) };
         let StemTile { line_tiles: line, strip: plane, item_tiles, .. } = tile;
-        self.of_images(spec, block, OnImage { line, item_tiles, plane, turns: 0 })
+        self.of_images(spec, block, Arranged { line, item_tiles, plane, turns: 0 })
     }
 }
