@@ -236,9 +236,8 @@ __device__ __forceinline__ void multiply_all(const Params& p, const Block& block
             for (u32 row = thread / 8; row < BN; row += GROUP / 8)
                 if (row < present) store_chunk(to + row * pitch, load_staged(from + row * STAGED_PITCH));
         }
-        // One lane says so for all of its warp: what the others have read of the slot and of its tile is read before.
-        __syncwarp();
-        if (thread % 32 == 0) barrier_arrive(block.left + slot.at * 8);
+        // Each thread for itself has read all that it reads of the slot and of its tile.
+        barrier_arrive(block.left + slot.at * 8);
     }
 }
 
@@ -262,7 +261,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         for (int i = 0; i < SLOTS; i++) {
             barrier_init(&told[i], 1);
             barrier_init(&brought[i], FEEDERS);
-            barrier_init(&left[i], GROUP / 32);
+            barrier_init(&left[i], GROUP);
         }
         for (int group = 0; group < GROUPS; group++) barrier_init(&turn[group], GROUP / 32);
         barriers_are_ready();

@@ -438,6 +438,8 @@ mod tests {
             assert_eq!(of(&conv("3→8", "7×7 stride 2")).0, "product_stem.cu");
             assert_eq!(of("conv 6→8 3×3 stride 1 dilation 2 groups 2"), tensor(Loader::Elements));
             assert_eq!(of(&conv("64→3", "3×3 stride 1")).0, "product_window.cu");
+            assert_eq!(of("gemm 300×72×248").0, "product_expand.cu");
+            assert_eq!(of("gemm 300×72×248 with residual").0, "product_expand.cu");
         }
         assert_eq!(kernel(&conv("64→3", "3×3 stride 1"), Precision::Fp32).0, "product_float.cu");
         assert_eq!(kernel("gemm 1×64×10", Precision::Fp32).0, "product_few_float.cu");
