@@ -5,10 +5,10 @@
 //!             (pinned berth, staging.rs)       └▶ graph ┘
 //!             launch n+2                launch n+1  launch n      launch n−1
 //!
-//!   few bytes ─▶ graph ─▶ reaper          kernels read and write the berth on the host
+//!   few bytes: submit ─▶ graph ─▶ reaper          begun at once; kernels read and write the berth on the host
 //! ```
-//! Of few bytes, a launch is one call of the driver: its first kernel fetches its table and its last one tells that it is over (`frame.rs`), which the reaper sees
-//! in the berth (`watch.rs`). Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
+//! Of few bytes, a launch is one call of the driver, made by whoever submits it (`begin.rs`): its first kernel fetches its table and its last one tells that it is over
+//! (`frame.rs`), which the reaper sees in the berth (`watch.rs`). Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
 //! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled. The kernels of a
 //! partition run on its share of the multiprocessors; copies are nobody's.
 //!
@@ -19,26 +19,26 @@
 //! A partition may have several sizes, each a [`PartitionId`] of its own. Only one is used at a time by whoever keeps to one layout, so a size costs its programs' tables and graphs
 //! and no memory to compute in; and whoever does not finds launches of two sizes one after the other.
 
+mod begin;
 mod berth;
+mod end;
+mod guard;
 mod watch;
 
 pub(crate) use self::berth::UNDER_WAY;
 pub(crate) use self::watch::Waits;
 
+use self::begin::{Entrance, Starter, entrance};
 use self::berth::{Berth, Berths, Staged};
-use self::watch::{CardClock, Watch};
-use super::abi::{ItemError, Signal};
-use super::fence::{Context, CudaError, Event, Function, Memory, Share, Stream, wake_promptly};
-use super::landing::{Landing, Lying};
-use super::program::{OUTPUTS, Program};
-use super::staging::Route;
+use self::end::Reaper;
+use super::fence::{Context, CudaError, Event, Function, Memory, Share, Stream};
+use super::landing::Landing;
+use super::program::Program;
 use super::table::LaneRow;
 use super::{Outbox, Refused};
-use crate::{Finished, Lane, PartitionInfo, RequestError};
-use bytes::Bytes;
+use crate::{Lane, PartitionInfo};
 use rayon::ThreadPool;
-use std::mem::offset_of;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub(crate) struct Partition {
     berths: Arc<Berths>,
     pub(crate) landing: Arc<Landing>,
     outbox: Outbox,
-    feeder: Option<Sender<Running>>,
+    entrance: Option<Entrance>,
     threads: Vec<JoinHandle<()>>,
     /// The last kernel of every launch: the only one that may still be ending when its launch is heard to be over, so no program takes it along.
     end: OnceLock<Arc<Function>>,
@@ -141,7 +141,11 @@ impl Running {
     }
 }
 
+/// One launch of so many of a partition is sampled, where nothing else is asked for: its kernels tell when they began. That costs one small copy.
+pub(super) const SAMPLED: u32 = 64;
+
 /// A launch that the card works on.
+#[derive(Debug)]
 struct InFlight {
     running: Running,
     berth: Berth,
@@ -163,7 +167,7 @@ impl Partition {
         let (reap, reaped) = channel();
         let compute: Vec<Stream> = shares.iter().map(Stream::of).collect::<Result<_, _>>()?;
         let (compute, copy_out) = (Arc::new(compute), Arc::new(Stream::new(context)?));
-        let feeder = Feeder {
+        let starter = Starter {
             copy_in: Stream::new(context)?,
             compute: compute.clone(),
             size: 0,
@@ -174,8 +178,16 @@ impl Partition {
             stagers: stagers.clone(),
             outbox: outbox.clone(),
             reap,
+            begun: 0,
         };
-        let reaper = Reaper { compute, copy_out, berths: berths.clone(), outbox: outbox.clone() };
+        let (entrance, feeder) = entrance(starter, feed);
+        let reaper = Reaper {
+            compute,
+            copy_out,
+            berths: berths.clone(),
+            stagers: stagers.clone(),
+            outbox: outbox.clone(),
+        };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name).spawn(run);
             spawned.map_err(|error| Refused::Thread(error.to_string()))
@@ -195,7 +207,7 @@ impl Partition {
             berths,
             landing: landing.clone(),
             outbox: outbox.clone(),
-            feeder: Some(feed),
+            entrance: Some(entrance),
             threads,
             end: OnceLock::new(),
         })
@@ -243,202 +255,17 @@ impl Partition {
 
     /// Hands a launch over.
     pub(crate) fn push(&self, running: Running) {
-        let feeder = self.feeder.as_ref().expect("the feeder listens until the partition is dropped");
-        if let Err(unsent) = feeder.send(running) {
-            self.outbox.finish_lost(unsent.0, "its thread has ended");
-        }
+        self.entrance.as_ref().expect("it is open until the partition is dropped").push(running);
     }
 }
 
 impl Drop for Partition {
     /// Finishes what was submitted.
     fn drop(&mut self) {
-        drop(self.feeder.take());
+        drop(self.entrance.take());
         for thread in self.threads.drain(..) {
-            // One that panicked has said so, and its launches are lost with it.
+            // One that panicked has said so.
             let _ = thread.join();
         }
     }
-}
-
-/// The thread that starts launches.
-struct Feeder {
-    copy_in: Stream,
-    /// By size.
-    compute: Arc<Vec<Stream>>,
-    /// Of the launch before.
-    size: usize,
-    /// Where the launches in another size end.
-    turned: Event,
-    copy_out: Arc<Stream>,
-    berths: Arc<Berths>,
-    landing: Arc<Landing>,
-    stagers: Arc<ThreadPool>,
-    outbox: Outbox,
-    reap: Sender<InFlight>,
-}
-
-/// One launch of so many of a partition is sampled, where nothing else is asked for: its kernels tell when they began. That costs one small copy.
-pub(super) const SAMPLED: u32 = 64;
-
-impl Feeder {
-    fn run(mut self, fed: &Receiver<Running>) {
-        for (number, running) in (0..).zip(fed) {
-            if let Some(why) = self.outbox.lost() {
-                self.outbox.finish_lost(running, &why);
-                continue;
-            }
-            let mut berth = self.berths.take();
-            match self.start(&running, &mut berth, self.outbox.timing.includes(number)) {
-                Ok(staged) => {
-                    let flight = InFlight { running, berth, staged };
-                    if let Err(unsent) = self.reap.send(flight) {
-                        self.outbox.finish_lost(unsent.0.running, "its thread has ended");
-                    }
-                }
-                Err(error) => {
-                    self.outbox.lose(&error);
-                    // What was started may still write to it, and whoever else wants one is to hear of the loss, not to wait.
-                    self.berths.give_back(berth);
-                    self.outbox.finish_lost(running, &error.to_string());
-                }
-            }
-        }
-        // A launch is heard to be over a moment before its last kernel has left. The error, if there is one, was told by the launch that met it.
-        self.compute.iter().for_each(|stream| drop(stream.synchronize()));
-    }
-
-    /// Has everything in a size begin after what was begun in another: they compute in one arena.
-    fn turn_to(&mut self, size: usize) -> Result<(), CudaError> {
-        if size != self.size {
-            self.turned.record(&self.compute[self.size])?;
-            self.compute[size].wait(&self.turned)?;
-            self.size = size;
-        }
-        Ok(())
-    }
-
-    /// Stages and enqueues one launch. Errors are the card's, and final.
-    fn start(&mut self, running: &Running, berth: &mut Berth, sampled: bool) -> Result<Staged, CudaError> {
-        self.turn_to(running.size)?;
-        let (program, compute) = (&running.program, &self.compute[running.size]);
-        let staged = berth.lay_out(running, sampled);
-        if staged.direct_in {
-            let route = Route::new(&running.lanes, &staged.inputs, |_| None);
-            route.chunks.iter().for_each(|chunk| chunk.stage(&self.stagers, berth.host_in.bytes_mut()));
-        } else {
-            let stretches = self.landing.stretches();
-            let lying = |input: &[u8]| Lying::of(input, &stretches);
-            let route = Route::new(&running.lanes, &staged.inputs, lying);
-            for (at, Lying { stretch, range }) in &route.pieces {
-                self.copy_in.copy_pieces(&stretches[*stretch], range.clone(), &berth.device_in, *at)?;
-            }
-            for chunk in &route.chunks {
-                chunk.stage(&self.stagers, berth.host_in.bytes_mut());
-                self.copy_in.copy_in(&berth.host_in, &berth.device_in, chunk.range.clone())?;
-            }
-            berth.arrived.record(&self.copy_in)?;
-            compute.wait(&berth.arrived)?;
-        }
-        program.announce(&running.rows, &staged.ports, &staged.ends);
-        program.graph(running.items()).launch(compute)?;
-        if !staged.direct_out {
-            berth.computed.record(compute)?;
-            self.copy_out.wait(&berth.computed)?;
-            self.copy_out.copy_out(&berth.device_out, &mut berth.host_out, OUTPUTS..staged.bytes_out)?;
-            self.copy_out.tell(&berth.host_out, offset_of!(Signal, copied), 1)?;
-        }
-        Ok(staged)
-    }
-}
-
-/// The thread that ends launches.
-struct Reaper {
-    compute: Arc<Vec<Stream>>,
-    copy_out: Arc<Stream>,
-    berths: Arc<Berths>,
-    outbox: Outbox,
-}
-
-impl Reaper {
-    fn run(self, reaped: &Receiver<InFlight>) {
-        wake_promptly();
-        // An end is heard of later by a copy where there is one: launches without would be slept through by as much.
-        let (mut direct, mut copied) = (CardClock::new(), CardClock::new());
-        for flight in reaped {
-            let clock = if flight.staged.direct_out { &mut direct } else { &mut copied };
-            match self.wait(&flight, clock) {
-                Ok(took) => {
-                    let answers = answers(&flight);
-                    // Lanes run merged: all of them have one row, and none a time of its own.
-                    let steps = step_times(&flight).map(|steps| vec![steps]);
-                    let id = flight.running.id;
-                    // The slots' leases end before anybody hears of the answers, so that whoever waits for them finds the memory free.
-                    let InFlight { running, berth, .. } = flight;
-                    drop(running);
-                    self.berths.give_back(berth);
-                    self.outbox.finish(Finished {
-                        id,
-                        answers,
-                        took,
-                        lanes: Vec::new(),
-                        longest_segment: None,
-                        steps,
-                    });
-                }
-                Err(error) => {
-                    self.outbox.lose(&error);
-                    let InFlight { running, berth, .. } = flight;
-                    // The feeder may wait for one.
-                    self.berths.give_back(berth);
-                    self.outbox.finish_lost(running, &error.to_string());
-                }
-            }
-        }
-    }
-
-    /// Waits for the end of a launch, and says how long it computed.
-    fn wait(&self, flight: &InFlight, clock: &mut CardClock) -> Result<Duration, CudaError> {
-        let InFlight { running, berth, staged } = flight;
-        let copied = !staged.direct_out;
-        let stream = if copied { &*self.copy_out } else { &self.compute[running.size] };
-        let waits = running.program.waits(running.items());
-        Watch { signal: &berth.host_out, copied, stream }.wait(waits, clock)
-    }
-}
-
-/// What each step added to a sampled launch.
-fn step_times(flight: &InFlight) -> Option<Vec<Duration>> {
-    let InFlight { running, berth, staged } = flight;
-    let told = &berth.host_out.bytes()[staged.began?..staged.bytes_out];
-    Some(running.program.step_times(running.items(), told))
-}
-
-/// Every request's outputs, or why it failed.
-fn answers(flight: &InFlight) -> Vec<Vec<Result<Vec<Bytes>, RequestError>>> {
-    let InFlight { running, berth, staged: Staged { outputs, errors, .. } } = flight;
-    let program = &running.program;
-    let bytes = berth.host_out.bytes();
-    let mut first = 0;
-    let mut answer = |items: usize| {
-        let mine = first..first + items;
-        first = mine.end;
-        if program.can_fail() {
-            let size = size_of::<ItemError>();
-            let reports = &bytes[errors + mine.start * size..errors + mine.end * size];
-            let mut failures = reports
-                .chunks_exact(size)
-                .filter_map(|report| program.failure(&bytemuck::pod_read_unaligned(report)));
-            if let Some(failure) = failures.next() {
-                return Err(failure);
-            }
-        }
-        let output = |(port, &offset): (&tessera_planner::plan::Port, &usize)| {
-            let size = port.bytes_per_item();
-            Bytes::copy_from_slice(&bytes[offset + mine.start * size..offset + mine.end * size])
-        };
-        Ok(program.plan.outputs.iter().zip(outputs).map(output).collect())
-    };
-    let lane = |lane: &Lane| lane.requests.iter().map(|request| answer(request.items as usize)).collect();
-    running.lanes.iter().map(lane).collect()
 }

@@ -39,6 +39,8 @@ pub(crate) struct Program {
     pub(crate) room: Room,
     pub(crate) table: TableLayout,
     layout: Arc<SlotLayout>,
+    /// Whether kernels may report failures of items.
+    pub(crate) can_fail: bool,
     /// Table, errors, the count of launches and constants.
     memory: Block,
     /// Of launches that the card has not fetched theirs of yet.
@@ -152,6 +154,7 @@ impl Program {
             room,
             table,
             layout: layout.clone(),
+            can_fail: plan.steps.iter().any(|step| choice(&step.kind, 0).is_some()),
             memory,
             tables: Mutex::new(Tables::new(&partition.context, &table)?),
             constants,
@@ -217,7 +220,7 @@ impl Program {
         let steps = steps_of(&site, &self.tiles)?;
         let after = plan.inputs.len();
         let outputs = (0..plan.outputs.len()).map(|index| steps::egress(&site, index, wire(after + index)));
-        let errors = if self.can_fail() { capacity.items } else { 0 };
+        let errors = if self.can_fail { capacity.items } else { 0 };
         let begin =
             self.tables().begin(launch, self.memory.address() + self.launched_offset() as u64, errors);
         let (inputs, outputs) = (inputs.collect(), outputs.collect());
@@ -232,7 +235,7 @@ impl Program {
 
     /// The last kernel of a launch, so many of whose kernels tell when they began, from `began` on.
     fn end(&self, began: u64, kernels: usize) -> KernelCall {
-        frame::end(self.launch_params(), began, kernels, self.can_fail())
+        frame::end(self.launch_params(), began, kernels, self.can_fail)
     }
 
     /// Puts one call into a stream, to overlap the one before.
@@ -272,11 +275,6 @@ impl Program {
     /// Where the table lies.
     pub(crate) fn table_address(&self) -> u64 {
         self.memory.address()
-    }
-
-    /// Whether kernels may report failures of items.
-    pub(crate) fn can_fail(&self) -> bool {
-        self.plan.steps.iter().any(|step| choice(&step.kind, 0).is_some())
     }
 
     /// The graph for so many items, which are within the program's room.

@@ -18,8 +18,9 @@ use std::ops::Range;
 /// costs take a few µs.
 const CHUNK: usize = 4 << 20;
 
-/// Bytes above which one core takes longer to copy than it takes to ask others for help, and of one helping.
-const WORTH_SHARING: usize = 1 << 20;
+/// Bytes above which one core takes longer to copy than it takes to ask others for help.
+pub(crate) const WORTH_SHARING: usize = 1 << 20;
+/// Of one helping.
 const HELPING: usize = 256 << 10;
 
 /// How the inputs of one launch go.

@@ -12,6 +12,7 @@ use crate::cuda::frame::error_bytes;
 use crate::cuda::program::{OUTPUTS, stage_offsets};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use tessera_planner::plan::Port;
 
 /// Launches that may be under way at once: one copies in, one computes, one copies out, and one is being staged.
 pub(crate) const UNDER_WAY: usize = 4;
@@ -19,6 +20,8 @@ pub(crate) const UNDER_WAY: usize = 4;
 /// Inputs, or outputs, of at most so many bytes are read, or written, by kernels where they are staged on the host: a copy of their own and the events
 /// that order it would cost the host more than the bus takes.
 const DIRECT: usize = 64 << 10;
+/// Inputs of at most so many bytes are staged sooner than a sleeping thread wakes to do it.
+const SMALL: usize = 16 << 10;
 
 /// What every launch begins with.
 const UNTOLD: Signal = Signal { began: 0, ended: 0, copied: 0 };
@@ -44,6 +47,14 @@ impl Berth {
             arrived: Event::ordering(context)?,
             computed: Event::ordering(context)?,
         })
+    }
+
+    /// Whether a launch is staged and begun sooner than somebody else could begin to.
+    pub(super) fn is_small(running: &Running) -> bool {
+        let items = running.items() as usize;
+        let bytes =
+            |ports: &[Port]| -> usize { ports.iter().map(|port| port.bytes_per_item() * items).sum() };
+        bytes(&running.program.plan.inputs) <= SMALL && bytes(&running.program.plan.outputs) <= DIRECT
     }
 
     /// Says where a launch's inputs and outputs are to lie in it, and what it tells. It was made for the largest launch of any program, so they fit. Nothing has
@@ -131,13 +142,16 @@ impl Berths {
     pub(super) fn take(&self) -> Berth {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let berth = if idle.lent < UNDER_WAY { idle.berths.pop_front() } else { None };
-            if let Some(berth) = berth {
-                idle.lent += 1;
+            if let Some(berth) = idle.lend() {
                 return berth;
             }
             idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// An idle berth, if there is one.
+    pub(super) fn try_take(&self) -> Option<Berth> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).lend()
     }
 
     pub(super) fn give_back(&self, berth: Berth) {
@@ -163,6 +177,15 @@ impl Berths {
 }
 
 impl Idle {
+    fn lend(&mut self) -> Option<Berth> {
+        if self.lent == UNDER_WAY {
+            return None;
+        }
+        let berth = self.berths.pop_front()?;
+        self.lent += 1;
+        Some(berth)
+    }
+
     /// Lets go of idle berths that became too small.
     fn retire(&mut self) {
         let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
