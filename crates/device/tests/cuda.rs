@@ -6,6 +6,8 @@
 #![cfg(any(target_os = "linux", windows))]
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+#[path = "cuda/joined.rs"]
+mod joined;
 mod nodes;
 #[path = "cuda/partitions.rs"]
 mod partitions;

@@ -39,7 +39,7 @@ pub struct StepReport {
     pub name: String,
     /// Its kind.
     pub kind: &'static str,
-    /// What it took.
+    /// What it took; next to nothing where another step's kernel does it, which then has the time of both.
     pub us: f64,
     /// Operations per second, in units of 10¹².
     pub tflops: f64,

@@ -28,6 +28,7 @@ fn lower(ready: &Ready) -> Result<(), String> {
         arena: 0,
         constants: &constants,
         workspace: 0,
+        ports: 0,
     };
     (0..ready.plan.steps.len()).try_for_each(|step| {
         steps::calls(&site, step)

@@ -214,12 +214,11 @@ impl Program {
             arena: self.stay.address,
             constants: &self.constants,
             workspace: self.stay.address + arena_bytes(plan, capacity),
+            ports: self.table.ports(address),
         };
-        let wire = |port: usize| self.table.port(address, port);
-        let inputs = (0..plan.inputs.len()).map(|index| steps::ingest(&site, index, wire(index)));
+        let inputs = (0..plan.inputs.len()).filter_map(|index| steps::ingest(&site, index));
         let steps = steps_of(&site, &self.tiles)?;
-        let after = plan.inputs.len();
-        let outputs = (0..plan.outputs.len()).map(|index| steps::egress(&site, index, wire(after + index)));
+        let outputs = (0..plan.outputs.len()).map(|index| steps::egress(&site, index));
         let errors = if self.can_fail { capacity.items } else { 0 };
         let begin =
             self.tables().begin(launch, self.memory.address() + self.launched_offset() as u64, errors);
@@ -335,9 +334,18 @@ pub(crate) fn check(
     multiprocessors: u32,
 ) -> Result<(), NoKernel> {
     let constants = vec![0; plan.constants.len()];
-    let (launch, arena, workspace) = (LaunchParams::zeroed(), 0, 0);
-    let site =
-        Site { plan, layout, capacity, multiprocessors, launch, arena, constants: &constants, workspace };
+    let launch = LaunchParams::zeroed();
+    let site = Site {
+        plan,
+        layout,
+        capacity,
+        multiprocessors,
+        launch,
+        arena: 0,
+        constants: &constants,
+        workspace: 0,
+        ports: 0,
+    };
     steps_of(&site, &Tiles::default()).map(drop)
 }
 

@@ -11,7 +11,7 @@ use super::abi::{LaunchParams, MAX_AXES, OperandParams, WalkParams};
 use super::call::KernelSpec;
 use crate::Room;
 use tessera_core::{DType, Precision};
-use tessera_planner::plan::{Access, BufferId, Operand, Step, StepKind};
+use tessera_planner::plan::{Access, BufferId, Operand, Port, Step, StepKind};
 use tessera_planner::{Plan, SlotLayout};
 
 /// Addresses of one program at one capacity.
@@ -31,6 +31,8 @@ pub(crate) struct Site<'a> {
     pub(crate) constants: &'a [u64],
     /// Memory for the step that runs, as much as [`super::steps::workspace_bytes`] asked for.
     pub(crate) workspace: u64,
+    /// Where the table holds the addresses of ports, inputs first: [`super::table::TableLayout::ports`].
+    pub(crate) ports: u64,
 }
 
 impl Site<'_> {
@@ -89,6 +91,21 @@ impl Site<'_> {
     /// A buffer as kernels find it.
     pub(crate) fn buffer(&self, id: BufferId) -> OperandParams {
         self.operand(Operand::Buffer(id))
+    }
+
+    /// An input as it was staged, `[item][elements]` of the port's type.
+    pub(crate) fn staged_input(&self, index: usize) -> OperandParams {
+        self.wire(index, &self.plan.inputs[index])
+    }
+
+    /// Where an output is staged, likewise.
+    pub(crate) fn staged_output(&self, index: usize) -> OperandParams {
+        self.wire(self.plan.inputs.len() + index, &self.plan.outputs[index])
+    }
+
+    fn wire(&self, number: usize, port: &Port) -> OperandParams {
+        let base = self.ports + (number * size_of::<u64>()) as u64;
+        OperandParams { base, item_bytes: port.bytes_per_item() as u64, kind: 3, unused: 0 }
     }
 
     /// A walk as kernels take it. At most [`MAX_AXES`] axes, which the caller has made sure of.

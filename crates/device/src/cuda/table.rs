@@ -55,9 +55,9 @@ impl TableLayout {
         }
     }
 
-    /// Where a table at `address` holds the address of a port's bytes on the wire's side.
-    pub(crate) fn port(&self, address: u64, port: usize) -> u64 {
-        address + (self.ports + 8 * port) as u64
+    /// Where a table at `address` holds the addresses of the ports' bytes on the wire's side, a `u64` each.
+    pub(crate) fn ports(&self, address: u64) -> u64 {
+        address + self.ports as u64
     }
 
     /// Writes the table. `into` has [`TableLayout::bytes`] bytes. Kernels tell when they began where `ends` has a place for it.

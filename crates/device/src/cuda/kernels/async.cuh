@@ -81,3 +81,9 @@ __device__ __forceinline__ void publish_shared() { asm volatile("fence.proxy.asy
 
 // A hint that the line at `address` is read soon.
 __device__ __forceinline__ void prefetch_line(u64 address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
+
+// The same of all from one address to another, in whole chunks of 16 bytes; by one thread.
+__device__ __forceinline__ void prefetch_bulk(u64 from, u64 to) {
+    const u64 start = from & ~15ull, bytes = (to - start) & ~15ull;
+    if (bytes > 0) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(start), "r"(u32(bytes)) : "memory");
+}

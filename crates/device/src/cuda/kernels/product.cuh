@@ -59,6 +59,7 @@ struct Params {
     Divisor item_tiles;  // tiles of rows of one item; blocks that share a tile of rows
     u32 plane;           // places for positions, of 8 or 4 channels
     u32 turns;           // tiles that a block has one after the other, where it holds its weights or its inputs
+    u32 sum_height, sum_width;  // of the image of sums, which is that of the outputs but for a stem that pools
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/product.rs");
 

@@ -1,7 +1,7 @@
-// The first convolution of a network: few channels, every second place of a large image. bf16 and fp16, on the matrix unit.
+// The first convolution of a network: few channels, every second place of a large image; and the max-pool behind it. bf16 and fp16, on the matrix unit.
 //
 //   a line of the image in shared memory, a pixel is four channels, 8 bytes      |...0|...0|...0|rgb0|rgb0|rgb0|rgb0|rgb0|rgb0|rgb0|
-//   what output 0 sees of it, and output 1, 16 bytes further                      ^-- 8 taps -----------------------------^
+//   what sum 0 sees of it, and sum 1, 16 bytes further                            ^-- 8 taps -----------------------------^
 //                                                                                           ^-- 8 taps -----------------------------^
 //
 // With a stride of two, neighbours' inputs start 16 bytes apart, which is how the matrix unit takes rows that are not swizzled: the lines
@@ -9,24 +9,37 @@
 // tap, element by element; here once per strip of lines.
 //
 //   M   outputs, 64       their weights stay in registers: with three channels they are few, and all tiles use all of them
-//   N   columns, BN       of one line of outputs of one item
+//   N   columns, BN       of one line of sums of one item
 //   k   lines of taps, taps of a line (padded to 4 or 8), channels (padded to 4); 16 of them to an instruction
 //
 //   shared memory   staged  [BN][64 outputs + 8]            a line of outputs, on its way out
 //                   lines   [lines of the strip][PIXELS][4] zeros beside the image, above and below it
 //                   (first of all the weights lie there, as blocks, until they are in registers)
 //
-// A block has a strip of lines of outputs of one item, and the inputs of the next line come while this one is multiplied. Pads of k have
-// weights of zero; an infinity in the image is then a NaN one column further than it should be, where a line of taps is padded.
+// A block has a strip of lines of outputs of one item, and the inputs of the next line come while this one is multiplied; all that the strip will see is
+// asked into the cache before the first. Pads of k have weights of zero; an infinity in the image is then a NaN one column further than it should be, where
+// a line of taps is padded.
+//
+// The image is what a step before left, channels last; or what the request brought, floats in planes, which are rounded here and never lie in the arena.
+//
+// Where a pool follows, the lines of its windows are compared as they are finished, in registers and as halves; what is left of a window's lines is staged, and
+// its columns are compared on their way out, clipped last. Rounding and a clip keep order, so those are the bits of one step after the other, a NaN
+// too; and the largest image of the network, four times the size of what is pooled, is never written. Strips compute the line that they share twice.
 //
 // An element's products are summed in the order of k above, always by the same instruction: neither strip nor tile changes a bit. Other kernels
 // sum them in another order, so it is the step's shape that decides who does.
-// Bound by the bytes of the outputs.
+// Bound by the bytes of the outputs; where it pools, by neither those nor the matrix unit: ResNet-50's of 32 lanes takes 33 us on an H200, of which the products
+// are 13, as the two blocks of a multiprocessor finish their lines at the same time. Sums in two halves, of which one is finished while the other is
+// multiplied, would be the next step.
 //
 //   -DBN                           columns of a tile, a multiple of 16
 //   -DCHANNELS, -DKERNEL_HEIGHT, -DKERNEL_WIDTH          -DMIN_BLOCKS of a multiprocessor
+//   -DPLANES=0|1                   whether the image is floats in planes
+//   -DPOOL=0|1                     whether a pool follows, with -DPOOL_HEIGHT, -DPOOL_WIDTH, -DPOOL_DOWN and -DPOOL_ACROSS, its strides, -DPOOL_TOP and
+//                                  -DPOOL_LEFT. Its windows share one line or none, each sees some of the image, and no two end with the same line.
 //   generated.cuh                  multiply(), see steps/product/instruction.rs
-// Of the parameters, `plane` is the lines of a strip, `line` the tiles of a line, `item_tiles` the tiles of all its strips.
+// Of the parameters, `rows` and `out_width` are those of the outputs, `sums` of what is multiplied, which is the same but for a pool; `plane` is the lines of
+// a strip, `line` the tiles of a line, `turns` the columns of outputs of a tile, `item_tiles` the tiles of all an item's strips.
 #include "product_sums.cuh"
 #include "mma.cuh"
 
@@ -40,9 +53,14 @@ constexpr u32 STAGED_PITCH = BM * 2 + 16, STAGED_BYTES = BN * STAGED_PITCH;
 constexpr int PAIRS = PIXELS / 2 + 1;                       // pairs of pixels that a line of inputs can touch
 constexpr int FIRST = (KERNEL_HEIGHT * PAIRS + THREADS - 1) / THREADS;  // pairs of the first line of outputs, of one thread
 constexpr int AHEAD = (2 * PAIRS + THREADS - 1) / THREADS;              // and of the two lines that the next sees more
-constexpr u32 TOGETHER = 4;                                             // chunks of outputs that a thread moves at once
+constexpr int WORDS = CHANNELS * int(sizeof(x_type)) / 2;               // of a pair of pixels, as they are read
+constexpr bool POOLS = POOL_HEIGHT * POOL_WIDTH > 1, SHARES_LINE = POOL_HEIGHT > POOL_DOWN;
+constexpr u32 MOST_COLUMNS = (BN - 1 + POOL_LEFT) / POOL_ACROSS + 1;    // of outputs of a tile
+constexpr u32 TOGETHER = POOLS ? 2 : 4;                                 // chunks of outputs that a thread moves at once
+constexpr u32 NONE = ~0u;
 static_assert(BM == 64 && BN % 16 == 0 && LINE_BYTES % 16 == 0 && STAGED_BYTES % 16 == 0, "chunks");
-static_assert(sizeof(x_type) == 2 && sizeof(real) == 2 && CHANNELS <= 4 && KERNEL_WIDTH <= 8, "a pixel is 8 bytes");
+static_assert(sizeof(x_type) == (PLANES ? 4 : 2) && sizeof(real) == 2 && CHANNELS <= 4 && KERNEL_WIDTH <= 8, "a pixel is 8 bytes");
+static_assert(POOL_HEIGHT - POOL_DOWN <= 1 && (!POOLS || (POOL_HEIGHT >= POOL_DOWN && ACTIVATION == 1 && RESIDUAL == 0)), "what is pooled");
 
 __device__ __forceinline__ u32 load_half(u32 shared) {
     u16 bits;
@@ -81,13 +99,29 @@ __device__ __forceinline__ void take_weights(u32 blocks, u32 thread, u32 (&weigh
     }
 }
 
+// The larger and the smaller of each half of two words, or NaN.
+#if REAL == 1
+#define TESSERA_HALVES "bf16x2"
+#else
+#define TESSERA_HALVES "f16x2"
+#endif
+__device__ __forceinline__ u32 larger(u32 a, u32 b) {
+    asm("max.NaN." TESSERA_HALVES " %0, %0, %1;" : "+r"(a) : "r"(b));
+    return a;
+}
+__device__ __forceinline__ u32 smaller(u32 a, u32 b) {
+    asm("min.NaN." TESSERA_HALVES " %0, %0, %1;" : "+r"(a) : "r"(b));
+    return a;
+}
+#undef TESSERA_HALVES
+
 // Pairs of pixels on their way: how many pixels of each there are.
 template <int COUNT> struct Pairs {
     i32 present[COUNT];
-    u32 words[COUNT][CHANNELS];
+    u32 words[COUNT][WORDS];
 };
 
-// The lines of inputs that a tile sees, in pairs of pixels: a pair is CHANNELS words, and starts at an even pixel of the image.
+// The lines of inputs that a tile sees, in pairs of pixels, which start at an even pixel of the image.
 struct Lines {
     u64 image;       // of the item
     u32 lines;       // in shared memory
@@ -95,6 +129,62 @@ struct Lines {
     i32 first;       // pair of a line that the tile sees first
     i32 pairs;       // that it sees
     i32 height, width;
+
+#if PLANES
+    __device__ __forceinline__ u64 plane_bytes() const { return u64(height) * width * sizeof(float); }
+
+    // A pair is two floats of every plane.
+    __device__ __forceinline__ void load_pair(u32 (&words)[WORDS], i32 present, i32 y, i32 pixel) const {
+        const u64 at = image + (i64(y) * width + pixel) * sizeof(float);
+        if (present == 2 && (at | plane_bytes()) % 8 == 0) {
+#pragma unroll
+            for (int channel = 0; channel < CHANNELS; channel++) {
+                const uint2 two = *global<const uint2>(at + channel * plane_bytes());
+                words[channel * 2] = two.x;
+                words[channel * 2 + 1] = two.y;
+            }
+        } else if (present > 0) {
+#pragma unroll
+            for (int channel = 0; channel < CHANNELS; channel++) {
+                const u32* two = global<const u32>(at + channel * plane_bytes());
+                words[channel * 2] = two[0];
+                words[channel * 2 + 1] = present == 2 ? two[1] : 0;
+            }
+        }
+    }
+    // A pixel of a pair that was read, rounded, as two words.
+    static __device__ __forceinline__ uint2 pixel_of(const u32 (&words)[WORDS], int which) {
+        float channels[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; channel++) channels[channel] = __uint_as_float(words[channel * 2 + which]);
+        return make_uint2(word_of(channels[0], channels[1]), word_of(channels[2], channels[3]));
+    }
+#else
+    // A pair is CHANNELS words that lie together.
+    __device__ __forceinline__ void load_pair(u32 (&words)[WORDS], i32 present, i32 y, i32 pixel) const {
+        const u64 at = image + (i64(y) * width + pixel) * i64(CHANNELS * sizeof(x_type));
+        if (present == 2 && at % 4 == 0) {
+#pragma unroll
+            for (int j = 0; j < CHANNELS; j++) words[j] = global<const u32>(at)[j];
+        } else if (present > 0) {
+#pragma unroll
+            for (int j = 0; j < CHANNELS; j++) {
+                words[j] = global<const u16>(at)[j * 2 < present * CHANNELS ? j * 2 : 0];
+                if (j * 2 + 1 < present * CHANNELS) words[j] |= u32(global<const u16>(at)[j * 2 + 1]) << 16;
+            }
+        }
+    }
+    // A pixel of a pair that was read, as two words.
+    static __device__ __forceinline__ uint2 pixel_of(const u32 (&words)[WORDS], int which) {
+        u32 halves[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; channel++) {
+            const int at = which * CHANNELS + channel;
+            halves[channel] = at % 2 ? words[at / 2] >> 16 : words[at / 2] & 0xffff;
+        }
+        return make_uint2(halves[0] | halves[1] << 16, halves[2] | halves[3] << 16);
+    }
+#endif
 
     // Asks for pairs `from` + thread, + THREADS, ..., which are counted over all lines, as far as they come before `end`.
     template <int COUNT> __device__ __forceinline__ void load(Pairs<COUNT>& held, u32 from, u32 end) const {
@@ -104,17 +194,7 @@ struct Lines {
             const i32 y = top + i32(pair / PAIRS), of_line = pair % PAIRS, pixel = (first + of_line) * 2;
             const bool there = pair < end & of_line < pairs & y >= 0 & y < height;
             held.present[i] = there ? min(2, width - pixel) : 0;
-            const u64 at = image + (i64(y) * width + pixel) * i64(CHANNELS * sizeof(x_type));
-            if (held.present[i] == 2 && at % 4 == 0) {
-#pragma unroll
-                for (int j = 0; j < CHANNELS; j++) held.words[i][j] = global<const u32>(at)[j];
-            } else if (held.present[i] > 0) {
-#pragma unroll
-                for (int j = 0; j < CHANNELS; j++) {
-                    held.words[i][j] = global<const u16>(at)[j * 2 < held.present[i] * CHANNELS ? j * 2 : 0];
-                    if (j * 2 + 1 < held.present[i] * CHANNELS) held.words[i][j] |= u32(global<const u16>(at)[j * 2 + 1]) << 16;
-                }
-            }
+            load_pair(held.words[i], held.present[i], y, pixel);
         }
     }
     // Spreads what was asked for from `from` on to four channels a pixel.
@@ -126,19 +206,27 @@ struct Lines {
             const u32 to = lines + pair / PAIRS * LINE_BYTES;
 #pragma unroll
             for (int j = 0; j < 2; j++) {
-                u32 halves[4] = {0, 0, 0, 0};
-#pragma unroll
-                for (int channel = 0; channel < CHANNELS; channel++) {
-                    const int at = j * CHANNELS + channel;
-                    halves[channel] = at % 2 ? held.words[i][at / 2] >> 16 : held.words[i][at / 2] & 0xffff;
-                }
-                if (j < held.present[i] && u32(pixel + j) < PIXELS) {
-                    store_pixel(to + (pixel + j) * PIXEL_BYTES, halves[0] | halves[1] << 16, halves[2] | halves[3] << 16);
-                }
+                const uint2 halves = pixel_of(held.words[i], j);
+                if (j < held.present[i] && u32(pixel + j) < PIXELS) store_pixel(to + (pixel + j) * PIXEL_BYTES, halves.x, halves.y);
             }
         }
     }
+    // Asks the cache for lines `from` to `end`, as far as they are in the image.
+    __device__ __forceinline__ void prefetch(u32 from, u32 end) const {
+        constexpr u32 PIXEL = PLANES ? sizeof(float) : CHANNELS * sizeof(x_type), OF_LINE = PLANES ? CHANNELS : 1;
+        for (u32 index = from * OF_LINE + threadIdx.x; index < end * OF_LINE; index += THREADS) {
+            const i32 y = top + i32(index / OF_LINE), last = min((first + pairs) * 2, width);
+            if (y < 0 | y >= height) continue;
+            const u64 line = image + index % OF_LINE * (u64(height) * width * PIXEL) + u64(y) * width * PIXEL;
+            prefetch_bulk(line + u64(first) * 2 * PIXEL, line + u64(last) * PIXEL);
+        }
+    }
 };
+
+// The line of sums that a line of outputs sees last.
+__device__ __forceinline__ u32 last_seen(const Params& p, u32 line) {
+    return min(line * POOL_DOWN + POOL_HEIGHT - POOL_TOP, p.sum_height) - 1;
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
     extern __shared__ __align__(128) unsigned char dynamic[];
@@ -146,13 +234,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u32 thread = threadIdx.x, staged = shared_address(dynamic), lines = staged + STAGED_BYTES;
     const u32 tile = p.m_tiles.quotient(blockIdx.x), m0 = (blockIdx.x - tile * p.m_tiles.value) * BM;
     const u32 item = p.item_tiles.quotient(tile), of_item = tile - item * p.item_tiles.value;
-    const u32 strip = p.line.quotient(of_item), column0 = (of_item - strip * p.line.value) * BN;
+    const u32 strip = p.line.quotient(of_item), first_column = (of_item - strip * p.line.value) * p.turns;
     if (!has_item(p.launch, item)) return;
     const u32 lane = p.launch.lane_of[item];
     const u64 slot = p.launch.weights[lane];
     const Rows rows = {true, lane, item, 0, p.rows.value};
     const u32 out_width = p.out_width.value, out_height = p.out_width.quotient(p.rows.value);
-    const u32 y0 = strip * p.plane, count = min(p.plane, out_height - y0);  // lines of outputs
+    const u32 first_line = strip * p.plane, end_line = min(first_line + p.plane, out_height);  // of outputs
+    const u32 y0 = max(i32(first_line * POOL_DOWN) - POOL_TOP, 0), count = last_seen(p, end_line - 1) + 1 - y0;  // lines of sums
+    const u32 column0 = max(i32(first_column * POOL_ACROSS) - POOL_LEFT, 0);  // of sums
 
     if (thread == 0) {
         barrier_init(&filled, 1);
@@ -173,12 +263,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     u32 weights[STEPS][4];
     take_weights(staged, thread, weights);
     __syncthreads();
-    for (u32 at = thread * 16; at < ((count - 1) * 2 + KERNEL_HEIGHT) * LINE_BYTES; at += THREADS * 16) store_zeros(lines + at);
+    for (u32 byte = thread * 16; byte < ((count - 1) * 2 + KERNEL_HEIGHT) * LINE_BYTES; byte += THREADS * 16) store_zeros(lines + byte);
     __syncthreads();
 
     dependency_wait(p.launch);
     Lines input;
-    input.image = inputs_of(p, rows, slot);
+    input.image = __cvta_generic_to_global(at<const x_type>(p.launch, p.x, item));
     input.lines = lines;
     input.top = i32(y0 * 2) - i32(p.top);
     input.left = i32(column0 * 2) - i32(p.left);
@@ -189,31 +279,52 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     {
         Pairs<FIRST> held;
         input.load(held, 0, KERNEL_HEIGHT * PAIRS);
+        input.prefetch(KERNEL_HEIGHT, (count - 1) * 2 + KERNEL_HEIGHT);
         input.put(held, 0);
     }
     publish_shared();
     dependents_may_start();
     __syncthreads();
 
-    const u32 outputs = min(u32(BM), p.n - m0), columns = min(u32(BN), out_width - column0);
-    // The line of outputs that is staged.
-    auto write = [&](u32 y) {
-        const u64 to = p.out.base + out_element(p, rows, 0, y * out_width + column0, m0) * sizeof(real);
+    const u32 outputs = min(u32(BM), p.n - m0), columns = min(p.turns, out_width - first_column);
+    [[maybe_unused]] const u32 low = word_of(p.low, p.low), high = word_of(p.high, p.high);
+    // A clip of two halves: rounding keeps order, so it may come last.
+    auto clipped = [&](u32 word) { return ACTIVATION == 1 ? smaller(larger(word, low), high) : word; };
+    // Where the columns that a column of outputs sees are staged: those beside the image are its first or last.
+    auto seen_by = [&](u32 column, int tap) {
+        if (!POOLS) return staged + column * STAGED_PITCH;
+        const i32 at = i32((first_column + column) * POOL_ACROSS + tap) - POOL_LEFT;
+        return staged + (min(u32(max(at, i32(column0))), p.sum_width - 1) - column0) * STAGED_PITCH;
+    };
+    // The line of outputs whose lines of sums are staged.
+    auto write = [&](u32 line) {
+        const u64 to = p.out.base + out_element(p, rows, 0, line * out_width + first_column, m0) * sizeof(real);
         if (p.vector) {
             const u32 chunk = thread % 8;
             if (chunk * CHUNK >= outputs) return;
 #pragma unroll
-            for (u32 start = 0; start < BN; start += 16 * TOGETHER) {
-                Chunk chunks[TOGETHER];
+            for (u32 start = 0; start < MOST_COLUMNS; start += 16 * TOGETHER) {
+                Chunk chunks[TOGETHER][POOL_WIDTH];
 #pragma unroll
                 for (u32 i = 0; i < TOGETHER; i++) {
-                    const u32 column = start + thread / 8 + i * 16;
-                    if (start + i * 16 < BN) chunks[i] = load_staged(staged + column * STAGED_PITCH + chunk * 16);
+#pragma unroll
+                    for (int tap = 0; tap < POOL_WIDTH; tap++) {
+                        const u32 column = start + thread / 8 + i * 16;
+                        if (start + i * 16 < MOST_COLUMNS) chunks[i][tap] = load_staged(seen_by(column, tap) + chunk * 16);
+                    }
                 }
 #pragma unroll
                 for (u32 i = 0; i < TOGETHER; i++) {
                     const u32 column = start + thread / 8 + i * 16;
-                    if (start + i * 16 < BN && column < columns) store_chunk(to + (column * p.n + chunk * CHUNK) * sizeof(real), chunks[i]);
+                    if (start + i * 16 >= MOST_COLUMNS || column >= columns) continue;
+                    Chunk& chosen = chunks[i][0];
+#pragma unroll
+                    for (int word = 0; word < 4; word++) {
+#pragma unroll
+                        for (int tap = 1; tap < POOL_WIDTH; tap++) chosen.words[word] = larger(chosen.words[word], chunks[i][tap].words[word]);
+                        chosen.words[word] = clipped(chosen.words[word]);
+                    }
+                    store_chunk(to + (column * p.n + chunk * CHUNK) * sizeof(real), chosen);
                 }
             }
             return;
@@ -222,13 +333,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         if (output >= outputs) return;
 #pragma unroll 1
         for (u32 column = thread / BM; column < columns; column += THREADS / BM) {
-            global<u16>(to)[column * p.n + output] = load_half(staged + column * STAGED_PITCH + output * 2);
+            u32 chosen = load_half(seen_by(column, 0) + output * 2);
+#pragma unroll
+            for (int tap = 1; tap < POOL_WIDTH; tap++) chosen = larger(chosen, load_half(seen_by(column, tap) + output * 2));
+            global<u16>(to)[column * p.n + output] = clipped(chosen);
         }
     };
 
     float sums[BN / 2];
+    // The largest so far of the lines that the next line of outputs sees.
+    [[maybe_unused]] const u32 lowest = word_of(__uint_as_float(0xff800000), __uint_as_float(0xff800000));
+    [[maybe_unused]] u32 largest[POOLS ? BN / 4 : 1];
+    if (POOLS) {
+#pragma unroll
+        for (int i = 0; i < BN / 4; i++) largest[i] = lowest;
+    }
+    u32 line = first_line, ready = NONE;  // of outputs: the next, and the one that is staged
 #pragma unroll 1
-    for (u32 y = 0;;) {
+    for (u32 y = 0; y < count; y++) {
         clear(sums);
         products_begin();
 #pragma unroll
@@ -237,13 +359,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
             multiply(sums, weights[step], planar(at, 1));
         }
         products_commit();
-        // The next line of outputs sees two lines more.
+        // The next line of sums sees two lines more.
         const u32 next = (KERNEL_HEIGHT + y * 2) * PAIRS;
         Pairs<AHEAD> held;
         input.load(held, next, y + 1 < count ? next + 2 * PAIRS : 0);
-        if (y > 0) write(y0 + y - 1);
+        if (ready != NONE) write(ready);
         products_wait<0>();
         input.put(held, next);
+        const bool ends = !POOLS || y0 + y == last_seen(p, line);  // the line of outputs
         __syncthreads();  // what was staged is written
 
         // Finishes this thread's elements: of 16 columns 8 each of two outputs.
@@ -264,17 +387,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
                             pair[j] += to_float(*global<const residual_type>(residual_address(p, rows, slot, 0, row, output)));
                         }
 #endif
-                        pair[j] = activate(pair[j], p.low, p.high);
+                        if (ACTIVATION != 1) pair[j] = activate(pair[j], p.low, p.high);
                     }
                     halves[i] = word_of(pair[0], pair[1]);
+                    if (POOLS) {
+                        const u32 own_line = halves[i];
+                        halves[i] = larger(own_line, largest[n * 4 + i]);
+                        largest[n * 4 + i] = !ends ? halves[i] : SHARES_LINE ? own_line : lowest;
+                    }
                 }
                 const u32 column = n * 16 + thread % 32 / 16 * 8 + thread % 8, output = thread / 32 * 16 + thread % 16 / 8 * 8;
-                store_matrices_transposed(staged + column * STAGED_PITCH + output * 2, halves);
+                if (ends) store_matrices_transposed(staged + column * STAGED_PITCH + output * 2, halves);
             }
         }
         publish_shared();
         __syncthreads();
-        if (++y >= count) break;
+        ready = ends ? line++ : NONE;
     }
-    write(y0 + count - 1);
+    write(ready);
 }

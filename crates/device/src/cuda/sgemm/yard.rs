@@ -237,7 +237,17 @@ impl<'a> Yard<'a> {
         workspace: u64,
     ) -> Result<Vec<KernelCall>, NoKernel> {
         let (plan, layout) = (&self.definition.plan, &self.definition.layout);
-        let site = Site { plan, layout, capacity, multiprocessors, launch, arena, constants: &[], workspace };
+        let site = Site {
+            plan,
+            layout,
+            capacity,
+            multiprocessors,
+            launch,
+            arena,
+            constants: &[],
+            workspace,
+            ports: 0,
+        };
         steps::chosen(&site, 0, tile).map_err(|why| NoKernel { step: plan.steps[0].name.clone(), why })
     }
 }

@@ -1,6 +1,7 @@
 //! Ports: between the wire, where floats are f32, and the arena, where they are held as the precision says. See
 //! `kernels/convert.cu`.
 
+use super::joined;
 use super::vector::widest;
 use crate::cuda::abi::{LaunchParams, OperandParams};
 use crate::cuda::call::{KernelCall, KernelSpec, params};
@@ -25,30 +26,28 @@ struct ConvertParams {
 }
 params!(ConvertParams);
 
-/// Moves what requests brought for an input, `[item][elements]` of the port's type, to where the plan has it. The address of the first is in the
-/// table at `address`.
-pub(crate) fn ingest(site: &Site<'_>, port: usize, address: u64) -> KernelCall {
-    let port = &site.plan.inputs[port];
+/// Moves what requests brought for an input, `[item][elements]` of the port's type, to where the plan has it; nothing where a step reads it as it was brought.
+pub(crate) fn ingest(site: &Site<'_>, index: usize) -> Option<KernelCall> {
+    if joined::reads_staged(site.plan, index) {
+        return None;
+    }
+    let port = &site.plan.inputs[index];
     let rounds = matches!(port.at, Operand::Buffer(id) if site.is_factor(id));
     let (from, to) = (port.dtype, site.stored(port.at));
-    let call = Move { from, x: wire(port, address), to, out: site.operand(port.at), rounds };
+    let call = Move { from, x: site.staged_input(index), to, out: site.operand(port.at), rounds };
     let mut call = call.lower(site, port, false);
     if rounds {
         call.round();
     }
-    call
+    Some(call)
 }
 
-/// Moves an output from where the plan has it to `[item][elements]` of the port's type, whose address is in the table at `address`.
-pub(crate) fn egress(site: &Site<'_>, port: usize, address: u64) -> KernelCall {
-    let port = &site.plan.outputs[port];
+/// Moves an output from where the plan has it to `[item][elements]` of the port's type.
+pub(crate) fn egress(site: &Site<'_>, index: usize) -> KernelCall {
+    let port = &site.plan.outputs[index];
     let (from, x) = (site.stored(port.at), site.operand(port.at));
-    let call = Move { from, x, to: port.dtype, out: wire(port, address), rounds: false };
+    let call = Move { from, x, to: port.dtype, out: site.staged_output(index), rounds: false };
     call.lower(site, port, !matches!(port.at, Operand::Buffer(_)))
-}
-
-fn wire(port: &Port, address: u64) -> OperandParams {
-    OperandParams { base: address, item_bytes: port.bytes_per_item() as u64, kind: 3, unused: 0 }
 }
 
 struct Move {

@@ -13,6 +13,7 @@ mod elementwise;
 mod fill;
 mod functions;
 mod gather;
+mod joined;
 mod lines;
 mod matmul;
 mod norm;
@@ -26,6 +27,7 @@ mod vector;
 mod window;
 
 pub(crate) use convert::{egress, ingest};
+pub(crate) use joined::is_joined;
 
 use super::abi::MAX_AXES;
 use super::call::KernelCall;
@@ -47,7 +49,7 @@ pub(crate) fn workspace_bytes(step: &Step, capacity: Room) -> u64 {
     }
 }
 
-/// The kernels of the plan's step `index`, in order. The error says what there is no kernel for.
+/// The kernels of the plan's step `index`, in order; none where another step's does it. The error says what there is no kernel for.
 pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
     lower(site, index).map(|calls| for_readers(site, index, calls))
 }
@@ -62,6 +64,9 @@ fn for_readers(site: &Site<'_>, index: usize, mut calls: Vec<KernelCall>) -> Vec
 
 fn lower(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
     let step = &site.plan.steps[index];
+    if joined::is_done(site.plan, index) {
+        return Ok(Vec::new());
+    }
     match &step.kind {
         StepKind::Copy { .. } => copy::calls(site, &step.kind),
         StepKind::Fill { .. } => fill::calls(site, &step.kind),
@@ -74,7 +79,7 @@ fn lower(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
         StepKind::GroupNorm { .. } => channels::group_norm(site, &step.kind),
         StepKind::Lrn { .. } => channels::lrn(site, &step.kind),
         StepKind::Depthwise { .. } => depthwise::calls(site, &step.kind),
-        StepKind::Gemm { .. } | StepKind::Conv { .. } => product::calls(site, &step.kind),
+        StepKind::Gemm { .. } | StepKind::Conv { .. } => product::calls(site, index),
         StepKind::MatMul { .. } => matmul::calls(site, &step.kind),
         StepKind::Attention { .. } => attention::calls(site, &step.kind),
         StepKind::TopK(step) => lines::top_k(site, step),
@@ -89,8 +94,8 @@ fn lower(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
 /// The kernels that each compute a linear layer or a convolution, all to the same bits, first that of [`calls`]; none for other steps.
 pub(crate) fn alike(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
     match &site.plan.steps[index].kind {
-        kind @ (StepKind::Gemm { .. } | StepKind::Conv { .. }) => {
-            product::alike(site, kind).map(|calls| for_readers(site, index, calls))
+        StepKind::Gemm { .. } | StepKind::Conv { .. } => {
+            product::alike(site, index).map(|calls| for_readers(site, index, calls))
         }
         _ => Ok(Vec::new()),
     }

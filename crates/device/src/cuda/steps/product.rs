@@ -28,14 +28,18 @@ mod tensor;
 mod walk;
 mod window;
 
+pub(super) use self::stem::{Windows, is_stem};
+
 use self::chosen::{Arranged, Chosen, candidates};
 use super::activation::{activated, limits};
+use super::joined::{joined, pooled};
 use crate::cuda::PANEL_WIDTH;
 use crate::cuda::abi::{LaunchParams, OperandParams};
 use crate::cuda::call::{KernelCall, params};
 use crate::cuda::site::{Site, type_number};
 use bytemuck::{Pod, Zeroable};
 use tessera_core::{DType, Precision};
+use tessera_planner::Plan;
 use tessera_planner::pack::{BLOCK_COLUMNS, WeightId};
 use tessera_planner::plan::{BufferId, ConvShape, Epilogue, Operand, StepKind};
 
@@ -92,6 +96,7 @@ struct ProductParams {
     item_tiles: Divisor,
     plane: u32,
     turns: u32,
+    sums: [u32; 2],
 }
 params!(ProductParams);
 
@@ -118,11 +123,15 @@ struct Product<'a> {
     shape: ConvShape,
     epilogue: &'a Epilogue,
     out: BufferId,
+    /// The input that is read as it was staged, in planes of floats.
+    planes: Option<usize>,
+    /// How the sums' image becomes that of the outputs.
+    windows: Windows,
 }
 
 impl Product<'_> {
-    fn of(kind: &StepKind) -> Product<'_> {
-        match kind {
+    fn of(plan: &Plan, index: usize) -> Product<'_> {
+        match &plan.steps[index].kind {
             StepKind::Gemm { x, w, rows, k, n, epilogue, out } => {
                 let shape = ConvShape {
                     input: [1; 2],
@@ -137,12 +146,33 @@ impl Product<'_> {
                     out_per_group: *n,
                 };
                 let linear = Some((x.offset, x.strides[0]));
-                Product { x: x.operand, linear, w: *w, shape, epilogue, out: *out }
+                let windows = Windows::alone(&shape);
+                Product { x: x.operand, linear, w: *w, shape, epilogue, out: *out, planes: None, windows }
             }
             StepKind::Conv { x, w, shape, epilogue, out } => {
-                Product { x: *x, linear: None, w: *w, shape: *shape, epilogue, out: *out }
+                let joined = joined(plan, index);
+                let pool = joined.pool.map(|pool| pooled(plan, pool));
+                let windows = pool.and_then(|(pool, _)| Windows::of(pool));
+                Product {
+                    x: *x,
+                    linear: None,
+                    w: *w,
+                    shape: *shape,
+                    epilogue,
+                    out: pool.map_or(*out, |(_, out)| out),
+                    planes: joined.planes.map(|planes| planes.input),
+                    windows: windows.unwrap_or_else(|| Windows::alone(shape)),
+                }
             }
             _ => unreachable!("called for its own kinds"),
+        }
+    }
+
+    /// The inputs as kernels find them, and their type.
+    fn inputs(&self, site: &Site<'_>) -> (OperandParams, DType) {
+        match self.planes {
+            Some(input) => (site.staged_input(input), DType::F32),
+            None => (site.operand(self.x), site.stored(self.x)),
         }
     }
 
@@ -202,15 +232,15 @@ impl Product<'_> {
     }
 }
 
-pub(super) fn calls(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
-    let product = Product::of(kind);
+pub(super) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
+    let product = Product::of(site.plan, index);
     let chosen = candidates(site, &product).into_iter().next().expect("there is one at least");
     Ok(vec![call(site, &product, chosen)?])
 }
 
 /// Of all that compute the step alike, to the last bit, the one kernel that each takes: first that of [`calls`], the likelier before the others.
-pub(super) fn alike(site: &Site<'_>, kind: &StepKind) -> Result<Vec<KernelCall>, String> {
-    let product = Product::of(kind);
+pub(super) fn alike(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
+    let product = Product::of(site.plan, index);
     let mut all: Vec<KernelCall> = Vec::new();
     for chosen in candidates(site, &product) {
         let call = call(site, &product, chosen)?;
@@ -259,19 +289,21 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
     let pair = |pair: [usize; 2]| pair.map(|side| side as u32);
     let Arranged { line, item_tiles, plane, turns } = chosen.arranged;
     let block = if site.precision() == Precision::Fp32 { PANEL_WIDTH } else { BLOCK_COLUMNS };
+    let (x, x_type) = product.inputs(site);
+    let [height, width] = product.windows.output;
     let offset_of = |weight: WeightId| site.operand(Operand::Weight(weight)).base;
 
     let params = ProductParams {
         launch: site.launch,
-        x: site.operand(product.x),
+        x,
         out: site.buffer(product.out),
         residual: residual_params,
         weights: offset_of(product.w),
         bias: epilogue.bias.map_or(0, offset_of),
         x_offset,
         x_row,
-        rows: Divisor::new(product.rows())?,
-        out_width: Divisor::new(shape.output[1])?,
+        rows: Divisor::new(height * width)?,
+        out_width: Divisor::new(width)?,
         m_tiles: Divisor::new(m_tiles)?,
         group_tiles: Divisor::new(group_tiles)?,
         in_per_group: Divisor::new(shape.in_per_group)?,
@@ -292,6 +324,7 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
         item_tiles: Divisor::new(item_tiles)?,
         plane: plane as u32,
         turns: turns as u32,
+        sums: pair(shape.output),
     };
     let spec = chosen
         .spec
@@ -299,7 +332,7 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
         .define("BN", chosen.rows)
         .define("LINEAR", u32::from(product.linear.is_some()))
         .define("LOADER", chosen.loader as u32)
-        .define("X_TYPE", type_number(site.stored(product.x)))
+        .define("X_TYPE", type_number(x_type))
         .define("BIAS", u32::from(epilogue.bias.is_some()))
         .define("RESIDUAL", residual_kind)
         .define("RESIDUAL_TYPE", type_number(residual.map_or(real, |operand| site.stored(operand))));
@@ -330,8 +363,9 @@ mod tests {
             arena: 0,
             constants: &[],
             workspace: 0,
+            ports: 0,
         };
-        calls(&site, &plan.steps[0].kind).expect(name).remove(0)
+        calls(&site, 0).expect(name).remove(0)
     }
 
     fn defined(spec: &KernelSpec, name: &str) -> String {
@@ -393,10 +427,10 @@ mod tests {
         for precision in Precision::ALL {
             for case in cases() {
                 let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
-                let kind @ (StepKind::Gemm { .. } | StepKind::Conv { .. }) = &plan.steps[0].kind else {
+                if !matches!(plan.steps[0].kind, StepKind::Gemm { .. } | StepKind::Conv { .. }) {
                     continue;
-                };
-                let k = Product::of(kind).k();
+                }
+                let k = Product::of(&plan, 0).k();
                 let constants = vec![0; plan.constants.len()];
                 let mut orders = BTreeSet::new();
                 for (lanes, items) in rooms {
@@ -409,9 +443,10 @@ mod tests {
                         arena: 0,
                         constants: &constants,
                         workspace: 0,
+                        ports: 0,
                     };
-                    let alike = alike(&site, kind).unwrap();
-                    assert_eq!(alike[..1], calls(&site, kind).unwrap(), "{}: the rule's is first", case.name);
+                    let alike = alike(&site, 0).unwrap();
+                    assert_eq!(alike[..1], calls(&site, 0).unwrap(), "{}: the rule's is first", case.name);
                     kernels += alike.len();
                     orders.extend(alike.iter().map(|call| order(k, call)));
                 }

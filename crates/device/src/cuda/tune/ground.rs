@@ -45,7 +45,7 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// For a step of a plan at a capacity; `None` for steps that are no products, and for those that read constants.
+    /// For a step of a plan at a capacity; `None` for steps that are no products, for those that read constants, and where a kernel does several steps.
     pub(super) fn new(
         plan: &Plan,
         layout: &SlotLayout,
@@ -53,7 +53,7 @@ impl Ground {
         capacity: Room,
         multiprocessors: u32,
     ) -> Option<Ground> {
-        let (buffers, weights) = touched(&plan.steps[step].kind)?;
+        let (buffers, weights) = touched(&plan.steps[step].kind).filter(|_| !steps::is_joined(plan, step))?;
         let mut plan = Plan {
             key: plan.key.clone(),
             batched: plan.batched,
@@ -133,6 +133,7 @@ impl Ground {
             arena: at(self.arena(launch % self.arenas)),
             constants: &[],
             workspace: 0,
+            ports: 0,
         };
         steps::alike(&site, 0)
     }
@@ -229,6 +230,7 @@ mod tests {
                 arena: 1 << 30,
                 constants: &constants,
                 workspace: 0,
+                ports: 0,
             };
             let bare = |calls: Vec<KernelCall>| -> Vec<_> {
                 calls.into_iter().map(|call| (call.spec, call.grid, call.shared_bytes)).collect()

@@ -147,10 +147,10 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
             return windows.into_iter().chain(unit.gathered(steps, parts)).collect();
         }
     }
-    let dense = image && site.stored(product.x) == precision.stored(DType::F32);
+    let dense = product.planes.is_some() || site.stored(product.x) == precision.stored(DType::F32);
     let residual = product.epilogue.residual.is_some();
-    let stems = StemTile::best_first(sizes, &product.shape, real_bytes, residual);
-    if dense && !stems.is_empty() {
+    let stems = StemTile::best_first(sizes, &product.shape, &product.windows, real_bytes, residual);
+    if image && dense && !stems.is_empty() {
         return stems.into_iter().map(|tile| unit.stem(tile)).collect();
     }
     unit.gathered(steps, parts)
@@ -322,18 +322,21 @@ impl Unit<'_> {
     }
 
     fn stem(&self, tile: StemTile) -> Chosen {
-        let shape = &self.product.shape;
-        let mut spec = self
+        let (shape, windows) = (&self.product.shape, &self.product.windows);
+        let spec = self
             .site
             .spec("product_stem.cu")
             .define("CHANNELS", shape.in_per_group)
             .define("KERNEL_HEIGHT", shape.kernel[0])
             .define("KERNEL_WIDTH", shape.kernel[1])
+            .define("PLANES", u32::from(self.product.planes.is_some()))
             .define("MIN_BLOCKS", tile.blocks);
+        let mut spec = windows.define(spec);
         spec.generated = instruction::multiply_held(self.site.precision(), tile.columns);
         let (outputs, threads) = (StemTile::OUTPUTS, StemTile::THREADS);
-        let block = Block { outputs, rows: tile.columns, threads, shared_bytes: tile.shared_bytes(shape) };
-        let StemTile { line_tiles: line, strip: plane, item_tiles, .. } = tile;
-        self.of_images(spec, block, Arranged { line, item_tiles, plane, turns: 0 })
+        let shared_bytes = tile.shared_bytes(shape, windows);
+        let block = Block { outputs, rows: tile.columns, threads, shared_bytes };
+        let StemTile { line_tiles: line, strip: plane, item_tiles, written: turns, .. } = tile;
+        self.of_images(spec, block, Arranged { line, item_tiles, plane, turns })
     }
 }
