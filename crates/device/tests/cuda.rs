@@ -376,7 +376,7 @@ fn one_launch_of_many_tells_what_each_step_added_and_answers_as_the_others_do() 
         assert_eq!((steps.len(), steps[0].len()), (1, loaded.plan.steps.len()), "lanes run merged");
         let sum: Duration = steps[0].iter().sum();
         println!("{} steps add up to {sum:?} of {:?}", steps[0].len(), launch.took);
-        // Before the first step inputs are converted, and after the last one outputs.
+        // Before the first step the table is fetched, and after the last one outputs are converted.
         assert!(sum <= launch.took + Duration::from_micros(5) && 2 * sum >= launch.took, "{steps:?}");
     }
 }
