@@ -32,6 +32,9 @@
 // are 13, as the two blocks of a multiprocessor finish their lines at the same time. Sums in two halves, of which one is finished while the other is
 // multiplied, would be the next step.
 //
+// Not in tf32: a pixel of four floats is 16 bytes, so neighbours' inputs start 32 apart. Even and odd pixels in planes of their own would start 16 apart again, for
+// twice the instructions and 112 registers of weights.
+//
 //   -DBN                           columns of a tile, a multiple of 16
 //   -DCHANNELS, -DKERNEL_HEIGHT, -DKERNEL_WIDTH          -DMIN_BLOCKS of a multiprocessor
 //   -DPLANES=0|1                   whether the image is floats in planes
