@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
@@ -47,7 +47,7 @@ pub struct Registry {
     /// On how many devices tenants are that do not say.
     replicas: Replicas,
     folder: PathBuf,
-    settled: std::sync::atomic::AtomicBool,
+    settled: AtomicBool,
     tenants_ever: AtomicU64,
     door: Arc<Door>,
 }
