@@ -59,6 +59,9 @@ static_assert(PARTS == 1 || (!LONG && COUNT == 4), "a block of a cluster sums on
 // COUNT sums as they wait in shared memory: those of all threads side by side.
 struct __align__(COUNT * 4) Piece { float of[COUNT]; };
 
+// Where sums of a cluster's block lie in a piece: each in its neighbour's place, or every sum and its weight would be of one bank.
+__device__ __forceinline__ int other(int o) { return o ^ 1; }
+
 // A thread's place in its warp. Reads of 16 bytes are served half a warp at a time if of any two neighbours, or of any two that are two apart,
 // both read the same: so neighbours share their outputs, and those two apart their row. Anything else takes twice as long.
 __device__ __forceinline__ u32 along_of(u32 lane) { return ACROSS == 1 ? lane : lane / 2 % ALONG; }
@@ -376,7 +379,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
 #pragma unroll
         for (int i = 0; i < SUMS; i++) {
 #pragma unroll
-            for (int o = 0; o < COUNT; o++) reinterpret_cast<Piece*>(dynamic)[i * THREADS + thread].of[o] = run[i / PIECES][i % PIECES * COUNT + o];
+            for (int o = 0; o < COUNT; o++) reinterpret_cast<Piece*>(dynamic)[i * THREADS + thread].of[other(o)] = run[i / PIECES][i % PIECES * COUNT + o];
         }
         cluster_arrive<PARTS>();
         cluster_wait<PARTS>();
@@ -403,7 +406,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
                 for (u32 i = 0; i < PARTS; i++) {
                     const float four[4] = {runs[i].x, runs[i].y, runs[i].z, runs[i].w};
 #pragma unroll
-                    for (int o = 0; o < COUNT; o++) total.of[o] += four[o];
+                    for (int o = 0; o < COUNT; o++) total.of[o] += four[other(o)];
                 }
                 finish(piece, r, bias, total);
             }
