@@ -127,7 +127,7 @@ mod tests {
     use tessera_planner::{Plan, SlotLayout};
 
     /// In rows, taps, runs and elements; of one run of k and of several, in fp32; over windows.
-    const EVERY_TILE: [&str; 12] = [
+    const EVERY_TILE: [&str; 13] = [
         "gemm 17×64×128",
         "gemm 9×264×20",
         "gemm 16×776×456",
@@ -135,6 +135,7 @@ mod tests {
         "gemm 9×1990×330",
         "conv 8→40 3×3 stride 2 dilation 1 groups 1",
         "gemm 70×528×200 with residual",
+        "gemm 130×544×392",
         "gemm 300×72×248 with residual",
         "conv 48→72 3×3 stride 1 dilation 1 groups 1",
         "conv 256→24 3×3 stride 2 dilation 1 groups 1",

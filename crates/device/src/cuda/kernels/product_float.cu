@@ -17,18 +17,27 @@
 //                                   may be long. The fastest where blocks are many and the last of them come out even.
 //   several, few blocks (PARTS>1)   a run to each block of a cluster. All meet in shared memory, and every block adds its share of the rows, in order.
 //
-// A multiply-add has three operands, and a cycle brings one from each of two banks of registers: it is one a cycle where an operand is the one just read, and
-// the other two are of different banks (0.98 on an H100; 0.57 where all three are read each time). By that the loops below would run at 0.89 to 0.94; they run
-// at 0.7, and what takes the rest is not known: without the reads of inputs, of weights, or without feeding a loop gains 1 to 7 % (H200, 2026-11-26).
-// Inputs that lie k by k (BY_K=1) leave the order to the compiler: a thread reads the inputs of one k, four rows at once, as it does its weights. They come
-// through registers, a stage ahead, which turn chunks of k into rows.
+// A multiply-add has three operands, and a cycle brings one from each of two banks of registers, which are the even and the odd ones: it is one a cycle where an
+// operand is the one just read, marked `.reuse` by the compiler, and the other two are of different banks. Counted so, loops over inputs row by row lose 0.27 to
+// 0.30 cycles to a multiply-add, and loops over inputs k by k 0.11; Nsight Compute sees them stall for dispatch as often (H200, 2026-11-26). That is most of what
+// keeps the former at 0.7 of the peak, where cuBLAS's loops lose 0.09 to 0.13 and run at 0.72 to 0.76; the clock stays at 1980 MHz. Which register is of which bank is the
+// compiler's to say, but:
 //
-// What else was tried of products of 256x128x1152 and 256x256x256 on an H100 (2026-11-26), all of the same bits and none faster than the tiles there are:
+//   a thread's sums   that are written side by side lie side by side, as weights do that are read so: each would be of its weight's bank. See `other`.
+//   rows there, back  is the order of a k's products with the fewest conflicts: of 44, by its code
+//
+// Inputs that lie k by k (BY_K=1) are read as weights are, four rows of one k at once, and what a thread reads then fits few registers. They come through
+// registers, a stage ahead, which turn chunks of k into rows. With few warps that is slower all the same: the compiler puts a read just before what needs it,
+// and nobody hides the wait (256x128x1152, 64 lanes: 116 us by k, 110 row by row; a block alone on its multiprocessor 82 and 63).
+//
+// What else was tried of products of 256x128x1152 and 256x256x256 (H100 and H200, 2026-11-26), all of the same bits and none faster than the tiles there are:
 //   16 x 8 of a thread, tiles of 128x128, two blocks   of 120 lanes 230 us (219 by 128x64); alone on its multiprocessor a block of 64 lanes takes 131 (110)
 //   loops of more than 32 KB of code                   wait for their instructions: the same block takes 205 us for 131, where no other hides it
-//   a k read while the one before is multiplied        3 to 14 % slower. A compiler reads 30 multiply-adds ahead and moves no read past the end of a loop:
-//                                                      a loop for each k, left at once, has no wait in its code that it should feel, and takes longer
+//   loops of four or eight k row by row                2 to 5 % slower
+//   stages of 8 k, four blocks to a multiprocessor     255 us of 120 lanes
 //   1.5 registers read for a multiply-add, not 1.9     no difference in loops like that: two weights of different banks stay where what was read last is
+//   inputs k by k, sums in registers                   222 to 237 us of 120 lanes, in stages of 32 and 64, also as 256x64 and 128x128
+//   sums that begin as zeros read by fours, swapped    8 % faster to 7 % slower with two blocks to a multiprocessor, as it happens, and never the fastest
 //   inputs copied float by float to where they lie     3 to 12 % slower than through registers
 //
 // Twin on the CPU: cpu/steps/gemm.rs, conv.rs.
@@ -42,7 +51,13 @@
 constexpr int PANEL = 64, RUN = 256;
 constexpr int ALONG = PANEL / OUTPUTS, ACROSS = 32 / ALONG;  // threads of a warp along outputs and rows
 constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS), THREADS = 32 * WARPS_M * WARPS_N;
-constexpr int INPUT_PITCH = DEPTH % 32 == 0 || OUTPUTS == 16 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
+// Inputs that lie k by k are brought and multiplied so many k at once: 16 KB of code.
+constexpr int BODY = 16;
+[[maybe_unused]] constexpr u32 BODY_BYTES = BODY * BN * 4;
+// Whether the next ones are brought before these are multiplied, and what a k reads is read before the k ahead of it is multiplied. It gains 2 to 4 %, but for
+// one run by one block, which it slows down by as much (256x128x1152 and 256x256x256 in stages of 32, 96 lanes, H200).
+[[maybe_unused]] constexpr bool EARLY = LONG || PARTS > 1;
+constexpr int INPUT_PITCH = DEPTH % 32 == 0 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, INPUT_BYTES = BN * (BY_K ? DEPTH : INPUT_PITCH) * 4;
 constexpr u32 STAGE_BYTES = WEIGHT_BYTES + (BY_K ? 0 : INPUT_BYTES);  // by k there are two of inputs behind all stages
 constexpr int AHEAD = STAGES - 1;
@@ -56,7 +71,7 @@ static_assert(WARPS_N * ACROSS * ROWS == BN && ACROSS * ALONG == 32, "warps cove
 static_assert(RUN % DEPTH == 0 && DEPTH % 4 == 0 && STAGE_BYTES % 16 == 0, "runs end with stages");
 static_assert(PARTS == 1 || (!LONG && COUNT == 4), "a block of a cluster sums one run, and reads four sums of others at once");
 
-// COUNT sums as they wait in shared memory: those of all threads side by side.
+// COUNT sums as they wait in shared memory, or weights as they lie there: those of all threads side by side.
 struct __align__(COUNT * 4) Piece { float of[COUNT]; };
 
 // Where sums of a cluster's block lie in a piece: each in its neighbour's place, or every sum and its weight would be of one bank.
@@ -73,11 +88,14 @@ __device__ __forceinline__ u32 output_of(u32 along, u32 piece) { return piece * 
 // A thread's rows, from the first on: every ACROSS-th; by k those of two pieces of four.
 __device__ __forceinline__ u32 row_of(u32 r) { return BY_K ? r / 4 * (BN / 2) + r % 4 : r * ACROSS; }
 
-// sums[r][o] += inputs[r][k] * weights[k][o] for one k; `weights` begin with the thread's first.
-__device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const float (&x)[ROWS], const float* weights) {
-    Piece w[PIECES];
+// A thread's weights of one k, of which `weights` is the first.
+__device__ __forceinline__ void read_weights(Piece (&w)[PIECES], const float* weights) {
 #pragma unroll
     for (int piece = 0; piece < PIECES; piece++) w[piece] = *reinterpret_cast<const Piece*>(weights + piece * (PANEL / PIECES));
+}
+
+// sums[r][o] += inputs[r][k] * weights[k][o] for one k.
+__device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const float (&x)[ROWS], const Piece (&w)[PIECES]) {
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
 #pragma unroll
@@ -88,6 +106,13 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
             sums[r][o] = __fmaf_rn(x[r], w[o / COUNT].of[o % COUNT], sums[r][o]);
         }
     }
+}
+
+// The same, of weights that are yet to be read.
+__device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const float (&x)[ROWS], const float* weights) {
+    Piece w[PIECES];
+    read_weights(w, weights);
+    multiply(sums, x, w);
 }
 
 // Where a row lies among those of a four of k, so that neither those who put fours of a row nor those who read fours of rows meet in a bank.
@@ -101,7 +126,7 @@ struct __align__(16) Spot {
 };
 
 struct Feeder {
-    static constexpr int ROW_CHUNKS = DEPTH / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
+    static constexpr int SPAN = BY_K ? BODY : DEPTH, ROW_CHUNKS = SPAN / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
     static constexpr int TOGETHER = BY_K ? LOADS : LOADER == 1 ? 1 : 2;  // each takes registers that the sums want
     static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
 
@@ -118,7 +143,7 @@ struct Feeder {
         }
     }
 
-    // Calls `bring` with the number and the row of each of this thread's chunks of the next stage, where it is, and whether it is there at all.
+    // Calls `bring` with the number and the row of each of this thread's chunks of the next SPAN of k, where it is, and whether it is there at all.
     template <typename Bring> __device__ __forceinline__ void each(const Params& p, const Bring& bring) {
         const u32 row = threadIdx.x / ROW_CHUNKS;
 #if LOADER == 1
@@ -140,7 +165,7 @@ struct Feeder {
 #endif
             bring(i, at, spot.start + i64(ahead) * 16, inside);
         }
-        k += DEPTH;
+        k += SPAN;
     }
 
     // The next stage, to `stage`.
@@ -153,24 +178,27 @@ struct Feeder {
     }
 
 #if BY_K
-    static_assert(DEPTH == 16 && ROWS == 8 && BN % PASS == 0 && PASS % 32 == 0, "a warp puts 4 k of 8 rows each to 32 banks");
+    static_assert(DEPTH % BODY == 0 && ROWS == 8 && BN % PASS == 0 && PASS % 32 == 0, "a warp puts 4 k of 8 rows each to 32 banks");
     Chunk held[LOADS];
 
-    // The next stage, on its way to registers.
+    // Where this thread's chunks begin among BODY k of inputs, in bytes.
+    static __device__ __forceinline__ u32 own() {
+        const u32 row = threadIdx.x / ROW_CHUNKS, chunk = threadIdx.x % ROW_CHUNKS;
+        return (chunk * (4 * BN) + turned(row, chunk)) * 4;
+    }
+    // The next BODY of k, on its way to registers.
     __device__ __forceinline__ void fetch(const Params& p) {
         each(p, [&](int i, u32, u64 from, bool inside) {
             held[i] = {};
             if (inside) held[i] = load_chunk(from);
         });
     }
-    // From there to `inputs`, [k][row], rows of each four of k in another order: `turned`.
-    __device__ __forceinline__ void put(unsigned char* inputs) const {
-        const u32 row = threadIdx.x / ROW_CHUNKS, chunk = threadIdx.x % ROW_CHUNKS;
-        u32* to = reinterpret_cast<u32*>(inputs) + chunk * (4 * BN) + turned(row, chunk);
+    // From there to `to`, where its `own` begin: [k][row], rows of each four of k in another order, `turned`.
+    __device__ __forceinline__ void put(unsigned char* to) const {
 #pragma unroll
         for (int i = 0; i < LOADS; i++) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) to[j * BN + i * PASS] = held[i].words[j];
+            for (int j = 0; j < 4; j++) reinterpret_cast<u32*>(to)[j * BN + i * PASS] = held[i].words[j];
         }
     }
 #endif
@@ -244,10 +272,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     __syncthreads();
 
     dependency_wait(p.launch);
-    unsigned char* inputs = dynamic + WAITING_BYTES + STAGES * STAGE_BYTES;
+    [[maybe_unused]] unsigned char* inputs = dynamic + WAITING_BYTES + STAGES * STAGE_BYTES;
 #if BY_K
-    feeder.fetch(p);
-    feeder.put(inputs);
+    u32 own_place = Feeder::own();
+    if constexpr (EARLY) asm volatile("" : "+r"(own_place));  // or it is worked out again and again
+#pragma unroll 1
+    for (u32 body = 0; body < DEPTH / BODY; body++) {
+        feeder.fetch(p);
+        feeder.put(inputs + body * BODY_BYTES + own_place);
+    }
     feeder.fetch(p);
 #else
 #pragma unroll 1
@@ -289,20 +322,44 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
         }
 #if BY_K
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
-        const float* x = reinterpret_cast<const float*>(inputs + step % 2 * INPUT_BYTES);
+        unsigned char* to = inputs + (step + 1) % 2 * INPUT_BYTES + own_place;
+#pragma unroll 1
+        for (int body = 0; body < DEPTH / BODY; body++) {
+            // Behind the last stage there is nothing to read.
+            auto feed = [&] {
+                feeder.put(to);
+                feeder.fetch(p);
+            };
+            const float* x = reinterpret_cast<const float*>(inputs + step % 2 * INPUT_BYTES) + body * (BODY * BN);
+            Piece of_weights[2][PIECES];
+            float4 of_inputs[2][ROWS / 4];
+            auto read = [&](int k) {
+                read_weights(of_weights[k % 2], w + k * PANEL);
 #pragma unroll
-        for (int k = 0; k < DEPTH; k++) {
-            float one[ROWS];
-#pragma unroll
-            for (int r = 0; r < ROWS; r += 4) {
-                const float4 four = *reinterpret_cast<const float4*>(x + k * BN + turned(row0, k / 4) + row_of(r));
-                one[r] = four.x, one[r + 1] = four.y, one[r + 2] = four.z, one[r + 3] = four.w;
+                for (int r = 0; r < ROWS; r += 4) {
+                    of_inputs[k % 2][r / 4] = *reinterpret_cast<const float4*>(x + k * BN + turned(row0, k / 4) + row_of(r));
+                }
+            };
+            if constexpr (EARLY) {
+                feed();
+                read(0);
             }
-            multiply(run, one, w + k * PANEL);
+#pragma unroll
+            for (int k = 0; k < BODY; k++) {
+                if (!EARLY) read(k);
+                else if (k + 1 < BODY) read(k + 1);
+                float one[ROWS];
+#pragma unroll
+                for (int r = 0; r < ROWS; r += 4) {
+                    const float4 four = of_inputs[k % 2][r / 4];
+                    one[r] = four.x, one[r + 1] = four.y, one[r + 2] = four.z, one[r + 3] = four.w;
+                }
+                multiply(run, one, of_weights[k % 2]);
+            }
+            if constexpr (!EARLY) feed();
+            w += BODY * PANEL;
+            to += BODY_BYTES;
         }
-        // What is asked for here, before a barrier, no compiler asks for later. Behind the last stage there is nothing to read.
-        feeder.put(inputs + (step + 1) % 2 * INPUT_BYTES);
-        feeder.fetch(p);
 #else
         chunks_commit();
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);

@@ -15,11 +15,13 @@ const RUN: usize = 256;
 const CLUSTER: usize = 8;
 /// Of shared memory, what the driver keeps of each block.
 const KEPT: usize = 1024;
+/// Shared memory of a multiprocessor: what a block alone may have, and what is kept of it.
+const ALL_SHARED: usize = SHARED_BYTES + KEPT;
 
 /// A tile of the float units.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct FloatTile {
-    /// 64 or 128.
+    /// 64, 128 or 256.
     pub(super) outputs: usize,
     pub(super) rows: usize,
     /// Outputs and rows of one thread.
@@ -162,14 +164,13 @@ const ROWS: &[Row] = &[
 ];
 
 /// Tiles whose inputs lie k by k in shared memory, of a k that their stages divide. A multiplying thread reads four rows at once and keeps few operands, for
-/// which the compiler finds banks of registers that are free when they are read. Times are from the same products on an H100, whose clock is the H200's.
+/// which the compiler finds banks of registers that are free when they are read. Times are from the same products on an H100 (one run) and an H200 (several).
+/// The largest is for about as many products as there are multiprocessors: one to each, which smaller tiles share less evenly.
 const BY_K: &[Row] = &[
-    (128, 64, [8, 8], One, [BY_K_DEPTH, 4, 4], &[(1, 17.0, 0.0), (2, 27.7, 0.0), (4, 47.8, 0.0)]),
-    (128, 64, [8, 8], Shared, [BY_K_DEPTH, 3, 3], &[(1, 18.3, 16.5), (2, 27.0, 25.0), (3, 38.5, 36.2)]),
+    (128, 64, [8, 8], One, [16, 4, 4], &[(1, 17.0, 0.0), (2, 27.7, 0.0), (4, 47.8, 0.0)]),
+    (128, 64, [8, 8], Shared, [16, 3, 3], &[(1, 19.7, 17.8), (2, 27.5, 25.2), (3, 37.7, 35.5)]),
+    (256, 128, [8, 8], Shared, [32, 2, 1], &[(1, 49.0, 46.0)]),
 ];
-
-/// k of such a stage.
-const BY_K_DEPTH: usize = 16;
 
 /// Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor.
 const FEW: [usize; 3] = [32, 8, 3];
@@ -185,9 +186,10 @@ impl FloatTile {
     fn all(sizes: &Sizes, in_chunks: bool) -> impl Iterator<Item = FloatTile> {
         let runs = sizes.k.div_ceil(RUN).max(1);
         let narrow = !sizes.has_pairs();
-        let by_k: &[Row] = if in_chunks && sizes.k.is_multiple_of(BY_K_DEPTH) { BY_K } else { &[] };
-        let rows = ROWS.iter().map(|row| (row, false)).chain(by_k.iter().map(|row| (row, true)));
-        let rows = rows.filter(move |((outputs, ..), _)| !(narrow && *outputs == 128));
+        let by_k: &[Row] = if in_chunks { BY_K } else { &[] };
+        let by_k = by_k.iter().filter(|(.., [depth, ..], _)| sizes.k.is_multiple_of(*depth));
+        let rows = ROWS.iter().map(|row| (row, false)).chain(by_k.map(|row| (row, true)));
+        let rows = rows.filter(move |((outputs, ..), _)| !(narrow && *outputs >= 128));
         rows.filter_map(move |(row, by_k)| {
             let (.., of_thread, summing, [depth, ..], _) = *row;
             let parts = match summing {
@@ -227,13 +229,14 @@ impl FloatTile {
 
     /// Dynamic shared memory of a block, of so many on a multiprocessor: beside what the driver keeps, where rows lie, barriers and the like.
     fn room(&self, blocks: usize) -> usize {
-        (SHARED_BYTES / blocks - KEPT - self.rows * 16 - 256) / 128 * 128
+        (ALL_SHARED / blocks - KEPT - self.rows * 16 - 256) / 128 * 128
     }
 
     /// The stages, and sums: of runs that are over, beside them; of a cluster's blocks, in their place.
     fn used_bytes(&self) -> usize {
-        let pitch = if self.depth.is_multiple_of(32) { self.depth + 4 } else { self.depth };
-        // By k each stage of inputs waits in registers for the one of two places that the one before it leaves.
+        let padded = !self.by_k && self.depth.is_multiple_of(32);
+        let pitch = if padded { self.depth + 4 } else { self.depth };
+        // By k inputs wait in registers for the one of two places that the stage before theirs leaves.
         let of_inputs = if self.by_k { 2 } else { self.stages };
         let stages = 4 * (self.stages * self.outputs * self.depth + of_inputs * self.rows * pitch);
         let sums = self.outputs * self.rows * 4;
@@ -347,7 +350,7 @@ mod tests {
             (32, wide(Held, 1)),
             (64, wide(Held, 1)),
             (96, wide(Shared, 1)),
-            (120, wide(Held, 1)),
+            (120, ([256, 128, 512], Shared, 1)),
         ];
         for (lanes, best) in best {
             assert_eq!(tile(128, 256, 1152, lanes), best, "{lanes} lanes");
@@ -393,6 +396,6 @@ mod tests {
         let share = tile.launched(&sizes).div_ceil(132);
         assert!(share < tile.blocks, "{tile:?}");
         let of_block = tile.shared_bytes + KEPT + tile.rows * 16;
-        assert!(of_block * share <= SHARED_BYTES && of_block * (share + 1) > SHARED_BYTES, "{tile:?}");
+        assert!(of_block * share <= ALL_SHARED && of_block * (share + 1) > ALL_SHARED, "{tile:?}");
     }
 }
