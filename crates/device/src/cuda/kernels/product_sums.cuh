@@ -1,13 +1,14 @@
 // What the kernels of the matrix unit share: its factors in shared memory, its sums in registers, and how they become outputs.
 //
 // A warp group of 128 threads has sums of 64 outputs by some rows. A thread holds pairs of rows of two outputs, and memory wants runs of
-// outputs. There are two ways from one to the other, which give the same bits:
+// outputs. There are two ways from one to the other through shared memory, which give the same bits:
 //
-//   finish        sums pass through shared memory as floats, [row][BM outputs]; a thread takes CHUNK outputs of a few rows  residuals, parts of k
-//   finish_held   a thread finishes what it holds; halves change places within the warp, floats are written as they lie     no shared memory, no barrier
+//   finish        sums, as floats, [row][BM outputs]; a thread takes CHUNK outputs of a few rows                          residuals, parts of k
+//   finish_held   outputs, finished in registers, as they are stored, [row][64 outputs of a group]; whole lines leave    all others
 #pragma once
 #include "product.cuh"
 #include "generated.cuh"
+#include "mma.cuh"
 
 constexpr int ROW_BYTES = 128;                // of k, a stage
 constexpr u32 BLOCK_BYTES = 64 * ROW_BYTES;   // of weights, 64 outputs
@@ -158,72 +159,93 @@ __device__ __forceinline__ void load_held_bias(const Params& p, u64 slot, u32 gr
     }
 }
 
-#if REAL != 0
-// Rows become columns of 8 x 8 halves, of which lane 4r + t has two neighbours of row r.
-__device__ __forceinline__ u32 turned(u32 word) {
-    u32 result;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(word));
-    return result;
-}
+// Finished outputs wait in shared memory until they leave in whole lines: of each warp group [rows][64 outputs], the chunks of a row in an order in which no
+// bank is hit twice.
+constexpr u32 OUT_LINE_BYTES = 64 * sizeof(real), OUT_LINE_CHUNKS = OUT_LINE_BYTES / 16;
+__device__ __forceinline__ u32 out_line_at(u32 row, u32 chunk) { return row * OUT_LINE_BYTES + ((chunk ^ (row & 7)) << 4); }
 
-// Of four neighbouring lanes, lane t gets the words number t of all four, in their order.
-__device__ __forceinline__ void gather_words(u32 (&words)[4], u32 lane) {
-    const bool odd = lane & 1, high = lane & 2;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        const u32 other = __shfl_xor_sync(~0u, odd ? words[i] : words[i + 1], 1);
-        words[i] = odd ? other : words[i];
-        words[i + 1] = odd ? words[i + 1] : other;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const u32 other = __shfl_xor_sync(~0u, high ? words[i] : words[i + 2], 2);
-        words[i] = high ? other : words[i];
-        words[i + 2] = high ? words[i + 2] : other;
-    }
-}
-#endif
-
-// Finishes and writes the sums of `present` rows from the tile's first on, without a residual; whole warps call it. `thread` counts from the first
-// output of the tile. Halves leave as 16 bytes of one row, floats as 32 bytes of four rows each.
+// Finishes the sums of a warp group and puts them where they wait, rows in order from `staged` on. `thread` is of the group.
 template <int COUNT>
-__device__ __forceinline__ void finish_held(const Params& p, const Rows& rows, u32 group, u32 m0, u32 thread, u32 present,
-                                            const float (&sums)[COUNT], const float (&bias)[2]) {
-    const u32 lane = thread % 32, output = m0 + thread / 32 * 16;
-    if (output >= p.n) return;
-    const u64 pitch = u64(p.groups) * p.n * sizeof(real);
-    const u64 out = p.out.base + out_element(p, rows, group, rows.first, output) * sizeof(real);
+__device__ __forceinline__ void stage_lines(const Params& p, u32 staged, u32 thread, const float* sums, const float (&bias)[2]) {
     const auto finished = [&](int i) { return to_buffer<float>(activate(sums[i] + bias[i / 2 % 2], p.low, p.high)); };
+    const u32 lane = thread % 32, warp = thread / 32;
 #if REAL == 0
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
-        const u32 row = i / 4 * 8 + lane % 4 * 2 + i % 2, at = lane / 4 + i / 2 % 2 * 8;
-        const float value = finished(i);
-        if (row < present && output + at < p.n) *global<float>(out + row * pitch + at * sizeof(real)) = value;
+        const u32 output = warp * 16 + lane / 4 + i / 2 % 2 * 8;
+        const u32 at = out_line_at(lane % 4 * 2 + i % 2, output / 4) + output % 4 * 4 + i / 4 * 8 * OUT_LINE_BYTES;
+        asm volatile("st.shared.f32 [%0], %1;" ::"r"(staged + at), "f"(finished(i)) : "memory");
     }
 #else
-    // Two times eight rows at once; the last eight may be alone.
+    const u32 named = staged + out_line_at(lane % 8, warp * 2 + lane / 8 % 2);
 #pragma unroll
-    for (int start = 0; start < COUNT; start += 8) {
-        Chunk c;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int pair = start + i * 2;
-            c.words[i] = 0;
-            if (pair < COUNT)
-                c.words[i] = turned(u32(from_float<real>(finished(pair)).bits) | u32(from_float<real>(finished(pair + 1)).bits) << 16);
-        }
-        gather_words(c.words, lane);
-        const u32 row = start * 2 + lane / 2 % 2 * 8 + lane / 4, at = lane % 2 * 8;
-        if (row >= present || output + at >= p.n) continue;
-        const u64 address = out + row * pitch + at * sizeof(real);
-        if (p.vector) {
-            store_chunk(address, c);
-            continue;
-        }
-#pragma unroll
-        for (u32 i = 0; i < CHUNK; i++)
-            if (output + at + i < p.n) global<u16>(address)[i] = u16(c.words[i / 2] >> (i % 2 * 16));
+    for (int i = 0; i < COUNT; i += 4) {
+        const u32 words[2] = {word_of(finished(i), finished(i + 1)), word_of(finished(i + 2), finished(i + 3))};
+        store_matrices_transposed(named + i / 4 * 8 * OUT_LINE_BYTES, words);
     }
 #endif
+}
+
+// Writes a chunk of finished outputs, of which `left` are there.
+__device__ __forceinline__ void store_finished(const Params& p, u64 address, u32 left, const Chunk& c) {
+    typedef typename Bits<sizeof(real)>::type bits;
+    if (p.vector) {
+        store_chunk(address, c);
+        return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < CHUNK; i++)
+        if (i < left) global<bits>(address)[i] = bits(c.words[i * sizeof(real) / 4] >> (i * sizeof(real) % 4 * 8));
+}
+
+// Writes what waits of `present` rows to `out`, the group's first output of the first row; rows are `pitch` bytes apart, and `left` outputs are there.
+template <int ROWS>
+__device__ __forceinline__ void write_lines(const Params& p, u32 staged, u32 thread, u64 out, u64 pitch, u32 present, u32 left) {
+    constexpr u32 SWEEP = 128 / OUT_LINE_CHUNKS, SWEEPS = (ROWS + SWEEP - 1) / SWEEP, AT_ONCE = SWEEPS < 4 ? SWEEPS : 4;
+    const u32 row = thread / OUT_LINE_CHUNKS, output = thread % OUT_LINE_CHUNKS * CHUNK;
+    if (output >= left) return;
+    const u32 from = staged + out_line_at(row, thread % OUT_LINE_CHUNKS);
+    const u64 to = out + row * pitch + output * sizeof(real);
+#pragma unroll
+    for (u32 start = 0; start < SWEEPS; start += AT_ONCE) {
+        Chunk chunks[AT_ONCE];
+#pragma unroll
+        for (u32 i = 0; i < AT_ONCE; i++) {
+            const u32 below = (start + i) * SWEEP;
+            if (row + below < present) chunks[i] = load_staged(from + below * OUT_LINE_BYTES);
+        }
+#pragma unroll
+        for (u32 i = 0; i < AT_ONCE; i++) {
+            const u32 below = (start + i) * SWEEP;
+            if (row + below < present) store_finished(p, to + below * pitch, left - output, chunks[i]);
+        }
+    }
+}
+
+// Finishes and writes the sums of `present` rows from the tile's first on, without a residual. `thread` counts from the first output of the tile; all that
+// have some of it call this, and `sync` is their barrier. At `staged` is room for the outputs of ROOM rows; nobody else is there once all have come.
+template <int ROOM, int COUNT, typename Sync>
+__device__ __forceinline__ void finish_held(const Params& p, const Rows& rows, u32 group, u32 m0, u32 thread, u32 present, const float (&sums)[COUNT],
+                                            const float (&bias)[2], u32 staged, Sync sync) {
+    // Said to be none where there is one, the warp group is the same for all threads, and the compiler sees it.
+    const u32 of_tile = BM == 64 ? 0 : thread / 128 * 64, output = m0 + of_tile;
+    const u64 pitch = u64(p.groups) * p.n * sizeof(real);
+    const u64 out = p.out.base + out_element(p, rows, group, rows.first, output) * sizeof(real);
+    constexpr int ROWS = COUNT * 2, AT_ONCE = ROWS < ROOM ? ROWS : ROOM;
+    const u32 own = staged + of_tile * AT_ONCE * sizeof(real);
+#pragma unroll
+    for (int first = 0; first < ROWS; first += AT_ONCE) {
+        constexpr int LAST = (ROWS - 1) % AT_ONCE + 1;
+        sync();
+        if (first + AT_ONCE < ROWS) {
+            stage_lines<AT_ONCE / 2>(p, own, thread % 128, sums + first / 2, bias);
+        } else {
+            stage_lines<LAST / 2>(p, own, thread % 128, sums + first / 2, bias);
+        }
+        sync();
+        if (output < p.n && first < present)
+            write_lines<AT_ONCE>(p, own, thread % 128, out + first * pitch, pitch, min(u32(AT_ONCE), present - first), p.n - output);
+        // Lanes may have had less to write than others, and what follows is done by whole warps.
+        __syncwarp();
+    }
 }

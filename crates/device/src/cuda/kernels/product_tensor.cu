@@ -3,8 +3,8 @@
 //   slot     [BM/64 blocks of 8 KB]  --bulk copy-->  stage: weights [BM][128 B]  --\
 //                                                                                   wgmma m64 nBN, f32 sums in registers
 //   inputs   [BN rows of 128 B]      --chunks----->  stage: inputs  [BN][128 B]  --/
-//   sums --> + bias --> activation --> turned within the warp --> out, 16 bytes at a time                               halves without residual, of all of k
-//   sums --> shared memory, where the stages were, transposed --> + bias + residual --> activation --> out, likewise    all others
+//   sums --> + bias --> activation --> shared memory, where the stages were --> out, in whole lines                     without residual, of all of k
+//   sums --> shared memory, likewise, transposed --> + bias + residual --> activation --> out, 16 bytes at a time       all others
 //
 // M is the outputs, which come in whole blocks of 64, and N the rows, of which there may be any number: so a 7x7 image of 49 pixels wastes
 // an eighth of a tile of 56, and one row a tile of 8. Weights lie in the slot as the matrix unit reads them (the 128-byte swizzle), so one
@@ -21,6 +21,9 @@
 //
 // Where there are many, a block sums TURNS parts one after the other, and what they add up to waits in its registers.
 //
+// Tried: the next kernel may begin as soon as this one does. 64 outputs by 128 rows, alone on a multiprocessor, gain 2 to 4 % (256 outputs, k of 1152; bf16, 20 lanes
+// 7.8 for 8.1 µs, 32 lanes 9.9 for 10.0; tf32, 20 lanes 13.9 for 14.5); others lose up to 6 %, most of all where blocks are more than fit (H200, 2026-11-26).
+//
 // An element's products are summed by k in steps of 32 bytes, always by the same instruction, and parts follow from the step's shape: no
 // tile changes a bit.
 // Bound by bytes for small images and few rows (weights once per lane), by the matrix unit and the feeding of it for large ones.
@@ -36,8 +39,8 @@
 constexpr int THREADS = BM * 2;
 constexpr u32 WEIGHT_BYTES = BM * ROW_BYTES, STEP_BYTES = WEIGHT_BYTES + BN * ROW_BYTES, STAGE_BYTES = STEPS * STEP_BYTES;
 static_assert(AHEAD >= 1 && AHEAD <= STAGES, "stages are loaded ahead");
-// Whether sums are finished where they are. Floats are written in larger pieces through shared memory.
-constexpr bool HELD = PARTS == 1 && RESIDUAL == 0 && REAL != 0;
+// Whether sums are finished where they are.
+constexpr bool HELD = PARTS == 1 && RESIDUAL == 0;
 static_assert(STEPS <= 2 && (PARTS == 1 || TURNS == 1), "parts begin with stages, and are summed in one of two ways");
 
 // The first step of a part of k; of the one behind the last, the end.
@@ -179,7 +182,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         if (TURNS == 1 || turn == TURNS) break;
     }
     if constexpr (HELD) {
-        finish_held(p, rows, group, m0, thread, present_rows, TURNS == 1 ? sums : totals, held_bias);
+        finish_held<BN>(p, rows, group, m0, thread, present_rows, TURNS == 1 ? sums : totals, held_bias, shared, [] { __syncthreads(); });
         return;
     }
     __syncthreads();
