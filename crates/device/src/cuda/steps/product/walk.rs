@@ -35,11 +35,10 @@ impl WalkTile {
     }
 
     /// Whether the first tile is the one to take: where a block is alone on its multiprocessor all the same, k is long, and a step of products lasts long enough
-    /// for feeders to be worth their threads. bf16, µs on an H100, 2026-11-26, this kernel for the other with the same tile. 256 outputs, 128 rows, k of 1152: 4 lanes (64×16)
-    /// 5.0 for 4.7, 10 (64×48) 6.1 for 5.6, 16 (64×64) 7.4 for 7.4, 20 (64×128) 8.8 for 10.1, 32 12.4 for 12.8, 64 (128×128) 22.7 for 22.9. 768 outputs, 128 rows: k of 768,
-    /// 8 lanes 7.1 for 7.8, 16 lanes 11.5 for 12.1; k of 3072, 8 lanes 18.6 for 19.1, 16 lanes 36.1 for 35.4.
+    /// for feeders to be worth their threads. 256 outputs, 128 rows, k of 1152, bf16, µs on an H200, 2026-11-26, this kernel for the other with the same tile:
+    /// 10 lanes (64×48) 6.0 for 5.1, 16 (64×64) 7.0 for 6.3, 20 (64×128) 7.7 for 8.1, 32 10.0 for 10.1.
     pub(super) fn is_best(best: &TensorTile, steps: usize) -> bool {
-        best.blocks == 1 && best.rows >= 64 && steps >= 12
+        best.blocks == 1 && best.rows >= 104 && steps >= 12
     }
 
     /// A tile with all the stages that a multiprocessor has room for: of two steps where five of those fit, else of one. Two steps are half as many waits, but
