@@ -261,8 +261,10 @@ pub fn cases() -> Vec<Case> {
         (3, 512, 20, 3, 1, 1, 1, 2),
         (3, 450, 6, 3, 1, 1, 1, 2),
     ] {
-        all.push(conv(size, channels, out, kernel, stride, pad, dilation, groups));
+        all.push(conv(size, channels, out, kernel, stride, pad, dilation, groups, true));
     }
+    // So many tiles and outputs that with several lanes blocks stay, and have a next window on its way.
+    all.push(conv(20, 64, 256, 2, 1, 0, 1, 1, false));
     for stride in [1, 2] {
         all.push(depthwise(stride));
         all.push(pool(PoolKind::Max, stride));
@@ -335,6 +337,7 @@ fn conv(
     pad: usize,
     dilation: usize,
     groups: usize,
+    residual: bool,
 ) -> Case {
     let mut b = Builder::new();
     let width = size + 2; // not square, so that swapped axes show
@@ -355,12 +358,13 @@ fn conv(
     let w = b.weight(Role::Conv { groups }, &[out_channels, shape.in_per_group, kernel, kernel]);
     let bias = b.plain(&[out_channels]);
     let dims = [shape.output[0], shape.output[1], out_channels];
-    let residual = b.input(DType::F32, &dims);
+    let without = if residual { "" } else { " without residual" };
+    let residual = residual.then(|| b.input(DType::F32, &dims));
     let out = b.buffer(DType::F32, dims.iter().product());
     let activation = Activation::Clip { low: 0.0, high: f32::INFINITY };
-    let epilogue = Epilogue { bias: Some(bias), residual: Some(residual), activation };
+    let epilogue = Epilogue { bias: Some(bias), residual, activation };
     let name = format!(
-        "conv {channels}→{out_channels} {kernel}×{kernel} stride {stride} dilation {dilation} groups {groups}"
+        "conv {channels}→{out_channels} {kernel}×{kernel} stride {stride} dilation {dilation} groups {groups}{without}"
     );
     b.case(name, StepKind::Conv { x, w, shape, epilogue, out }, &[(out, &dims)])
 }

@@ -50,6 +50,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("product_few_float.cu", include_str!("kernels/product_few_float.cu")),
     ("product_float.cu", include_str!("kernels/product_float.cu")),
     ("product_held.cu", include_str!("kernels/product_held.cu")),
+    ("product_panes.cu", include_str!("kernels/product_panes.cu")),
     ("product_stem.cu", include_str!("kernels/product_stem.cu")),
     ("product_tensor.cu", include_str!("kernels/product_tensor.cu")),
     ("product_walk.cu", include_str!("kernels/product_walk.cu")),

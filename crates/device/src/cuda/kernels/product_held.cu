@@ -23,7 +23,6 @@
 
 constexpr int WORKERS = 2 * GROUP, BRINGERS = 128, THREADS = WORKERS + BRINGERS;
 constexpr int MOST_STEPS = 24, MOST_TURNS = 16;  // as in steps/product/held.rs
-constexpr u32 TOGETHER = 4;  // chunks of outputs that a thread moves at once
 static_assert(sizeof(x_type) == 2, "a window of halves");
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_constant__ Params p) {
@@ -64,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
 #pragma unroll 1
         for (u32 turn = 0; turn < turns; turn++) {
             const u32 upto = (turn + 1) * BN + beyond(p);
-            bring_places<BRINGERS>(p, slot, item, window, q0, brought, upto, thread - WORKERS);
+            bring_places<BRINGERS, 2>(p, slot, item, window, q0, brought, upto, thread - WORKERS);
             chunks_commit();
             brought = upto;
             // A tile further on, no more: the first must not wait until all have been asked for.
@@ -85,9 +84,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     load_held_bias(p, slot, 0, m0, own, bias);
     dependency_wait(p.launch);
     const Rows rows = {true, lane, item, 0, p.rows.value};
-    // Of a tile's rows, a thread moves one chunk of every 16th.
-    const u32 chunk = own % 8, moved = staged + own / 8 * STAGED_PITCH + chunk * 16;
-    const bool moves = m0 + chunk * CHUNK < p.n;
 
     float sums[BN / 2];
 #pragma unroll 1
@@ -95,6 +91,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         const u32 first = q0 + turn * BN;
         group_sync(group);  // what was staged is written
 #if RESIDUAL
+        const u32 chunk = own % 8;
+        const bool moves = m0 + chunk * CHUNK < p.n;
 #pragma unroll 1
         for (u32 row = own / 8; row < BN; row += GROUP / 8) {
             const u32 at = row_at(p, first + row);
@@ -128,23 +126,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
         finish_staged(p, named, sums, bias);
         group_sync(group);
 
-        if (moves) {
-#pragma unroll
-            for (u32 start = 0; start < BN; start += 16 * TOGETHER) {
-                Chunk chunks[TOGETHER];
-                u32 at[TOGETHER];
-#pragma unroll
-                for (u32 i = 0; i < TOGETHER; i++) {
-                    const u32 row = start + i * 16 + own / 8;
-                    at[i] = row < BN ? row_at(p, first + row) : NO_ROW;
-                    if (at[i] != NO_ROW) chunks[i] = load_staged(moved + (start + i * 16) * STAGED_PITCH);
-                }
-#pragma unroll
-                for (u32 i = 0; i < TOGETHER; i++) {
-                    const u64 element = out_element(p, rows, 0, at[i], m0 + chunk * CHUNK);
-                    if (at[i] != NO_ROW) store_chunk(p.out.base + element * sizeof(real), chunks[i]);
-                }
-            }
-        }
+        store_staged<BN>(p, rows, staged, m0, own, [&](u32 row) { return row_at(p, first + row); });
     }
 }

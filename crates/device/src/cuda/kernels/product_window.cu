@@ -15,15 +15,22 @@
 // k walks the taps, then channels, in the steps of product_tensor.cu and by the same instruction: which of the two computes a layer changes
 // no bit. Bound by the matrix unit where there are 128 outputs; by the weights that each tile reads anew where there are 64.
 //
+// Outputs leave through shared memory, where the ring was: as halves, see product_staged.cuh, or, where those cannot, as floats.
+//
 //   -DBM, -DBN   the tile          -DACROSS=1|2   warp groups side by side along positions          -DSTAGES, -DMIN_BLOCKS
+//   -DSTAGED=1   elements are halves, outputs whole chunks, and there is no residual
 #include "product_window.cuh"
+#if STAGED
+#include "product_staged.cuh"
+#endif
 
 constexpr int COLUMNS = BN / ACROSS;       // positions of a warp group
 constexpr int WORKERS = BM * 2 * ACROSS;   // threads that multiply
 constexpr int THREADS = WORKERS + 32;      // and the warp that brings weights
 constexpr u32 STAGE_BYTES = BM * ROW_BYTES;
 
-__device__ __forceinline__ void workers_sync() { asm volatile("bar.sync 1, %0;" ::"n"(WORKERS) : "memory"); }
+// Of all who multiply; groups may have barriers of their own.
+__device__ __forceinline__ void workers_sync() { asm volatile("bar.sync 3, %0;" ::"n"(WORKERS) : "memory"); }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
     extern __shared__ unsigned char dynamic[];
@@ -72,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     if (thread < BM && m0 + thread < p.n) own_bias = global<const float>(slot + p.bias)[m0 + thread];
 #endif
     dependency_wait(p.launch);
-    bring_places<WORKERS>(p, slot, item, window, q0, 0, BN + beyond(p), thread);
+    bring_places<WORKERS, 4>(p, slot, item, window, q0, 0, BN + beyond(p), thread);
     chunks_commit();
     dependents_may_start();
     const Rows rows = {true, lane, item, 0, p.rows.value};
@@ -110,8 +117,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     products_wait<0>();
     workers_sync();
 
+#if STAGED
+    const u32 group = thread / GROUP, own = thread % GROUP, staged = shared + group * COLUMNS * STAGED_PITCH;
+    const auto row_of_group = [&](u32 place) { return row_of(across * COLUMNS + place); };
+    float held_bias[2];
+    load_held_bias(p, slot, 0, m0 + along * 64, own, held_bias);
+    finish_staged(p, named_row(staged, own), sums, held_bias);
+    group_sync(group);
+    store_staged<COLUMNS>(p, rows, staged, m0 + along * 64, own, row_of_group);
+#else
     float* transposed = reinterpret_cast<float*>(dynamic + (shared - shared_address(dynamic)));
     transpose(transposed, sums, thread % (BM * 2), across * COLUMNS);
     workers_sync();
     finish<WORKERS>(p, rows, slot, 0, m0, thread, transposed, bias, BN, row_of);
+#endif
 }

@@ -7,21 +7,31 @@ constexpr int SPAN = ROW_BYTES / 16 * CHUNK;  // channels of a step
 // Positions beyond a tile's own that its taps see.
 __device__ __forceinline__ u32 beyond(const Params& p) { return (p.kernel_height - 1) * p.line.value + p.kernel_width - 1; }
 
-// Asks for the inputs of places `first` .. `end` of a window that begins at position q0 of the item's padded lines; zeros outside the image.
-template <int THREADS>
+// Asks for the inputs of places `first` .. `end` of a window that begins at position q0 of the item's padded lines; zeros outside the image. A thread has
+// TOGETHER places at once: a copy keeps the registers of its addresses until it has left, and the next one with the same registers waits.
+template <int THREADS, u32 TOGETHER>
 __device__ __forceinline__ void bring_places(const Params& p, u64 slot, u32 item, u32 window, u32 q0, u32 first, u32 end, u32 thread) {
     const u32 chunk = thread % 8, channels = p.in_per_group.value;
     const u64 image = p.x.base + (p.x.kind == WEIGHT ? slot : 0) + p.x.item_bytes * item + chunk * 16;
-#pragma unroll 2
-    for (u32 place = first + thread / 8; place < end; place += THREADS / 8) {
-        const u32 line = p.line.quotient(q0 + place), column = q0 + place - line * p.line.value;
-        const u32 y = line - p.top, x = column - p.left;
-        const bool inside = (y < p.height) & (x < p.width);
-        const u64 from = image + (i64(i32(y)) * p.width + i32(x)) * i64(channels * sizeof(real));
-        const u32 to = window + (chunk * p.plane + place) * 16;
+    constexpr u32 APART = THREADS / 8;  // places from one of a thread to its next
 #pragma unroll 1
+    for (u32 start = first + thread / 8; start < end; start += TOGETHER * APART) {
+        u64 from[TOGETHER];
+        bool inside[TOGETHER];
+#pragma unroll
+        for (u32 i = 0; i < TOGETHER; i++) {
+            const u32 position = q0 + start + i * APART, line = p.line.quotient(position);
+            const u32 y = line - p.top, x = position - line * p.line.value - p.left;
+            inside[i] = (y < p.height) & (x < p.width);
+            from[i] = image + (i64(i32(y)) * p.width + i32(x)) * i64(channels * sizeof(real));
+        }
+        u32 to = window + (chunk * p.plane + start) * 16;
+#pragma unroll 2
         for (u32 span = 0; span < channels / SPAN; span++) {
-            copy_chunk(to + span * (8 * 16) * p.plane, from + span * ROW_BYTES, inside);
+#pragma unroll
+            for (u32 i = 0; i < TOGETHER; i++)
+                if (start + i * APART < end) copy_chunk(to + i * APART * 16, from[i] + span * ROW_BYTES, inside[i]);
+            to += 8 * 16 * p.plane;
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
 //!                     ├─ few rows, long k ────────────▶ product_tensor.cu     [`tensor`]    k in two parts
 //!                     ├─ several taps, stride 1 ─┬────▶ product_held.cu       [`held`]      bf16 and fp16, weights that fit on chip
+//!                     │                          ├────▶ product_panes.cu      [`panes`]     likewise, outputs in pairs of 64
 //!                     │                          └────▶ product_window.cu     [`window`]
 //!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16, with the steps around it: [`super::joined`]
 //!                     ├─ one tap, many rows ──────────▶ product_expand.cu     [`expand`]    bf16 and fp16, inputs that fit on chip
@@ -22,6 +23,7 @@ mod few;
 mod float;
 mod held;
 mod instruction;
+mod panes;
 mod sizes;
 mod stem;
 mod tensor;
@@ -412,9 +414,8 @@ mod tests {
                 "runs".to_owned()
             }
             "product_tensor.cu" => format!("steps in {} parts", number("PARTS") * number("TURNS")),
-            "product_window.cu" | "product_held.cu" | "product_walk.cu" | "product_expand.cu" => {
-                "steps in 1 parts".to_owned()
-            }
+            "product_window.cu" | "product_panes.cu" | "product_held.cu" | "product_walk.cu"
+            | "product_expand.cu" => "steps in 1 parts".to_owned(),
             "product_few.cu" => format!("few, shared by {} warps", number("SPLIT")),
             other => other.to_owned(),
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   fp32           streamed ─ and, with few rows, all of k in a block
-//!   matrix unit    few rows │ windows, of held weights and of streamed ones, then gathered │ stems │ held inputs, gathered, walked
+//!   matrix unit    few rows │ windows, of held weights, in panes and one by one, then gathered │ stems │ held inputs, gathered, walked
 //! ```
 //! What stands between two bars sums in an order of its own, and the step's shape decides for it. Within, a tile changes no bit.
 
@@ -10,6 +10,7 @@ use super::expand::{ExpandTile, Places};
 use super::few::{FewFloatTile, FewTile};
 use super::float::FloatTile;
 use super::held::HeldTile;
+use super::panes::PaneTile;
 use super::sizes::{Sizes, row_tiles};
 use super::stem::StemTile;
 use super::tensor::{self, TensorTile};
@@ -224,6 +225,12 @@ impl Unit<'_> {
         self.product.epilogue.residual.is_none_or(staged)
     }
 
+    /// Whether a window's outputs are staged as halves, and leave in chunks.
+    fn stages_outputs(&self) -> bool {
+        let chunks = (self.sizes.outputs * self.real_bytes).is_multiple_of(16);
+        self.real_bytes == 2 && chunks && self.product.epilogue.residual.is_none()
+    }
+
     /// The kernels that gather rows, for any product: blocks of one tile each, blocks that walk, and such as keep their inputs.
     fn gathered(&self, steps: usize, parts: usize) -> Vec<Chosen> {
         let whole_rows = self.loader == Loader::Rows;
@@ -287,12 +294,19 @@ impl Unit<'_> {
     /// The kernels of windows: those that hold their weights first, or behind the best of those that stream them.
     fn windows(&self) -> Vec<Chosen> {
         let (sizes, shape, size) = (self.sizes, &self.product.shape, self.real_bytes);
-        let streamed = WindowTile::best_first(sizes, shape, size);
+        let streamed = WindowTile::best_first(sizes, shape, size).into_iter().map(|tile| self.window(tile));
         let held = if self.stages_residual() { HeldTile::best_first(sizes, shape, size) } else { Vec::new() };
-        let first = streamed.is_empty() || held.first().is_some_and(|tile| tile.is_best(sizes));
-        let mut all: Vec<Chosen> = streamed.into_iter().map(|tile| self.window(tile)).collect();
-        let at = if first { 0 } else { 1 };
-        all.splice(at..at, held.into_iter().map(|tile| self.held(tile)));
+        let panes = if self.stages_outputs() { PaneTile::best_first(sizes, shape, size) } else { Vec::new() };
+        let held_first = held.first().is_some_and(|tile| tile.is_best(sizes));
+        let panes_first = panes.first().is_some_and(|tile| tile.is_best(sizes));
+        let held = held.into_iter().map(|tile| self.held(tile));
+        let panes = panes.into_iter().map(|tile| self.panes(tile));
+        let mut all: Vec<Chosen> = streamed.collect();
+        let behind = |first: bool, all: &[Chosen]| usize::from(!first && !all.is_empty());
+        let at = behind(panes_first, &all);
+        all.splice(at..at, panes);
+        let at = behind(held_first, &all);
+        all.splice(at..at, held);
         all
     }
 
@@ -306,13 +320,27 @@ impl Unit<'_> {
         self.of_images(spec, block, Arranged { line, item_tiles: item_blocks, plane, turns })
     }
 
+    fn panes(&self, tile: PaneTile) -> Chosen {
+        let spec = self.site.spec("product_panes.cu").define("PANES", tile.panes);
+        let mut spec = spec.define("STAGES", tile.stages);
+        spec.generated = instruction::multiply(self.site.precision(), tile.columns);
+        let (outputs, threads) = (PaneTile::OUTPUTS, PaneTile::THREADS);
+        let block = Block { outputs, rows: tile.columns, threads, shared_bytes: tile.shared_bytes() };
+        let PaneTile { item_tiles, plane, .. } = tile;
+        let line = window::line(&self.product.shape);
+        let resident = Some(self.site.multiprocessors as usize);
+        let arranged = Arranged { line, item_tiles, plane, turns: 0 };
+        Chosen { resident, ..self.of_images(spec, block, arranged) }
+    }
+
     fn window(&self, tile: WindowTile) -> Chosen {
         let mut spec = self
             .site
             .spec("product_window.cu")
             .define("ACROSS", tile.across)
             .define("STAGES", tile.stages)
-            .define("MIN_BLOCKS", tile.blocks);
+            .define("MIN_BLOCKS", tile.blocks)
+            .define("STAGED", u32::from(self.stages_outputs()));
         spec.generated = instruction::multiply(self.site.precision(), tile.columns);
         let (threads, shared_bytes) = (tile.threads(), tile.shared_bytes());
         let block = Block { outputs: tile.outputs, rows: tile.positions(), threads, shared_bytes };
