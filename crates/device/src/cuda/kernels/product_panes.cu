@@ -140,9 +140,8 @@ __device__ __forceinline__ void multiply_all(const Params& p, const Block& block
         finish_staged(p, named_row(staged, thread), sums, bias);
         group_sync(group);
         store_staged<BN>(p, rows, staged, m0, thread, row_of);
-        // One lane says so for all of its warp.
-        __syncwarp();
-        if (tells) barrier_arrive(block.left + pane.at * 8);
+        // Each for itself: racecheck follows no lane that says so for its warp.
+        barrier_arrive(block.left + pane.at * 8);
         pane.advance();
     }
 }
@@ -160,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
 #pragma unroll 1
         for (int i = 0; i < PANES; i++) {
             barrier_init(&brought[i], BRINGERS);
-            barrier_init(&left[i], WORKERS / 32);
+            barrier_init(&left[i], WORKERS);
         }
         barriers_are_ready();
     }
