@@ -28,8 +28,9 @@ constexpr int COLUMNS = BN / ACROSS;       // positions of a warp group
 constexpr int WORKERS = BM * 2 * ACROSS;   // threads that multiply
 constexpr int THREADS = WORKERS + 32;      // and the warp that brings weights
 constexpr u32 STAGE_BYTES = BM * ROW_BYTES;
+static_assert(!STAGED || WORKERS <= 256, "the third barrier is that of all");
 
-// Of all who multiply; groups may have barriers of their own.
+// Of all who multiply; two groups may have barriers of their own, 1 and 2.
 __device__ __forceinline__ void workers_sync() { asm volatile("bar.sync 3, %0;" ::"n"(WORKERS) : "memory"); }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const __grid_constant__ Params p) {
