@@ -6,7 +6,7 @@
 //!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
 //!                     ├─ few rows, long k ────────────▶ product_tensor.cu     [`tensor`]    k in two parts
 //!                     ├─ several taps, stride 1 ─┬────▶ product_held.cu       [`held`]      bf16 and fp16, weights that fit on chip
-//!                     │                          ├────▶ product_panes.cu      [`panes`]     likewise, outputs in pairs of 64
+//!                     │                          ├────▶ product_panes.cu      [`panes`]     bf16 and fp16, outputs in blocks of 128, no residual
 //!                     │                          └────▶ product_window.cu     [`window`]
 //!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16, with the steps around it: [`super::joined`]
 //!                     ├─ one tap, many rows ──────────▶ product_expand.cu     [`expand`]    bf16 and fp16, inputs that fit on chip
