@@ -11,14 +11,16 @@
 
 mod report;
 
+use self::report::Report;
 use crate::arrivals::{Gaps, Merged, Popularity, Rate, Stream};
 use crate::load::{self, Http, Inputs, Level, Progress, Source, Tally, Tenant, Times};
 use crate::page::sample;
 use crate::zoo::tiny::{Tiny, VOCABULARY};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -44,6 +46,9 @@ pub struct Options {
     /// Decides weights, arrivals and inputs.
     pub seed: u64,
 }
+
+/// How a piece of text reaches whoever watches, at once and as it is. An error, that nobody reads any more say, ends the demo.
+pub type Print = fn(&dyn Display) -> Result<()>;
 
 /// Times its own rate at which the first tenant sends in the middle third of a run.
 const BURST: f64 = 10.0;
@@ -79,48 +84,116 @@ impl Row {
     }
 }
 
-/// Runs the demo and prints it. Errors when the server cannot start, or a request fails in a way that no load explains.
-pub async fn run(options: &Options) -> Result<()> {
+/// Runs the demo and prints it. Errors when the server cannot start, a request fails in a way that no load explains, or
+/// `print` does.
+pub async fn run(options: &Options, print: Print) -> Result<()> {
     let repository = tempfile::tempdir().context("no folder can be made; TMPDIR names where")?;
     write_tenants(options, repository.path())?;
-    println!(
-        "{} tenants of {} classes, each with weights of its own, over HTTP; half of them want answers in 25 or 100 ms.",
+    let stage = Stage { options, repository: repository.path(), tenants: tenants(options), print };
+    print(&format_args!(
+        "{} tenants of {} classes, each with weights of its own, over HTTP; half of them want answers in 25 or 100 ms.\n",
         options.tenants,
         Tiny::ALL.len()
-    );
+    ))?;
     let rate = match options.rate {
         Some(rate) => rate,
-        None => calibrated(options, repository.path()).await?,
+        None => stage.calibrated().await?,
     };
-    let tenants = tenants(options);
-    println!(
+    print(&format_args!(
         "The load: {rate:.0} requests per second, with the same arrivals for every policy; tenant {} sends {BURST} times its\n\
-         share in the middle third.\n",
-        tenants[0].name
-    );
+         share in the middle third.\n\n",
+        stage.tenants[0].name
+    ))?;
     let mut rows = Vec::new();
     for policy in Policy::ALL {
-        let arrivals = arrivals(options, rate);
-        rows.push(under(policy, repository.path(), &tenants, arrivals, options).await?);
+        rows.push(stage.under(policy, rate).await?);
     }
-    report::print(&rows, options.length);
-    Ok(())
+    print(&Report { rows: &rows, length: options.length })
 }
 
-/// A rate that is [`LOAD`] of what the machine answers, server and clients on the same cores.
-async fn calibrated(options: &Options, repository: &Path) -> Result<f64> {
-    let server = Running::start(Policy::SpaceTime, repository).await?;
-    let tenants = tenants(options);
-    let target = clients(server.http, &tenants, options.seed).await?;
-    let tally = Tally::new(tenants, CALIBRATION, 1);
-    let all_alike = (Popularity::Uniform, options.seed);
-    let asked =
-        load::closed(&target, CALIBRATION_CLIENTS, all_alike, CALIBRATION, tally, &Arc::default()).await;
-    let capacity = asked.row(Level::Concurrency(CALIBRATION_CLIENTS)).throughput;
-    drop(target);
-    server.stop().await?;
-    println!("This machine answers about {capacity:.0} of their requests per second.");
-    Ok((LOAD * capacity).max(1.0))
+/// What stays the same while policies change.
+struct Stage<'a> {
+    options: &'a Options,
+    repository: &'a Path,
+    tenants: Vec<Tenant>,
+    print: Print,
+}
+
+impl Stage<'_> {
+    /// A rate in requests per second that is [`LOAD`] of what the machine answers, server and clients on the same cores.
+    async fn calibrated(&self) -> Result<f64> {
+        let server = Running::start(Policy::SpaceTime, self.repository).await?;
+        let target = self.clients(server.http).await?;
+        let tally = Tally::new(self.tenants.clone(), CALIBRATION, 1);
+        let all_alike = (Popularity::Uniform, self.options.seed);
+        let asked =
+            load::closed(&target, CALIBRATION_CLIENTS, all_alike, CALIBRATION, tally, &Arc::default()).await;
+        let capacity = asked.row(Level::Concurrency(CALIBRATION_CLIENTS)).throughput;
+        drop(target);
+        server.stop().await?;
+        (self.print)(&format_args!(
+            "This machine answers about {capacity:.0} of their requests per second.\n"
+        ))?;
+        Ok((LOAD * capacity).max(1.0))
+    }
+
+    /// One policy under the load of so many requests per second. Errors when one fails or is not answered.
+    async fn under(&self, policy: Policy, rate: f64) -> Result<Row> {
+        let server = Running::start(policy, self.repository).await?;
+        let target = self.clients(server.http).await?;
+        let load = self.load(policy, &target, rate).await?;
+        let page = crate::client::Connection::open(server.metrics).await?.get("/metrics").await?;
+        let page = String::from_utf8_lossy(&page.body).into_owned();
+        drop(target);
+        server.stop().await?;
+        if let Some(why) = &load.first_failure {
+            bail!("{} requests failed under {policy}; the first: {why}", load.failed);
+        }
+        if load.unanswered > 0 {
+            bail!(
+                "{} requests were not answered within {} s under {policy}",
+                load.unanswered,
+                GRACE.as_secs()
+            );
+        }
+        let lanes =
+            sample(&page, "tessera_launch_lanes_sum").zip(sample(&page, "tessera_launch_lanes_count"));
+        let lanes_per_launch = lanes.map_or(0.0, |(sum, count)| sum / count.max(1.0));
+        Ok(Row { policy, load, lanes_per_launch })
+    }
+
+    /// Puts the load on, and shows how far it is: in a line that is written over every half second, or once for the whole
+    /// run where lines cannot be written over.
+    async fn load(&self, policy: Policy, target: &Arc<Http>, rate: f64) -> Result<load::Row> {
+        let Stage { options, print, .. } = *self;
+        let times = Times { warmup: Duration::ZERO, length: options.length, grace: GRACE };
+        let tally = Tally::new(self.tenants.clone(), times, 1);
+        let progress = Arc::new(Progress::default());
+        let shown = if std::io::stdout().is_terminal() {
+            Some(tokio::spawn(show(policy, progress.clone(), options.length, print)))
+        } else {
+            print(&format_args!("{policy}: under load for {} s\n", options.length.as_secs()))?;
+            None
+        };
+        let load = load::open(target, arrivals(options, rate), times, tally, &progress).await?;
+        if let Some(shown) = shown {
+            shown.abort();
+            print(&format_args!("\r{:60}\r", ""))?;
+        }
+        Ok(load.row(Level::Trace))
+    }
+
+    /// Clients of all tenants, with their requests made.
+    async fn clients(&self, http: SocketAddr) -> Result<Arc<Http>> {
+        let inputs = Inputs {
+            source: Source::Random,
+            shapes: BTreeMap::new(),
+            batch: 1,
+            ids_below: VOCABULARY,
+            seed: self.options.seed,
+        };
+        Ok(Arc::new(Http::connect(http, &self.tenants, &inputs, CONNECTIONS, false).await?))
+    }
 }
 
 fn write_tenants(options: &Options, folder: &Path) -> Result<()> {
@@ -166,13 +239,6 @@ fn arrivals(options: &Options, rate: f64) -> Merged {
     (0..options.tenants).map(stream).collect()
 }
 
-/// Clients of all tenants, with their requests made.
-async fn clients(http: SocketAddr, tenants: &[Tenant], seed: u64) -> Result<Arc<Http>> {
-    let inputs =
-        Inputs { source: Source::Random, shapes: BTreeMap::new(), batch: 1, ids_below: VOCABULARY, seed };
-    Ok(Arc::new(Http::connect(http, tenants, &inputs, CONNECTIONS, false).await?))
-}
-
 /// A server in this process.
 struct Running {
     http: SocketAddr,
@@ -205,37 +271,6 @@ impl Running {
     }
 }
 
-async fn under(
-    policy: Policy,
-    repository: &Path,
-    tenants: &[Tenant],
-    arrivals: Merged,
-    options: &Options,
-) -> Result<Row> {
-    let server = Running::start(policy, repository).await?;
-    let target = clients(server.http, tenants, options.seed).await?;
-    let progress = Arc::new(Progress::default());
-    let shown = tokio::spawn(show(policy, progress.clone(), options.length));
-    let times = Times { warmup: Duration::ZERO, length: options.length, grace: GRACE };
-    let tally = Tally::new(tenants.to_vec(), times, 1);
-    let load = load::open(&target, arrivals, times, tally, &progress).await?.row(Level::Trace);
-    shown.abort();
-    clear_line();
-    let page = crate::client::Connection::open(server.metrics).await?.get("/metrics").await?;
-    let page = String::from_utf8_lossy(&page.body).into_owned();
-    drop(target);
-    server.stop().await?;
-    if let Some(why) = &load.first_failure {
-        bail!("{} requests failed under {policy}; the first: {why}", load.failed);
-    }
-    if load.unanswered > 0 {
-        bail!("{} requests were not answered within {} s under {policy}", load.unanswered, GRACE.as_secs());
-    }
-    let lanes = sample(&page, "tessera_launch_lanes_sum").zip(sample(&page, "tessera_launch_lanes_count"));
-    let lanes_per_launch = lanes.map_or(0.0, |(sum, count)| sum / count.max(1.0));
-    Ok(Row { policy, load, lanes_per_launch })
-}
-
 async fn wait_until_ready(http: SocketAddr) -> Result<()> {
     let give_up = Instant::now() + Duration::from_secs(60);
     let mut connection = crate::client::Connection::open(http).await?;
@@ -248,27 +283,14 @@ async fn wait_until_ready(http: SocketAddr) -> Result<()> {
     bail!("the models were not loaded within a minute")
 }
 
-/// A line that is written over every half second; one for the whole run where lines cannot be written over.
-async fn show(policy: Policy, progress: Arc<Progress>, length: Duration) {
+/// Writes the same line over and over, until it is called off or nobody reads it.
+async fn show(policy: Policy, progress: Arc<Progress>, length: Duration, print: Print) -> Result<()> {
     let started = Instant::now();
-    let terminal = std::io::stdout().is_terminal();
-    if !terminal {
-        println!("{policy}: under load for {} s", length.as_secs());
-    }
     loop {
-        if terminal {
-            let (sent, ended) =
-                (progress.sent.load(Ordering::Relaxed), progress.ended.load(Ordering::Relaxed));
-            let at = started.elapsed().as_secs_f64();
-            print!("\r{policy}: {at:.0} of {} s, {sent} sent, {ended} ended ", length.as_secs());
-            let _ = std::io::stdout().flush();
-        }
+        let (sent, ended) = (progress.sent.load(Ordering::Relaxed), progress.ended.load(Ordering::Relaxed));
+        let at = started.elapsed().as_secs_f64();
+        let length = length.as_secs();
+        print(&format_args!("\r{policy}: {at:.0} of {length} s, {sent} sent, {ended} ended "))?;
         tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-fn clear_line() {
-    if std::io::stdout().is_terminal() {
-        print!("\r{:60}\r", "");
     }
 }

@@ -1,5 +1,6 @@
 //! `tessera demo`: see `tessera_bench::demo`.
 
+use crate::print::{print_to_a_reader, read_or_not};
 use anyhow::Result;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::ops::RangeInclusive;
@@ -37,7 +38,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         seed: number("seed"),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(demo::run(&options))?;
+    read_or_not(runtime.block_on(demo::run(&options, print_to_a_reader)))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -37,6 +37,16 @@ fn the_zoo_writes_every_tenant_also_when_nobody_reads_their_names() {
 }
 
 #[test]
+fn the_demo_ends_well_when_nobody_reads_it() {
+    let line = ["demo", "--tenants", "4", "--seconds", "1", "--rate", "4"];
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_tessera"));
+    let mut demo = demo.args(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(demo.stdout.take());
+    let ended = demo.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
 fn the_zoo_refuses_by_name_and_says_what_there_is() {
     let unknown = tessera("zoo resnet-19 --out nowhere");
     assert!(!unknown.status.success());
