@@ -11,6 +11,7 @@
 
 use crate::placement::Replicas;
 use crate::quotas::{Limit, Said, Speed};
+use crate::settings::in_one_line;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
@@ -110,12 +111,6 @@ impl TenantFile {
         }
         Ok(file)
     }
-}
-
-/// What is wrong with a file, and in which of its lines: for a log and for JSON, where a drawing of several lines cannot be read.
-fn in_one_line(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
-    line.map(|line| format!("line {line}: ")).unwrap_or_default() + error.message()
 }
 
 /// Reads a repository. Errors only when the folder itself cannot be read; what is wrong inside it is in the catalog.

@@ -13,5 +13,6 @@ mod source;
 mod table;
 
 pub use read::{DeviceWord, LogFormat};
+pub(crate) use source::in_one_line;
 pub use source::{SettingsError, Sources};
 pub use table::{Setting, Settings, TABLE};

@@ -42,7 +42,7 @@ pub enum SettingsError {
     Syntax {
         /// The file.
         source_name: String,
-        /// The parser's words, with line and column.
+        /// The line, and the parser's words.
         why: String,
     },
 }
@@ -78,7 +78,7 @@ impl Sources {
         let source_name = path.display().to_string();
         let table: toml::Table = text.parse().map_err(|why: toml::de::Error| SettingsError::Syntax {
             source_name: source_name.clone(),
-            why: why.to_string(),
+            why: in_one_line(text, &why),
         })?;
         for (key, value) in table {
             let Some(row) = TABLE.iter().find(|row| row.key == key) else {
@@ -134,6 +134,13 @@ fn word(value: &toml::Value) -> String {
         toml::Value::Array(_) => "a list".into(),
         toml::Value::Table(_) => "a table".into(),
     }
+}
+
+/// What is wrong with a TOML file, and in which of its lines: for a log and for JSON, where a drawing of several lines cannot be
+/// read.
+pub(crate) fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
+    line.map(|line| format!("line {line}: ")).unwrap_or_default() + error.message()
 }
 
 fn meant(nearest: Option<&str>) -> String {
@@ -227,7 +234,10 @@ mod tests {
     #[test]
     fn a_file_that_is_not_toml_is_told_with_its_line() {
         let error = sources("http_port = 1\n= 2").unwrap_err().to_string();
-        assert!(error.contains("tessera.toml") && error.contains("line 2"), "{error}");
+        assert!(
+            error.contains("tessera.toml is not TOML: line 2: ") && error.lines().count() == 1,
+            "{error}"
+        );
     }
 
     #[test]
