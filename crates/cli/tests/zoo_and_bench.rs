@@ -47,6 +47,17 @@ fn the_demo_ends_well_when_nobody_reads_it() {
 }
 
 #[test]
+fn a_load_on_a_server_that_is_not_there_is_told_how_to_have_one() {
+    // Port 1 is of a service that nobody runs.
+    let alone = tessera("load-test --url 127.0.0.1:1");
+    let said = String::from_utf8_lossy(&alone.stderr);
+    assert!(
+        alone.status.code() == Some(2) && said.contains("`tessera serve`") && said.contains("--url"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_zoo_refuses_by_name_and_says_what_there_is() {
     let unknown = tessera("zoo resnet-19 --out nowhere");
     assert!(!unknown.status.success());

@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use tessera_core::Policy;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
-use tessera_device::{Device, Wake};
+use tessera_device::{Device, DeviceError, Wake};
 
 /// Streams of a card under the policy `space`: more than this many launches do not run side by side any faster.
 const SPACE_STREAMS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
@@ -91,7 +91,10 @@ fn open_one(word: &DeviceWord, settings: &Settings, wake: Wake) -> Result<Arc<dy
         DeviceWord::Cpu(cores) => {
             cpu(Cores::These(cores.iter().map(|&core| core as usize).collect()), settings, wake)
         }
-        DeviceWord::Cuda(ordinal) => cuda::open(*ordinal, settings, wake),
+        DeviceWord::Cuda(ordinal) => cuda::open(*ordinal, settings, wake).map_err(|error| match error {
+            StartError::Device(cannot @ DeviceError::CannotOpen { .. }) => StartError::NoCard(cannot),
+            error => error,
+        }),
     }
 }
 
@@ -149,10 +152,9 @@ mod cuda {
 /// Elsewhere a card is refused by name.
 #[cfg(not(any(target_os = "linux", windows)))]
 mod cuda {
-    use super::{Arc, Device, Settings, StartError, Wake};
-    use tessera_device::DeviceError;
+    use super::{Arc, Device, DeviceError, Settings, StartError, Wake};
 
-    const WHY: &str = "this system has no CUDA; name `cpu`";
+    const WHY: &str = "this system has no CUDA";
 
     pub(super) fn probe() -> Result<(), String> {
         Err(WHY.to_owned())
@@ -179,6 +181,14 @@ mod tests {
         let found = spare(&card(vec![DeviceWord::Cuda(0)])).expect("no CPU is named");
         assert!(open(&found, Arc::new(|| {})).is_ok());
         assert!(spare(&card(vec![DeviceWord::Cuda(0), cpu(&[1])])).is_none(), "one is named");
+    }
+
+    #[test]
+    fn a_card_that_is_not_there_is_refused_with_what_serves_without_it() {
+        let card = Settings { devices: vec![DeviceWord::Cuda(999)], ..Settings::for_repository("models") };
+        let refused = open(&card, Arc::new(|| {})).map(drop).unwrap_err().to_string();
+        assert!(refused.starts_with("cuda:999 cannot be opened: "), "{refused}");
+        assert!(refused.ends_with("; name `cpu`, or `auto` for a card where one can be used"), "{refused}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub enum StartError {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A card that was named cannot be used, where another device could.
+    #[error("{0}; name `cpu`, or `auto` for a card where one can be used")]
+    NoCard(DeviceError),
     /// A port.
     #[error(transparent)]
     Bind(#[from] BindError),

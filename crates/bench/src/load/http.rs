@@ -52,7 +52,7 @@ impl Http {
         connections: NonZeroUsize,
         send_timeout: bool,
     ) -> Result<Http> {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = reached(address).await?;
         let server: Server = read(&mut connection, "/v2").await.context("the server's metadata")?;
         let binary = server.extensions.iter().any(|extension| extension == "binary_tensor_data");
         let mut made = HashMap::new();
@@ -98,7 +98,7 @@ impl Http {
             #[serde(default)]
             state: Option<String>,
         }
-        let mut connection = Connection::open(address).await?;
+        let mut connection = reached(address).await?;
         let reply = connection.post("/v2/repository/index", None, Bytes::from_static(b"{}")).await?;
         if reply.status != 200 {
             bail!("the server lists no models ({}); name them with --model", reply.status);
@@ -130,6 +130,12 @@ impl Http {
         self.pool().push(connection);
         Ok(ended(&reply))
     }
+}
+
+/// The first connection to a server.
+async fn reached(address: SocketAddr) -> Result<Connection> {
+    let connection = Connection::open(address).await;
+    connection.context("no server answers; start one with `tessera serve`, or name another with --url")
 }
 
 /// What an answer says became of its request. One that would be late is refused with the status of one that is, and with when to try again.
