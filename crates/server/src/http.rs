@@ -43,7 +43,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use site::Site;
+pub(crate) use site::Site;
 
 /// What every handler shares.
 struct Front<B> {
@@ -54,7 +54,7 @@ struct Front<B> {
 
 /// What a request's body may be.
 #[derive(Clone, Copy, Debug)]
-pub struct BodyLimits {
+pub(crate) struct BodyLimits {
     /// Most bytes of it.
     pub bytes: u64,
     /// Longest time in which nothing more of it comes. A client that is gone without a word would keep its connection for ever.
@@ -89,7 +89,7 @@ fn others<B: Backend>(front: Arc<Front<B>>) -> Router {
 }
 
 /// The page for monitors.
-pub fn metrics_routes(metrics: Arc<Metrics>) -> Router {
+pub(crate) fn metrics_routes(metrics: Arc<Metrics>) -> Router {
     let page = move || async move {
         let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
         answer(StatusCode::OK, kind, metrics.encode())

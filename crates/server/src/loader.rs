@@ -17,7 +17,7 @@ use tessera_planner::{Packed, SlotLayout};
 
 /// A version that is ready to be served.
 #[derive(Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The model, without its weights.
     pub model: Model,
     /// The files that its weights were read from.
@@ -63,7 +63,7 @@ pub enum LoadError {
 }
 
 /// Reads a version's file: `model.onnx`, or `model.safetensors` where there is a base, the model whose architecture the weights are for.
-pub fn import(path: &Path, base: Option<&Model>) -> Result<Model, LoadError> {
+pub(crate) fn import(path: &Path, base: Option<&Model>) -> Result<Model, LoadError> {
     Ok(match base {
         None => class::load(path)?,
         Some(base) => class::load_over_base(base, path)?,
@@ -72,7 +72,7 @@ pub fn import(path: &Path, base: Option<&Model>) -> Result<Model, LoadError> {
 
 /// Packs, and uploads to one device, if it has a kernel for every step of the class. A class without free dimensions but the item count is planned, compiled and measured too, so that its
 /// first request finds everything there; this also refuses what cannot be planned before it is served.
-pub fn settle(
+pub(crate) fn settle(
     model: &Model,
     precision: Precision,
     means: &Means,
@@ -100,7 +100,7 @@ fn packed(model: &Model, layout: &SlotLayout, means: &Means) -> Result<Packed, P
 }
 
 /// The metadata of a model.
-pub fn info(name: &str, version: u64, model: &Model) -> ModelInfo {
+pub(crate) fn info(name: &str, version: u64, model: &Model) -> ModelInfo {
     let tensor = |name: &String, (dtype, dims): (tessera_core::DType, Vec<i64>)| TensorInfo {
         name: name.clone(),
         dtype,

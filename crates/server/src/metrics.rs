@@ -6,7 +6,7 @@
 
 mod paces;
 
-pub use paces::Told;
+pub(crate) use paces::Told;
 
 use crate::monitor::{self, Monitor};
 use crate::standing::Fate;

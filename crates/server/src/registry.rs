@@ -13,8 +13,8 @@ mod past;
 mod served;
 mod table;
 
-pub use served::{Residence, Served};
-pub use table::{Counts, Found};
+pub(crate) use served::{Residence, Served};
+pub(crate) use table::{Counts, Found};
 
 use self::manager::Manager;
 use self::table::Table;

@@ -11,7 +11,7 @@ mod miss;
 mod parts;
 mod ports;
 
-pub use self::parts::Queue;
+pub(crate) use self::parts::Queue;
 
 use self::miss::{Miss, Next};
 use crate::classes::Planned;

@@ -9,7 +9,7 @@
 mod attainment;
 mod times;
 
-pub use attainment::Fate;
+pub(crate) use attainment::Fate;
 
 use crate::monitor::quantiles;
 use attainment::Attainment;
@@ -89,7 +89,7 @@ impl Tally {
 
 /// What was agreed with a tenant.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Agreed {
+pub(crate) struct Agreed {
     /// Answers are due in this.
     pub slo: Option<Duration>,
     /// For so many of them, in percent.
@@ -99,7 +99,7 @@ pub struct Agreed {
 /// A version's statistics as Triton shows them: copies to a device and back lie within `queue`, so `compute_input` and `compute_output` take no time of their own;
 /// nothing is answered from a cache. With our own beside: under `recent_ms` where the time of requests went in the last minutes, by quantile in
 /// milliseconds; under `slo` what was agreed, what was kept, and on each device whether it can be.
-pub fn statistics(
+pub(crate) fn statistics(
     (name, version): (&str, u64),
     tally: &Tally,
     agreed: Agreed,

@@ -20,14 +20,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// The protocol over a backend, for one connection. Cheap to clone.
-pub struct Site<B> {
+pub(crate) struct Site<B> {
     front: Arc<Front<B>>,
     others: TowerToHyperService<Router>,
 }
 
 impl<B: Backend> Site<B> {
     /// All of it.
-    pub fn new(backend: Arc<B>, metrics: Arc<Metrics>, limits: BodyLimits) -> Site<B> {
+    pub(crate) fn new(backend: Arc<B>, metrics: Arc<Metrics>, limits: BodyLimits) -> Site<B> {
         let front = Arc::new(Front { backend, metrics, limits });
         Site { others: TowerToHyperService::new(others(front.clone())), front }
     }
