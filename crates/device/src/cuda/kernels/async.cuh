@@ -32,6 +32,10 @@ __device__ __forceinline__ void barrier_expect(u32 address, u32 bytes) {
 __device__ __forceinline__ void barrier_arrive(u32 address) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address) : "memory");
 }
+// Arrives for so many threads, of which this is one.
+__device__ __forceinline__ void barrier_arrive_for(u32 address, u32 threads) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(threads) : "memory");
+}
 // Until the phase of this parity is over.
 __device__ __forceinline__ void barrier_wait(u32 address, u32 parity) {
     u32 over;

@@ -6,7 +6,7 @@
 //
 //   stage    weights [BM][128 B], by bulk copies; inputs [BN][128 B], in chunks; STEPS of both
 //   filled   by FEEDERS threads, as their chunks arrive, and by the weights' bytes       ─┐ of each
-//   emptied  by every warp that multiplies, when its products have read it               ─┘ stage
+//   emptied  by every thread that multiplies, or one for its warp: products have read it ─┘ stage
 //
 // In product_tensor.cu all threads of a block feed it and multiply: at each step they meet at a barrier, and between tiles nothing is under way. Here one
 // warp group feeds and BM / 64 others multiply, and they meet at the stages alone. A block has the multiprocessor for itself, with all of its shared memory
@@ -153,7 +153,7 @@ __device__ __forceinline__ void multiply_all(const Params& p, const Ring& ring, 
             }
             products_commit();
             products_wait<1>();
-            if (step != 0 && thread % 32 == 0) barrier_arrive(ring.emptied + before * 8);
+            if (step != 0 && thread % 32 == 0) barrier_arrive_for(ring.emptied + before * 8, 32);
             before = turn.stage;
             turn.advance();
             // There is at least one step: said so, the sums stay where they are between products.
@@ -163,10 +163,9 @@ __device__ __forceinline__ void multiply_all(const Params& p, const Ring& ring, 
         products_wait<0>();
         finish_held<ROOM>(p, tile.rows, tile.group, tile.m0, thread, min(u32(BN), tile.rows.end - tile.rows.first), sums, bias,
                           ring.stages + before * STAGE_BYTES, multipliers_sync);
-        // Threads have read and written the stage; what comes next is written by bulk copies.
+        // Threads have read and written the stage, and each says so, which racecheck follows; what comes next is written by bulk copies.
         publish_shared();
-        __syncwarp();
-        if (thread % 32 == 0) barrier_arrive(ring.emptied + before * 8);
+        barrier_arrive(ring.emptied + before * 8);
     }
 }
 
@@ -179,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
 #pragma unroll
         for (int stage = 0; stage < STAGES; stage++) {
             barrier_init(&filled[stage], FEEDERS + 1);
-            barrier_init(&emptied[stage], MULTIPLIERS / 32);
+            barrier_init(&emptied[stage], MULTIPLIERS);
         }
         barriers_are_ready();
     }
