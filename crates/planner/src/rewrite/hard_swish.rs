@@ -1,6 +1,6 @@
 //! `x·hardsigmoid(x)` with a slope of 1/6, and `x·clip(x + 3, 0, 6) / 6`, are HardSwish.
 
-use super::{binary, close};
+use super::{binary, close, gated};
 use crate::graph::ValueId;
 use crate::net::{Kind, Net};
 use crate::op::{Binary, Op, Unary};
@@ -13,20 +13,14 @@ pub(super) fn apply(net: &mut Net, at: usize) -> bool {
 }
 
 fn through_hard_sigmoid(net: &Net, at: usize) -> Option<ValueId> {
-    let [a, b] = binary(net, at, Binary::Mul)?;
+    let factors = binary(net, at, Binary::Mul)?;
     let is_gate = |gate, x| match net.made_by(gate) {
         Some((Op::Unary(Unary::HardSigmoid { alpha, beta }), inputs)) => {
             inputs[0] == x && close(*alpha, 1.0 / 6.0) && close(*beta, 0.5)
         }
         _ => false,
     };
-    if is_gate(b, a) {
-        Some(a)
-    } else if is_gate(a, b) {
-        Some(b)
-    } else {
-        None
-    }
+    gated(factors, is_gate)
 }
 
 fn through_clip(net: &Net, at: usize) -> Option<ValueId> {
@@ -38,7 +32,7 @@ fn through_clip(net: &Net, at: usize) -> Option<ValueId> {
     if !close(sixth, 1.0 / 6.0) {
         return None;
     }
-    let [a, b] = binary(net, net.maker(product)?, Binary::Mul)?;
+    let factors = binary(net, net.maker(product)?, Binary::Mul)?;
     let is_gate = |gate, x| {
         let Some((Op::Clip, clip)) = net.made_by(gate) else { return false };
         let limits = clip.get(1..).unwrap_or_default();
@@ -48,13 +42,7 @@ fn through_clip(net: &Net, at: usize) -> Option<ValueId> {
         let Some((Op::Binary(Binary::Add), sum)) = net.made_by(clip[0]) else { return false };
         low == 0.0 && high == 6.0 && net.scalar_and_other(&sum) == Some((3.0, x))
     };
-    if is_gate(b, a) {
-        Some(a)
-    } else if is_gate(a, b) {
-        Some(b)
-    } else {
-        None
-    }
+    gated(factors, is_gate)
 }
 
 #[cfg(test)]

@@ -83,6 +83,17 @@ fn binary(net: &Net, at: usize, which: Binary) -> Option<[ValueId; 2]> {
     }
 }
 
+/// Of two factors the one whose gate the other is.
+fn gated([a, b]: [ValueId; 2], is_gate: impl Fn(ValueId, ValueId) -> bool) -> Option<ValueId> {
+    if is_gate(b, a) {
+        Some(a)
+    } else if is_gate(a, b) {
+        Some(b)
+    } else {
+        None
+    }
+}
+
 /// The factors of a product: the two inputs of the `Mul` at node `at`, and the factors of those that are products
 /// which nobody else reads. Known scalars are multiplied into one (1 when there are none).
 fn factors(net: &Net, at: usize) -> Option<(f32, Vec<ValueId>)> {

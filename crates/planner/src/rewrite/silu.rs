@@ -1,22 +1,16 @@
 //! `x·sigmoid(x)` is SiLU.
 
-use super::binary;
+use super::{binary, gated};
 use crate::net::{Kind, Net};
 use crate::op::{Binary, Op, Unary};
 
 pub(super) fn apply(net: &mut Net, at: usize) -> bool {
-    let Some([a, b]) = binary(net, at, Binary::Mul) else { return false };
-    let sigmoid_of = |value| match net.made_by(value) {
-        Some((Op::Unary(Unary::Sigmoid), inputs)) => Some(inputs[0]),
-        _ => None,
+    let Some(factors) = binary(net, at, Binary::Mul) else { return false };
+    let is_gate = |gate, x| match net.made_by(gate) {
+        Some((Op::Unary(Unary::Sigmoid), inputs)) => inputs[0] == x,
+        _ => false,
     };
-    let x = if sigmoid_of(b) == Some(a) {
-        a
-    } else if sigmoid_of(a) == Some(b) {
-        b
-    } else {
-        return false;
-    };
+    let Some(x) = gated(factors, is_gate) else { return false };
     net.nodes[at].kind = Kind::Op(Op::Unary(Unary::Silu));
     net.nodes[at].inputs = vec![Some(x)];
     true
