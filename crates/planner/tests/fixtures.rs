@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
 
+mod common;
+
+use common::fixture;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tessera_planner::graph::{Dim, Graph, ParamData, ParamId, ValueId};
 use tessera_planner::infer::{DimValue, infer};
 use tessera_planner::{Tensor, import, npz, reference, source};
@@ -36,10 +39,6 @@ const CASES: [&str; 25] = [
     "recurrent-gru-functions",
     "recurrent-rnn-functions",
 ];
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(name)
-}
 
 /// The answers of the reference to the requests `{set}in.*` of an archive.
 fn answers(graph: &Graph, arrays: &BTreeMap<String, Tensor>, set: &str) -> Vec<Tensor> {

@@ -2,18 +2,19 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
 
+mod common;
 mod support;
 
-use std::path::{Path, PathBuf};
+use common::fixture;
+use common::ready::{Ready, ready};
+use std::path::PathBuf;
 use support::meaning::relative_error;
-use tessera_core::{DType, PlanKey, Precision};
-use tessera_planner::class::{Model, load};
-use tessera_planner::graph::ParamId;
+use tessera_core::DType;
+use tessera_planner::class::load;
 use tessera_planner::infer::DimValue;
 use tessera_planner::interpret::{self, RequestError};
-use tessera_planner::pack::{Matrices, PackTarget, pack};
 use tessera_planner::plan::Port;
-use tessera_planner::{Packed, Plan, SlotLayout, Tensor, npz};
+use tessera_planner::{Tensor, npz};
 
 /// `scripts/make-recurrent-fixtures.py` writes them: three sequences of their own lengths, with first states.
 const CASES: [&str; 8] = [
@@ -27,31 +28,12 @@ const CASES: [&str; 8] = [
     "rnn-functions",
 ];
 
-const TARGET: PackTarget =
-    PackTarget { device: "definition", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
-
-fn fixture(name: &str, ending: &str) -> PathBuf {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures"));
-    folder.join(format!("recurrent-{name}.{ending}"))
+fn path(name: &str, ending: &str) -> PathBuf {
+    fixture(&format!("recurrent-{name}.{ending}"))
 }
 
-/// A case planned item by item, and packed.
-struct Ready {
-    model: Model,
-    layout: SlotLayout,
-    plan: Plan,
-    packed: Packed,
-}
-
-fn ready(name: &str) -> Ready {
-    let model = load(&fixture(name, "onnx")).unwrap();
-    let class = &model.class;
-    let layout = SlotLayout::of(class.folded(), TARGET).unwrap();
-    let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Fp32 };
-    let plan = tessera_planner::plan(key, class.folded(), &layout, &[DimValue::Items]).unwrap();
-    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
-    let packed = pack(&class.graph, class.folded(), &layout, &mut source).unwrap();
-    Ready { layout, plan, packed, model }
+fn loaded(name: &str) -> Ready {
+    ready(load(&path(name, "onnx")).unwrap(), &[DimValue::Items])
 }
 
 impl Ready {
@@ -64,8 +46,8 @@ impl Ready {
 #[test]
 fn plans_of_every_cell_answer_each_item_as_onnxruntime_does() {
     for name in CASES {
-        let arrays = npz::read(&fixture(name, "npz")).unwrap();
-        let ready = ready(name);
+        let arrays = npz::read(&path(name, "npz")).unwrap();
+        let ready = loaded(name);
         let inputs: Vec<&Tensor> =
             ready.model.input_names.iter().map(|name| &arrays[&format!("in.{name}")]).collect();
         let items = inputs[0].dims()[0];
@@ -90,7 +72,7 @@ fn plans_of_every_cell_answer_each_item_as_onnxruntime_does() {
 
 #[test]
 fn a_length_that_no_sequence_has_fails_its_request_by_name() {
-    let ready = ready("lstm-clip");
+    let ready = loaded("lstm-clip");
     let question = |port: &Port| match port.dtype {
         DType::I32 => 6i32.to_le_bytes().to_vec(),
         _ => vec![0; port.bytes_per_item()],

@@ -4,45 +4,20 @@
 
 mod common;
 
-use common::{float, floats, int, ints, model, node, typed_info};
+use common::ready::{Ready, ready};
+use common::{fixture, float, floats, int, ints, model, node, typed_info};
 use prost::Message;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use tessera_core::{DType, PlanKey, Precision};
-use tessera_planner::class::{self, Model};
-use tessera_planner::graph::ParamId;
+use tessera_core::DType;
+use tessera_planner::class;
 use tessera_planner::infer::DimValue;
 use tessera_planner::onnx::proto::{GraphProto, NodeProto, TensorProto};
-use tessera_planner::pack::{Matrices, pack};
 use tessera_planner::plan::{Operand, StepKind};
-use tessera_planner::{PackTarget, Packed, Plan, SlotLayout, Tensor, interpret, npz};
-
-/// A model planned item by item.
-struct Ready {
-    model: Model,
-    plan: Plan,
-    layout: SlotLayout,
-    packed: Packed,
-}
-
-fn ready(model: Model, dims: &[DimValue]) -> Ready {
-    let target = PackTarget { device: "test", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
-    let class = &model.class;
-    let layout = SlotLayout::of(class.folded(), target).unwrap();
-    let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Fp32 };
-    let plan = tessera_planner::plan(key, class.folded(), &layout, dims).unwrap();
-    let mut source = |id: ParamId| Ok(model.weights[id.0 as usize].clone());
-    let packed = pack(&class.graph, class.folded(), &layout, &mut source).unwrap();
-    Ready { plan, layout, packed, model }
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/types")).join(name)
-}
+use tessera_planner::{Tensor, interpret, npz};
 
 fn loaded(name: &str) -> (Ready, BTreeMap<String, Tensor>) {
-    let model = class::load(&fixture(&format!("{name}.onnx"))).unwrap();
-    (ready(model, &[DimValue::Items]), npz::read(&fixture(&format!("{name}.npz"))).unwrap())
+    let model = class::load(&fixture(&format!("types/{name}.onnx"))).unwrap();
+    (ready(model, &[DimValue::Items]), npz::read(&fixture(&format!("types/{name}.npz"))).unwrap())
 }
 
 /// Any type's elements as floats.

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test file uses some of it
 #![allow(clippy::unwrap_used)] // the lint spares tests, but not the functions that they share
 
+pub(crate) mod ready;
+
 use prost::Message;
 use std::path::PathBuf;
 use tessera_core::DType;
