@@ -115,17 +115,17 @@ mod tests {
     use super::*;
     use crate::Room;
     use crate::conformance::cases;
-    use crate::cuda::abi::LaunchParams;
+
     use crate::cuda::call::KernelCall;
     use crate::cuda::site::Site;
     use crate::cuda::{frame, steps, target};
-    use bytemuck::Zeroable;
+
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
     use tessera_core::{DType, Precision};
+    use tessera_planner::Plan;
     use tessera_planner::pack::WeightId;
     use tessera_planner::plan::{Access, BufferId, Epilogue, Operand, Step, StepKind};
-    use tessera_planner::{Plan, SlotLayout};
 
     /// In rows, taps, runs and elements; of one run of k and of several, in fp32; over windows.
     const EVERY_TILE: [&str; 13] = [
@@ -143,21 +143,6 @@ mod tests {
         "conv 450→6 3×3 stride 1 dilation 1 groups 2",
         "conv 64→16 3×3 stride 1 dilation 1 groups 1",
     ];
-
-    fn site<'a>(plan: &'a Plan, layout: &'a SlotLayout, capacity: Room, constants: &'a [u64]) -> Site<'a> {
-        let launch = LaunchParams::zeroed();
-        Site {
-            plan,
-            layout,
-            capacity,
-            multiprocessors: 132,
-            launch,
-            arena: 0,
-            constants,
-            workspace: 0,
-            ports: 0,
-        }
-    }
 
     /// A case's plan with a product behind it for each of its floats.
     fn read_by_products(plan: &Plan) -> Plan {
@@ -186,7 +171,8 @@ mod tests {
             let (layout, constants) = (case.layout(target(precision)), vec![0; plan.constants.len()]);
             let read = read_by_products(&plan);
             let capacity = Room { lanes: 1, items: 1 };
-            let [alone, before] = [&plan, &read].map(|plan| site(plan, &layout, capacity, &constants));
+            let [alone, before] =
+                [&plan, &read].map(|plan| Site::nowhere(plan, &layout, capacity, &constants));
             let Ok(mut calls) = steps::calls(&before, 0) else { continue };
             calls.extend(steps::alike(&before, 0).unwrap());
             let writes = plan.steps[0].kind.writes();
@@ -217,7 +203,7 @@ mod tests {
             let precision = precision.parse().expect(line);
             let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
             let constants = vec![0; plan.constants.len()];
-            let site = site(&plan, &layout, Room { lanes: 16, items: 64 }, &constants);
+            let site = Site::nowhere(&plan, &layout, Room { lanes: 16, items: 64 }, &constants);
             let mut calls = (0..plan.steps.len()).flat_map(|step| steps::calls(&site, step).expect(name));
             assert!(calls.any(|call| call.spec.source == source), "{line}: it is not run");
             run.insert(source);
@@ -247,7 +233,7 @@ mod tests {
             for (case, plan, own) in plans {
                 let layout = case.layout(target(precision));
                 let constants = vec![0; plan.constants.len()];
-                let site = site(&plan, &layout, capacity, &constants);
+                let site = Site::nowhere(&plan, &layout, capacity, &constants);
                 let inputs = (0..plan.inputs.len()).filter_map(|port| steps::ingest(&site, port));
                 let outputs = (0..plan.outputs.len()).map(|port| steps::egress(&site, port));
                 inputs.chain(outputs).for_each(|call| {

@@ -1,10 +1,8 @@
 //! Which of ONNX's own tests have kernels: lowering is pure, so this needs no card.
 
-use super::abi::LaunchParams;
 use super::site::Site;
 use super::{steps, target};
 use crate::Room;
-use bytemuck::Zeroable;
 use nodes::guarded;
 use nodes::ledger::{Ledger, Stage, Stop};
 use nodes::ready::{self, Ready};
@@ -19,17 +17,7 @@ mod nodes;
 fn lower(ready: &Ready) -> Result<(), String> {
     let constants = vec![0; ready.plan.constants.len()];
     let items = u32::try_from(ready.items).map_err(|error| error.to_string())?;
-    let site = Site {
-        plan: &ready.plan,
-        layout: &ready.layout,
-        capacity: Room { lanes: items, items },
-        multiprocessors: 132,
-        launch: LaunchParams::zeroed(),
-        arena: 0,
-        constants: &constants,
-        workspace: 0,
-        ports: 0,
-    };
+    let site = Site::nowhere(&ready.plan, &ready.layout, Room { lanes: items, items }, &constants);
     (0..ready.plan.steps.len()).try_for_each(|step| {
         steps::calls(&site, step)
             .map(|_| ())

@@ -20,7 +20,6 @@ use super::steps;
 use super::table::{LaneRow, TableLayout};
 use super::tune::{Tiles, Tuner};
 use crate::{RequestError, Room};
-use bytemuck::Zeroable;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tessera_planner::plan::{Pick, Port, Scatter, StepKind};
@@ -334,18 +333,7 @@ pub(crate) fn check(
     multiprocessors: u32,
 ) -> Result<(), NoKernel> {
     let constants = vec![0; plan.constants.len()];
-    let launch = LaunchParams::zeroed();
-    let site = Site {
-        plan,
-        layout,
-        capacity,
-        multiprocessors,
-        launch,
-        arena: 0,
-        constants: &constants,
-        workspace: 0,
-        ports: 0,
-    };
+    let site = Site { multiprocessors, ..Site::nowhere(plan, layout, capacity, &constants) };
     steps_of(&site, &Tiles::default()).map(drop)
 }
 

@@ -10,9 +10,13 @@
 use super::abi::{LaunchParams, MAX_AXES, OperandParams, WalkParams};
 use super::call::KernelSpec;
 use crate::Room;
+use bytemuck::Zeroable;
 use tessera_core::{DType, Precision};
 use tessera_planner::plan::{Access, BufferId, Operand, Port, Step, StepKind};
 use tessera_planner::{Plan, SlotLayout};
+
+/// Multiprocessors of an H100, and of an H200.
+const WHOLE_CARD: u32 = 132;
 
 /// Addresses of one program at one capacity.
 #[derive(Clone, Debug)]
@@ -35,7 +39,28 @@ pub(crate) struct Site<'a> {
     pub(crate) ports: u64,
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
+    /// A program that will not run, to see which kernels it would have: no addresses in particular, on all of a card. `constants` has
+    /// a number, whichever, for each of the plan's.
+    pub(crate) fn nowhere(
+        plan: &'a Plan,
+        layout: &'a SlotLayout,
+        capacity: Room,
+        constants: &'a [u64],
+    ) -> Site<'a> {
+        Site {
+            plan,
+            layout,
+            capacity,
+            multiprocessors: WHOLE_CARD,
+            launch: LaunchParams::zeroed(),
+            arena: 0,
+            constants,
+            workspace: 0,
+            ports: 0,
+        }
+    }
+
     /// How this program's floats are held and multiplied.
     pub(crate) fn precision(&self) -> Precision {
         self.plan.key.precision

@@ -356,17 +356,7 @@ mod tests {
     fn call(name: &str, precision: Precision) -> KernelCall {
         let case = cases().into_iter().find(|case| case.name == name).expect(name);
         let (plan, layout) = (case.plan_in(precision), case.layout(target(precision)));
-        let site = Site {
-            plan: &plan,
-            layout: &layout,
-            capacity: Room { lanes: 16, items: 64 },
-            multiprocessors: 132,
-            launch: LaunchParams::zeroed(),
-            arena: 0,
-            constants: &[],
-            workspace: 0,
-            ports: 0,
-        };
+        let site = Site::nowhere(&plan, &layout, Room { lanes: 16, items: 64 }, &[]);
         calls(&site, 0).expect(name).remove(0)
     }
 
@@ -435,17 +425,7 @@ mod tests {
                 let constants = vec![0; plan.constants.len()];
                 let mut orders = BTreeSet::new();
                 for (lanes, items) in rooms {
-                    let site = Site {
-                        plan: &plan,
-                        layout: &layout,
-                        capacity: Room { lanes, items },
-                        multiprocessors: 132,
-                        launch: LaunchParams::zeroed(),
-                        arena: 0,
-                        constants: &constants,
-                        workspace: 0,
-                        ports: 0,
-                    };
+                    let site = Site::nowhere(&plan, &layout, Room { lanes, items }, &constants);
                     let alike = alike(&site, 0).unwrap();
                     assert_eq!(alike[..1], calls(&site, 0).unwrap(), "{}: the rule's is first", case.name);
                     kernels += alike.len();

@@ -196,9 +196,9 @@ fn touched(kind: &StepKind) -> Option<(Vec<BufferId>, Vec<WeightId>)> {
 mod tests {
     use super::*;
     use crate::conformance::cases;
-    use crate::cuda::abi::LaunchParams;
+
     use crate::cuda::target;
-    use bytemuck::Zeroable;
+
     use tessera_core::Precision;
 
     /// Calls `check` with every product of the suite, its plan and layout.
@@ -221,17 +221,7 @@ mod tests {
         let room = Room { lanes: 5, items: 16 };
         each(room, |name, plan, layout, ground| {
             let constants = vec![0; plan.constants.len()];
-            let site = Site {
-                plan,
-                layout,
-                capacity: room,
-                multiprocessors: 132,
-                launch: LaunchParams::zeroed(),
-                arena: 1 << 30,
-                constants: &constants,
-                workspace: 0,
-                ports: 0,
-            };
+            let site = Site { arena: 1 << 30, ..Site::nowhere(plan, layout, room, &constants) };
             let bare = |calls: Vec<KernelCall>| -> Vec<_> {
                 calls.into_iter().map(|call| (call.spec, call.grid, call.shared_bytes)).collect()
             };
