@@ -21,11 +21,16 @@ fn nonsense_on_the_socket_disturbs_nobody() {
     served.is_well();
 }
 
-#[test]
-fn a_body_that_stops_coming_is_refused_and_its_connection_closed() {
+/// A server that lets connections go that pause for 300 ms.
+fn of_little_patience() -> Served {
     let mut settings = Settings::for_repository("unused");
     settings.idle_timeout = Duration::from_millis(300);
-    let served = Served::with(settings);
+    Served::with(settings)
+}
+
+#[test]
+fn a_body_that_stops_coming_is_refused_and_its_connection_closed() {
+    let served = of_little_patience();
     let request = json_request(ADD, &add_body().to_string());
     let mut socket = served.connect();
     socket.write_all(&request[..request.len() - 5]).unwrap();
@@ -39,9 +44,7 @@ fn a_body_that_stops_coming_is_refused_and_its_connection_closed() {
 
 #[test]
 fn a_client_that_never_reads_its_answer_is_let_go() {
-    let mut settings = Settings::for_repository("unused");
-    settings.idle_timeout = Duration::from_millis(300);
-    let served = Served::with(settings);
+    let served = of_little_patience();
     // As text it is three times as long, and more than sockets keep for each other.
     let many: Vec<f32> = (0..900_000).map(|number| 1.0 / (number as f32 + 0.7)).collect();
     let request = binary_request("/v2/models/echo/infer", &[("x", &many)], false, None);
