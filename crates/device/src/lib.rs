@@ -212,13 +212,14 @@ pub struct Room {
 #[derive(Clone)]
 pub struct Slot {
     spec: (SlotId, u64),
-    lease: Arc<dyn Send + Sync>,
+    /// Held, not read: whoever it tells of its end gives the slot back.
+    _lease: Arc<dyn Send + Sync>,
 }
 
 impl Slot {
     /// A slot whose bytes live as long as `lease`; for devices. `generation` tells uses of one slot apart.
     pub fn new(id: SlotId, generation: u64, lease: Arc<dyn Send + Sync>) -> Slot {
-        Slot { spec: (id, generation), lease }
+        Slot { spec: (id, generation), _lease: lease }
     }
 
     /// Which slot of the class.
@@ -234,11 +235,6 @@ impl Slot {
     /// This slot's place in a launch that carries `items` items.
     pub fn lane(&self, items: u32) -> LaneSpec {
         LaneSpec { slot: self.spec.0, generation: self.spec.1, items }
-    }
-
-    /// How many clones there are: the tenant's own and one per launch in flight.
-    pub fn leases(&self) -> usize {
-        Arc::strong_count(&self.lease)
     }
 }
 

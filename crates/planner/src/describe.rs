@@ -122,7 +122,7 @@ fn attributes(op: &Op) -> Vec<(&'static str, String)> {
 }
 
 /// What input `index` of an operator is called, where that says more than its number.
-pub fn input_name(op: &Op, index: usize) -> String {
+pub(crate) fn input_name(op: &Op, index: usize) -> String {
     let names: &[&str] = match op {
         Op::Clip => &["input", "low bound", "high bound"],
         Op::Binary(Binary::Pow) => &["base", "exponent"],

@@ -54,7 +54,7 @@ pub const fn register(memory: DType) -> DType {
 }
 
 /// Whether a type is only that of inputs and outputs: a float that is not the plan's own.
-pub const fn is_border(dtype: DType) -> bool {
+pub(crate) const fn is_border(dtype: DType) -> bool {
     dtype.is_float() && !matches!(dtype, DType::F32)
 }
 

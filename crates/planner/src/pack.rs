@@ -73,7 +73,7 @@ pub struct PackedTensor {
     /// The type of its elements: that of the precision for matrices and tables, f32 for vectors (biases, scales) and depthwise
     /// kernels, which are small and meet f32 sums.
     pub dtype: DType,
-    /// Where it starts in the slot.
+    /// Its first byte in the slot.
     pub offset: usize,
 }
 

@@ -115,7 +115,7 @@ pub fn stamp(path: &Path) -> Result<Stamp, SourceError> {
 }
 
 /// `len` bytes from `offset` on of the file at `path`, which must be as it was when `stamp` was taken, before and after.
-pub fn read_range(path: &Path, stamp: &Stamp, offset: u64, len: u64) -> Result<Bytes, SourceError> {
+pub(crate) fn read_range(path: &Path, stamp: &Stamp, offset: u64, len: u64) -> Result<Bytes, SourceError> {
     let mut opened = Opened::at(path, stamp, offset, len)?;
     let io = |source| SourceError::Io { path: path.into(), source };
     let room = usize::try_from(len).map_err(|_| io(io::ErrorKind::OutOfMemory.into()))?;

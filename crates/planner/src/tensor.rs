@@ -38,7 +38,7 @@ pub enum TensorError {
 }
 
 /// How many bytes a tensor of this type and shape takes, `None` when the number overflows.
-pub fn checked_len(dtype: DType, dims: &[usize]) -> Option<usize> {
+pub(crate) fn checked_len(dtype: DType, dims: &[usize]) -> Option<usize> {
     // A zero dimension makes an empty tensor however large the others are.
     if dims.contains(&0) {
         return Some(0);

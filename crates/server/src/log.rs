@@ -13,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
 
 /// The field of an event that holds its numbers by name, displayed as JSON: in a line of JSON they are an object.
-pub const NUMBERS: &str = "numbers";
+pub(crate) const NUMBERS: &str = "numbers";
 
 /// Sends this process's events to standard error. A second call in one process (tests do that) changes nothing.
 pub fn init(format: LogFormat, level: Level) {

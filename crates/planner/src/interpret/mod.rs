@@ -103,7 +103,7 @@ fn run_step(memory: &mut Memory<'_>, kind: &StepKind) -> Result<(), RequestError
 }
 
 /// The end of an epilogue, for one element.
-pub fn activate(activation: Activation, x: f32) -> f32 {
+pub(crate) fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Identity => x,
         // Written so that NaN stays NaN, which `clamp` would do too but for its panic when low > high.

@@ -28,7 +28,7 @@ mod window;
 pub use error::{EvalError, RunError};
 pub(crate) use moves::{expand_to, take};
 pub(crate) use pixels::{resize_along, tile_to};
-pub use run::{run, run_values};
+pub use run::run;
 
 use crate::op::Op;
 use crate::tensor::Tensor;

@@ -57,9 +57,9 @@ fn declared(graph: &Graph, input: &crate::graph::Input) -> String {
     format!("{}[{}]", input.dtype, input.dims.iter().map(dim).collect::<Vec<_>>().join(", "))
 }
 
-/// Computes the outputs of `graph` from the values that are `given`: its inputs and weights, however they are kept (a folded graph lists its
-/// weights apart). Literals are taken from the graph. Errors where something is missing, and where [`eval`] does.
-pub fn run_values(graph: &Graph, given: Vec<(ValueId, Tensor)>) -> Result<Vec<Tensor>, RunError> {
+/// Computes the outputs of `graph` from the values of its inputs and weights; literals are taken from the graph. Errors where something
+/// is missing, and where [`eval`] does.
+fn run_values(graph: &Graph, given: Vec<(ValueId, Tensor)>) -> Result<Vec<Tensor>, RunError> {
     let mut values: Vec<Option<Tensor>> = vec![None; graph.values.len()];
     for param in &graph.params {
         if let ParamData::Literal(tensor) = &param.data {
