@@ -7,9 +7,10 @@
 # nothing else may run. TESSERA_BIN is the binary (default target/release/tessera), PYTHON one that has onnxruntime and numpy (default python3).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=$1 rounds=${2:-3} tenants=8 seconds=${SECONDS_EACH:-4}
+out=${1:?usage: bench/cpu.sh OUT [ROUNDS]} rounds=${2:-3} tenants=8 seconds=${SECONDS_EACH:-4}
 mkdir -p "$out"
 tessera=${TESSERA_BIN:-target/release/tessera} python=${PYTHON:-python3}
+command -v "$tessera" >/dev/null || { echo "$tessera is not there; build it (cargo build --release), or name another by TESSERA_BIN" >&2; exit 2; }
 models=$(mktemp -d)
 trap 'rm -rf "$models"' EXIT
 { date -u +%FT%TZ; git rev-parse HEAD 2>/dev/null || true; lscpu; uptime; "$python" -c 'import onnxruntime; print("onnxruntime", onnxruntime.__version__)'; } >"$out/machine.txt"

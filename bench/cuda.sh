@@ -7,9 +7,10 @@
 # figure comes after a check that each tenant answers alone as among all others, to the bit; rounds of what is compared alternate.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=$1 what=${2:-full}
+out=${1:?usage: bench/cuda.sh OUT [quick|full]} what=${2:-full}
 mkdir -p "$out"
 tessera=${TESSERA_BIN:-target/release/tessera}
+command -v "$tessera" >/dev/null || { echo "$tessera is not there; build it (cargo build --release), or name another by TESSERA_BIN" >&2; exit 2; }
 { date -u +%FT%TZ; git rev-parse HEAD 2>/dev/null || true; nvidia-smi; } >"$out/card.txt" 2>&1
 
 tenants() {

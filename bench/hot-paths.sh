@@ -8,7 +8,7 @@
 # of its 95 % confidence interval; a rate is what of the bench's work (bytes packed, elements on the wire, operations of a step) was done a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=$1
+out=${1:?usage: bench/hot-paths.sh OUT [WORD]}
 mkdir -p "$out"
 target=${CARGO_TARGET_DIR:-target}
 rm -rf "$target/criterion"
