@@ -11,42 +11,55 @@
 //! Every request that is let in ends in exactly one of four ways: in a [`LaunchPlan`], cancelled, expired, or returned by
 //! [`Scheduler::tenant_removed`]. How much an owner may offer at all is a rule beside it, for all schedulers of a server together: [`Quotas`].
 
-mod admission;
-mod baselines;
-mod bills;
-mod chain;
+// What comes in and what goes out, in words.
 mod config;
-mod cost;
-mod decide;
-mod ended;
 mod event;
-mod express;
-mod fairness;
-mod fill;
-mod flows;
-mod forming;
-mod heap;
 mod launch;
 mod layout;
-mod loose;
 mod offer;
+
+// Who is let in: what was promised, and what an owner may ask for.
+mod admission;
+mod promises;
+mod quota;
+mod timeline;
+
+// What waits, in every order in which it is asked for.
+mod chain;
+mod flows;
+mod heap;
+mod loose;
 mod ordered;
 mod plans;
-mod profile;
-mod promises;
 mod queues;
-mod quota;
 mod read_ahead;
-mod recycle;
-mod scheduler;
-mod segments;
-pub mod sim;
 mod slab;
+mod waiting;
+
+// What a launch takes, and who pays for it.
+mod bills;
+mod cost;
+mod fairness;
+mod profile;
+mod segments;
+mod way;
+
+// What runs next, and who rides along.
+mod baselines;
+mod decide;
+mod ended;
+mod express;
+mod fill;
+mod forming;
+
+// How the device is cut, and who or what on it is slow.
+mod recycle;
 mod space;
 mod stragglers;
-mod timeline;
-mod waiting;
-mod way;
+
+// All of it, and virtual time for it.
+mod scheduler;
+pub mod sim;
 
 pub use config::Config;
 pub use cost::{CostSettings, CostTable, Foretold, PlanWork, PredictionError, Size};

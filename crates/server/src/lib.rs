@@ -9,34 +9,45 @@
 //! [`frontend`] is the joint: the wire side turns words into requests and answers into words and decides nothing;
 //! what is behind the [`frontend::Backend`] decides everything and never sees a byte of HTTP.
 
-mod again;
-pub mod backstage;
+// What is set, and what a repository asks to be served.
 pub mod catalog;
-pub mod classes;
-pub mod devices;
-pub mod engine;
-pub mod events;
-mod fleet;
+pub mod settings;
+
+// Bytes to a request, and an answer or a reason to bytes.
 pub mod frontend;
 mod http;
-mod loader;
-pub mod log;
-mod mailbox;
-mod metrics;
-pub mod monitor;
-pub mod placement;
-mod profile;
 pub mod protocol;
+pub mod serve;
+mod wire;
+
+// Whose tenants are served, on which devices, and where a request goes.
+mod again;
+mod fleet;
+mod loader;
+pub mod placement;
 mod quotas;
 mod registry;
 pub mod routing;
-pub mod serve;
-pub mod server;
 mod service;
-pub mod settings;
 mod spare;
+
+// One device: its engine, and what tenants of one architecture share on it.
+pub mod classes;
+pub mod devices;
+pub mod engine;
+mod mailbox;
+mod profile;
+
+// What is told of all that.
+pub mod events;
+pub mod log;
+mod metrics;
+pub mod monitor;
 mod standing;
-mod wire;
+
+// Put together.
+pub mod backstage;
+pub mod server;
 
 pub use events::Events;
 pub use frontend::{
