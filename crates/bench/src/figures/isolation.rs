@@ -148,6 +148,13 @@ fn part(row: &TenantRow) -> f64 {
 }
 
 impl Under {
+    /// The others' p99 before any trouble and when all is well again, in milliseconds, where the first is no measure for what
+    /// comes between: it is more than twice the last.
+    pub fn restless(&self) -> Option<(f64, f64)> {
+        let (first, last) = (self.acts.first()?.others_p99_ms, self.acts.last()?.others_p99_ms);
+        (first > 2.0 * last).then_some((first, last))
+    }
+
     /// Acts of trouble in which the others' p99 moved further than it may.
     fn refuted(&self) -> Vec<&'static str> {
         let settled = self.acts.iter().filter(|seen| !seen.act.contains("first second"));
@@ -228,6 +235,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::made::{Figure, Verdict};
     use crate::load::{Ended, Level, Sample, Tally, Tenant, Times};
 
     /// Two answers of the others and one of the first, which take so long.
@@ -257,5 +265,18 @@ mod tests {
         assert!(text.contains("refuted in: slow, from then on"), "{text}");
         assert!(text.contains("left the shared launches 0.25 s after"), "{text}");
         assert!(report.plot().to_string().starts_with("<svg "));
+    }
+
+    #[test]
+    fn a_calm_that_was_none_decides_nothing() {
+        let acts = acts(Duration::from_secs(3));
+        let verdict_of = |took: [u64; 6]| {
+            let rows = |_: Policy, _: &[Act]| Ok(Played { rows: took.map(row).to_vec(), out_after: None });
+            run(String::new(), &[Policy::SpaceTime], &acts, &mut { rows }).unwrap().verdict()
+        };
+        assert!(matches!(verdict_of([10, 10, 10, 50, 10, 10]), Verdict::Reproduced(_)));
+        assert!(matches!(verdict_of([10, 10, 10, 50, 20, 10]), Verdict::NotReproduced(_)));
+        let restless = verdict_of([76, 4, 4, 4, 4, 4]);
+        assert!(matches!(&restless, Verdict::Undecided(why) if why.contains("76.0 ms")), "{restless:?}");
     }
 }

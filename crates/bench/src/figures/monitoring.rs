@@ -144,6 +144,10 @@ impl Figure for Report {
             costs.filter_map(|row| Some((row.model, row.costs.as_ref()?.median))).collect();
         let said = costs.iter().map(|(model, cost)| format!("{model} {:+.2} %", 100.0 * cost));
         let because = format!("monitoring costs {}", said.collect::<Vec<_>>().join(", "));
+        // Nobody becomes faster by being watched.
+        if costs.iter().any(|(_, cost)| *cost < -MOST) {
+            return Verdict::Undecided(format!("{because}: rounds are further apart than what is judged"));
+        }
         Verdict::of(costs.iter().all(|(_, cost)| *cost <= MOST), because)
     }
 
@@ -176,6 +180,12 @@ mod tests {
     fn more_than_a_hundredth_refutes_it_with_the_network_and_the_number() {
         let verdict = report([980.0, 490.0, 980.0]).verdict();
         assert_eq!(verdict, Verdict::NotReproduced("monitoring costs mlp +2.00 %".to_owned()));
+    }
+
+    #[test]
+    fn a_gain_by_being_watched_decides_nothing() {
+        let verdict = report([1100.0, 550.0, 1100.0]).verdict();
+        assert!(matches!(verdict, Verdict::Undecided(why) if why.contains("further apart")));
     }
 
     #[test]

@@ -160,6 +160,11 @@ impl Figure for isolation::Report {
         let Some((ours, moved)) = ours.zip(self.kept()) else {
             return Verdict::Undecided("space-time did not run".to_owned());
         };
+        if let Some((first, last)) = ours.restless() {
+            return Verdict::Undecided(format!(
+                "the others' p99 was {first:.1} ms before any trouble, and {last:.1} ms when all was well again"
+            ));
+        }
         let told = ours.acts.iter().skip(1).map(|seen| format!("{} {:+.1} %", seen.act, 100.0 * seen.moved));
         let because = format!("The others' p99 under space-time: {}.", told.collect::<Vec<_>>().join(", "));
         Verdict::of(moved.is_empty(), because)
