@@ -22,7 +22,7 @@ use std::time::Duration;
 use tessera_core::{OwnerId, PartitionId, Precision, TenantId};
 use tessera_device::{Device, PartitionInfo, Room, Slot, Wake};
 use tessera_planner::class::Model;
-use tessera_planner::pack_cache::PackCache;
+use tessera_planner::pack_cache::{CacheError, PackCache};
 use tessera_scheduler::{Config, Layout, Partition, RecycleSettings, StragglerSettings, Terms};
 use tokio::runtime::Handle;
 
@@ -133,11 +133,7 @@ impl Backstage {
             most_item_memory: settings.max_item_memory,
             runtime: Handle::current(),
         };
-        let cache = settings.pack_cache.as_ref().and_then(|folder| {
-            let complain = Arc::new(|why| tracing::warn!(%why, "packed weights cannot be kept, and are packed anew at the next start; make room, or set `pack_cache`"));
-            let opened = PackCache::open(folder, settings.pack_cache_budget, complain);
-            opened.inspect_err(|why| tracing::warn!(%why, "packed weights are not kept, and packed anew at every start; set `pack_cache` to a folder that can be written, or to off")).ok()
-        });
+        let cache = pack_cache(settings);
         let metrics = events.metrics().clone();
         metrics.watch(info.name, engine.monitor().clone());
         tell_peak(device.clone(), precision, metrics.clone(), engine.monitor().clone(), profiler)?;
@@ -174,5 +170,40 @@ impl Backstage {
     /// Answers what was let in, and ends. Waits for it.
     pub fn stop(self) {
         self.engine.stop();
+    }
+}
+
+/// The cache of packed weights, where one is wanted and can be had. The log tells what it lacks, now and later.
+fn pack_cache(settings: &Settings) -> Option<PackCache> {
+    let complain = Arc::new(|why: CacheError| tracing::warn!(%why, "{}", follows(&why)));
+    let opened = PackCache::open(settings.pack_cache.as_ref()?, settings.pack_cache_budget, complain);
+    opened.inspect_err(|why| tracing::warn!(%why, "packed weights are not kept, and packed anew at every start; set `pack_cache` to a folder that can be written, or to off")).ok()
+}
+
+/// What follows from what went wrong with the cache, and what to do about it.
+fn follows(why: &CacheError) -> &'static str {
+    match why {
+        CacheError::Damaged { .. } => {
+            "packed weights that were kept are of no use, and new ones take their place"
+        }
+        CacheError::TooLarge { .. } => {
+            "packed weights are not kept, and packed anew at the next start; raise `pack_cache_bytes`"
+        }
+        CacheError::Io { .. } => {
+            "packed weights cannot be kept, and are packed anew at the next start; make room, or set `pack_cache`"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_pack_asks_nobody_to_make_room() {
+        let damaged = CacheError::Damaged { path: "a.pack".into(), what: "wrong length" };
+        assert!(follows(&damaged).contains("new ones take their place"));
+        let full = CacheError::Io { path: "a.pack".into(), source: std::io::ErrorKind::StorageFull.into() };
+        assert!(follows(&full).contains("make room"));
     }
 }
