@@ -191,6 +191,7 @@ impl Acceptor {
     /// The next connection, once there is room for it. May be dropped at any await without losing one.
     async fn accept(&self, listener: &TcpListener) -> (TcpStream, OwnedSemaphorePermit) {
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("nobody closes the semaphore");
+        let mut told = false;
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -198,9 +199,12 @@ impl Acceptor {
                     let _ = stream.set_nodelay(true);
                     return (stream, permit);
                 }
-                // Out of descriptors, most often: connections that end give some back.
+                // Connections that end give descriptors back, so it is tried again, and told once.
                 Err(why) => {
-                    tracing::warn!(%why, "cannot accept a connection");
+                    if !told {
+                        tracing::warn!(%why, "cannot accept a connection; where descriptors are short, raise `ulimit -n` above `max_connections`");
+                    }
+                    told = true;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
