@@ -12,7 +12,7 @@
 // Rules of a kernel, which keep the promise of bits and let kernels overlap:
 //   - it calls `dependency_wait(launch)` before it reads or writes any buffer (weights, constants and the launch's table may be read before),
 //     in every thread that does so and at least once in every block, also in blocks that have nothing to do;
-//   - it calls `dependents_may_start()` when its own loads are under way (or never: its end counts);
+//   - it calls `dependents_may_start()` when its own loads are under way (or at once, or never: its end counts);
 //   - it does not fetch what a later kernel reads: asking for the next product's weights, 8 to 48 MiB of them, into the second-level cache changed nothing
 //     (BERT-base bf16, 16 lanes: 1286 us with and without; H200, 2026-11-26);
 //   - what it computes for an item depends on that item and its lane's weights alone.

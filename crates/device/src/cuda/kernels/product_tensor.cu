@@ -21,8 +21,7 @@
 //
 // Where there are many, a block sums TURNS parts one after the other, and what they add up to waits in its registers.
 //
-// Tried: the next kernel may begin as soon as this one does. 64 outputs by 128 rows, alone on a multiprocessor, gain 2 to 4 % (256 outputs, k of 1152; bf16, 20 lanes
-// 7.8 for 8.1 µs, 32 lanes 9.9 for 10.0; tf32, 20 lanes 13.9 for 14.5); others lose up to 6 %, most of all where blocks are more than fit (H200, 2026-11-26).
+// Wide tiles that leave multiprocessors idle let the next kernel begin EARLY, at once: its blocks ask for their weights there, see TensorTile::begins_next.
 //
 // An element's products are summed by k in steps of 32 bytes, always by the same instruction, and parts follow from the step's shape: no
 // tile changes a bit.
@@ -31,6 +30,7 @@
 //   -DSTAGES, -DLAG=0|1, -DMIN_BLOCKS of a multiprocessor
 //   -DSTEPS      of a stage, a divisor of those of k
 //   -DPARTS      of k, and blocks of a cluster       -DTURNS      parts of k that a block sums, one after the other
+//   -DEARLY=0|1  whether the next kernel may begin before this one's inputs are under way
 //   -DAHEAD      stages between loading and use: all where k has no more of them, else STAGES - 1 - LAG
 //   generated.cuh      multiply(), see steps/product/instruction.rs
 #include "cluster.cuh"
@@ -73,6 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     extern __shared__ unsigned char dynamic[];
     __shared__ u64 filled[STAGES];
     __shared__ float bias[BM];
+    if constexpr (EARLY) dependents_may_start();
 #if LOADER >= 2
     __shared__ Source table[BN];
 #else
@@ -122,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         if (stage * STEPS < steps) load_inputs(stage);
         chunks_commit();
     }
-    dependents_may_start();
+    if constexpr (!EARLY) dependents_may_start();
     // Rows of the tile, and those of them that this block finishes.
     const u32 present_rows = min(u32(BN), rows.end - rows.first), share = (present_rows + PARTS - 1) / PARTS;
     const u32 first = min(part * share, present_rows), count = min(share, present_rows - first);

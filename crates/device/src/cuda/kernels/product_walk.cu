@@ -23,6 +23,7 @@
 //
 //   -DSTAGES
 //   -DSTEPS      of a stage, a divisor of those of k
+//   -DEARLY=0|1  whether the next kernel may begin at once, or when a tile has been fed; see WalkTile::begins_next
 //   generated.cuh      multiply(), see steps/product/instruction.rs
 #include "product_sums.cuh"
 
@@ -108,7 +109,7 @@ __device__ __forceinline__ void feed(const Params& p, const Ring& ring, u32 thre
             turn.advance();
         }
         asked = 0;
-        dependents_may_start();
+        if constexpr (!EARLY) dependents_may_start();
     }
     // Nothing comes any more, which is said like a tile.
     barrier_wait(ring.emptied + turn.stage * 8, turn.parity ^ 1);
@@ -173,6 +174,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(const __grid_con
     extern __shared__ unsigned char dynamic[];
     __shared__ u64 filled[STAGES], emptied[STAGES];
     __shared__ Tile tiles[STAGES];
+    if constexpr (EARLY) dependents_may_start();
     const u32 thread = threadIdx.x;
     if (thread == 0) {
 #pragma unroll

@@ -263,6 +263,7 @@ impl Unit<'_> {
             .define("AHEAD", tile.ring.ahead)
             .define("PARTS", tile.cut.blocks)
             .define("TURNS", tile.cut.turns)
+            .define("EARLY", u32::from(tile.begins_next(self.sizes)))
             .define("MIN_BLOCKS", tile.blocks);
         spec.generated = instruction::multiply(self.site.precision(), tile.rows);
         let (threads, shared_bytes) = (tile.threads(), tile.shared_bytes());
@@ -271,8 +272,12 @@ impl Unit<'_> {
     }
 
     fn walked(&self, tile: WalkTile) -> Chosen {
-        let mut spec =
-            self.site.spec("product_walk.cu").define("STEPS", tile.steps).define("STAGES", tile.stages);
+        let mut spec = self
+            .site
+            .spec("product_walk.cu")
+            .define("STEPS", tile.steps)
+            .define("STAGES", tile.stages)
+            .define("EARLY", u32::from(tile.begins_next(self.sizes)));
         spec.generated = instruction::multiply(self.site.precision(), tile.rows);
         let (threads, shared_bytes) = (tile.threads(), tile.shared_bytes());
         let block = Block { outputs: tile.outputs, rows: tile.rows, threads, shared_bytes };
