@@ -243,7 +243,7 @@ impl Unit<'_> {
         let beside = best.filter(|_| walks).map(|best| WalkTile::beside(&best, self.sizes, steps));
         let walked = beside.unwrap_or_default().into_iter().map(|tile| self.walked(tile));
         let mut likely: Vec<Chosen> = best.map(|tile| self.tensor(tile)).into_iter().chain(walked).collect();
-        if best.is_some_and(|best| WalkTile::is_best(&best, steps)) && likely.len() > 1 {
+        if best.is_some_and(|best| WalkTile::is_best(&best, steps, self.real_bytes)) && likely.len() > 1 {
             likely.swap(0, 1);
         }
         let expands = whole_rows && parts == 1 && self.real_bytes == 2 && self.stages_residual();

@@ -36,9 +36,10 @@ impl WalkTile {
 
     /// Whether the first tile is the one to take: where a block is alone on its multiprocessor all the same, k is long, and a step of products lasts long enough
     /// for feeders to be worth their threads. 256 outputs, 128 rows, k of 1152, bf16, µs on an H200, 2026-11-26, this kernel for the other with the same tile:
-    /// 10 lanes (64×48) 6.0 for 5.1, 16 (64×64) 7.0 for 6.3, 20 (64×128) 7.7 for 8.1, 32 10.0 for 10.1.
-    pub(super) fn is_best(best: &TensorTile, steps: usize) -> bool {
-        best.blocks == 1 && best.rows >= 104 && steps >= 12
+    /// 10 lanes (64×48) 6.0 for 5.1, 16 (64×64) 7.0 for 6.3, 20 (64×128) 7.7 for 8.1, 32 10.0 for 10.1. Of four-byte elements, the other,
+    /// which lets the next kernel begin at once (tf32, 20 lanes 16.3 for 15.7, 32 23.1 for 23.0; H100, 2026-11-27).
+    pub(super) fn is_best(best: &TensorTile, steps: usize, real_bytes: usize) -> bool {
+        real_bytes == 2 && best.blocks == 1 && best.rows >= 104 && steps >= 12
     }
 
     /// Whether the next kernel had better begin at once: where nearly all multiprocessors are taken, it asks for its first weights on each that is done. Where many idle, it is in
@@ -96,6 +97,16 @@ mod tests {
     fn the_next_kernel_begins_at_once_where_few_multiprocessors_idle() {
         let begins_next = |lanes| beside(128, 256, 1152, lanes)[0].begins_next(&sizes(128, 256, 1152, lanes));
         assert_eq!([10, 16, 20, 32, 64, 120].map(begins_next), [true, true, false, true, true, true]);
+    }
+
+    #[test]
+    fn wide_tiles_of_halves_that_are_alone_are_walked_over_first() {
+        let is_best = |real_bytes: usize, lanes| {
+            let (sizes, steps) = (sizes(128, 256, 1152, lanes), 1152 * real_bytes / 128);
+            WalkTile::is_best(&TensorTile::of(&sizes, steps, 1, true), steps, real_bytes)
+        };
+        assert_eq!([16, 20, 32, 64, 120].map(|lanes| is_best(2, lanes)), [false, true, true, true, false]);
+        assert_eq!([16, 20, 32, 64, 120].map(|lanes| is_best(4, lanes)), [false; 5]);
     }
 
     #[test]
