@@ -33,7 +33,7 @@ pub use request::{Decoded, Wanted, decode};
 pub use response::{Encoded, encode};
 
 /// The request and response header that says where JSON ends and tensors begin.
-pub(crate) const JSON_LENGTH_HEADER: &str = "inference-header-content-length";
+pub const JSON_LENGTH_HEADER: &str = "inference-header-content-length";
 
 /// The request header that says how long the answer may take, in microseconds; 0 is no limit.
-pub(crate) const TIMEOUT_HEADER: &str = "inference-timeout-us";
+pub const TIMEOUT_HEADER: &str = "inference-timeout-us";
