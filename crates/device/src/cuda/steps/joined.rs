@@ -36,12 +36,11 @@ pub(super) fn joined(plan: &Plan, index: usize) -> Joined {
     let StepKind::Conv { x, shape, epilogue, out, .. } = &plan.steps[index].kind else {
         return Joined::default();
     };
-    let size = plan.key.precision.stored(DType::F32).size();
-    if !is_stem(shape, &Windows::alone(shape), size, epilogue.residual.is_some()) {
+    if !is_stem(shape, &Windows::alone(shape), plan.key.precision, epilogue.residual.is_some()) {
         return Joined::default();
     }
     let planes = planes(plan, *x, shape);
-    let pool = pool(plan, shape, epilogue, *out, size);
+    let pool = pool(plan, shape, epilogue, *out);
     // What the kernel reads from the arena must not lie where it writes: to the plan they may be strangers.
     let apart = |pool: &usize| planes.is_some() || !overlap(plan, *x, pooled(plan, *pool).1);
     Joined { planes, pool: pool.filter(apart) }
@@ -126,7 +125,7 @@ fn joined_axes(axes: impl IntoIterator<Item = Axis>) -> Vec<Axis> {
 }
 
 /// The pool that alone reads `out`, if a stem of this shape can do it.
-fn pool(plan: &Plan, shape: &ConvShape, epilogue: &Epilogue, out: BufferId, size: usize) -> Option<usize> {
+fn pool(plan: &Plan, shape: &ConvShape, epilogue: &Epilogue, out: BufferId) -> Option<usize> {
     let reader = only_reader(plan, out)?;
     let StepKind::Pool { kind: PoolKind::Max, x: Operand::Buffer(x), shape: pool, .. } =
         &plan.steps[reader].kind
@@ -134,8 +133,8 @@ fn pool(plan: &Plan, shape: &ConvShape, epilogue: &Epilogue, out: BufferId, size
         return None;
     };
     let windows = Windows::of(pool)?;
-    (*x == out && clips(epilogue.activation) && is_stem(shape, &windows, size, epilogue.residual.is_some()))
-        .then_some(reader)
+    let stem = is_stem(shape, &windows, plan.key.precision, epilogue.residual.is_some());
+    (*x == out && clips(epilogue.activation) && stem).then_some(reader)
 }
 
 /// Whether an activation ends with what is no less than zero, and never minus zero: of equal numbers a pool takes the first, and then they have the same bits.
@@ -169,7 +168,9 @@ fn overlap(plan: &Plan, a: Operand, b: BufferId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Room;
     use crate::conformance::cases;
+    use crate::cuda::site::Site;
     use crate::cuda::target;
     use std::path::PathBuf;
     use tessera_core::{PlanKey, Precision};
@@ -217,17 +218,16 @@ mod tests {
     }
 
     #[test]
-    fn only_halves_that_end_above_zero_are_pooled() {
+    fn only_what_the_matrix_unit_multiplies_and_ends_above_zero_is_pooled() {
         let of = |precision| {
             let mut plan = plan(WHOLE);
             plan.key.precision = precision;
             plan
         };
-        assert!(is_stem_with(&of(Precision::Fp16), true, true));
         assert!(
-            is_stem_with(&of(Precision::Fp32), false, false)
-                && is_stem_with(&of(Precision::Tf32), false, false)
+            is_stem_with(&of(Precision::Fp16), true, true) && is_stem_with(&of(Precision::Tf32), true, true)
         );
+        assert!(is_stem_with(&of(Precision::Fp32), false, false));
         assert!(is_stem_with(
             &plan("turned stem 3→16 3×3 of 14×18, pooled by [3, 3] at [2, 2]"),
             true,
@@ -251,17 +251,38 @@ mod tests {
         assert!(is_stem_with(&plan, false, false), "to the plan the image is gone when the pool runs");
     }
 
+    /// The plan of a network of the fixtures.
+    fn network(name: &str, precision: Precision) -> (Plan, SlotLayout) {
+        let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures"));
+        let class = class::load(&file.join(format!("{name}.onnx"))).expect(name).class;
+        let layout = SlotLayout::of(class.folded(), target(precision)).expect(name);
+        let key = PlanKey { class: class.id, dims: [].into(), precision };
+        let values = vec![DimValue::Items; class.free_dims.len()];
+        let plan = tessera_planner::plan(key, class.folded(), &layout, &values).expect(name);
+        (plan, layout)
+    }
+
     #[test]
     fn stems_of_networks_are_joined_as_the_planner_writes_them() {
-        for (name, pools) in [("resnet26_narrow-0", true), ("mobilenet_v2_035-0", false)] {
-            let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures"));
-            let class = class::load(&file.join(format!("{name}.onnx"))).expect(name).class;
-            let layout = SlotLayout::of(class.folded(), target(Precision::Bf16)).expect(name);
-            let key = PlanKey { class: class.id, dims: [].into(), precision: Precision::Bf16 };
-            let values = vec![DimValue::Items; class.free_dims.len()];
-            let plan = tessera_planner::plan(key, class.folded(), &layout, &values).expect(name);
-            assert!(is_stem_with(&plan, true, pools), "{name}");
-            assert!(reads_staged(&plan, 0), "{name}");
+        for precision in [Precision::Bf16, Precision::Tf32] {
+            for (name, pools) in [("resnet26_narrow-0", true), ("mobilenet_v2_035-0", false)] {
+                let (plan, _) = network(name, precision);
+                assert!(is_stem_with(&plan, true, pools), "{name} in {precision}");
+                assert!(reads_staged(&plan, 0), "{name} in {precision}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_stem_pools_is_rounded_for_the_products_that_read_it() {
+        for (precision, rounds) in [(Precision::Tf32, true), (Precision::Bf16, false)] {
+            let (plan, layout) = network("resnet26_narrow-0", precision);
+            let conv = plan.steps.iter().position(|step| matches!(step.kind, StepKind::Conv { .. }));
+            let site = Site::nowhere(&plan, &layout, Room { lanes: 2, items: 2 }, &[]);
+            let calls = super::super::calls(&site, conv.expect("one")).expect("a stem");
+            assert_eq!(calls[0].spec.source, "product_stem.cu");
+            let factor = calls[0].spec.defines.iter().any(|(name, _)| *name == "FACTOR");
+            assert_eq!(factor, rounds, "{precision}");
         }
     }
 

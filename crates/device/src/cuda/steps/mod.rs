@@ -33,6 +33,7 @@ use super::abi::MAX_AXES;
 use super::call::KernelCall;
 use super::site::Site;
 use crate::Room;
+use std::iter::once;
 use tessera_planner::plan::{Step, StepKind};
 
 /// The kernels of the plan's step `index`: those of [`calls`], or in their place one of those that compute it alike, where a tuner found it faster.
@@ -56,7 +57,9 @@ pub(crate) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, St
 
 /// The kernels of a step, with the rounding that those who read its results need.
 fn for_readers(site: &Site<'_>, index: usize, mut calls: Vec<KernelCall>) -> Vec<KernelCall> {
-    if site.plan.steps[index].kind.writes().iter().any(|write| site.is_factor(write.buffer)) {
+    let done = once(index).chain(joined::joined(site.plan, index).pool);
+    let mut written = done.flat_map(|step| site.plan.steps[step].kind.writes());
+    if written.any(|write| site.is_factor(write.buffer)) {
         calls.iter_mut().for_each(KernelCall::round);
     }
     calls

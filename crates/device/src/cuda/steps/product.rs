@@ -8,7 +8,7 @@
 //!                     ├─ several taps, stride 1 ─┬────▶ product_held.cu       [`held`]      bf16 and fp16, weights that fit on chip
 //!                     │                          ├────▶ product_panes.cu      [`panes`]     bf16 and fp16, outputs in blocks of 128, no residual
 //!                     │                          └────▶ product_window.cu     [`window`]
-//!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      bf16 and fp16, with the steps around it: [`super::joined`]
+//!                     ├─ few channels, stride 2 ──────▶ product_stem.cu       [`stem`]      with the steps around it: [`super::joined`]
 //!                     ├─ one tap, many rows ──────────▶ product_expand.cu     [`expand`]    bf16 and fp16, inputs that fit on chip
 //!                     └─ everything else ─────────────▶ product_tensor.cu     [`tensor`]
 //!                                                       or product_walk.cu        [`walk`]      blocks that stay; no residual, inputs in chunks

@@ -150,7 +150,7 @@ fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<
     }
     let dense = product.planes.is_some() || site.stored(product.x) == precision.stored(DType::F32);
     let residual = product.epilogue.residual.is_some();
-    let stems = StemTile::best_first(sizes, &product.shape, &product.windows, real_bytes, residual);
+    let stems = StemTile::best_first(sizes, &product.shape, &product.windows, precision, residual);
     if image && dense && !stems.is_empty() {
         return stems.into_iter().map(|tile| unit.stem(tile)).collect();
     }

@@ -2,6 +2,7 @@
 
 use super::sizes::{BESIDE_STAGES, SHARED_BYTES, Sizes, width};
 use crate::cuda::call::KernelSpec;
+use tessera_core::{DType, Precision};
 use tessera_planner::pack::BLOCK_ROW_BYTES;
 use tessera_planner::plan::ConvShape;
 
@@ -70,16 +71,18 @@ pub(super) struct StemTile {
     pub(super) item_tiles: usize,
     /// Blocks that share a multiprocessor.
     pub(super) blocks: usize,
+    /// Bytes of an element.
+    size: usize,
 }
 
-/// Whether a convolution, whose elements have `size` bytes, is a stem, with such windows behind it.
+/// Whether a convolution is a stem in this precision, with such windows behind it.
 pub(in crate::cuda::steps) fn is_stem(
     shape: &ConvShape,
     windows: &Windows,
-    size: usize,
+    precision: Precision,
     residual: bool,
 ) -> bool {
-    StemTile::of_strip(shape, windows, size, residual, 1).is_some_and(|tile| tile.fits(shape, windows))
+    StemTile::of_strip(shape, windows, precision, residual, 1).is_some_and(|tile| tile.fits(shape, windows))
 }
 
 impl StemTile {
@@ -88,49 +91,57 @@ impl StemTile {
     const WIDTHS: &[usize] = &[16, 32, 64, 80, 112, 128];
     /// Registers of a thread beside its weights and sums.
     const REGISTERS: usize = 56;
+    /// That a thread has, less a few.
+    const MOST_REGISTERS: usize = 240;
     /// What a block takes beside its lines of sums, in lines: weights to registers, and the first inputs.
     const PROLOGUE: usize = 3;
     const LONGEST_STRIP: usize = 32;
 
-    /// The tiles of a convolution, whose elements have `size` bytes, the one to take first; none where it is no stem. They differ in their strips alone.
+    /// The tiles of a convolution, the one to take first; none where it is no stem. They differ in their strips alone.
     pub(super) fn best_first(
         sizes: &Sizes,
         shape: &ConvShape,
         windows: &Windows,
-        size: usize,
+        precision: Precision,
         residual: bool,
     ) -> Vec<StemTile> {
         let strips = 1..=windows.output[0].min(StemTile::LONGEST_STRIP);
-        let tiles = strips.filter_map(|strip| StemTile::of_strip(shape, windows, size, residual, strip));
+        let tiles = strips.filter_map(|strip| StemTile::of_strip(shape, windows, precision, residual, strip));
         let mut tiles: Vec<StemTile> = tiles.filter(|tile| tile.fits(shape, windows)).collect();
         tiles.sort_by_key(|tile| tile.lines(sizes, windows));
         tiles
     }
 
     /// The tile of so many lines of outputs; `None` where the convolution is no stem: neighbours' inputs must start 16 bytes apart, which are two pixels of four
-    /// halves, and a thread's share of the weights must fit its registers. So must a residual, which no network has here.
+    /// halves or every second of four floats, and a thread's share of the weights must fit its registers. So must a residual, which no network has here.
     fn of_strip(
         shape: &ConvShape,
         windows: &Windows,
-        size: usize,
+        precision: Precision,
         residual: bool,
         strip: usize,
     ) -> Option<StemTile> {
         let [height, across] = shape.kernel;
         let jumps = shape.strides == [2; 2] && shape.dilations == [1; 2];
-        let small = shape.groups == 1 && shape.in_per_group <= 4 && size == 2;
+        let small = shape.groups == 1 && shape.in_per_group <= 4 && precision != Precision::Fp32;
         if !jumps || !small || !(2..=7).contains(&height) || !(2..=8).contains(&across) {
             return None;
         }
         if windows.pool() && residual {
             return None;
         }
-        let columns = width(StemTile::WIDTHS, shape.output[1]);
-        let elements = if residual { columns } else { columns / 2 };
-        // The largest so far, as halves.
-        let pooled = if windows.pool() { columns / 4 } else { 0 };
-        let registers = height * taps(shape) + elements + pooled + StemTile::REGISTERS;
-        let blocks = match registers {
+        let size = precision.stored(DType::F32).size();
+        let registers = |columns: usize| {
+            let elements = if residual { columns } else { columns / 2 };
+            // The largest so far, as it is stored.
+            let pooled = if windows.pool() { columns / 2 * size / 4 } else { 0 };
+            weights(shape, size) + elements + pooled + StemTile::REGISTERS
+        };
+        let fitting = StemTile::WIDTHS.iter().copied();
+        let widths: Vec<usize> =
+            fitting.filter(|&columns| registers(columns) <= StemTile::MOST_REGISTERS).collect();
+        let columns = width(&widths, shape.output[1]);
+        let blocks = match registers(columns) {
             ..=128 => 4,
             129..=168 => 3,
             _ => 2,
@@ -140,7 +151,7 @@ impl StemTile {
         let written = if whole { windows.output[1] } else { most };
         let line_tiles = windows.output[1].div_ceil(written);
         let item_tiles = windows.output[0].div_ceil(strip) * line_tiles;
-        Some(StemTile { columns, written, line_tiles, strip, item_tiles, blocks })
+        Some(StemTile { columns, written, line_tiles, strip, item_tiles, blocks, size })
     }
 
     fn fits(&self, shape: &ConvShape, windows: &Windows) -> bool {
@@ -157,18 +168,24 @@ impl StemTile {
     /// Dynamic shared memory: a line of outputs, and the inputs of a strip. Weights lie there before them. The factor that a line is has rows that
     /// overlap; compute-sanitizer measures it as if they did not, so there is room behind the last line for that too.
     pub(super) fn shared_bytes(&self, shape: &ConvShape, windows: &Windows) -> usize {
-        let pixels = 2 * (self.columns - 1) + taps(shape);
+        let pixels = 2 * (self.columns - 1) + taps(shape, self.size).next_multiple_of(2);
         let lines = (windows.seen(0, self.strip) - 1) * shape.strides[0] + shape.kernel[0];
-        let staged = self.columns * (StemTile::OUTPUTS * 2 + 16);
+        let staged = self.columns * (StemTile::OUTPUTS * self.size + 16);
         let k = shape.kernel[0] * shape.kernel[1] * shape.in_per_group;
-        let weights = (k * 2).div_ceil(BLOCK_ROW_BYTES) * StemTile::OUTPUTS * BLOCK_ROW_BYTES;
-        (staged + lines * pixels * 8 + self.columns * 16).max(weights)
+        let weights = (k * self.size).div_ceil(BLOCK_ROW_BYTES) * StemTile::OUTPUTS * BLOCK_ROW_BYTES;
+        (staged + lines * pixels * 4 * self.size + self.columns * 16).max(weights)
     }
 }
 
-/// Taps of a line, with padding.
-fn taps(shape: &ConvShape) -> usize {
-    shape.kernel[1].next_multiple_of(4)
+/// Taps of a line, with padding: an instruction takes four of halves, and any two of floats.
+fn taps(shape: &ConvShape, size: usize) -> usize {
+    if size == 2 { shape.kernel[1].next_multiple_of(4) } else { shape.kernel[1] }
+}
+
+/// Registers of a thread's share of the weights: four of each instruction.
+fn weights(shape: &ConvShape, size: usize) -> usize {
+    let taps = shape.kernel[0] * taps(shape, size);
+    (taps * size / 2).next_multiple_of(4)
 }
 
 #[cfg(test)]
@@ -193,13 +210,13 @@ mod tests {
     }
 
     fn tile(shape: &ConvShape, lanes: u32) -> Option<StemTile> {
-        first(shape, &Windows::alone(shape), lanes)
+        first(shape, &Windows::alone(shape), Precision::Bf16, lanes)
     }
 
-    fn first(shape: &ConvShape, windows: &Windows, lanes: u32) -> Option<StemTile> {
+    fn first(shape: &ConvShape, windows: &Windows, precision: Precision, lanes: u32) -> Option<StemTile> {
         let rows = shape.output.iter().product();
         let k = shape.kernel[0] * shape.kernel[1] * shape.in_per_group;
-        StemTile::best_first(&sizes(rows, 64, k, lanes), shape, windows, 2, false).first().copied()
+        StemTile::best_first(&sizes(rows, 64, k, lanes), shape, windows, precision, false).first().copied()
     }
 
     #[test]
@@ -234,12 +251,23 @@ mod tests {
         let stem = stem(224, 7, 3);
         let windows = Windows::of(&pool(&stem, 3, 2, 1)).expect("simple");
         assert_eq!(windows.seen(0, 7), 15);
-        let tile = first(&stem, &windows, 32).expect("a stem");
+        let tile = first(&stem, &windows, Precision::Bf16, 32).expect("a stem");
         assert_eq!([tile.written, tile.strip, tile.blocks], [56, 7, 2], "256 blocks on 264 places");
         let wide = ConvShape { output: [112, 320], input: [224, 640], ..stem };
-        let tile = first(&wide, &Windows::of(&pool(&wide, 3, 2, 1)).expect("simple"), 32).expect("a stem");
+        let tile = first(&wide, &Windows::of(&pool(&wide, 3, 2, 1)).expect("simple"), Precision::Bf16, 32)
+            .expect("a stem");
         let seen = (tile.written - 1) * 2 + 3;
         assert!(seen <= tile.columns && tile.written * tile.line_tiles >= 160, "{tile:?}");
+    }
+
+    #[test]
+    fn floats_take_a_usual_image_in_two_halves_where_they_pool() {
+        let stem = stem(224, 7, 3);
+        let windows = Windows::of(&pool(&stem, 3, 2, 1)).expect("simple");
+        let tile = first(&stem, &windows, Precision::Tf32, 32).expect("a stem");
+        assert_eq!([tile.columns, tile.written, tile.line_tiles, tile.blocks], [64, 31, 2, 2]);
+        let alone = first(&stem, &Windows::alone(&stem), Precision::Tf32, 32).expect("a stem");
+        assert_eq!([alone.columns, alone.line_tiles, alone.blocks], [112, 1, 2]);
     }
 
     #[test]
@@ -275,11 +303,7 @@ mod tests {
         assert_eq!(of(ConvShape { dilations: [2; 2], ..stem }), None);
         assert_eq!(of(ConvShape { kernel: [9; 2], ..stem }), None);
         assert_eq!(of(ConvShape { kernel: [1; 2], ..stem }), None);
-        assert_eq!(
-            StemTile::best_first(&sizes(12544, 64, 147, 32), &stem, &Windows::alone(&stem), 4, false),
-            [],
-            "four bytes are too many"
-        );
+        assert_eq!(first(&stem, &Windows::alone(&stem), Precision::Fp32, 32), None, "no matrix unit");
     }
 
     #[test]
@@ -290,11 +314,13 @@ mod tests {
                     let shape = stem(input, kernel, channels);
                     let pooled = Windows::of(&pool(&shape, 3, 2, 1)).expect("simple");
                     for windows in [Windows::alone(&shape), pooled] {
-                        let tile = first(&shape, &windows, lanes).expect("a stem");
-                        let bytes = tile.shared_bytes(&shape, &windows) + BESIDE_STAGES;
-                        assert!(tile.blocks * bytes <= SHARED_BYTES, "{tile:?}");
-                        assert!(tile.written * tile.line_tiles >= windows.output[1]);
-                        assert!(windows.seen(1, tile.written) <= tile.columns + windows.before[1] + 1);
+                        for precision in [Precision::Bf16, Precision::Tf32] {
+                            let tile = first(&shape, &windows, precision, lanes).expect("a stem");
+                            let bytes = tile.shared_bytes(&shape, &windows) + BESIDE_STAGES;
+                            assert!(tile.blocks * bytes <= SHARED_BYTES, "{tile:?}");
+                            assert!(tile.written * tile.line_tiles >= windows.output[1]);
+                            assert!(windows.seen(1, tile.written) <= tile.columns + windows.before[1] + 1);
+                        }
                     }
                 }
             }
