@@ -3,12 +3,15 @@
 // A warp group of 128 threads has sums of 64 outputs by some rows. A thread holds pairs of rows of two outputs, and memory wants runs of
 // outputs. There are two ways from one to the other through shared memory, which give the same bits:
 //
-//   finish        sums, as floats, [row][BM outputs]; a thread takes CHUNK outputs of a few rows                          residuals, parts of k
-//   finish_held   outputs, finished in registers, as they are stored, [row][64 outputs of a group]; whole lines leave    all others
+//   finish        sums, as floats, [row][BM outputs]; a thread takes CHUNK outputs of a few rows                          parts of k, other residuals
+//   finish_held   outputs, finished in registers, as they are stored, [row][64 outputs of a group]; whole lines leave    no residual, or one of halves
 #pragma once
 #include "product.cuh"
 #include "generated.cuh"
 #include "mma.cuh"
+
+// Whether residuals wait where outputs will, until sums meet them in registers: halves, an item's own.
+#define HELD_RESIDUAL (RESIDUAL == 1 && REAL != 0 && RESIDUAL_TYPE == REAL)
 
 constexpr int ROW_BYTES = 128;                // of k, a stage
 constexpr u32 BLOCK_BYTES = 64 * ROW_BYTES;   // of weights, 64 outputs
@@ -164,10 +167,35 @@ __device__ __forceinline__ void load_held_bias(const Params& p, u64 slot, u32 gr
 constexpr u32 OUT_LINE_BYTES = 64 * sizeof(real), OUT_LINE_CHUNKS = OUT_LINE_BYTES / 16;
 __device__ __forceinline__ u32 out_line_at(u32 row, u32 chunk) { return row * OUT_LINE_BYTES + ((chunk ^ (row & 7)) << 4); }
 
-// Finishes the sums of a warp group and puts them where they wait, rows in order from `staged` on. `thread` is of the group.
+#if HELD_RESIDUAL
+// Asks for the residuals of `present` rows of a group's outputs, the first of which is `first`, to where they will wait: ROWS of them at `staged`. A warp
+// group's threads call it, each for one chunk of every 16th row.
+template <int ROWS>
+__device__ __forceinline__ void bring_residual(const Params& p, const Rows& rows, u32 group, u32 first, u32 thread, u32 present, u32 staged) {
+    const u32 chunk = thread % OUT_LINE_CHUNKS, output = first + chunk * CHUNK;
+#pragma unroll
+    for (u32 row = thread / OUT_LINE_CHUNKS; row < ROWS; row += 128 / OUT_LINE_CHUNKS) {
+        const bool there = row < present && output < p.n;
+        const u64 from = residual_address(p, rows, 0, group, rows.first + (there ? row : 0), output);
+        const u32 to = staged + out_line_at(row, chunk);
+        if (p.vector) {
+            copy_chunk(to, from, there);
+        } else {
+            for (u32 i = 0; there && i < min(u32(CHUNK), p.n - output); i++)
+                asm volatile("st.shared.b16 [%0], %1;" ::"r"(to + i * u32(sizeof(real))), "h"(global<const u16>(from)[i]) : "memory");
+        }
+    }
+}
+#endif
+
+// Finishes the sums of a warp group and puts them where they wait, rows in order from `staged` on; a residual that waits there is added before. A warp reads
+// and writes its own 16 outputs alone. `thread` is of the group.
 template <int COUNT>
 __device__ __forceinline__ void stage_lines(const Params& p, u32 staged, u32 thread, const float* sums, const float (&bias)[2]) {
-    const auto finished = [&](int i) { return to_buffer<float>(activate(sums[i] + bias[i / 2 % 2], p.low, p.high)); };
+    const auto finished = [&](int i, float residual = 0.0f) {
+        const float sum = sums[i] + bias[i / 2 % 2];
+        return to_buffer<float>(activate(HELD_RESIDUAL ? sum + residual : sum, p.low, p.high));
+    };
     const u32 lane = thread % 32, warp = thread / 32;
 #if REAL == 0
 #pragma unroll
@@ -180,8 +208,17 @@ __device__ __forceinline__ void stage_lines(const Params& p, u32 staged, u32 thr
     const u32 named = staged + out_line_at(lane % 8, warp * 2 + lane / 8 % 2);
 #pragma unroll
     for (int i = 0; i < COUNT; i += 4) {
-        const u32 words[2] = {word_of(finished(i), finished(i + 1)), word_of(finished(i + 2), finished(i + 3))};
-        store_matrices_transposed(named + i / 4 * 8 * OUT_LINE_BYTES, words);
+        const u32 rows = named + i / 4 * 8 * OUT_LINE_BYTES;
+        u32 words[2] = {};
+#if HELD_RESIDUAL
+        load_matrices_transposed(words, rows);
+#endif
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const real pair[2] = {{u16(words[j])}, {u16(words[j] >> 16)}};
+            words[j] = word_of(finished(i + j * 2, to_float(pair[0])), finished(i + j * 2 + 1, to_float(pair[1])));
+        }
+        store_matrices_transposed(rows, words);
     }
 #endif
 }
@@ -222,7 +259,7 @@ __device__ __forceinline__ void write_lines(const Params& p, u32 staged, u32 thr
     }
 }
 
-// Finishes and writes the sums of `present` rows from the tile's first on, without a residual. `thread` counts from the first output of the tile; all that
+// Finishes and writes the sums of `present` rows from the tile's first on. Of a residual, ROOM holds all rows, and each thread's own have come. `thread` counts from the first output of the tile; all that
 // have some of it call this, and `sync` is their barrier. At `staged` is room for the outputs of ROOM rows; nobody else is there once all have come.
 template <int ROOM, int COUNT, typename Sync>
 __device__ __forceinline__ void finish_held(const Params& p, const Rows& rows, u32 group, u32 m0, u32 thread, u32 present, const float (&sums)[COUNT],

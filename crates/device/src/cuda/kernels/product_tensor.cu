@@ -3,7 +3,7 @@
 //   slot     [BM/64 blocks of 8 KB]  --bulk copy-->  stage: weights [BM][128 B]  --\
 //                                                                                   wgmma m64 nBN, f32 sums in registers
 //   inputs   [BN rows of 128 B]      --chunks----->  stage: inputs  [BN][128 B]  --/
-//   sums --> + bias --> activation --> shared memory, where the stages were --> out, in whole lines                     without residual, of all of k
+//   sums --> + bias --> activation --> shared memory, where the stages were --> out, in whole lines                     of all of k; a residual waits there
 //   sums --> shared memory, likewise, transposed --> + bias + residual --> activation --> out, 16 bytes at a time       all others
 //
 // M is the outputs, which come in whole blocks of 64, and N the rows, of which there may be any number: so a 7x7 image of 49 pixels wastes
@@ -40,7 +40,11 @@ constexpr int THREADS = BM * 2;
 constexpr u32 WEIGHT_BYTES = BM * ROW_BYTES, STEP_BYTES = WEIGHT_BYTES + BN * ROW_BYTES, STAGE_BYTES = STEPS * STEP_BYTES;
 static_assert(AHEAD >= 1 && AHEAD <= STAGES, "stages are loaded ahead");
 // Whether sums are finished where they are.
-constexpr bool HELD = PARTS == 1 && RESIDUAL == 0;
+constexpr bool HELD = PARTS == 1 && (RESIDUAL == 0 || HELD_RESIDUAL);
+// Whether a residual comes while the last stages multiply, in the place that is free when nothing more is asked for, and finished outputs wait there; or when
+// all have multiplied, in the first.
+constexpr bool RESIDUAL_EARLY = HELD_RESIDUAL && HELD && AHEAD < STAGES;
+static_assert(BM * BN * sizeof(real) <= STAGE_BYTES || !RESIDUAL_EARLY, "a stage has room for a tile's outputs");
 static_assert(STEPS <= 2 && (PARTS == 1 || TURNS == 1), "parts begin with stages, and are summed in one of two ways");
 
 // The first step of a part of k; of the one behind the last, the end.
@@ -128,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     const u32 present_rows = min(u32(BN), rows.end - rows.first), share = (present_rows + PARTS - 1) / PARTS;
     const u32 first = min(part * share, present_rows), count = min(share, present_rows - first);
     const auto row_of = [&](u32 row) { return rows.first + first + row; };
-    prefetch_residual<THREADS>(p, rows, slot, group, m0, thread, count, row_of);
+    if constexpr (!RESIDUAL_EARLY) prefetch_residual<THREADS>(p, rows, slot, group, m0, thread, count, row_of);
     if (!HELD && thread < BM) bias[thread] = own_bias;
 
     // Said to be none where there is one, the warp group is the same for all threads, and the compiler sees it.
@@ -138,7 +142,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     [[maybe_unused]] float totals[BN / 2];  // of earlier parts
     clear(sums);
     clear(totals);
-    u32 step = 0, stage = 0, parity = 0, next = AHEAD % STAGES;
+    u32 step = 0, stage = 0, parity = 0, next = AHEAD % STAGES, waiting = shared;
+    const auto load_residual_to = [&](u32 place) {
+#if HELD_RESIDUAL
+        waiting = place;
+        const u32 of_tile = thread / 128 * 64;
+        bring_residual<BN>(p, rows, group, m0 + of_tile, thread % 128, present_rows, place + of_tile * BN * sizeof(real));
+#endif
+    };
+    [[maybe_unused]] const u32 resting = steps - min(steps, u32(AHEAD * STEPS));  // the first step at which nothing more is asked for
 #pragma unroll 1
     for (u32 turn = 1;; turn++) {
         const u32 end = cut(steps, turn, TURNS);
@@ -160,6 +172,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
             if (step + AHEAD * STEPS < steps) {
                 if (thread == 0) load_stage(step + AHEAD * STEPS, next);
                 load_inputs(next);
+            } else if (RESIDUAL_EARLY && step == resting) {
+                load_residual_to(shared + next * STAGE_BYTES);
             }
             chunks_commit();
             products_wait<LAG>();
@@ -183,7 +197,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
         if (TURNS == 1 || turn == TURNS) break;
     }
     if constexpr (HELD) {
-        finish_held<BN>(p, rows, group, m0, thread, present_rows, TURNS == 1 ? sums : totals, held_bias, shared, [] { __syncthreads(); });
+        if constexpr (HELD_RESIDUAL && !RESIDUAL_EARLY) {
+            __syncthreads();
+            load_residual_to(shared);
+            chunks_commit();
+        }
+        if constexpr (HELD_RESIDUAL) chunks_wait<0>();
+        finish_held<BN>(p, rows, group, m0, thread, present_rows, TURNS == 1 ? sums : totals, held_bias, waiting, [] { __syncthreads(); });
         return;
     }
     __syncthreads();
