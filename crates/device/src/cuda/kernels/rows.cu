@@ -10,6 +10,9 @@
 // thread keeps its packs in registers (PACKS of them), so memory is read once; of rows too long for that (PACKS = 0) it reads them
 // again for each pass. Bound by memory.
 //
+// Tried: scale and bias asked for before the kernels before have ended. BERT's norms take 7.4 for 8.0 us one by one, and its graph as long as before (16 lanes,
+// bf16; H100, 2026-11-27).
+//
 //   -DTYPE=n x's type, -DREAL=n out's, -DKIND=0 layer norm, 1 softmax, 2 its logarithm, 3 rms norm; -DSCALE=n -DBIAS=n types, no BIAS without one
 //   twin on the CPU: cpu/steps/norm.rs
 #include "vector.cuh"
