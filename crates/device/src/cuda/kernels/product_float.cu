@@ -17,27 +17,19 @@
 //                                   may be long. The fastest where blocks are many and the last of them come out even.
 //   several, few blocks (PARTS>1)   a run to each block of a cluster. All meet in shared memory, and every block adds its share of the rows, in order.
 //
-// A multiply-add has three operands, and a cycle brings one from each of two banks of registers, which are the even and the odd ones: it is one a cycle where an
-// operand is the one just read, marked `.reuse` by the compiler, and the other two are of different banks. Counted so, loops over inputs row by row lose 0.27 to
-// 0.30 cycles to a multiply-add, and loops over inputs k by k 0.11; Nsight Compute sees them stall for dispatch as often (H200, 2026-11-26). That is most of what
-// keeps the former at 0.7 of the peak, where cuBLAS's loops lose 0.09 to 0.13 and run at 0.72 to 0.76; the clock stays at 1980 MHz. Which register is of which bank is the
-// compiler's to say, but:
-//
-//   a thread's sums   that are written side by side lie side by side, as weights do that are read so: each would be of its weight's bank. See `other`.
-//   rows there, back  is the order of a k's products with the fewest conflicts: of 44, by its code
-//
-// Inputs that lie k by k (BY_K=1) are read as weights are, four rows of one k at once, and what a thread reads then fits few registers. They come through
-// registers, a stage ahead, which turn chunks of k into rows. With few warps that is slower all the same: the compiler puts a read just before what needs it,
-// and nobody hides the wait (256x128x1152, 64 lanes: 116 us by k, 110 row by row; a block alone on its multiprocessor 82 and 63).
+// What bounds wide threads is how often registers of one bank meet, see product_float.cuh: loops over inputs row by row lose 0.2 to 0.3 cycles to a multiply-add so,
+// and run at 0.7 of the units. Inputs that lie k by k (BY_K=1) come through registers, a stage ahead, which turn chunks of k into rows; a thread reads four rows of
+// a k at once. The compiler puts a thread's reads of global memory right before what stores them, so it waits for them in every stage: it takes four blocks to a
+// multiprocessor to hide that. Of many rows product_fed.cu leaves it to other threads, and is faster where two or three blocks are enough.
 //
 // What else was tried of products of 256x128x1152 and 256x256x256 (H100 and H200, 2026-11-26), all of the same bits and none faster than the tiles there are:
 //   16 x 8 of a thread, tiles of 128x128, two blocks   of 120 lanes 230 us (219 by 128x64); alone on its multiprocessor a block of 64 lanes takes 131 (110)
 //   loops of more than 32 KB of code                   wait for their instructions: the same block takes 205 us for 131, where no other hides it
 //   loops of four or eight k row by row                2 to 5 % slower
-//   stages of 8 k, four blocks to a multiprocessor     255 us of 120 lanes
+//   reads pinned ahead by a barrier of the warp a k    by k, sums in registers: 110 us of 64 lanes for 124, which is what row by row takes
 //   1.5 registers read for a multiply-add, not 1.9     no difference in loops like that: two weights of different banks stay where what was read last is
-//   inputs k by k, sums in registers                   222 to 237 us of 120 lanes, in stages of 32 and 64, also as 256x64 and 128x128
-//   sums that begin as zeros read by fours, swapped    8 % faster to 7 % slower with two blocks to a multiprocessor, as it happens, and never the fastest
+//   sums in pairs of registers (mov.b64), or read and  the compiler takes the pairs apart; 8 % faster to 7 % slower with two blocks to a multiprocessor, as it
+//   written by fours, swapped                          happens, and never the fastest
 //   inputs copied float by float to where they lie     3 to 12 % slower than through registers
 //
 // Twin on the CPU: cpu/steps/gemm.rs, conv.rs.
@@ -46,17 +38,12 @@
 //   -DLONG=0|1|2                 whether a block sums several runs                    -DPARTS      blocks of a cluster
 //   -DBY_K=0|1                   whether a stage's inputs lie row by row, [BN][DEPTH], or k by k, [DEPTH][BN], where k is a multiple of DEPTH
 #include "cluster.cuh"
-#include "product.cuh"
+#include "product_float.cuh"
 
-constexpr int PANEL = 64, RUN = 256;
-constexpr int ALONG = PANEL / OUTPUTS, ACROSS = 32 / ALONG;  // threads of a warp along outputs and rows
 constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS), THREADS = 32 * WARPS_M * WARPS_N;
-// Inputs that lie k by k are brought and multiplied so many k at once: 16 KB of code.
-constexpr int BODY = 16;
-[[maybe_unused]] constexpr u32 BODY_BYTES = BODY * BN * 4;
-// Whether the next ones are brought before these are multiplied, and what a k reads is read before the k ahead of it is multiplied. It gains 2 to 4 %, but for
-// one run by one block, which it slows down by as much (256x128x1152 and 256x256x256 in stages of 32, 96 lanes, H200).
-[[maybe_unused]] constexpr bool EARLY = LONG || PARTS > 1;
+// Whether inputs that lie k by k are brought for the next stage before this one is multiplied, and what a k reads is read before the k ahead of it is multiplied. It
+// gains 2 to 4 % in clusters, and slows single blocks down by as much (256x128x1152 and 256x256x256, 96 lanes, H200).
+[[maybe_unused]] constexpr bool EARLY = PARTS > 1;
 constexpr int INPUT_PITCH = DEPTH % 32 == 0 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, INPUT_BYTES = BN * (BY_K ? DEPTH : INPUT_PITCH) * 4;
 constexpr u32 STAGE_BYTES = WEIGHT_BYTES + (BY_K ? 0 : INPUT_BYTES);  // by k there are two of inputs behind all stages
@@ -65,47 +52,16 @@ constexpr int PRODUCTS = OUTPUTS * ROWS;  // of a thread, for one k
 constexpr bool WIDE = PRODUCTS >= 56;
 // Fours of k in one piece: a thousand products of a wide thread, 16 KB of code; of others 256 to 500.
 [[maybe_unused]] constexpr int UNROLL = WIDE || (PRODUCTS >= 32 && LONG != 1) ? 4 : 64 / PRODUCTS < DEPTH / 4 ? 64 / PRODUCTS : DEPTH / 4;
-constexpr int COUNT = OUTPUTS == 2 ? 2 : 4, PIECES = OUTPUTS / COUNT;  // outputs of a thread side by side, and how often
-constexpr int SUMS = ROWS * PIECES;                                    // such pieces of a thread
-static_assert(WARPS_N * ACROSS * ROWS == BN && ACROSS * ALONG == 32, "warps cover the tile");
+static_assert(WARPS_N * ACROSS * ROWS == BN, "warps cover the tile");
 static_assert(RUN % DEPTH == 0 && DEPTH % 4 == 0 && STAGE_BYTES % 16 == 0, "runs end with stages");
 static_assert(PARTS == 1 || (!LONG && COUNT == 4), "a block of a cluster sums one run, and reads four sums of others at once");
-
-// COUNT sums as they wait in shared memory, or weights as they lie there: those of all threads side by side.
-struct __align__(COUNT * 4) Piece { float of[COUNT]; };
-
-// Where sums of a cluster's block lie in a piece: each in its neighbour's place, or every sum and its weight would be of one bank.
-__device__ __forceinline__ int other(int o) { return o ^ 1; }
-
-// A thread's place in its warp. Reads of 16 bytes are served half a warp at a time if of any two neighbours, or of any two that are two apart,
-// both read the same: so neighbours share their outputs, and those two apart their row. Anything else takes twice as long.
-__device__ __forceinline__ u32 along_of(u32 lane) { return ACROSS == 1 ? lane : lane / 2 % ALONG; }
-__device__ __forceinline__ u32 across_of(u32 lane) { return ACROSS == 1 ? 0 : lane % 2 + lane / (ALONG * 2) * 2; }
-
-// A thread's outputs of one panel, from piece to piece: half a panel apart.
-__device__ __forceinline__ u32 output_of(u32 along, u32 piece) { return piece * (PANEL / PIECES) + along * COUNT; }
 
 // A thread's rows, from the first on: every ACROSS-th; by k those of two pieces of four.
 __device__ __forceinline__ u32 row_of(u32 r) { return BY_K ? r / 4 * (BN / 2) + r % 4 : r * ACROSS; }
 
-// A thread's weights of one k, of which `weights` is the first.
-__device__ __forceinline__ void read_weights(Piece (&w)[PIECES], const float* weights) {
-#pragma unroll
-    for (int piece = 0; piece < PIECES; piece++) w[piece] = *reinterpret_cast<const Piece*>(weights + piece * (PANEL / PIECES));
-}
-
-// sums[r][o] += inputs[r][k] * weights[k][o] for one k.
+// One k of a thread. Back and forth: wide threads are 2 to 7 % faster so on an H200; where many share a multiprocessor and k has one run, up to 8 % slower.
 __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const float (&x)[ROWS], const Piece (&w)[PIECES]) {
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-        for (int i = 0; i < OUTPUTS; i++) {
-            // Every other row backwards: what one row multiplied last the next one multiplies first, and need not be read from its bank of registers again
-            // (wide threads 2 to 7 % faster on an H200; where many share a multiprocessor and k has one run, up to 8 % slower).
-            const int o = WIDE && (LONG || PARTS > 1 || MIN_BLOCKS <= 2 || BY_K) && r % 2 ? OUTPUTS - 1 - i : i;
-            sums[r][o] = __fmaf_rn(x[r], w[o / COUNT].of[o % COUNT], sums[r][o]);
-        }
-    }
+    multiply<WIDE && (LONG || PARTS > 1 || MIN_BLOCKS <= 2 || BY_K)>(sums, x, w);
 }
 
 // The same, of weights that are yet to be read.
@@ -120,73 +76,26 @@ __device__ __forceinline__ u32 turned(u32 row, u32 four) { return row ^ four % 4
 
 #if LOADER < 2 && LONG < 2 || LOADER == 1 && DEPTH > 32 || BY_K
 // Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
-struct __align__(16) Spot {
-    u64 start;  // the address of the row's first tap; 0 where there is no row
-    i32 y, x;
-};
+constexpr int TOGETHER = BY_K ? BN : LOADER == 1 ? 1 : 2;  // chunks of a thread, each of which takes registers that the sums want
 
-struct Feeder {
-    static constexpr int SPAN = BY_K ? BODY : DEPTH, ROW_CHUNKS = SPAN / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
-    static constexpr int TOGETHER = BY_K ? LOADS : LOADER == 1 ? 1 : 2;  // each takes registers that the sums want
-    static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
-
-    const Spot* spots;
-    u32 k;  // of this thread's chunk in the next stage
-
-    // The first stage begins at `first_k`. A barrier of the block comes before the first `load`.
-    __device__ __forceinline__ Feeder(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
-        : spots(table), k(first_k + threadIdx.x % ROW_CHUNKS * 4) {
-        for (u32 i = threadIdx.x; i < BN; i += THREADS) {
-            const Source source = source_of(p, tile.first + i, group);
-            const u64 start = inputs_of(p, tile, slot) + source.element * 4;
-            table[i] = {tile.first + i < tile.end ? start : 0, source.y, source.x};
-        }
-    }
-
-    // Calls `bring` with the number and the row of each of this thread's chunks of the next SPAN of k, where it is, and whether it is there at all.
-    template <typename Bring> __device__ __forceinline__ void each(const Params& p, const Bring& bring) {
-        const u32 row = threadIdx.x / ROW_CHUNKS;
-#if LOADER == 1
-        const u32 ky = p.run.quotient(k), in_line = k - ky * p.run.value;
-        const u32 kx = p.in_per_group.quotient(in_line), channel = in_line - kx * p.in_per_group.value;
-        const u32 dy = ky * p.dilation_y, dx = kx * p.dilation_x;
-        const i32 ahead = i32((dy * p.width + dx) * (p.groups * p.in_per_group.value) + channel) / 4;
-#else
-        const i32 ahead = k / 4;
-#endif
-#pragma unroll TOGETHER
-        for (int i = 0; i < LOADS; i++) {
-            const u32 at = row + i * PASS;
-            if (BN % PASS != 0 && at >= BN) continue;
-            const Spot spot = spots[at];
-            bool inside = spot.start != 0 & k < p.k;
-#if LOADER == 1
-            inside &= (u32(spot.y + i32(dy)) < p.height) & (u32(spot.x + i32(dx)) < p.width);
-#endif
-            bring(i, at, spot.start + i64(ahead) * 16, inside);
-        }
-        k += SPAN;
-    }
+struct Feeder : Chunks<0, THREADS, DEPTH, TOGETHER> {
+    using Chunks::Chunks;
 
     // The next stage, to `stage`.
     __device__ __forceinline__ void load(const Params& p, u32 stage) {
-        const u32 chunk = threadIdx.x % ROW_CHUNKS;
         each(p, [&](int, u32 at, u64 from, bool inside) {
             // Where nothing is read the address may be anything.
-            copy_chunk(stage + at * (INPUT_PITCH * 4) + chunk * 16, from, inside);
+            copy_chunk(stage + at * (INPUT_PITCH * 4) + chunk() * 16, from, inside);
         });
     }
 
 #if BY_K
-    static_assert(DEPTH % BODY == 0 && ROWS == 8 && BN % PASS == 0 && PASS % 32 == 0, "a warp puts 4 k of 8 rows each to 32 banks");
+    static_assert(ROWS == 8 && DEPTH == 16 && BN % PASS == 0 && PASS % 32 == 0, "a warp puts 4 k of 8 rows each to 32 banks");
     Chunk held[LOADS];
 
-    // Where this thread's chunks begin among BODY k of inputs, in bytes.
-    static __device__ __forceinline__ u32 own() {
-        const u32 row = threadIdx.x / ROW_CHUNKS, chunk = threadIdx.x % ROW_CHUNKS;
-        return (chunk * (4 * BN) + turned(row, chunk)) * 4;
-    }
-    // The next BODY of k, on its way to registers.
+    // Where this thread's chunks begin among a stage's inputs, in bytes.
+    static __device__ __forceinline__ u32 own() { return (chunk() * (4 * BN) + turned(row(), chunk())) * 4; }
+    // The next stage, on its way to registers.
     __device__ __forceinline__ void fetch(const Params& p) {
         each(p, [&](int i, u32, u64 from, bool inside) {
             held[i] = {};
@@ -214,14 +123,6 @@ struct Feeder : Loader<THREADS, DEPTH / 4, Dense> {
 };
 typedef Source Known;
 #endif
-
-// What is known before the sums and asked for after them. It waits in shared memory, as the sums want all registers.
-struct Kept {
-    Rows rows;
-    u64 slot;
-    u32 group, m0;
-    u32 present;  // panels of this tile that there are
-};
 
 // Gathering takes registers of its own. Those of a multiprocessor are four schedulers', so it is a warp less for each that leaves some.
 constexpr int RESIDENT = LOADER >= 2 && MIN_BLOCKS >= 4 ? MIN_BLOCKS * 3 / 4 : MIN_BLOCKS;
@@ -274,13 +175,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     dependency_wait(p.launch);
     [[maybe_unused]] unsigned char* inputs = dynamic + WAITING_BYTES + STAGES * STAGE_BYTES;
 #if BY_K
-    u32 own_place = Feeder::own();
-    if constexpr (EARLY) asm volatile("" : "+r"(own_place));  // or it is worked out again and again
-#pragma unroll 1
-    for (u32 body = 0; body < DEPTH / BODY; body++) {
-        feeder.fetch(p);
-        feeder.put(inputs + body * BODY_BYTES + own_place);
-    }
+    const u32 own_place = Feeder::own();
+    feeder.fetch(p);
+    feeder.put(inputs + own_place);
     feeder.fetch(p);
 #else
 #pragma unroll 1
@@ -322,44 +219,38 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
         }
 #if BY_K
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
-        unsigned char* to = inputs + (step + 1) % 2 * INPUT_BYTES + own_place;
-#pragma unroll 1
-        for (int body = 0; body < DEPTH / BODY; body++) {
-            // Behind the last stage there is nothing to read.
-            auto feed = [&] {
-                feeder.put(to);
-                feeder.fetch(p);
-            };
-            const float* x = reinterpret_cast<const float*>(inputs + step % 2 * INPUT_BYTES) + body * (BODY * BN);
-            Piece of_weights[2][PIECES];
-            float4 of_inputs[2][ROWS / 4];
-            auto read = [&](int k) {
-                read_weights(of_weights[k % 2], w + k * PANEL);
+        const float* x = reinterpret_cast<const float*>(inputs + step % 2 * INPUT_BYTES);
+        // Behind the last stage there is nothing to read.
+        auto feed = [&] {
+            feeder.put(inputs + (step + 1) % 2 * INPUT_BYTES + own_place);
+            feeder.fetch(p);
+        };
+        Piece of_weights[2][PIECES];
+        float4 of_inputs[2][ROWS / 4];
+        auto read = [&](int k) {
+            read_weights(of_weights[k % 2], w + k * PANEL);
 #pragma unroll
-                for (int r = 0; r < ROWS; r += 4) {
-                    of_inputs[k % 2][r / 4] = *reinterpret_cast<const float4*>(x + k * BN + turned(row0, k / 4) + row_of(r));
-                }
-            };
-            if constexpr (EARLY) {
-                feed();
-                read(0);
+            for (int r = 0; r < ROWS; r += 4) {
+                of_inputs[k % 2][r / 4] = *reinterpret_cast<const float4*>(x + k * BN + turned(row0, k / 4) + row_of(r));
             }
-#pragma unroll
-            for (int k = 0; k < BODY; k++) {
-                if (!EARLY) read(k);
-                else if (k + 1 < BODY) read(k + 1);
-                float one[ROWS];
-#pragma unroll
-                for (int r = 0; r < ROWS; r += 4) {
-                    const float4 four = of_inputs[k % 2][r / 4];
-                    one[r] = four.x, one[r + 1] = four.y, one[r + 2] = four.z, one[r + 3] = four.w;
-                }
-                multiply(run, one, of_weights[k % 2]);
-            }
-            if constexpr (!EARLY) feed();
-            w += BODY * PANEL;
-            to += BODY_BYTES;
+        };
+        if constexpr (EARLY) {
+            feed();
+            read(0);
         }
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++) {
+            if (!EARLY) read(k);
+            else if (k + 1 < DEPTH) read(k + 1);
+            float one[ROWS];
+#pragma unroll
+            for (int r = 0; r < ROWS; r += 4) {
+                const float4 four = of_inputs[k % 2][r / 4];
+                one[r] = four.x, one[r + 1] = four.y, one[r + 2] = four.z, one[r + 3] = four.w;
+            }
+            multiply(run, one, of_weights[k % 2]);
+        }
+        if constexpr (!EARLY) feed();
 #else
         chunks_commit();
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);
@@ -412,25 +303,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     }
 
     const Kept known = kept;
-    // Finishes a piece: outputs of row r of the thread, side by side.
-    auto finish = [&](int piece, u32 r, const float (&bias)[COUNT], const Piece& total) {
-        const u32 output = known.m0 + panel * PANEL + output_of(along, piece), left = p.n - output, row = known.rows.first + row0 + row_of(r);
-        if (row >= known.rows.end) return;
-        float values[COUNT];
-#if RESIDUAL
-        float residual[COUNT];
-        load_residual<COUNT>(p, residual_address(p, known.rows, known.slot, known.group, row, output), left, residual);
-#endif
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            values[i] = total.of[i] + bias[i];
-#if RESIDUAL
-            values[i] += residual[i];
-#endif
-            values[i] = activate(values[i], p.low, p.high);
-        }
-        store<COUNT>(p, out_element(p, known.rows, known.group, row, output), left, values);
-    };
     if constexpr (PARTS > 1) {
         __syncthreads();  // nobody reads the stages any more
 #pragma unroll
@@ -445,12 +317,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
     for (int piece = 0; piece < PIECES; piece++) {
         const u32 output = known.m0 + panel * PANEL + output_of(along, piece);
         if (output >= p.n) break;
-        float bias[COUNT] = {};
-#if BIAS
-        const float* biases = global<const float>(known.slot + p.bias) + known.group * p.n + output;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) bias[i] = i < p.n - output ? biases[i] : 0.0f;
-#endif
+        float bias[COUNT];
+        load_biases(p, known, output, bias);
         if constexpr (PARTS > 1) {
 #pragma unroll 1
             for (u32 r = blockIdx.x % PARTS; r < ROWS; r += PARTS) {
@@ -465,7 +333,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
 #pragma unroll
                     for (int o = 0; o < COUNT; o++) total.of[o] += four[other(o)];
                 }
-                finish(piece, r, bias, total);
+                finish(p, known, output, row0 + row_of(r), bias, total);
             }
         } else {
 #pragma unroll
@@ -477,7 +345,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
                     if constexpr (LONG == 2) total.of[i] = totals[r][piece * COUNT + i];
                     total.of[i] += run[r][piece * COUNT + i];
                 }
-                finish(piece, r, bias, total);
+                finish(p, known, output, row0 + row_of(r), bias, total);
             }
         }
     }

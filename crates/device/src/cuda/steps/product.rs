@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   fp32 ─────────────┬─ few rows of few lanes ───────▶ product_few_float.cu  [`few`]
-//!                     └─ everything else ─────────────▶ product_float.cu      [`float`]
+//!                     └─ everything else ─┬───────────▶ product_float.cu      [`float`]
+//!                                         └───────────▶ product_fed.cu                       many rows, inputs in chunks
 //!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
 //!                     ├─ few rows, long k ────────────▶ product_tensor.cu     [`tensor`]    k in two parts
 //!                     ├─ several taps, stride 1 ─┬────▶ product_held.cu       [`held`]      bf16 and fp16, weights that fit on chip
@@ -397,9 +398,10 @@ mod tests {
         match call.spec.source {
             // Runs of 256, each from zero, added in order: by blocks of a cluster, or by one block after the other.
             "product_few_float.cu" => "runs".to_owned(),
-            "product_float.cu" => {
+            "product_float.cu" | "product_fed.cu" => {
                 let runs = k.div_ceil(256).max(1);
-                let (parts, long) = (number("PARTS"), number("LONG"));
+                let parts = if call.spec.source == "product_fed.cu" { 1 } else { number("PARTS") };
+                let long = number("LONG");
                 assert!(parts == runs || (parts == 1 && long > 0), "{runs} runs: {}", call.spec);
                 "runs".to_owned()
             }

@@ -8,7 +8,7 @@
 
 use super::expand::{ExpandTile, Places};
 use super::few::{FewFloatTile, FewTile};
-use super::float::FloatTile;
+use super::float::{Feeding, FloatTile};
 use super::held::HeldTile;
 use super::panes::PaneTile;
 use super::sizes::{Sizes, row_tiles};
@@ -99,18 +99,24 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         arranged: Arranged::PLAINLY,
     });
     let loader = product.loader(site);
-    let chosen = |tile: FloatTile| Chosen {
-        loader,
-        spec: site
-            .spec("product_float.cu")
-            .define("OUTPUTS", tile.of_thread[0])
+    let spec = |tile: &FloatTile| {
+        let spec = match tile.feeding {
+            Feeding::Fed(feeders) => site.spec("product_fed.cu").define("FEEDERS", feeders),
+            Feeding::Rows | Feeding::Turned => site
+                .spec("product_float.cu")
+                .define("BY_K", u32::from(tile.feeding == Feeding::Turned))
+                .define("PARTS", tile.parts),
+        };
+        spec.define("OUTPUTS", tile.of_thread[0])
             .define("ROWS", tile.of_thread[1])
             .define("DEPTH", tile.depth)
             .define("STAGES", tile.stages)
             .define("MIN_BLOCKS", tile.blocks)
             .define("LONG", tile.runs as u32)
-            .define("BY_K", u32::from(tile.by_k))
-            .define("PARTS", tile.parts),
+    };
+    let chosen = |tile: FloatTile| Chosen {
+        loader,
+        spec: spec(&tile),
         outputs: tile.outputs,
         rows: tile.rows,
         depth: tile.depth,
@@ -121,8 +127,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         resident: None,
         arranged: Arranged::PLAINLY,
     };
-    let in_chunks = matches!(loader, Loader::Rows | Loader::Taps);
-    let streamed = FloatTile::best_first(sizes, in_chunks).into_iter().map(chosen);
+    let streamed = FloatTile::best_first(sizes, loader).into_iter().map(chosen);
     if FewFloatTile::is_best(sizes) {
         few.into_iter().chain(streamed).collect()
     } else {

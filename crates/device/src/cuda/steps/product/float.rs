@@ -1,12 +1,14 @@
-//! Tiles of `kernels/product_float.cu`: any product in strict fp32.
+//! Tiles of `kernels/product_float.cu`, for any product in strict fp32, and of `kernels/product_fed.cu`, for those of many rows.
 //!
 //! ```text
 //!   outputs and rows of a tile ─▶ how even the multiprocessors' shares are, and what is read how often
 //!   of a thread                ─▶ products to a read of shared memory, and how many warps there are to take turns
+//!   feeding                    ─▶ who brings inputs, and how they lie
 //!   runs of k                  ─▶ one after the other in a block, or each in a block of a cluster
 //! ```
 //! What the busiest multiprocessor takes is looked up in what each tile took on a card, and the least wins. None changes a bit.
 
+use super::Loader;
 use super::sizes::{SHARED_BYTES, Sizes};
 
 /// k of one chain of sums, `K_SEGMENT` of the plan.
@@ -21,7 +23,7 @@ const ALL_SHARED: usize = SHARED_BYTES + KEPT;
 /// A tile of the float units.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct FloatTile {
-    /// 64, 128 or 256.
+    /// 64 or 128.
     pub(super) outputs: usize,
     pub(super) rows: usize,
     /// Outputs and rows of one thread.
@@ -29,8 +31,7 @@ pub(super) struct FloatTile {
     /// k of a stage.
     pub(super) depth: usize,
     pub(super) stages: usize,
-    /// Whether a stage's inputs lie k by k, not row by row.
-    pub(super) by_k: bool,
+    pub(super) feeding: Feeding,
     /// Blocks that share a multiprocessor.
     pub(super) blocks: usize,
     /// How a block sums.
@@ -40,6 +41,17 @@ pub(super) struct FloatTile {
     /// Dynamic shared memory. More than is used keeps blocks of a small launch apart.
     pub(super) shared_bytes: usize,
     times: &'static [Time],
+}
+
+/// How inputs come into a stage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Feeding {
+    /// Row by row, copied by all threads.
+    Rows,
+    /// K by k, through the registers of all threads.
+    Turned,
+    /// K by k, through the registers of so many threads beside those that multiply.
+    Fed(usize),
 }
 
 /// What a block does about runs of k: the numbers of `-DLONG`.
@@ -56,6 +68,7 @@ pub(super) enum Runs {
 /// So many blocks together on a multiprocessor, the microseconds that their first run of k takes with all that comes before and after, and those of each further run.
 type Time = (usize, f64, f64);
 
+use Feeding::{Fed, Rows, Turned};
 use Runs::{Held, One, Shared};
 
 /// Outputs, rows, those of a thread, runs; depth, stages, blocks; and how long it takes.
@@ -165,45 +178,62 @@ const ROWS: &[Row] = &[
 
 /// Tiles whose inputs lie k by k in shared memory, of a k that their stages divide. A multiplying thread reads four rows at once and keeps few operands, for
 /// which the compiler finds banks of registers that are free when they are read. Times are from the same products on an H100 (one run) and an H200 (several).
-/// The largest is for about as many products as there are multiprocessors: one to each, which smaller tiles share less evenly.
-const BY_K: &[Row] = &[
-    (128, 64, [8, 8], One, [16, 4, 4], &[(1, 17.0, 0.0), (2, 27.7, 0.0), (4, 47.8, 0.0)]),
-    (128, 64, [8, 8], Shared, [16, 3, 3], &[(1, 19.7, 17.8), (2, 27.5, 25.2), (3, 37.7, 35.5)]),
-    (256, 128, [8, 8], Shared, [32, 2, 1], &[(1, 49.0, 46.0)]),
+const TURNED: &[Row] =
+    &[(128, 64, [8, 8], One, [16, 4, 4], &[(1, 17.0, 0.0), (2, 27.7, 0.0), (4, 47.8, 0.0)])];
+
+/// The same, of blocks with so many threads that only feed: the others wait for nothing. Times are from the same products and from ResNet-50's on an H100
+/// (2026-11-27).
+const FED: &[(usize, Row)] = &[
+    (32, (128, 64, [8, 8], One, [32, 3, 3], &[(1, 15.1, 0.0), (2, 27.2, 0.0), (3, 36.4, 0.0)])),
+    (64, (128, 64, [8, 8], Shared, [32, 3, 2], &[(1, 14.4, 12.2), (2, 27.2, 21.6)])),
+    (32, (128, 64, [8, 8], Shared, [16, 3, 3], &[(1, 14.8, 16.6), (2, 27.2, 24.1), (3, 36.4, 34.7)])),
+    (32, (128, 56, [8, 7], One, [32, 3, 3], &[(1, 13.5, 0.0), (2, 22.5, 0.0), (3, 32.0, 0.0)])),
+    (32, (128, 56, [8, 7], Shared, [32, 3, 2], &[(1, 12.6, 10.8), (2, 22.5, 19.7)])),
+    (32, (128, 56, [8, 7], Shared, [16, 3, 3], &[(1, 12.8, 14.5), (2, 22.5, 21.3), (3, 32.0, 30.4)])),
+    (64, (64, 128, [8, 8], Shared, [32, 3, 2], &[(1, 14.8, 13.1), (2, 27.4, 22.4)])),
+    (64, (64, 112, [8, 7], Shared, [32, 3, 2], &[(1, 12.8, 11.3), (2, 22.5, 20.2)])),
 ];
 
 /// Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor.
 const FEW: [usize; 3] = [32, 8, 3];
 
 impl FloatTile {
-    /// Every tile for sums so long; first the one with which the busiest multiprocessor is done first. `in_chunks`: whether inputs come in whole chunks.
-    pub(super) fn best_first(sizes: &Sizes, in_chunks: bool) -> Vec<FloatTile> {
-        let mut tiles: Vec<FloatTile> = FloatTile::all(sizes, in_chunks).collect();
+    /// Every tile for sums so long of inputs that are loaded so; first the one with which the busiest multiprocessor is done first.
+    pub(super) fn best_first(sizes: &Sizes, loader: Loader) -> Vec<FloatTile> {
+        let mut tiles: Vec<FloatTile> = FloatTile::all(sizes, loader).collect();
         tiles.sort_by(|a, b| a.takes(sizes).total_cmp(&b.takes(sizes)));
         tiles.into_iter().map(|tile| tile.apart(sizes)).collect()
     }
 
-    fn all(sizes: &Sizes, in_chunks: bool) -> impl Iterator<Item = FloatTile> {
+    fn all(sizes: &Sizes, loader: Loader) -> impl Iterator<Item = FloatTile> {
         let runs = sizes.k.div_ceil(RUN).max(1);
         let narrow = !sizes.has_pairs();
-        let by_k: &[Row] = if in_chunks { BY_K } else { &[] };
-        let by_k = by_k.iter().filter(|(.., [depth, ..], _)| sizes.k.is_multiple_of(*depth));
-        let rows = ROWS.iter().map(|row| (row, false)).chain(by_k.map(|row| (row, true)));
+        let rows = ROWS.iter().map(|row| (row, Rows));
+        let in_chunks = matches!(loader, Loader::Rows | Loader::Taps);
+        // Where a warp's taps are is too much to work out for one warp that feeds every 16 k (3×3 of 256 channels: 279 µs for 194).
+        let fed = FED.iter().filter(move |(_, (.., [depth, ..], _))| loader == Loader::Rows || *depth >= 32);
+        let fed = fed.map(|(feeders, row)| (row, Fed(*feeders)));
+        let turned = TURNED.iter().map(|row| (row, Turned)).chain(fed);
+        let turned =
+            turned.filter(move |((.., [depth, ..], _), _)| in_chunks && sizes.k.is_multiple_of(*depth));
+        let rows = rows.chain(turned);
         let rows = rows.filter(move |((outputs, ..), _)| !(narrow && *outputs >= 128));
-        rows.filter_map(move |(row, by_k)| {
+        rows.filter_map(move |(row, feeding)| {
             let (.., of_thread, summing, [depth, ..], _) = *row;
             let parts = match summing {
                 One if runs == 1 => 1,
                 // A run is but four stages of 64.
-                One if runs <= CLUSTER && of_thread[0] >= 4 && depth <= 32 => runs,
+                One if runs <= CLUSTER && of_thread[0] >= 4 && depth <= 32 && !matches!(feeding, Fed(_)) => {
+                    runs
+                }
                 Shared | Held if runs > 1 => 1,
                 _ => return None,
             };
-            Some(FloatTile::new(row, by_k, parts))
+            Some(FloatTile::new(row, feeding, parts))
         })
     }
 
-    fn new(row: &Row, by_k: bool, parts: usize) -> FloatTile {
+    fn new(row: &Row, feeding: Feeding, parts: usize) -> FloatTile {
         let (outputs, rows, of_thread, runs, [depth, stages, most], times) = *row;
         let tile = FloatTile {
             outputs,
@@ -211,7 +241,7 @@ impl FloatTile {
             of_thread,
             depth,
             stages,
-            by_k,
+            feeding,
             blocks: most,
             runs,
             parts,
@@ -219,11 +249,15 @@ impl FloatTile {
             times,
         };
         // Meeting takes a few registers.
-        let blocks = most - usize::from(parts > 1 && tile.threads() <= 64);
+        let blocks = most - usize::from(parts > 1 && tile.multipliers() <= 64);
         FloatTile { blocks, shared_bytes: tile.used_bytes(), ..tile }
     }
 
     pub(super) fn threads(&self) -> usize {
+        self.multipliers() + if let Fed(feeders) = self.feeding { feeders } else { 0 }
+    }
+
+    fn multipliers(&self) -> usize {
         self.outputs * self.rows / (self.of_thread[0] * self.of_thread[1])
     }
 
@@ -234,11 +268,16 @@ impl FloatTile {
 
     /// The stages, and sums: of runs that are over, beside them; of a cluster's blocks, in their place.
     fn used_bytes(&self) -> usize {
-        let padded = !self.by_k && self.depth.is_multiple_of(32);
-        let pitch = if padded { self.depth + 4 } else { self.depth };
-        // By k inputs wait in registers for the one of two places that the stage before theirs leaves.
-        let of_inputs = if self.by_k { 2 } else { self.stages };
-        let stages = 4 * (self.stages * self.outputs * self.depth + of_inputs * self.rows * pitch);
+        let floats_of_inputs = match self.feeding {
+            Rows => {
+                self.stages * self.rows * (self.depth + if self.depth.is_multiple_of(32) { 4 } else { 0 })
+            }
+            // They wait in registers for the one of two places that the stage before theirs leaves.
+            Turned => 2 * self.depth * self.rows,
+            // A thread reads eight places, and has rows in them all or in all but one.
+            Fed(_) => self.stages * self.depth * (self.rows / self.of_thread[1] * 8 + 4),
+        };
+        let stages = 4 * (self.stages * self.outputs * self.depth + floats_of_inputs);
         let sums = self.outputs * self.rows * 4;
         match (self.runs, self.parts) {
             (Shared, _) => sums + stages,
@@ -276,8 +315,9 @@ impl FloatTile {
         let last = match rest {
             0 => 0.0,
             _ if full == 0 => self.together(rest, runs),
-            // Large blocks of several runs end at once, and those that come then go to the first multiprocessors that are free, as many to each as fit it.
-            _ if self.runs != One && sums >= 56 => all,
+            // Large blocks of several runs end at once, and those that come then go to the first multiprocessors that are free, as many to each as fit it. Fed
+            // ones end apart.
+            _ if self.runs != One && sums >= 56 && !matches!(self.feeding, Fed(_)) => all,
             // Clusters of large blocks wait until there is room for all of one.
             _ if self.parts > 1 && self.blocks <= 4 => all,
             _ => self.together(rest, runs),
@@ -315,7 +355,9 @@ mod tests {
                 [(10, 20, 1), (128, 256, 8), (512, 700, 128), (64, 2000, 20), (256, 4608, 3)]
             {
                 let sizes = sizes(rows, outputs, k, lanes);
-                for tile in FloatTile::all(&sizes, true).chain(FloatTile::best_first(&sizes, true)) {
+                for tile in
+                    FloatTile::all(&sizes, Loader::Rows).chain(FloatTile::best_first(&sizes, Loader::Rows))
+                {
                     assert!(tile.threads().is_multiple_of(32), "{tile:?}");
                     assert!(tile.threads().is_multiple_of(tile.depth / 4), "{tile:?}");
                     assert!(
@@ -331,7 +373,7 @@ mod tests {
     }
 
     fn tile(rows: usize, outputs: usize, k: usize, lanes: u32) -> ([usize; 3], Runs, usize) {
-        let tile = FloatTile::best_first(&sizes(rows, outputs, k, lanes), true)[0];
+        let tile = FloatTile::best_first(&sizes(rows, outputs, k, lanes), Loader::Rows)[0];
         ([tile.outputs, tile.rows, tile.threads()], tile.runs, tile.parts)
     }
 
@@ -339,6 +381,7 @@ mod tests {
     fn a_convolution_has_at_every_number_of_lanes_the_tile_that_a_sweep_found_best_or_near_it() {
         let few = |rows, threads| ([64, rows, threads], One, 5);
         let wide = |runs, parts| ([128, 64, 128], runs, parts);
+        let fed = |feeders: usize| ([128, 64, 128 + feeders], Shared, 1);
         let best = [
             (1, few(16, 128)),
             (2, few(16, 128)),
@@ -347,10 +390,10 @@ mod tests {
             (10, wide(One, 5)),
             (16, wide(One, 5)),
             (20, wide(One, 5)),
-            (32, wide(Held, 1)),
-            (64, wide(Held, 1)),
-            (96, wide(Shared, 1)),
-            (120, ([256, 128, 512], Shared, 1)),
+            (32, fed(64)),
+            (64, fed(64)),
+            (96, fed(32)),
+            (120, fed(64)),
         ];
         for (lanes, best) in best {
             assert_eq!(tile(128, 256, 1152, lanes), best, "{lanes} lanes");
@@ -364,11 +407,11 @@ mod tests {
             (2, [64, 16, 128]),
             (8, [64, 32, 128]),
             (10, [64, 32, 128]),
-            (16, [128, 64, 128]),
+            (16, [128, 64, 160]),
             (20, [64, 32, 128]),
-            (32, [128, 64, 128]),
+            (32, [128, 64, 160]),
             (64, [128, 64, 128]),
-            (96, [128, 64, 128]),
+            (96, [128, 64, 160]),
             (120, [128, 64, 128]),
         ];
         for (lanes, best) in best {
@@ -392,7 +435,7 @@ mod tests {
     #[test]
     fn blocks_of_a_small_launch_have_no_room_beside_each_other() {
         let sizes = sizes(128, 256, 256, 10);
-        let tile = FloatTile::best_first(&sizes, true)[0];
+        let tile = FloatTile::best_first(&sizes, Loader::Rows)[0];
         let share = tile.launched(&sizes).div_ceil(132);
         assert!(share < tile.blocks, "{tile:?}");
         let of_block = tile.shared_bytes + KEPT + tile.rows * 16;

@@ -1,0 +1,148 @@
+// What kernels of strict products share: a thread's place in a panel of outputs, the products of one k, and what of inputs and results is the same for all.
+//
+//   slot     [panels of 64 outputs][k][64]
+//   a warp   ALONG threads along a panel's outputs by ACROSS along the rows; a thread has OUTPUTS outputs by ROWS rows in registers
+//
+// A multiply-add has three operands, and a cycle brings one from each of two banks of registers, which are the even and the odd ones: it is one a cycle where an
+// operand is one that was just read, marked `.reuse` by the compiler, and the other two are of different banks. Nsight Compute sees threads stall for dispatch as
+// often as the rest is counted in the code (H200, 2026-11-26). Which register is of which bank is the compiler's to say, but:
+//
+//   weights and inputs      that lie k by k are read by fours and so are of both banks in turn: it finds sums of the others', and loses 0.06 to 0.1 cycles a
+//                           multiply-add. Inputs row by row are all of one bank at a k: 0.2 to 0.3.
+//   a thread's sums         that are written side by side lie side by side, as its weights do: each would be of its weight's bank. See `other`.
+//   rows there, and back    is the order of a k's products with the fewest conflicts: of 44, by its code
+#pragma once
+#include "product.cuh"
+
+constexpr int PANEL = 64, RUN = 256;
+constexpr int ALONG = PANEL / OUTPUTS, ACROSS = 32 / ALONG;
+constexpr int COUNT = OUTPUTS == 2 ? 2 : 4, PIECES = OUTPUTS / COUNT;  // outputs of a thread side by side, and how often
+constexpr int SUMS = ROWS * PIECES;                                    // such pieces of a thread
+static_assert(ACROSS * ALONG == 32, "a warp is full");
+
+// COUNT sums as they wait in shared memory, or weights as they lie there: those of all threads side by side.
+struct __align__(COUNT * 4) Piece { float of[COUNT]; };
+
+// Where sums of a cluster's block lie in a piece: each in its neighbour's place, or every sum and its weight would be of one bank.
+__device__ __forceinline__ int other(int o) { return o ^ 1; }
+
+// A thread's place in its warp. Reads of 16 bytes are served half a warp at a time if of any two neighbours, or of any two that are two apart,
+// both read the same: so neighbours share their outputs, and those two apart their row. Anything else takes twice as long.
+__device__ __forceinline__ u32 along_of(u32 lane) { return ACROSS == 1 ? lane : lane / 2 % ALONG; }
+__device__ __forceinline__ u32 across_of(u32 lane) { return ACROSS == 1 ? 0 : lane % 2 + lane / (ALONG * 2) * 2; }
+
+// A thread's outputs of one panel, from piece to piece: half a panel apart.
+__device__ __forceinline__ u32 output_of(u32 along, u32 piece) { return piece * (PANEL / PIECES) + along * COUNT; }
+
+// A thread's weights of one k, of which `weights` is the first.
+__device__ __forceinline__ void read_weights(Piece (&w)[PIECES], const float* weights) {
+#pragma unroll
+    for (int piece = 0; piece < PIECES; piece++) w[piece] = *reinterpret_cast<const Piece*>(weights + piece * (PANEL / PIECES));
+}
+
+// sums[r][o] += inputs[r][k] * weights[k][o] for one k. BACK: every other row backwards. What one row multiplied last the next one multiplies first then, and
+// need not be read from its bank of registers again.
+template <bool BACK>
+__device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const float (&x)[ROWS], const Piece (&w)[PIECES]) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+        for (int i = 0; i < OUTPUTS; i++) {
+            const int o = BACK && r % 2 ? OUTPUTS - 1 - i : i;
+            sums[r][o] = __fmaf_rn(x[r], w[o / COUNT].of[o % COUNT], sums[r][o]);
+        }
+    }
+}
+
+#if LOADER < 2
+// Where a tile's rows lie. It waits in shared memory, as the sums want all registers.
+struct __align__(16) Spot {
+    u64 start;  // the address of the row's first tap; 0 where there is no row
+    i32 y, x;
+};
+
+// Which chunks of rows or taps a thread brings, SPAN k at a time, of those of CREW threads from the block's FIRST on: it has the same four k of every PASS-th row.
+template <int FIRST, int CREW, int SPAN, int TOGETHER> struct Chunks {
+    static constexpr int ROW_CHUNKS = SPAN / 4, PASS = CREW / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
+    static_assert(CREW % ROW_CHUNKS == 0, "threads of a row stay together");
+
+    const Spot* spots;
+    u32 k;  // of this thread's chunk in the next SPAN
+
+    static __device__ __forceinline__ u32 row() { return (threadIdx.x - FIRST) / ROW_CHUNKS; }  // its first
+    static __device__ __forceinline__ u32 chunk() { return (threadIdx.x - FIRST) % ROW_CHUNKS; }
+
+    // The first of all k is `first_k`. A barrier of the crew comes before the first `each`.
+    __device__ __forceinline__ Chunks(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
+        : spots(table), k(first_k + chunk() * 4) {
+        for (u32 i = threadIdx.x - FIRST; i < BN; i += CREW) {
+            const Source source = source_of(p, tile.first + i, group);
+            const u64 start = inputs_of(p, tile, slot) + source.element * 4;
+            table[i] = {tile.first + i < tile.end ? start : 0, source.y, source.x};
+        }
+    }
+
+    // Calls `bring` with the number and the row of each of this thread's chunks of the next SPAN of k, where it is, and whether it is there at all.
+    template <typename Bring> __device__ __forceinline__ void each(const Params& p, const Bring& bring) {
+#if LOADER == 1
+        const u32 ky = p.run.quotient(k), in_line = k - ky * p.run.value;
+        const u32 kx = p.in_per_group.quotient(in_line), channel = in_line - kx * p.in_per_group.value;
+        const u32 dy = ky * p.dilation_y, dx = kx * p.dilation_x;
+        const i32 ahead = i32((dy * p.width + dx) * (p.groups * p.in_per_group.value) + channel) / 4;
+#else
+        const i32 ahead = k / 4;
+#endif
+#pragma unroll TOGETHER
+        for (int i = 0; i < LOADS; i++) {
+            const u32 at = row() + i * PASS;
+            if (BN % PASS != 0 && at >= BN) continue;
+            const Spot spot = spots[at];
+            bool inside = spot.start != 0 & k < p.k;
+#if LOADER == 1
+            inside &= (u32(spot.y + i32(dy)) < p.height) & (u32(spot.x + i32(dx)) < p.width);
+#endif
+            bring(i, at, spot.start + i64(ahead) * 16, inside);
+        }
+        k += SPAN;
+    }
+};
+#endif
+
+// What is known before the sums and asked for after them. It waits in shared memory too.
+struct Kept {
+    Rows rows;
+    u64 slot;
+    u32 group, m0;
+    u32 present;  // panels of this tile that there are
+};
+
+// The biases of a piece of outputs from `output` on, which is one of the group's.
+__device__ __forceinline__ void load_biases(const Params& p, const Kept& known, u32 output, float (&bias)[COUNT]) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) bias[i] = 0.0f;
+#if BIAS
+    const float* biases = global<const float>(known.slot + p.bias) + known.group * p.n + output;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) bias[i] = i < p.n - output ? biases[i] : 0.0f;
+#endif
+}
+
+// From what all k add up to to what is written: a piece of outputs from `output` on, of row `row` of the tile, if there is that row.
+__device__ __forceinline__ void finish(const Params& p, const Kept& known, u32 output, u32 row, const float (&bias)[COUNT], const Piece& total) {
+    const u32 left = p.n - output, of_lane = known.rows.first + row;
+    if (of_lane >= known.rows.end) return;
+    float values[COUNT];
+#if RESIDUAL
+    float residual[COUNT];
+    load_residual<COUNT>(p, residual_address(p, known.rows, known.slot, known.group, of_lane, output), left, residual);
+#endif
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        values[i] = total.of[i] + bias[i];
+#if RESIDUAL
+        values[i] += residual[i];
+#endif
+        values[i] = activate(values[i], p.low, p.high);
+    }
+    store<COUNT>(p, out_element(p, known.rows, known.group, of_lane, output), left, values);
+}
