@@ -11,7 +11,7 @@
 // global memory to right before what stores it, a thread waits for it in every stage, and what works out its address comes between multiply-adds and spoils their
 // banks. Feeders hold the next stage while they wait for a free one. Loops of 1024 multiply-adds then have 72 other instructions and 74 conflicts.
 //
-//   us on an H100           256x128x1152: 32 lanes   64     96     120     256x256x256: 32 lanes   96     120
+//   µs on an H100           256x128x1152: 32 lanes   64     96     120     256x256x256: 32 lanes   96     120
 //   this kernel                           59         102    158    202                  27.1       72     95
 //   threads that do both, the best tiles  61         111    162    210                  29.1       75     95
 //   cuBLAS, the best of four ways         68         107    194    199                  30.1       90     97
