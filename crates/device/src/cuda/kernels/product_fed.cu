@@ -165,7 +165,8 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + FEEDERS, MIN_BLOCKS) 
         const float* x = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + WEIGHT_BYTES) + across * 4;
 #pragma unroll 1
         for (int body = 0; body < DEPTH / BODY; body++) {
-            // What a k reads is read before the k ahead of it is multiplied. Inputs by an index, weights by a pointer that moves on: of four ways the one of the fewest conflicts.
+            // What a k reads is read before the k ahead of it is multiplied. Inputs by an index, weights by a pointer that moves on: of four ways the one of
+            // the fewest conflicts.
             Piece of_weights[2][PIECES];
             float4 of_inputs[2][2];
             auto read = [&](int k) {

@@ -259,8 +259,9 @@ __device__ __forceinline__ void write_lines(const Params& p, u32 staged, u32 thr
     }
 }
 
-// Finishes and writes the sums of `present` rows from the tile's first on. Of a residual, ROOM holds all rows, and each thread's own have come. `thread` counts from the first output of the tile; all that
-// have some of it call this, and `sync` is their barrier. At `staged` is room for the outputs of ROOM rows; nobody else is there once all have come.
+// Finishes and writes the sums of `present` rows from the tile's first on. `thread` counts from the first output of the tile; all that have some of it call
+// this, and `sync` is their barrier. At `staged` is room for the outputs of ROOM rows; nobody else is there once all have come. Where there is a residual, that
+// is all rows, and what each thread brought of it has arrived.
 template <int ROOM, int COUNT, typename Sync>
 __device__ __forceinline__ void finish_held(const Params& p, const Rows& rows, u32 group, u32 m0, u32 thread, u32 present, const float (&sums)[COUNT],
                                             const float (&bias)[2], u32 staged, Sync sync) {

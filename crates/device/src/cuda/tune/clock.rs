@@ -220,7 +220,11 @@ mod tests {
                         calls.iter().map(|call| clock.results(&ground, call, &functions).unwrap()).collect();
                     // An activation may cut off a single sum, and never all of several.
                     let single = bits[0].len() <= size_of::<f32>();
-                    assert!(single || bits[0].iter().any(|&byte| byte != 0), "{}: nothing computed", case.name);
+                    assert!(
+                        single || bits[0].iter().any(|&byte| byte != 0),
+                        "{}: nothing computed",
+                        case.name
+                    );
                     compared += calls.len() - 1;
                     let other = calls.iter().zip(&bits).filter(|(_, found)| **found != bits[0]);
                     faults.extend(other.map(|(call, _)| format!("{} {precision}: {}", case.name, call.spec)));
