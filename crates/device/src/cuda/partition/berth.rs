@@ -50,10 +50,9 @@ impl Berth {
 
     /// Whether a launch is staged and begun sooner than somebody else could begin to.
     pub(super) fn is_small(running: &Running) -> bool {
-        let items = running.items() as usize;
-        let bytes =
-            |ports: &[Port]| -> usize { ports.iter().map(|port| port.bytes_per_item() * items).sum() };
-        bytes(&running.program.plan.inputs) <= DIRECT && bytes(&running.program.plan.outputs) <= DIRECT
+        let (plan, items) = (&running.program.plan, running.items());
+        let direct = |ports: &[Port]| stage_offsets(ports, items, 0).1 <= DIRECT;
+        direct(&plan.inputs) && direct(&plan.outputs)
     }
 
     /// Says where a launch's inputs and outputs are to lie in it, and what it tells. It was made for the largest launch of any program, so they fit. Nothing has
