@@ -138,7 +138,6 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + FEEDERS, MIN_BLOCKS) 
             barrier_arrive(all_filled + stage * 8);
             feeder.fetch(p);  // behind the last there is nothing to read
         }
-        dependents_may_start();
         return;
     }
 

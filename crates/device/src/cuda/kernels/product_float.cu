@@ -43,7 +43,7 @@
 constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS), THREADS = 32 * WARPS_M * WARPS_N;
 // Whether inputs that lie k by k are brought for the next stage before this one is multiplied, and what a k reads is read before the k ahead of it is multiplied. It
 // gains 2 to 4 % in clusters, and slows single blocks down by as much (256x128x1152 and 256x256x256, 96 lanes, H200).
-[[maybe_unused]] constexpr bool EARLY = PARTS > 1;
+[[maybe_unused]] constexpr bool FEEDS_FIRST = PARTS > 1;
 constexpr int INPUT_PITCH = DEPTH % 32 == 0 ? DEPTH + 4 : DEPTH;  // floats: a warp's neighbouring rows are in different banks
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, INPUT_BYTES = BN * (BY_K ? DEPTH : INPUT_PITCH) * 4;
 constexpr u32 STAGE_BYTES = WEIGHT_BYTES + (BY_K ? 0 : INPUT_BYTES);  // by k there are two of inputs behind all stages
@@ -71,10 +71,13 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
     multiply(sums, x, w);
 }
 
+// Where sums of a cluster's block lie in a piece: each in its neighbour's place, or every sum and its weight would be of one bank.
+__device__ __forceinline__ int other(int o) { return o ^ 1; }
+
 // Where a row lies among those of a four of k, so that neither those who put fours of a row nor those who read fours of rows meet in a bank.
 __device__ __forceinline__ u32 turned(u32 row, u32 four) { return row ^ four % 4 * 8; }
 
-#if LOADER < 2 && LONG < 2 || LOADER == 1 && DEPTH > 32 || BY_K
+#if LOADER < 2 && LONG < 2 || LOADER == 1 && DEPTH > 32
 // Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
 constexpr int TOGETHER = BY_K ? BN : LOADER == 1 ? 1 : 2;  // chunks of a thread, each of which takes registers that the sums want
 
@@ -234,13 +237,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
                 of_inputs[k % 2][r / 4] = *reinterpret_cast<const float4*>(x + k * BN + turned(row0, k / 4) + row_of(r));
             }
         };
-        if constexpr (EARLY) {
+        if constexpr (FEEDS_FIRST) {
             feed();
             read(0);
         }
 #pragma unroll
         for (int k = 0; k < DEPTH; k++) {
-            if (!EARLY) read(k);
+            if (!FEEDS_FIRST) read(k);
             else if (k + 1 < DEPTH) read(k + 1);
             float one[ROWS];
 #pragma unroll
@@ -250,7 +253,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
             }
             multiply(run, one, of_weights[k % 2]);
         }
-        if constexpr (!EARLY) feed();
+        if constexpr (!FEEDS_FIRST) feed();
 #else
         chunks_commit();
         const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + own_weights);

@@ -9,7 +9,7 @@
 //
 //   weights and inputs      that lie k by k are read by fours and so are of both banks in turn: it finds sums of the others', and loses 0.06 to 0.1 cycles a
 //                           multiply-add. Inputs row by row are all of one bank at a k: 0.2 to 0.3.
-//   a thread's sums         that are written side by side lie side by side, as its weights do: each would be of its weight's bank. See `other`.
+//   a thread's sums         that are written side by side lie side by side, as its weights do: each would be of its weight's bank. See `other` in product_float.cu.
 //   rows there, and back    is the order of a k's products with the fewest conflicts: of 44, by its code
 #pragma once
 #include "product.cuh"
@@ -22,9 +22,6 @@ static_assert(ACROSS * ALONG == 32, "a warp is full");
 
 // COUNT sums as they wait in shared memory, or weights as they lie there: those of all threads side by side.
 struct __align__(COUNT * 4) Piece { float of[COUNT]; };
-
-// Where sums of a cluster's block lie in a piece: each in its neighbour's place, or every sum and its weight would be of one bank.
-__device__ __forceinline__ int other(int o) { return o ^ 1; }
 
 // A thread's place in its warp. Reads of 16 bytes are served half a warp at a time if of any two neighbours, or of any two that are two apart,
 // both read the same: so neighbours share their outputs, and those two apart their row. Anything else takes twice as long.

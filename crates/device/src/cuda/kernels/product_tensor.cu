@@ -77,12 +77,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) kernel(const _
     extern __shared__ unsigned char dynamic[];
     __shared__ u64 filled[STAGES];
     __shared__ float bias[BM];
-    if constexpr (EARLY) dependents_may_start();
 #if LOADER >= 2
     __shared__ Source table[BN];
 #else
     Source* table = nullptr;
 #endif
+    if constexpr (EARLY) dependents_may_start();
     const u32 thread = threadIdx.x, shared = (shared_address(dynamic) + 1023) & ~1023u;
     const u32 part = blockIdx.x % PARTS, place = blockIdx.x / PARTS;
     const u32 tile = p.m_tiles.quotient(place), m = place - tile * p.m_tiles.value;

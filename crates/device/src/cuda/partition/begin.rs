@@ -4,9 +4,10 @@
 //!   submit ─┬─ few bytes, nothing ahead ───▶ begun at once ─────┐
 //!           └─ else ─▶ feeder: waits for a berth ─▶ begun there ─┴─▶ reaper
 //! ```
-//! A launch of few bytes is begun by whoever submits it: to copy them and to launch a graph takes less than to wake a thread that does it. Of an mlp, µs of a core for each
-//! launch of one lane (H200, 2026-11-26): 2.2 to hand it over, 5.6 in the feeder and 8.0 in the reaper; so 4.4, none and 7.6. Of 8 lanes
-//! (25 KB) 2.7 to hand it over and 9.1 in the feeder; so 6.2 and none; of 16 (50 KB) 3.1 and 11.3, and 6.9 (H200, 2026-11-27). What takes long, or has to wait, is the feeder's.
+//! A launch of few bytes is begun by whoever submits it: to copy them and to launch a graph takes less than to wake a thread that does it. Of an mlp, µs of a core for
+//! each launch of one lane (H200, 2026-11-26): 2.2 to hand it over, 5.6 in the feeder and 8.0 in the reaper; so 4.4, none and 7.6. Of 8 lanes (25 KB) 2.7 to hand it
+//! over and 9.1 in the feeder; so 6.2 and none; of 16 (50 KB) 3.1 and 11.3, and 6.9; but one in a hundred of those takes 12 to 17 where handing it over took 5 to 8
+//! (H200, 2026-11-27). What takes long, or has to wait, is the feeder's.
 
 use super::berth::{Berth, Berths, Staged};
 use super::guard::guarded;

@@ -1,7 +1,7 @@
 //! How launches are ended: their answers leave the berth, which the next launch may have, and whoever asks hears of them.
 //!
-//! Behind the end of an mlp's launch, µs for 1, 8 and 32 lanes (H200, 2026-11-27): answers 0.5, 3.3 and 8; leases and inputs let go of 0.4, 1.5 and 4; the berth 0.3; waking
-//! who asks 1.8. Answers cut from one copy of all of them, in place of a copy each, were made a tenth sooner on a CPU: not worth what a slow reader would keep.
+//! Behind the end of an mlp's launch, µs for 1, 8 and 32 lanes (H200, 2026-11-27): answers 0.5, 3.3 and 8; leases and inputs let go of 0.4, 1.5 and 4; the berth 0.3;
+//! waking who asks 1.8. Answers cut from one copy of all of them, in place of a copy each, were made a tenth sooner on a CPU: not worth what a slow reader would keep.
 
 use super::berth::{Berths, Staged};
 use super::guard::guarded;

@@ -10,9 +10,9 @@
 //! once, and keep a core for as long as the card works; this one sleeps some ten times through a launch of 1.5 ms, and is awake where a sleep would cost as much as what is left.
 //! With thirty sleeps of 5 µs around the usual end, ending a launch of 32 lanes of ResNet-50 took 100 µs of a core, and so it takes 71 (H200, 2026-11-26).
 //!
-//! On an H100's host a sleep costs 5 to 7 µs of a core, whatever its length, and lasts about 5 µs longer than was asked for; one of up to 3 µs never leaves the core. To ask
-//! for that much less and to stay awake for the rest cost more: 14.2 and 13.1 µs of the reaper for 9.3 and 9.8 of a launch of an mlp that takes 12.3; to sleep through what
-//! is ahead of a launch that has not begun gained nothing (H200, 2026-11-27).
+//! A sleep costs 5 to 7 µs of a core, whatever its length, and lasts about 5 µs longer than was asked for; one of up to 3 µs never leaves the core (an H100's host,
+//! 2026-11-27). To ask for that much less and to stay awake for the rest cost more: 14.2 and 13.1 µs of the reaper for 9.3 and 9.8 of a launch of an mlp that takes
+//! 12.3. To sleep through what is ahead of a launch that has not begun gained nothing (both on an H200's host).
 //!
 //! A card that fails writes nothing. So from time to time the driver is asked as well, which knows.
 

@@ -206,9 +206,7 @@ fn touched(kind: &StepKind) -> Option<(Vec<BufferId>, Vec<WeightId>)> {
 mod tests {
     use super::*;
     use crate::conformance::cases;
-
     use crate::cuda::target;
-
     use tessera_core::Precision;
 
     /// Calls `check` with every product of the suite, its plan and layout.

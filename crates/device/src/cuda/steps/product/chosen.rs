@@ -1,7 +1,7 @@
 //! The kernels that compute a product alike, each with its tile, the one to take first.
 //!
 //! ```text
-//!   fp32           streamed ─ and, with few rows, all of k in a block
+//!   fp32           streamed, also by warps of their own ─ and, with few rows, all of k in a block
 //!   matrix unit    few rows │ windows, of held weights, in panes and one by one, then gathered │ stems │ held inputs, gathered, walked
 //! ```
 //! What stands between two bars sums in an order of its own, and the step's shape decides for it. Within, a tile changes no bit.

@@ -360,6 +360,12 @@ mod tests {
                 {
                     assert!(tile.threads().is_multiple_of(32), "{tile:?}");
                     assert!(tile.threads().is_multiple_of(tile.depth / 4), "{tile:?}");
+                    if let Fed(feeders) = tile.feeding {
+                        assert!(
+                            tile.rows.is_multiple_of(feeders / 4),
+                            "every feeder has as many rows: {tile:?}"
+                        );
+                    }
                     assert!(
                         tile.parts == 1 || (tile.parts == k.div_ceil(RUN) && tile.runs == One),
                         "{tile:?}"
@@ -430,6 +436,19 @@ mod tests {
         for lanes in [32, 120] {
             assert_eq!(tile(1, 512, 512, lanes).0, [64, 1, 32]);
         }
+    }
+
+    #[test]
+    fn taps_are_fed_in_long_stages_and_gathered_inputs_not_at_all() {
+        let sizes = sizes(128, 256, 1152, 32);
+        let depths = |loader| -> Vec<usize> {
+            let fed = FloatTile::all(&sizes, loader).filter(|tile| matches!(tile.feeding, Fed(_)));
+            fed.map(|tile| tile.depth).collect()
+        };
+        assert!(depths(Loader::Rows).contains(&16));
+        let taps = depths(Loader::Taps);
+        assert!(!taps.is_empty() && taps.iter().all(|&depth| depth >= 32), "{taps:?}");
+        assert!(depths(Loader::Runs).is_empty() && depths(Loader::Elements).is_empty());
     }
 
     #[test]

@@ -188,17 +188,17 @@ impl TensorTile {
         tile.expect("a tile alone has registers and three stages")
     }
 
-    /// Whether the next kernel had better begin at once: where blocks are alone on their multiprocessors and some of these idle. It asks for its weights there meanwhile. 256 outputs,
-    /// 128 rows, k of 1152, µs on an H100, 2026-11-27:
+    /// Whether the next kernel had better begin at once: where blocks are alone on their multiprocessors and some of these idle. It asks for its weights there
+    /// meanwhile. 256 outputs, 128 rows, k of 1152, µs on an H100, 2026-11-27:
     ///
     /// ```text
     ///   lanes                64×128              128×128
     ///   20           bf16   8.9 for 9.4        11.3 for 11.4
     ///   32           bf16  12.0 for 12.3       13.5 for 14.1
     ///   20           tf32  15.7 for 16.4
-    ///   64, no idle  bf16  23.5 for 23.3       22.7 for 22.5
+    ///   64           bf16  23.5 for 23.3       22.7 for 22.5
     /// ```
-    /// Narrow tiles gain nothing, or lose (16 lanes, 128×56: 7.7 for 7.1).
+    /// Of 64 lanes none idles at the former, and the latter, where four do, are walked over first. Narrow tiles gain nothing, or lose (16 lanes, 128×56: 7.7 for 7.1).
     pub(super) fn begins_next(&self, sizes: &Sizes) -> bool {
         let launched = sizes.blocks(self.outputs, self.rows) * self.cut.blocks;
         self.blocks == 1 && self.rows >= 104 && launched <= sizes.multiprocessors as usize

@@ -42,8 +42,8 @@ impl WalkTile {
         real_bytes == 2 && best.blocks == 1 && best.rows >= 104 && steps >= 12
     }
 
-    /// Whether the next kernel had better begin at once: where nearly all multiprocessors are taken, it asks for its first weights on each that is done. Where many idle, it is in
-    /// the way of those that work. 256 outputs, 128 rows, k of 1152, bf16, µs on an H100, 2026-11-27: 10 lanes (64×48) 5.7 for 6.1, 32 (64×128) 11.9 for 12.4,
+    /// Whether the next kernel had better begin at once: where nearly all multiprocessors are taken, it asks for its first weights on each that is done. Where many
+    /// idle, it is in the way of those that work. 256 outputs, 128 rows, k of 1152, bf16, µs on an H100, 2026-11-27: 10 lanes (64×48) 5.7 for 6.1, 32 (64×128) 11.9 for 12.4,
     /// 64 (128×128) 22.3 for 23.2; but 16 (128×64, 64 blocks) 8.1 for 7.4, 20 (64×128, 80 blocks) 8.9 for 8.8.
     pub(super) fn begins_next(&self, sizes: &Sizes) -> bool {
         sizes.blocks(self.outputs, self.rows) * 4 >= sizes.multiprocessors as usize * 3
