@@ -96,12 +96,12 @@ async fn nothing_there(path: Uri) -> Response {
     } else {
         "the server is at /v2, a model at /v2/models/NAME, and POST /v2/repository/index lists all; metrics have a port of their own"
     };
-    error(StatusCode::NOT_FOUND, &format!("nothing is at '{}': {way}", path.path()))
+    error(StatusCode::NOT_FOUND, &format!("nothing is at `{}`: {way}", path.path()))
 }
 
 async fn wrong_verb(verb: Method, path: Uri) -> Response {
     let way = "POST is for inference and /v2/repository/index, GET for everything else";
-    error(StatusCode::METHOD_NOT_ALLOWED, &format!("{verb} does nothing at '{}': {way}", path.path()))
+    error(StatusCode::METHOD_NOT_ALLOWED, &format!("{verb} does nothing at `{}`: {way}", path.path()))
 }
 
 async fn server<B: Backend>(State(front): State<Arc<Front<B>>>) -> Response {

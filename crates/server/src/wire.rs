@@ -12,14 +12,14 @@ use thiserror::Error;
 pub enum Rejection {
     /// No tenant has this name.
     #[error(
-        "Request for unknown model: '{model}' is not found; POST /v2/repository/index lists what is there"
+        "Request for unknown model: `{model}` is not found; POST /v2/repository/index lists what is there"
     )]
     UnknownModel {
         /// The name asked for.
         model: String,
     },
     /// The tenant exists, this version of it does not.
-    #[error("Request for unknown model: '{model}' version {version} is not found; served are {served:?}")]
+    #[error("Request for unknown model: `{model}` version {version} is not found; served are {served:?}")]
     UnknownVersion {
         /// The tenant.
         model: String,
@@ -30,7 +30,7 @@ pub enum Rejection {
     },
     /// What stands where a version should is no number.
     #[error(
-        "Request for unknown model: '{model}' version '{version}' is not found; versions are numbers from 1 on, and a request without one goes to the greatest"
+        "Request for unknown model: `{model}` version `{version}` is not found; versions are numbers from 1 on, and a request without one goes to the greatest"
     )]
     NoVersion {
         /// The tenant.
@@ -39,7 +39,7 @@ pub enum Rejection {
         version: String,
     },
     /// The tenant is known and cannot answer (yet): loading, unloading, or failed to load.
-    #[error("model '{model}' is not ready: {why}")]
+    #[error("model `{model}` is not ready: {why}")]
     NotReady {
         /// The tenant.
         model: String,
@@ -64,7 +64,7 @@ pub enum Rejection {
         waited: Duration,
     },
     /// The body is encoded in a way that we do not read.
-    #[error("Content-Encoding '{encoding}' is not supported; send the body as it is")]
+    #[error("Content-Encoding `{encoding}` is not supported; send the body as it is")]
     UnsupportedEncoding {
         /// The encoding named by the request.
         encoding: String,
@@ -85,7 +85,7 @@ pub enum Rejection {
         retry_after: Duration,
     },
     /// Another bound of the tenant is reached.
-    #[error("model '{model}': {why}")]
+    #[error("model `{model}`: {why}")]
     Overloaded {
         /// The tenant.
         model: String,
@@ -95,7 +95,7 @@ pub enum Rejection {
         retry_after: Duration,
     },
     /// Its owner's quota is used up.
-    #[error("model '{model}' of '{owner}': {why}")]
+    #[error("model `{model}` of `{owner}`: {why}")]
     OverQuota {
         /// The tenant.
         model: String,
@@ -108,7 +108,7 @@ pub enum Rejection {
     },
     /// Predicted too late on arrival, and refused before any work.
     #[error(
-        "model '{model}' would answer in about {predicted:.2?}, {}; retry later, or raise `timeout` or the tenant's `slo_ms`",
+        "model `{model}` would answer in about {predicted:.2?}, {}; retry later, or raise `timeout` or the tenant's `slo_ms`",
         too_late(*allowed)
     )]
     TooLate {
@@ -122,7 +122,7 @@ pub enum Rejection {
         retry_after: Duration,
     },
     /// Admitted, and its time ran out in the queue.
-    #[error("Request timeout expired: '{model}' did not start it within {allowed:?}")]
+    #[error("Request timeout expired: `{model}` did not start it within {allowed:?}")]
     Expired {
         /// The tenant.
         model: String,

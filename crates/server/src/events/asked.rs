@@ -29,7 +29,7 @@ impl Asked {
             let number =
                 value.parse::<u64>().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
             let within = |least: u64, most: u64| number.filter(|number| (least..=most).contains(number));
-            let wrong = |takes: String| format!("query parameter '{key}' takes {takes}");
+            let wrong = |takes: String| format!("query parameter `{key}` takes {takes}");
             match key {
                 "after" => {
                     asked.after =
@@ -48,12 +48,12 @@ impl Asked {
                 _ => {
                     let key: String = key.chars().take(32).collect();
                     return Err(format!(
-                        "query parameter '{key}' is unknown; there are after, limit and wait"
+                        "query parameter `{key}` is unknown; there are `after`, `limit` and `wait`"
                     ));
                 }
             }
             if seen.contains(&key) {
-                return Err(format!("query parameter '{key}' is given twice"));
+                return Err(format!("query parameter `{key}` is given twice"));
             }
             seen.push(key);
         }
@@ -76,15 +76,15 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         for (query, word) in [
-            ("after=-1", "'after'"),
-            ("after=+1", "'after'"),
-            ("after=", "'after'"),
-            ("after", "'after'"),
-            ("limit=0", "'limit'"),
+            ("after=-1", "`after`"),
+            ("after=+1", "`after`"),
+            ("after=", "`after`"),
+            ("after", "`after`"),
+            ("limit=0", "`limit`"),
             ("limit=1001", "1 to 1000"),
             ("wait=61", "at most 60"),
-            ("wait=1.5", "'wait'"),
-            ("since=1", "'since' is unknown"),
+            ("wait=1.5", "`wait`"),
+            ("since=1", "`since` is unknown"),
             ("after=1&after=2", "twice"),
         ] {
             let why = Asked::parse(query).unwrap_err();

@@ -68,7 +68,7 @@ impl Parameters {
             None => Ok(None),
             Some(Value::Whole(value)) => Ok(Some(*value)),
             Some(other) => {
-                Err(format!("parameter '{name}' is {other}; it takes a whole number, not negative"))
+                Err(format!("parameter `{name}` is {other}; it takes a whole number, not negative"))
             }
         }
     }
@@ -78,7 +78,7 @@ impl Parameters {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(*value)),
-            Some(other) => Err(format!("parameter '{name}' is {other}; it takes true or false")),
+            Some(other) => Err(format!("parameter `{name}` is {other}; it takes true or false")),
         }
     }
 

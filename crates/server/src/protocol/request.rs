@@ -98,7 +98,7 @@ pub fn decode(
         return Err(Rejection::Unsupported("sequences are not offered: every request stands alone".into()));
     }
     if let Some(twice) = repeated(parsed.inputs.0.iter().map(|Object(input)| input.name.as_str())) {
-        return Err(invalid(format_args!("input '{}' is given twice", shown(twice))));
+        return Err(invalid(format_args!("input `{}` is given twice", shown(twice))));
     }
     let mut inputs = Vec::with_capacity(parsed.inputs.0.len());
     for Object(input) in parsed.inputs.0 {
@@ -114,13 +114,13 @@ pub fn decode(
     let mut outputs = Vec::new();
     let asked = parsed.outputs.map(|all| all.0).unwrap_or_default();
     if let Some(twice) = repeated(asked.iter().map(|Object(output)| output.name.as_str())) {
-        return Err(invalid(format_args!("output '{}' is asked for twice", shown(twice))));
+        return Err(invalid(format_args!("output `{}` is asked for twice", shown(twice))));
     }
     for Object(output) in asked {
         let parameters = output.parameters.unwrap_or_default();
         if parameters.asks("classification") || parameters.asks("shared_memory_region") {
             return Err(Rejection::Unsupported(format!(
-                "output '{}': classification and shared memory are not offered",
+                "output `{}`: classification and shared memory are not offered",
                 shown(&output.name)
             )));
         }
@@ -150,7 +150,7 @@ fn split_at(word: &str, length: usize) -> Result<usize, Rejection> {
     let read = word.trim().parse::<usize>().ok().filter(|&at| at <= length);
     read.ok_or_else(|| {
         invalid(format_args!(
-            "Inference-Header-Content-Length is '{}'; it takes a number from 0 to the body's {length} bytes",
+            "Inference-Header-Content-Length is `{}`; it takes a number from 0 to the body's {length} bytes",
             shown(word)
         ))
     })
@@ -159,11 +159,11 @@ fn split_at(word: &str, length: usize) -> Result<usize, Rejection> {
 /// One input; as binary it takes its bytes from the front of `tensors`.
 fn tensor(input: Input<'_>, tensors: &mut Bytes) -> Result<TensorIn, Rejection> {
     let name = input.name;
-    let wrong = |why: &dyn Display| invalid(format_args!("input '{}': {why}", shown(&name)));
+    let wrong = |why: &dyn Display| invalid(format_args!("input `{}`: {why}", shown(&name)));
     let Some(dtype) = DType::from_protocol_name(&input.datatype) else {
         let known: Vec<&str> = DType::ALL.iter().map(|dtype| dtype.protocol_name()).collect();
         return Err(wrong(&format_args!(
-            "'{}' is no datatype of ours: {}",
+            "datatype `{}` is not supported; there are {}",
             shown(&input.datatype),
             known.join(", ")
         )));
@@ -174,7 +174,7 @@ fn tensor(input: Input<'_>, tensors: &mut Bytes) -> Result<TensorIn, Rejection> 
     let parameters = input.parameters.unwrap_or_default();
     if parameters.asks("shared_memory_region") {
         return Err(Rejection::Unsupported(format!(
-            "input '{}': shared memory is not offered",
+            "input `{}`: shared memory is not offered",
             shown(&name)
         )));
     }
@@ -225,24 +225,24 @@ fn bare_tensor(
 ) -> Result<Decoded, Rejection> {
     let [input] = &info.inputs[..] else {
         return Err(invalid(format_args!(
-            "Inference-Header-Content-Length is 0, which takes a model of one input; '{model}' has {}",
+            "Inference-Header-Content-Length is 0, which takes a model of one input; `{model}` has {}",
             info.inputs.len()
         )));
     };
     if input.dims.iter().filter(|&&extent| extent < 0).count() > 1 {
         return Err(invalid(format_args!(
-            "Inference-Header-Content-Length is 0, and more than one dimension of '{}', {:?}, is free: send a shape",
+            "Inference-Header-Content-Length is 0, and more than one dimension of `{}`, {:?}, is free: send a shape",
             input.name, input.dims
         )));
     }
     let fixed: Vec<i64> = input.dims.iter().map(|&extent| if extent < 0 { 1 } else { extent }).collect();
     let one = extents(&fixed).ok().and_then(|(_, count)| count.checked_mul(input.dtype.size()));
-    let one = one.ok_or_else(|| Rejection::Internal(format!("the shape of '{}' overflows", input.name)))?;
+    let one = one.ok_or_else(|| Rejection::Internal(format!("the shape of `{}` overflows", input.name)))?;
     let free = input.dims.iter().any(|&extent| extent < 0);
     let times = body.len().checked_div(one).unwrap_or(0);
     if times * one != body.len() || times == 0 || (!free && times != 1) {
         return Err(invalid(format_args!(
-            "the body has {} bytes; input '{}' of shape {:?} takes {}{one}",
+            "the body has {} bytes; input `{}` of shape {:?} takes {}{one}",
             body.len(),
             input.name,
             input.dims,

@@ -45,7 +45,7 @@ impl Service {
     pub(super) fn miss(&self, model: &str, allowed: Duration, why: NotAnswered) -> Miss {
         let (soon, model, fate) = (Duration::from_secs(1), model.to_owned(), Fate::of(&why));
         let unloaded =
-            |model| Rejection::Cancelled(format!("'{model}' was unloaded while the request waited"));
+            |model| Rejection::Cancelled(format!("`{model}` was unloaded while the request waited"));
         let (rejection, next) = match why {
             NotAnswered::Refused(Refusal::QueueFull { queued, limit, .. }) => {
                 let (queued, limit) = (queued.into(), limit.get().into());
@@ -74,7 +74,7 @@ impl Service {
             }
             NotAnswered::Stopping => (Rejection::ShuttingDown, Next::Never),
             NotAnswered::Failed(error @ RequestError::IdOutOfRange { .. }) => {
-                (Rejection::Invalid(format!("model '{model}': {error}")), Next::Never)
+                (Rejection::Invalid(format!("model `{model}`: {error}")), Next::Never)
             }
             NotAnswered::DeviceLost(why) => (Rejection::Internal(why), Next::Moved),
             NotAnswered::Failed(RequestError::DeviceFailed(why)) | NotAnswered::Lost(why) => {
@@ -100,7 +100,7 @@ pub(super) fn unplanned(model: &str, residence: &Residence, error: &NoPlan) -> M
 
 fn no_plan(model: &str, error: &NoPlan) -> Rejection {
     match error {
-        NoPlan::Unplannable { .. } => Rejection::Invalid(format!("model '{model}': {error}")),
+        NoPlan::Unplannable { .. } => Rejection::Invalid(format!("model `{model}`: {error}")),
         NoPlan::Device(_) | NoPlan::NotNow { .. } | NoPlan::Interrupted => {
             Rejection::NotReady { model: model.to_owned(), why: error.to_string() }
         }

@@ -19,7 +19,7 @@ pub(super) fn wanted(served: &Served, request: &InferRequest) -> Result<Option<V
         outputs.iter().position(|output| output.name == *name).ok_or_else(|| {
             let known: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
             Rejection::Invalid(format!(
-                "unexpected inference output '{name}' for model '{}'; it has {}",
+                "unexpected inference output `{name}` for model `{}`; it has {}",
                 served.info.name,
                 known.join(", ")
             ))
@@ -35,7 +35,7 @@ pub(super) fn in_order<'a>(served: &Served, given: &'a [TensorIn]) -> Result<Vec
     if let Some(extra) = given.iter().find(|input| info.inputs.iter().all(|want| want.name != input.name)) {
         let (name, model) = (&extra.name, &info.name);
         return Err(Rejection::Invalid(format!(
-            "unexpected inference input '{name}' for model '{model}'; it takes {}",
+            "unexpected inference input `{name}` for model `{model}`; it takes {}",
             known()
         )));
     }
@@ -43,7 +43,7 @@ pub(super) fn in_order<'a>(served: &Served, given: &'a [TensorIn]) -> Result<Vec
     for want in &info.inputs {
         let Some(input) = given.iter().find(|input| input.name == want.name) else {
             let text = format!(
-                "model '{}' expects {} inputs ({}); '{}' is missing",
+                "model `{}` expects {} inputs ({}); `{}` is missing",
                 info.name,
                 info.inputs.len(),
                 known(),
@@ -53,7 +53,7 @@ pub(super) fn in_order<'a>(served: &Served, given: &'a [TensorIn]) -> Result<Vec
         };
         if input.dtype != want.dtype {
             return Err(Rejection::Invalid(format!(
-                "input '{}' of model '{}' is {}, but {} was sent",
+                "input `{}` of model `{}` is {}, but {} was sent",
                 want.name,
                 info.name,
                 want.dtype.protocol_name(),

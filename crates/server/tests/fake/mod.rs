@@ -126,7 +126,7 @@ impl Backend for Fake {
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Rejection> {
         let info = self.model(&request.model, request.version)?;
         if request.model == "full" {
-            let (queue, retry_after) = ("tenant 'full'".into(), Duration::from_millis(1));
+            let (queue, retry_after) = ("tenant `full`".into(), Duration::from_millis(1));
             return Err(Rejection::QueueFull { queue, queued: 8, limit: 8, retry_after });
         }
         *self.last.lock().unwrap() = Some(request.clone());
@@ -136,7 +136,7 @@ impl Backend for Fake {
             self.release.notified().await;
         }
         if let Some(output) = request.outputs.iter().find(|output| *output != "z") {
-            return Err(Rejection::Invalid(format!("output '{output}' is unknown")));
+            return Err(Rejection::Invalid(format!("output `{output}` is unknown")));
         }
         let mut sum: Vec<f32> = Vec::new();
         for wanted in &info.inputs {
@@ -144,7 +144,7 @@ impl Backend for Fake {
             let Some(input) = found else {
                 let sent: Vec<&str> = request.inputs.iter().map(|input| input.name.as_str()).collect();
                 return Err(Rejection::Invalid(format!(
-                    "input '{}' is missing; sent are {sent:.200?}",
+                    "input `{}` is missing; sent are {sent:.200?}",
                     wanted.name
                 )));
             };

@@ -78,7 +78,7 @@ fn names_are_decoded_and_versions_are_numbers() {
     served.refused(
         &json_request("/v2/models/nobody/infer", &body),
         404,
-        "Request for unknown model: 'nobody' is not found; POST /v2/repository/index lists",
+        "Request for unknown model: `nobody` is not found; POST /v2/repository/index lists",
     );
     assert_eq!(served.get("/v2/models/%ff/ready").status, 400);
 }

@@ -75,7 +75,7 @@ fn a_request_that_does_not_add_up_is_refused_and_the_server_lives() {
         println!("{what}");
         let answer = served.refused(&json_request(ADD, &body), 400, word);
         assert!(answer.body.len() < 2000, "{what}: {} bytes of error", answer.body.len());
-        served.refused(&json_request("/v2/models/nobody/infer", &body), 404, "'nobody' is not found");
+        served.refused(&json_request("/v2/models/nobody/infer", &body), 404, "`nobody` is not found");
     }
     served.refused(&json_request("/v2/models/add/versions/7/infer", "[]"), 404, "version 7 is not found");
     served.refused(&json_request("/v2/models/add/versions/new/infer", "[]"), 404, "versions are numbers");

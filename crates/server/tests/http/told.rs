@@ -22,7 +22,7 @@ fn health_and_metadata_say_what_two_kinds_of_clients_read() {
     assert_eq!(served.get("/v2/models/add/ready").json(), json!({ "name": "add", "ready": true }));
     let not_ready = served.get("/v2/models/loading/ready");
     let why =
-        json!({ "name": "loading", "ready": false, "error": "model 'loading' is not ready: too large" });
+        json!({ "name": "loading", "ready": false, "error": "model `loading` is not ready: too large" });
     assert_eq!((not_ready.status, not_ready.json()), (503, why));
     assert_eq!(served.get("/v2/models/nobody/ready").status, 404);
     let described = served.get("/v2/models/add/versions/1").json();
@@ -80,7 +80,7 @@ fn events_are_read_from_where_the_reader_was_and_waited_for() {
 fn a_query_for_events_that_makes_no_sense_is_refused() {
     let served = Served::start();
     for (query, word) in
-        [("after=x", "'after'"), ("limit=0", "'limit'"), ("wait=999", "'wait'"), ("seq=1", "'seq'")]
+        [("after=x", "`after`"), ("limit=0", "`limit`"), ("wait=999", "`wait`"), ("seq=1", "`seq`")]
     {
         let request = format!("GET /v2/events?{query} HTTP/1.1\r\nHost: t\r\n\r\n");
         served.refused(request.as_bytes(), 400, word);
@@ -123,7 +123,7 @@ fn wrong_paths_and_verbs_are_told_in_json() {
     let missing = served.get("/v2/nothing");
     assert_eq!(missing.status, 404);
     let told = missing.json()["error"].as_str().unwrap().to_owned();
-    assert!(told.contains("'/v2/nothing'") && told.contains("/v2/models/NAME"), "{told}");
+    assert!(told.contains("`/v2/nothing`") && told.contains("/v2/models/NAME"), "{told}");
     let wrong_verb = served.get(ADD);
     assert_eq!(wrong_verb.status, 405);
     let told = wrong_verb.json()["error"].as_str().unwrap().to_owned();

@@ -88,7 +88,7 @@ fn a_wrong_request_hears_what_is_wrong_and_its_neighbours_answers_stay_right() {
     let long = named([("input_ids", ids(&[1, 5000])), ("attention_mask", ids(&[1, 5000]))]);
     // What is wrong, the request that is so, its status, and a word that the answer must hold.
     let cases = [
-        ("an unknown tenant", with("/v2/models/nobody/infer", good), 404, "'nobody' is not found"),
+        ("an unknown tenant", with("/v2/models/nobody/infer", good), 404, "`nobody` is not found"),
         ("an unknown version", with("/v2/models/mlp-0/versions/7/infer", good), 404, "version 7"),
         (
             "a version in words",
@@ -312,7 +312,7 @@ fn a_tenant_removed_while_its_requests_wait_tells_them() {
             was_busy.then(|| {
                 let error = answer.json()["error"].as_str().unwrap().to_owned();
                 assert!(
-                    answer.status == 503 && error.contains("'going' was unloaded"),
+                    answer.status == 503 && error.contains("`going` was unloaded"),
                     "{}: {error}",
                     answer.status
                 );
