@@ -90,12 +90,25 @@ pub(crate) fn metrics_routes(metrics: Arc<Metrics>) -> Router {
         .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found: metrics are at /metrics") })
 }
 
+/// What Triton has and we do not, by a part of its path, and what to do instead.
+const NOT_OFFERED: [(&str, &str); 6] = [
+    (
+        "/v2/repository/models/",
+        "models are loaded and unloaded by their files in the model repository, not by requests",
+    ),
+    ("/v2/systemsharedmemory", "shared memory is not offered; send tensors in the request's body"),
+    ("/v2/cudasharedmemory", "shared memory is not offered; send tensors in the request's body"),
+    ("/trace/setting", "traces are not offered; /v2/models/NAME/steps tells where a model's time goes"),
+    ("/v2/logging", "the log is set at the start, by `log_level` and `log_format`"),
+    ("/generate", "generating text is not offered; POST /v2/models/NAME/infer takes tensors"),
+];
+
 async fn nothing_there(path: Uri) -> Response {
-    let way = if path.path().starts_with("/v2/repository/models/") {
-        "models are loaded and unloaded by their files in the model repository, not by requests"
-    } else {
-        "the server is at /v2, a model at /v2/models/NAME, and POST /v2/repository/index lists all; metrics have a port of their own"
-    };
+    let instead =
+        NOT_OFFERED.iter().find(|(part, _)| path.path().contains(part)).map(|(_, instead)| *instead);
+    let way = instead.unwrap_or(
+        "the server is at /v2, a model at /v2/models/NAME, and POST /v2/repository/index lists all; metrics have a port of their own",
+    );
     error(StatusCode::NOT_FOUND, &format!("nothing is at `{}`: {way}", path.path()))
 }
 

@@ -118,6 +118,22 @@ fn metrics_count_what_was_answered_and_refused() {
 }
 
 #[test]
+fn what_triton_has_and_we_do_not_is_refused_with_what_to_do_instead() {
+    let served = Served::start();
+    for (path, instead) in [
+        ("/v2/repository/models/add/unload", "by their files in the model repository"),
+        ("/v2/systemsharedmemory/region/a/register", "in the request's body"),
+        ("/v2/cudasharedmemory/status", "in the request's body"),
+        ("/v2/trace/setting", "/v2/models/NAME/steps"),
+        ("/v2/models/add/trace/setting", "/v2/models/NAME/steps"),
+        ("/v2/logging", "`log_level`"),
+        ("/v2/models/add/generate_stream", "/v2/models/NAME/infer"),
+    ] {
+        served.refused(&json_request(path, "{}"), 404, instead);
+    }
+}
+
+#[test]
 fn wrong_paths_and_verbs_are_told_in_json() {
     let served = Served::start();
     let missing = served.get("/v2/nothing");
@@ -128,7 +144,4 @@ fn wrong_paths_and_verbs_are_told_in_json() {
     assert_eq!(wrong_verb.status, 405);
     let told = wrong_verb.json()["error"].as_str().unwrap().to_owned();
     assert!(told.starts_with("GET ") && told.contains("POST is for inference"), "{told}");
-    // Triton's clients may ask for this.
-    let unload = json_request("/v2/repository/models/add/unload", "{}");
-    served.refused(&unload, 404, "by their files in the model repository");
 }
