@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `loaded`, `load_failed`, `unloaded` | a version of a tenant came, could not come, went; without a version, a tenant's entry in the repository makes no sense |
 //! | `no_kernel`, `other_precision` | a tenant is served by a device that suits it less: a step has no kernel on the other, or the other was lost |
+//! | `few_devices` | a `tenant.toml` asks for more `replicas` than devices are named; the tenant is on all that take it |
 //! | `no_plan` | requests bring dimensions that a device refuses to compile for |
 //! | `can_meet`, `cannot_meet` | whether a tenant's SLO can be kept at all, when that becomes known or changes |
 //! | `refused`, `expired` | requests that were not let in, or waited too long, with how many |
@@ -94,7 +95,7 @@ impl News {
         match self.kind {
             "device_lost" => Level::ERROR,
             "recycled" | "device_slow" | "refused" | "expired" | "evicted" | "load_failed" | "no_kernel"
-            | "other_precision" | "no_plan" | "untold" | "cannot_meet" => Level::WARN,
+            | "other_precision" | "few_devices" | "no_plan" | "untold" | "cannot_meet" => Level::WARN,
             _ => Level::INFO,
         }
     }

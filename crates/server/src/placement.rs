@@ -28,6 +28,14 @@ pub enum Replicas {
 const ALLOWED: &str = "a whole number from 1 on, or all";
 
 impl Replicas {
+    /// The number that was asked for, if it is more than `devices`.
+    pub fn beyond(self, devices: usize) -> Option<NonZeroU32> {
+        match self {
+            Replicas::Count(count) => Some(count).filter(|count| count.get() as usize > devices),
+            Replicas::All => None,
+        }
+    }
+
     /// How many of `devices`.
     pub fn of(self, devices: usize) -> usize {
         match self {
@@ -138,6 +146,9 @@ mod tests {
     fn replicas_are_a_number_or_all() {
         assert_eq!("2".parse::<Replicas>().map(|replicas| (replicas.of(8), replicas.of(1))), Ok((2, 1)));
         assert_eq!("all".parse::<Replicas>().map(|replicas| replicas.of(8)), Ok(8));
+        let beyond =
+            |word: &str, devices| word.parse::<Replicas>().unwrap().beyond(devices).map(NonZeroU32::get);
+        assert_eq!((beyond("2", 2), beyond("3", 2), beyond("all", 1)), (None, Some(3), None));
         for wrong in ["0", "-1", "every", ""] {
             assert!(wrong.parse::<Replicas>().is_err(), "{wrong}");
         }

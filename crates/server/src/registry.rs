@@ -200,7 +200,7 @@ impl Registry {
         Ok(Loaded { model: model.without_weights(), files, settled, took: started.elapsed() })
     }
 
-    /// Tells of a version that answers from now on, and of devices that stand in for others that suit it better.
+    /// Tells of a version that answers from now on, of devices that stand in for others that suit it better, and of devices that were asked for and are not there.
     fn tell_loaded(&self, served: &Served, took: Duration) {
         let device = |residence: &Residence| self.fleet.station(residence.station()).name.as_str();
         for residence in &served.residences {
@@ -218,6 +218,14 @@ impl Registry {
                 text: format!("{why}; {instead} serves it instead, in {precision}"),
                 numbers: by_name(numbers),
             });
+        }
+        let named = self.fleet.stations().len();
+        if let Some(asked) = served.replicas.beyond(named) {
+            let text = format!(
+                "`replicas` asks for {asked} devices, and {named} are named: name more with `device`, or write \"all\""
+            );
+            let numbers = json!({ "replicas": asked, "devices": named });
+            self.tell("few_devices", served.who.clone(), text, numbers);
         }
         let devices: Vec<&str> = served.residences.iter().map(|residence| device(residence)).collect();
         let (text, class) = (format!("loaded on {}", devices.join(" ")), served.class.id.to_string());

@@ -55,6 +55,16 @@ pub enum StartError {
     /// More than one device where one is wanted.
     #[error("{0} devices were named, and this runs on one; name one, `cpu:0-3` for some cores")]
     ManyDevices(usize),
+    /// Every tenant is to be on more devices than there are.
+    #[error(
+        "`replicas` is {asked}, and the devices that are named are {devices}; name more with `device`, or set `replicas` to `all`"
+    )]
+    FewDevices {
+        /// What was asked for.
+        asked: NonZeroU32,
+        /// How many devices were named.
+        devices: usize,
+    },
     /// Threads.
     #[error("a thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -87,6 +97,9 @@ impl Server {
         }
         if let Err(why) = std::fs::read_dir(&settings.model_repository) {
             return Err(StartError::ClosedRepository { folder: settings.model_repository, why });
+        }
+        if let Some(asked) = settings.replicas.beyond(devices.len()) {
+            return Err(StartError::FewDevices { asked, devices: devices.len() });
         }
         let folder = |cache: &Option<PathBuf>| match cache {
             Some(folder) => folder.display().to_string(),

@@ -160,6 +160,27 @@ fn tenants_are_spread_over_the_devices_one_copy_each() {
 }
 
 #[test]
+fn more_replicas_than_devices_are_refused_at_the_start_and_told_of_where_one_tenant_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place_as(folder.path(), "mlp-0", "replicas = 2");
+    let one = Settings { devices: vec![DeviceWord::Cpu(vec![0])], ..settings(folder.path()) };
+    let served = Served::with(one.clone());
+    served.wait_ready();
+    answers_rightly(&served, "mlp-0");
+    let told = of_kind(&served, "few_devices").remove(0);
+    assert_eq!(
+        (&told["tenant"], &told["numbers"]),
+        (&json!("mlp-0"), &json!({ "replicas": 2, "devices": 1 })),
+        "{told}"
+    );
+
+    let replicas = "3".parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let refused = runtime.block_on(Server::start(Settings { replicas, ..one })).unwrap_err().to_string();
+    assert!(refused.contains("`replicas` is 3") && refused.contains("`all`"), "{refused}");
+}
+
+#[test]
 fn a_lost_device_leaves_its_tenants_to_the_others() {
     let folder = tempfile::tempdir().unwrap();
     fixture::place(folder.path(), &["mlp-0"]);
