@@ -79,13 +79,13 @@ settings! {
     devices: Vec<DeviceWord> = "device", "DEVICE", read::devices, "auto", true,
         "Where to run: auto (an NVIDIA card where there is one, else the CPU), cpu, cpu:0-3 for some cores, or cuda:0. May be given several times: tenants are spread over all of them; core sets must not overlap.";
     precision: Option<Precision> = "precision", "PRECISION", read::precision, "auto", false,
-        "How the numbers of tenants that say nothing are held and multiplied: fp32, tf32, bf16 or fp16; auto is fp32 on a CPU and tf32 on a card.";
+        "In which precision tenants compute whose tenant.toml names none: fp32, tf32, bf16 or fp16; auto is fp32 on a CPU and tf32 on a card.";
     partitions: Option<NonZeroU32> = "partitions", "N", read::count_or_auto, "auto", false,
-        "Shares of each device that run launches side by side, for good; auto is one, which space-time parts in two on a CPU while that keeps more deadlines; on a card four streams under space-time, of which it uses as many as architectures are asked for, and 16 under the policy `space`.";
+        "In how many partitions each device runs launches side by side, a fixed number; auto is one, under space-time on a CPU two while that keeps more deadlines, and on a card up to four streams, as many as architectures are asked for; under space on a card 16 streams.";
     memory_limit: Option<Bytes> = "memory_limit_bytes", "BYTES", read::bytes_or_auto, "auto", false,
         "Most bytes that weights and arenas may take on each device; auto is all there are.";
     replicas: Replicas = "replicas", "N|all", read::replicas, "1", false,
-        "On how many of the devices a tenant is whose tenant.toml does not say: its weights are kept, and its requests answered, on each of them.";
+        "On how many of the devices a tenant's weights are kept and its requests answered, unless its tenant.toml says otherwise.";
     policy: Policy = "policy", "POLICY", read::policy, "space-time", false,
         "Who runs when: space-time (tenants share launches), space, time or exclusive.";
     tenant_batching: bool = "tenant_batching", "on|off", read::switch, "on", false,
@@ -119,23 +119,23 @@ settings! {
     queue_bytes: Bytes = "queue_bytes", "BYTES", read::bytes, "256MiB", false,
         "Most bytes of one tenant's waiting requests; more are refused with 429.";
     slo_margin: Duration = "slo_margin_us", "US", read::micros, "0", false,
-        "How long before an answer is due it is planned to be there: for its way back, and for what launch times do not know.";
+        "How much earlier than it is due an answer is planned to be ready: for its way back to the client, and for what predictions of launch times leave out.";
     owner_rate: Limit<Speed> = "owner_rate", "N[ items]|off", read::limit, "off", false,
-        "How many requests, or items, a second an owner may send whose tenant.toml files do not say, to all its tenants and devices together; more are refused with 429.";
+        "Most requests, or items, a second of an owner, over all its tenants and devices, unless their tenant.toml files say otherwise; more are refused with 429.";
     owner_burst: Option<NonZeroU32> = "owner_burst", "N", read::count_or_auto, "auto", false,
-        "How many of these may come at one moment; auto is what a second brings.";
+        "How many of these an owner may send at once; auto is what its rate brings in a second.";
     owner_concurrency: Limit<NonZeroU32> = "owner_concurrency", "N|off", read::limit, "off", false,
-        "How many requests an owner may have in the server at once, in the same way.";
+        "Most requests of an owner in the server at once, unless its tenant.toml files say otherwise; more are refused with 429.";
     max_wait: Duration = "max_wait_us", "US", read::micros, "0", false,
         "Longest time a request waits on an idle device for company to share its launch with.";
     interrupt: bool = "interrupt", "on|off", read::switch, "on", false,
-        "Whether a launch on a CPU stands back between its steps for a request that would be late behind it, where its own deadlines bear that; only space-time does.";
+        "Whether a launch on a CPU may be interrupted between its steps by a request that would be late behind it, where its own deadlines allow that; under space-time only.";
     straggler_bound: f64 = "straggler_bound", "RATIO|off", read::ratio_or_off, "3", false,
-        "How many times what its neighbours in a launch take a tenant may take; who does for long runs by itself until it is well.";
+        "How many times as long as its neighbours in a launch a tenant may take; one that is slower for long runs by itself until it is well again.";
     apart_multiprocessors: Option<NonZeroU32> = "apart_multiprocessors", "N|off", read::count_or_off, "off", false,
-        "To how many multiprocessors of a card tenants that run by themselves for being slow are kept under space-time, behind the others' launches where both wait: in a share of its own, which takes the memory of one. Off, they run on all of them like anybody else.";
+        "How many multiprocessors of a card are for tenants that run by themselves for being slow, under space-time: a partition with its own memory, whose launches come after the others' where both wait. Off, they run on all multiprocessors like others.";
     behind_multiprocessors: Vec<NonZeroU32> = "behind_multiprocessors", "N|off", read::counts_or_off, "off", true,
-        "To how many multiprocessors of a card classes that can wait may be kept under space-time, behind the launches of those that are late beside them; several are sizes to choose among by what is late, and take the memory of one share together. Off, classes run side by side on all of them.";
+        "To how many multiprocessors of a card architectures that can wait may be limited while others are late beside them, under space-time; several numbers are sizes to choose among, and take the memory of one partition together. Off, architectures run side by side on all multiprocessors.";
     monitor: StepTiming = "monitor", "N|auto|off", read::step_timing, "auto", false,
         "Launches are watched for /v2/models/NAME/steps, and one in so many is timed step by step; auto is 128 on a CPU and 64 on a card. Off watches none.";
     pack_cache: Option<PathBuf> = "pack_cache", "DIR|off", read::cache, "auto", false,
