@@ -99,13 +99,12 @@ impl HeldTile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sizes::tests::sizes;
-    use super::window::tests::square;
+    use super::window::tests::layer;
     use super::*;
 
     fn tiles(side: usize, channels: usize, lanes: u32) -> Vec<HeldTile> {
-        let sizes = sizes(side * side, channels, 9 * channels, lanes);
-        HeldTile::best_first(&sizes, &square(side, channels, channels), 2)
+        let (sizes, shape) = layer(side, [channels; 2], lanes);
+        HeldTile::best_first(&sizes, &shape, 2)
     }
 
     #[test]
@@ -125,8 +124,8 @@ mod tests {
         assert_eq!(tiles(28, 256, 32), []);
         assert_eq!(tiles(500, 128, 32), []);
         let of = |size: usize, outputs: usize| {
-            let sizes = sizes(56 * 56, outputs, 576, 32);
-            HeldTile::best_first(&sizes, &square(56, 64, outputs), size).len()
+            let (sizes, shape) = layer(56, [64, outputs], 32);
+            HeldTile::best_first(&sizes, &shape, size).len()
         };
         assert!(of(2, 64) > 0 && of(2, 72) > 0);
         assert_eq!([of(4, 64), of(2, 68)], [0, 0], "floats; outputs that are no chunks");

@@ -105,13 +105,12 @@ impl PaneTile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sizes::tests::sizes;
-    use super::window::tests::square;
+    use super::window::tests::layer;
     use super::*;
 
     fn tiles(side: usize, channels: usize, lanes: u32) -> Vec<PaneTile> {
-        let sizes = sizes(side * side, channels, 9 * channels, lanes);
-        PaneTile::best_first(&sizes, &square(side, channels, channels), 2)
+        let (sizes, shape) = layer(side, [channels; 2], lanes);
+        PaneTile::best_first(&sizes, &shape, 2)
     }
 
     #[test]
@@ -130,7 +129,7 @@ mod tests {
     #[test]
     fn few_lanes_are_left_to_narrower_tiles() {
         let best = |side: usize, channels: usize, lanes: u32| {
-            let sizes = sizes(side * side, channels, 9 * channels, lanes);
+            let (sizes, _) = layer(side, [channels; 2], lanes);
             tiles(side, channels, lanes)[0].is_best(&sizes)
         };
         assert!(best(28, 128, 32) && best(14, 256, 32) && best(28, 128, 128));
@@ -140,8 +139,8 @@ mod tests {
     #[test]
     fn floats_and_outputs_that_do_not_fill_blocks_are_left_to_others() {
         let of = |size: usize, outputs: usize| {
-            let sizes = sizes(28 * 28, outputs, 1152, 32);
-            PaneTile::best_first(&sizes, &square(28, 128, outputs), size).len()
+            let (sizes, shape) = layer(28, [128, outputs], 32);
+            PaneTile::best_first(&sizes, &shape, size).len()
         };
         assert!(of(2, 128) > 0);
         assert_eq!([of(2, 64), of(4, 128), of(2, 120)], [0; 3]);

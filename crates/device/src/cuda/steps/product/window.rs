@@ -135,8 +135,13 @@ pub(super) mod tests {
     use super::super::sizes::tests::sizes;
     use super::*;
 
-    pub(in crate::cuda::steps::product) fn square(side: usize, channels: usize, outputs: usize) -> ConvShape {
-        ConvShape {
+    /// A 3×3 convolution of a square image, and what the choice of its tile depends on where each lane has one item.
+    pub(in crate::cuda::steps::product) fn layer(
+        side: usize,
+        [channels, outputs]: [usize; 2],
+        lanes: u32,
+    ) -> (Sizes, ConvShape) {
+        let shape = ConvShape {
             input: [side; 2],
             output: [side; 2],
             kernel: [3; 2],
@@ -147,12 +152,13 @@ pub(super) mod tests {
             groups: 1,
             in_per_group: channels,
             out_per_group: outputs,
-        }
+        };
+        (sizes(side * side, outputs, 9 * channels, lanes), shape)
     }
 
     fn tile(side: usize, channels: usize, lanes: u32, size: usize) -> Option<WindowTile> {
-        let sizes = sizes(side * side, channels, 9 * channels, lanes);
-        WindowTile::best_first(&sizes, &square(side, channels, channels), size).first().copied()
+        let (sizes, shape) = layer(side, [channels; 2], lanes);
+        WindowTile::best_first(&sizes, &shape, size).first().copied()
     }
 
     #[test]
@@ -169,21 +175,21 @@ pub(super) mod tests {
 
     #[test]
     fn jumping_taps_and_odd_channels_are_gathered() {
-        let of =
-            |shape: ConvShape| WindowTile::best_first(&sizes(196, 64, 576, 8), &shape, 2).first().copied();
-        assert!(of(square(14, 64, 64)).is_some());
-        assert_eq!(of(ConvShape { strides: [2; 2], ..square(14, 64, 64) }), None);
-        assert_eq!(of(ConvShape { dilations: [2; 2], ..square(14, 64, 64) }), None);
-        assert_eq!(of(ConvShape { in_per_group: 40, ..square(14, 64, 64) }), None);
-        assert_eq!(of(ConvShape { kernel: [1; 2], ..square(14, 64, 64) }), None);
+        let (sizes, shape) = layer(14, [64; 2], 8);
+        let of = |shape: ConvShape| WindowTile::best_first(&sizes, &shape, 2).first().copied();
+        assert!(of(shape).is_some());
+        assert_eq!(of(ConvShape { strides: [2; 2], ..shape }), None);
+        assert_eq!(of(ConvShape { dilations: [2; 2], ..shape }), None);
+        assert_eq!(of(ConvShape { in_per_group: 40, ..shape }), None);
+        assert_eq!(of(ConvShape { kernel: [1; 2], ..shape }), None);
     }
 
     #[test]
     fn every_tile_fits_its_multiprocessor() {
         for side in [14, 20, 28, 56, 112, 224, 500] {
             for (channels, size) in [(64, 2), (256, 2), (512, 2), (64, 4), (256, 4)] {
-                let sizes = sizes(side * side, channels, 9 * channels, 32);
-                for tile in WindowTile::best_first(&sizes, &square(side, channels, channels), size) {
+                let (sizes, shape) = layer(side, [channels; 2], 32);
+                for tile in WindowTile::best_first(&sizes, &shape, size) {
                     assert!(
                         tile.blocks * (tile.shared_bytes() + BESIDE_STAGES - 1024) <= SHARED_BYTES,
                         "{tile:?}"
