@@ -10,6 +10,7 @@ use super::fence::{Compiled, Compiler};
 const SOURCES: &[(&str, &str)] = &[
     ("abi.cuh", include_str!("kernels/abi.cuh")),
     ("async.cuh", include_str!("kernels/async.cuh")),
+    ("attention.cuh", include_str!("kernels/attention.cuh")),
     ("cluster.cuh", include_str!("kernels/cluster.cuh")),
     ("functions.cuh", include_str!("kernels/functions.cuh")),
     ("lines.cuh", include_str!("kernels/lines.cuh")),

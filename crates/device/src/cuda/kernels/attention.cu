@@ -14,27 +14,11 @@
 //
 //   -DQ_TYPE, -DK_TYPE, -DV_TYPE, -DMASK_TYPE  how operands are held; no MASK_TYPE without a mask      -DREAL  how the result is
 //   -DVALUES=64 or 128                         twin on the CPU: cpu/steps/attention.rs
+#include "attention.cuh"
 #include "slices.cuh"
-
-struct Params {
-    Launch launch;
-    Walk q;     // [heads, queries, head_dim]
-    Walk k;     // [heads, keys, head_dim]
-    Walk v;     // [heads, keys, value_dim]
-    Walk mask;  // [heads, queries, keys]
-    Operand out;
-    i64 out_head, out_query;
-    u32 queries, keys, head_dim, value_dim;
-    u32 query_tiles, value_tiles;
-    float scale;
-    u32 unused;
-};
-static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/attention.rs");
 
 // Steps of the head's dimension, and keys of v, that are in shared memory at once.
 constexpr u32 DEPTH = 32;
-
-__device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000); }
 
 // The greatest, or the sum, of the 16 threads that share four queries.
 __device__ __forceinline__ float greatest_of_row(float x) {

@@ -17,22 +17,8 @@
 //   -DQ_CHUNKS=1, -DK_CHUNKS, -DV_CHUNKS       rows can be read 16 bytes at a time      -DOUT_PAIRS=1  written 4 bytes at a time
 //   -DMASK_ROWS=1                              the mask differs from query to query     -DHEAD, -DVALUE   padded dimensions
 #include "async.cuh"
+#include "attention.cuh"
 #include "mma.cuh"
-
-struct Params {
-    Launch launch;
-    Walk q;     // [heads, queries, head_dim]
-    Walk k;     // [heads, keys, head_dim]
-    Walk v;     // [heads, keys, value_dim]
-    Walk mask;  // [heads, queries, keys]
-    Operand out;
-    i64 out_head, out_query;
-    u32 queries, keys, head_dim, value_dim;
-    u32 query_tiles, value_tiles;
-    float scale;
-    u32 unused;
-};
-static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/attention.rs");
 
 constexpr u32 THREADS = 128, ROWS = 64, STAGES = 2;
 constexpr u32 HEAD_PITCH = HEAD + 8, VALUE_PITCH = VALUE + 8;
@@ -46,8 +32,6 @@ struct Shared {
     real v[STAGES][ROWS][VALUE_PITCH];
     float mask[STAGES][ROWS];
 };
-
-__device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000); }
 
 // 2^x within two units in the last place.
 __device__ __forceinline__ float power_of_two(float x) {

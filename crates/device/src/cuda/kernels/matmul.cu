@@ -69,15 +69,7 @@ extern "C" __global__ void __launch_bounds__(256) kernel(const __grid_constant__
         fetch<DEPTH>(a, first + DEPTH, a_held);
         fetch<DEPTH>(b, first + DEPTH, b_held);
         multiply<DEPTH>(a_slice, my_row, b_slice, my_column, run);
-        if ((first + DEPTH) % SEGMENT == 0 || first + DEPTH >= p.k) {
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    total[i][j] += run[i][j];
-                    run[i][j] = 0.0f;
-                }
-        }
+        if ((first + DEPTH) % SEGMENT == 0 || first + DEPTH >= p.k) end_run(total, run);
     }
     dependents_may_start();
 

@@ -69,15 +69,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) kernel(const __grid_consta
         __syncthreads();
         read(first + DEPTH);
         multiply<DEPTH>(x_slice, my_row, w_slice, my_column, run);
-        if ((first + DEPTH) % SEGMENT == 0 || first + DEPTH >= p.input) {
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    total[i][j] += run[i][j];
-                    run[i][j] = 0.0f;
-                }
-        }
+        if ((first + DEPTH) % SEGMENT == 0 || first + DEPTH >= p.input) end_run(total, run);
     }
     dependents_may_start();
 

@@ -70,3 +70,14 @@ __device__ __forceinline__ void multiply(const float (*left)[PITCH], u32 row, co
             for (int j = 0; j < 4; j++) sums[i][j] = fmaf(rows[i], columns[j], sums[i][j]);
     }
 }
+
+// A run of k is summed: it is added to those before it, and the next one begins from zero.
+__device__ __forceinline__ void end_run(float (&total)[4][4], float (&run)[4][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            total[i][j] += run[i][j];
+            run[i][j] = 0.0f;
+        }
+}
