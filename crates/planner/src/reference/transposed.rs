@@ -3,6 +3,7 @@
 use super::EvalError;
 use super::element::{Elements, floats, from_floats};
 use super::error::Args;
+use super::window::bias;
 use crate::op::{Padding, Transposed, Window};
 use crate::shape;
 use crate::tensor::Tensor;
@@ -37,13 +38,7 @@ pub(super) fn conv_transpose(window: &Window, groups: usize, args: Args<'_>) -> 
         group_out.checked_mul(groups).ok_or_else(|| args.misfit("it makes too many channels"))?;
     let dims = [&[x.dims()[0], out_channels], &kept.output[..]].concat();
     let count = args.count(x.dtype(), &dims)?;
-    let bias = match args.opt(2) {
-        Some(bias) if bias.dims() != [out_channels] => {
-            return Err(args.misfit("there is not one bias per channel"));
-        }
-        Some(bias) => floats(args, bias)?,
-        None => vec![0.0; out_channels],
-    };
+    let bias = bias(args, out_channels)?;
     let (images, kernels) = (floats(args, x)?, floats(args, w)?);
     let meetings = meetings(window, spread, image, &kept);
     let [pixels, taps, out_pixels] =

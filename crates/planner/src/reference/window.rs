@@ -88,6 +88,15 @@ pub(super) fn lay(
     Ok((fit, runs, dims))
 }
 
+/// The third input of a convolution, one for each channel of its outputs; zeros where there is none.
+pub(super) fn bias(args: Args<'_>, channels: usize) -> Result<Vec<f64>, EvalError> {
+    match args.opt(2) {
+        Some(bias) if bias.dims() != [channels] => Err(args.misfit("there is not one bias per channel")),
+        Some(bias) => floats(args, bias),
+        None => Ok(vec![0.0; channels]),
+    }
+}
+
 pub(super) fn conv(window: &Window, groups: usize, args: Args<'_>) -> Result<Tensor, EvalError> {
     if let Padding::Transposed(spread) = &window.padding {
         let (window, x) = transposed::spread_out(window, spread, args)?;
@@ -109,13 +118,7 @@ pub(super) fn conv(window: &Window, groups: usize, args: Args<'_>) -> Result<Ten
         return Err(args.misfit(format!("{groups} groups of {group_in} channels do not make {in_channels}")));
     }
     let (_, runs, dims) = lay(window, args, x, out_channels)?;
-    let bias = match args.opt(2) {
-        Some(bias) if bias.dims() != [out_channels] => {
-            return Err(args.misfit("there is not one bias per channel"));
-        }
-        Some(bias) => floats(args, bias)?,
-        None => vec![0.0; out_channels],
-    };
+    let bias = bias(args, out_channels)?;
     let (images, kernels) = (floats(args, x)?, floats(args, w)?);
     let (pixels, places): (usize, usize) = (x.dims()[2..].iter().product(), dims[2..].iter().product());
     let taps: usize = window.kernel.iter().product();
