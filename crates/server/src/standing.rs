@@ -97,7 +97,7 @@ pub(crate) struct Agreed {
 }
 
 /// A version's statistics as Triton shows them: copies to a device and back lie within `queue`, so `compute_input` and `compute_output` take no time of their own;
-/// nothing is answered from a cache. With our own beside: under `recent_ms` where the time of requests went in the last minutes, by quantile in
+/// nothing is answered from a cache. Triton's `batch_stats`, `response_stats` and `memory_usage` are left out. With our own beside: under `recent_ms` where the time of requests went in the last minutes, by quantile in
 /// milliseconds; under `slo` what was agreed, what was kept, and on each device whether it can be.
 pub(crate) fn statistics(
     (name, version): (&str, u64),
