@@ -79,11 +79,13 @@ fn run_one(figure: &Bench, given: &ArgMatches) -> Result<ExitCode> {
     if let Some(why) = (figure.cannot)(&ask) {
         anyhow::bail!("{}: {why}", figure.name);
     }
-    let made = (figure.run)(&ask, &mut |line| eprintln!("{line}"))?;
-    if let Some(out) = given.get_one::<PathBuf>("out") {
+    let out = given.get_one::<PathBuf>("out");
+    if let Some(out) = out {
+        // Before anything is measured for it.
         std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-        made.write(out)?;
     }
+    let made = (figure.run)(&ask, &mut |line| eprintln!("{line}"))?;
+    out.map_or(Ok(()), |out| made.write(out))?;
     print(&made)?;
     Ok(ExitCode::SUCCESS)
 }

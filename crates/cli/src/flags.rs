@@ -4,6 +4,7 @@ use crate::print::print;
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use std::fmt::Display;
+use std::fs::OpenOptions;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,11 +43,29 @@ pub(crate) fn seed_flag(decides: &'static str) -> Arg {
 
 /// Where figures go for machines.
 pub(crate) fn json_flag() -> Arg {
-    Arg::new("json")
-        .long("json")
-        .value_name("FILE")
-        .value_parser(value_parser!(PathBuf))
+    file_flag("json")
         .help("Write the figures there too; - writes them to standard output, in place of the table")
+}
+
+/// A file to write when all is measured. One that cannot be written is refused before anything is.
+pub(crate) fn file_flag(name: &'static str) -> Arg {
+    arg(name, "FILE").value_parser(writable)
+}
+
+/// A path that a file can be written to, or `-`. The error is a sentence.
+fn writable(word: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(word);
+    let is_there = path.exists();
+    // Opening a pipe would wait for its reader, and to a device anything can be written.
+    if word == "-" || (is_there && !path.is_file() && !path.is_dir()) {
+        return Ok(path);
+    }
+    let opened = OpenOptions::new().append(true).create(true).open(&path);
+    opened.map_err(|why| format!("it cannot be written: {why}"))?;
+    if !is_there {
+        let _ = std::fs::remove_file(&path); // an empty file is no harm
+    }
+    Ok(path)
 }
 
 /// Writes a report where [`json_flag`] says: the table for people, the figures for machines.
@@ -104,4 +123,34 @@ pub(crate) fn seed(given: &ArgMatches) -> u64 {
 pub(crate) fn slo(ms: f64) -> Result<Duration> {
     let slo = Duration::try_from_secs_f64(ms / 1e3).ok().filter(|slo| !slo.is_zero());
     slo.with_context(|| format!("an SLO of {ms} ms: give milliseconds above zero"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_refused_before_anything_is_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        let word = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let given = |word: &str| {
+            let command = clap::Command::new("test").arg(json_flag());
+            command
+                .try_get_matches_from(["test", "--json", word])
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        std::fs::write(word("kept.json"), "kept").unwrap();
+        for fine in ["-", &word("new.json"), &word("kept.json")] {
+            assert_eq!(given(fine), Ok(()), "{fine}");
+        }
+        assert!(!folder.path().join("new.json").exists());
+        assert_eq!(std::fs::read_to_string(word("kept.json")).unwrap(), "kept");
+        for wrong in [word(""), word("nowhere/new.json")] {
+            let refused = given(&wrong).unwrap_err();
+            assert!(refused.contains("it cannot be written: "), "{refused}");
+        }
+    }
 }

@@ -147,9 +147,10 @@ fn over_http(
     let tenants = tenants(given, names)?;
     let connections = NonZeroUsize::try_from(nonzero(given, "connections")?)?;
     let (inputs, send_timeout) = (inputs(given)?, given.get_flag("send-timeout"));
-    let target = Http::connect(address, &tenants, &inputs, connections, send_timeout);
+    let options = options(given, tenants, times, trace)?;
+    let target = Http::connect(address, &options.tenants, &inputs, connections, send_timeout);
     let target = Arc::new(runtime.block_on(target)?);
-    let options = options(given, url.to_owned(), tenants, times, trace)?;
+    let options = Options { target: url.to_owned(), ..options };
     runtime.block_on(load_test::run(&target, &options, &mut |line| eprintln!("{line}")))
 }
 
@@ -171,7 +172,8 @@ fn in_process(
         model: models[number % models.len()].clone(),
         slo: tenant.slo,
     };
-    let guests: Vec<Guest> = tenants.iter().enumerate().map(guest).collect();
+    let options = options(given, tenants, times, trace)?;
+    let guests: Vec<Guest> = options.tenants.iter().enumerate().map(guest).collect();
     let word = |name: &str| given.get_one::<String>(name).cloned().unwrap_or_default();
     let settings = load_test::settings([
         ("device", word("device")),
@@ -182,19 +184,14 @@ fn in_process(
     let heard = &mut |line: &str| eprintln!("{line}");
     let (target, house) = InProcess::open(runtime, &settings, &guests, items, heard)?;
     let place = format!("in process under {} on {}", settings.policy, house.device());
-    let options = options(given, place, tenants, times, trace)?;
+    let options = Options { target: place, ..options };
     let report = runtime.block_on(load_test::run(&target, &options, heard));
     house.close(target);
     report
 }
 
-fn options(
-    given: &ArgMatches,
-    target: String,
-    tenants: Vec<Tenant>,
-    times: Times,
-    trace: Option<&Trace>,
-) -> Result<Options> {
+/// What the flags say of the load, of a target that is named once it is there.
+fn options(given: &ArgMatches, tenants: Vec<Tenant>, times: Times, trace: Option<&Trace>) -> Result<Options> {
     let popularity: Popularity = parsed(given, "popularity")?;
     let rates = patterns(given, tenants.len(), times.end())?;
     let clients = range(given, "concurrency", Allowed { least: 1.0, most: 1e7, whole: true })?;
@@ -215,6 +212,7 @@ fn options(
         Some(trace) => Times { warmup: Duration::ZERO, length: trace.length(), ..times },
         None => times,
     };
+    let target = String::new();
     Ok(Options { target, tenants, pace, times, items: count(given, "batch-size"), seed: seed(given) })
 }
 

@@ -1,8 +1,8 @@
 //! `tessera bench goodput`, `isolation` and `mixed`: open loops of many tenants under every policy, see `tessera_bench::figures`.
 
 use crate::flags::{
-    arg, count, json_flag, list, number, parsed, policies, policy_flag, publish, seed, seed_flag, slo, text,
-    words,
+    arg, count, file_flag, json_flag, list, number, parsed, policies, policy_flag, publish, seed, seed_flag,
+    slo, text, words,
 };
 use crate::zoo::{size_flags, sizes};
 use anyhow::{Context, Result};
@@ -80,7 +80,7 @@ fn flags(tenants: &'static str) -> Vec<Arg> {
         number("seconds", "5").help("How long each rate is measured"),
         number("lowest-rate", "50").help("The fewest requests per second that are tried"),
         seed_flag("Decides weights, inputs and arrivals"),
-        arg("svg", "FILE").value_parser(value_parser!(PathBuf)).help("Draw the figure there"),
+        file_flag("svg").help("Draw the figure there"),
         json_flag(),
     ];
     flags.into_iter().chain(size_flags()).collect()

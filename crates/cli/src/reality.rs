@@ -1,7 +1,8 @@
 //! `tessera bench costs` and `reality`: what launches take here, and whether the simulator knows, see `tessera_bench::simulate`.
 
 use crate::flags::{
-    arg, count, json_flag, list, nonzero, number, parsed, publish, seed, seed_flag, slo, text, words,
+    arg, count, file_flag, json_flag, list, nonzero, number, parsed, publish, seed, seed_flag, slo, text,
+    words,
 };
 use crate::print::print;
 use crate::zoo::{size_flags, sizes};
@@ -26,7 +27,7 @@ pub(crate) fn commands() -> [Command; 2] {
         .args([
             number("most", "32").help("Most tenants of a model in one launch, which are loaded, and most items"),
             number("milliseconds", "400").help("How long each point is measured"),
-            arg("out", "FILE").value_parser(value_parser!(PathBuf)).help("Write the table there [default: standard output]"),
+            file_flag("out").help("Write the table there [default: standard output]"),
         ]);
     let reality = Command::new("reality")
         .about("The same arrivals to the engine on a device and to the simulator, with costs measured just before: how far they are apart")
