@@ -231,13 +231,12 @@ struct Mps {
 
 impl Mps {
     fn start() -> Result<Mps> {
-        let service =
-            Mps { folder: tempfile::tempdir().context("no folder can be made; TMPDIR names where")? };
-        let started = service.control().arg("-d").status();
+        let folder = tempfile::tempdir().context("no folder can be made; TMPDIR names where")?;
+        let started = mps_control(folder.path()).arg("-d").status();
         let started = started
             .with_context(|| format!("`{MPS_CONTROL}`, which comes with the driver, cannot be run"))?;
         ensure!(started.success(), "the multi-process service does not start: {started}");
-        Ok(service)
+        Ok(Mps { folder })
     }
 
     /// One of so many clients. A program's launches have three streams: more connections are of no use.
@@ -245,17 +244,18 @@ impl Mps {
         let folder = self.folder.path().to_owned();
         MpsClient { folder, connections: (SHARED_CONNECTIONS / of.max(1)).clamp(1, 4) }
     }
+}
 
-    fn control(&self) -> Command {
-        let mut command = Command::new(MPS_CONTROL);
-        command.env(MPS_PIPES, self.folder.path()).env(MPS_LOGS, self.folder.path());
-        command
-    }
+/// The service's control program, for the service whose pipes are in `folder`.
+fn mps_control(folder: &Path) -> Command {
+    let mut command = Command::new(MPS_CONTROL);
+    command.env(MPS_PIPES, folder).env(MPS_LOGS, folder);
+    command
 }
 
 impl Drop for Mps {
     fn drop(&mut self) {
-        let quit = self.control().stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let quit = mps_control(self.folder.path()).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
         let quit = quit.and_then(|mut control| {
             if let Some(mut words) = control.stdin.take() {
                 words.write_all(b"quit\n")?;
