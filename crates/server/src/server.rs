@@ -106,7 +106,7 @@ impl Server {
             None => "nowhere".to_owned(),
         };
         let (packed, kernels) = (folder(&settings.pack_cache), folder(&settings.kernel_cache));
-        tracing::info!(packed_weights = packed, kernels, "kept for the next start");
+        tracing::info!(packed_weights = packed, kernels, "folders of the caches");
         let metrics = Arc::new(Metrics::default());
         let events = Arc::new(Events::new(metrics.clone()));
         let (mut means, mut engines) = (Vec::new(), Vec::new());
