@@ -37,7 +37,7 @@ pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
         rate: given.get_one::<u64>("rate").map(|&rate| rate as f64),
         seed: number("seed"),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tessera_server::runtime::of_all_cores()?;
     read_or_not(runtime.block_on(demo::run(&options, print_to_a_reader)))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -112,7 +112,7 @@ pub(crate) fn patterns(given: &ArgMatches, tenants: usize, period: Duration) -> 
 }
 
 pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tessera_server::runtime::of_all_cores()?;
     let seconds = |name: &str| Duration::from_secs(count(given, name).into());
     let times = Times {
         warmup: seconds("warmup-seconds"),

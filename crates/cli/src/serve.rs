@@ -33,7 +33,7 @@ pub(crate) fn command() -> Command {
 pub(crate) fn run(given: &ArgMatches) -> Result<ExitCode> {
     let settings = settings(given)?;
     log::init(settings.log_format, settings.log_level);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tessera_server::runtime::of_all_cores()?;
     let ended = runtime.block_on(async {
         let server = Server::start(settings).await?;
         let mut out = std::io::stdout().lock();

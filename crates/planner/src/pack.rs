@@ -322,7 +322,8 @@ pub(crate) fn pack_sources(
         }
     };
     thread::scope(|scope| {
-        (1..threads(len)).for_each(|_| _ = scope.spawn(work));
+        // A helper that the system refuses is done without.
+        (1..threads(len)).for_each(|_| _ = thread::Builder::new().spawn_scoped(scope, work));
         work();
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {

@@ -47,6 +47,7 @@ mod standing;
 
 // Put together.
 pub mod backstage;
+pub mod runtime;
 pub mod server;
 
 pub use events::Events;

@@ -66,7 +66,7 @@ pub enum StartError {
         devices: usize,
     },
     /// Threads.
-    #[error("a thread cannot be started: {0}")]
+    #[error("a thread cannot be started: {0}; raise `ulimit -u`, or how many threads its container may have")]
     Thread(#[from] std::io::Error),
 }
 

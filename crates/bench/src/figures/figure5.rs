@@ -173,19 +173,19 @@ fn by_processes(ask: &Ask, how: Sharing, models: usize) -> Result<ModelsRow> {
     let before = driver_mib(ask);
     let over = AtomicBool::new(false);
     let (ran, most) = std::thread::scope(|scope| {
-        let looking = scope.spawn(|| {
+        let look = || {
             let mut most = None::<f64>;
             while !over.load(Ordering::Relaxed) {
                 most = driver_mib(ask).into_iter().chain(most).reduce(f64::max);
                 std::thread::sleep(LOOK);
             }
             most
-        });
+        };
+        let looking = std::thread::Builder::new().spawn_scoped(scope, look)?;
         let ran = ways::workers(ask, MODEL, ask.precision, how, models);
         over.store(true, Ordering::Relaxed);
-        (ran, looking.join().expect("looking does not panic"))
-    });
-    let ran = ran?;
+        anyhow::Ok((ran?, looking.join().expect("looking does not panic")))
+    })?;
     Ok(ModelsRow {
         way: how.to_string(),
         models,

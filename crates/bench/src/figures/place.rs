@@ -117,7 +117,7 @@ impl Place {
         if setting.device == "simulated" {
             return Place::simulated(setting, Costs::read("h100")?);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tessera_server::runtime::of_all_cores()?;
         Ok(Place::on(setting, Ground::Real(runtime, Vec::new())))
     }
 

@@ -62,7 +62,7 @@ pub fn measure(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Costs> 
     let models = options.models.len();
     ensure!(models > 0, "name at least one model");
     let most = options.most.get() as usize;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tessera_server::runtime::of_all_cores()?;
     let settings = load::settings([
         ("device", options.device.clone()),
         ("policy", Policy::SpaceTime.to_string()),

@@ -105,7 +105,7 @@ pub fn run(options: &Options, heard: &mut dyn FnMut(&str)) -> Result<Residency> 
 fn while_loading(stage: &Stage, options: &Options) -> Result<(Served, Vec<Duration>)> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let loader = scope.spawn(|| {
+        let load = || {
             let _inside = stage.runtime.enter();
             let mut took = Vec::new();
             while !over.load(Ordering::Relaxed) {
@@ -114,7 +114,8 @@ fn while_loading(stage: &Stage, options: &Options) -> Result<(Served, Vec<Durati
                 took.push(start.elapsed());
             }
             anyhow::Ok(took)
-        });
+        };
+        let loader = std::thread::Builder::new().spawn_scoped(scope, load)?;
         let served = serve(stage, options.length);
         over.store(true, Ordering::Relaxed);
         let loads = loader.join().expect("loading does not panic")?;

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 use tessera_core::{LaunchId, Policy, RequestId, TenantId};
 use tessera_device::{DeviceError, DeviceInfo, Lane, LaneRequest, Launch, MemoryUse, Room, Slot, StepTiming};
@@ -19,7 +20,8 @@ use tessera_server::Settings;
 use tessera_server::backstage::Backstage;
 use tessera_server::classes::{ClassEntry, Planned};
 use tessera_server::engine::{EngineHandle, Incoming, NotAnswered, Wait};
-use tokio::runtime::Runtime;
+use tessera_server::runtime;
+use tokio::runtime::{Builder, Runtime};
 
 /// Launches of which each step's median is taken.
 const PROFILE_ROUNDS: NonZeroUsize = NonZeroUsize::new(50).expect("50 is not zero");
@@ -97,11 +99,7 @@ impl Stage {
         open: Open<'_>,
         heard: &mut dyn FnMut(&str),
     ) -> Result<Stage> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("asker")
-            .enable_all()
-            .build()?;
+        let runtime = runtime::build(1, Builder::new_multi_thread().thread_name("asker"))?;
         let inside = runtime.enter();
         let backstage = Backstage::start(settings, |wake| open(settings, wake))?;
         let device = backstage.means.device.info();
@@ -248,16 +246,19 @@ type Loaded = (TenantId, Arc<ClassEntry>, Slot);
 /// Loads every tenant, by as many threads as there are cores.
 fn load_all(options: &Options, backstage: &Backstage, runtime: &Runtime) -> Result<Vec<Loaded>> {
     let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(options.tenants);
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(options.tenants);
     let work = || {
         let _inside = runtime.enter();
         let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
         let mine = numbers.take_while(|&number| number < options.tenants);
         mine.map(|number| load(options, backstage, number).map(|loaded| (number, loaded))).collect()
     };
-    let done: Vec<Result<Vec<(usize, Loaded)>>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("loading does not panic")).collect()
+    let done: Vec<Result<Vec<(usize, Loaded)>>> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            (1..threads).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let own = work();
+        let others = threads.into_iter().map(|thread| thread.join().expect("loading does not panic"));
+        std::iter::once(own).chain(others).collect()
     });
     let mut loaded = done.into_iter().collect::<Result<Vec<_>>>()?.concat();
     loaded.sort_by_key(|(number, _)| *number);

@@ -13,3 +13,4 @@ mod operating;
 mod soak;
 #[cfg(unix)]
 mod terminate;
+mod threads;

@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 
 /// Every kernel of a device.
 #[derive(Debug)]
@@ -72,18 +73,19 @@ impl Library {
     fn cubins(&self, specs: &[KernelSpec]) -> Result<Vec<Vec<u8>>, String> {
         let next = AtomicUsize::new(0);
         let cubins: Vec<Mutex<Option<Cubin>>> = specs.iter().map(|_| Mutex::default()).collect();
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        std::thread::scope(|scope| {
-            for _ in 0..cores.min(specs.len()) {
-                scope.spawn(|| {
-                    while let Some((spec, cubin)) = {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        specs.get(index).zip(cubins.get(index))
-                    } {
-                        *cubin.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.cubin(spec));
-                    }
-                });
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let work = || {
+            while let Some((spec, cubin)) = {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                specs.get(index).zip(cubins.get(index))
+            } {
+                *cubin.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.cubin(spec));
             }
+        };
+        thread::scope(|scope| {
+            // A helper that the system refuses is done without.
+            (1..cores.min(specs.len())).for_each(|_| _ = thread::Builder::new().spawn_scoped(scope, work));
+            work();
         });
         let done = |cubin: Mutex<Option<Cubin>>| {
             cubin.into_inner().unwrap_or_else(PoisonError::into_inner).expect("every index was taken")

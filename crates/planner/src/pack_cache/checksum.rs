@@ -5,8 +5,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::iter;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Read and summed up at a time: it stays in a core's second cache in between.
@@ -33,14 +35,25 @@ pub(super) fn read_checked(path: &Path, offset: u64, bytes: &mut [u8]) -> io::Re
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = (bytes.len() / WORTH_A_THREAD).clamp(1, cores.min(MOST_THREADS));
     let share = bytes.len().div_ceil(SEGMENT).div_ceil(threads).max(1) * SEGMENT;
-    let sums: Vec<io::Result<Vec<u32>>> = thread::scope(|scope| {
-        let shares = bytes.chunks_mut(share).zip((offset..).step_by(share));
-        let readers: Vec<_> =
-            shares.map(|(share, offset)| scope.spawn(move || read_share(path, offset, share))).collect();
-        readers.into_iter().map(|reader| reader.join().expect("reading does not panic")).collect()
+    let shares = Mutex::new(bytes.chunks_mut(share).zip((offset..).step_by(share)).enumerate());
+    let read = || {
+        let mine = iter::from_fn(|| shares.lock().unwrap_or_else(PoisonError::into_inner).next());
+        mine.map(|(number, (share, offset))| (number, read_share(path, offset, share))).collect()
+    };
+    let mut sums: Vec<(usize, io::Result<Vec<u32>>)> = thread::scope(|scope| {
+        // A helper that the system refuses is done without.
+        let helpers: Vec<_> =
+            (1..threads).filter_map(|_| thread::Builder::new().spawn_scoped(scope, read).ok()).collect();
+        let own: Vec<_> = read();
+        let others = helpers.into_iter().map(|helper| helper.join().expect("reading does not panic"));
+        others.fold(own, |mut all, read| {
+            all.extend(read);
+            all
+        })
     });
+    sums.sort_unstable_by_key(|(number, _)| *number);
     let mut whole = blake3::Hasher::new();
-    for sums in sums {
+    for (_, sums) in sums {
         sums?.iter().for_each(|sum| _ = whole.update(&sum.to_le_bytes()));
     }
     Ok(whole.finalize().into())

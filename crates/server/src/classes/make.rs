@@ -15,6 +15,7 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 use tessera_core::{PartitionId, PlanKey};
 use tessera_device::{Device, DeviceError, Room, Tuned};
@@ -111,12 +112,18 @@ impl ClassEntry {
         let partitions = device.partitions();
         let Some((first, others)) = partitions.split_first() else { return Ok(()) };
         programs.push(make(first.id)?);
-        std::thread::scope(|scope| {
-            let making: Vec<_> = others.iter().map(|other| scope.spawn(|| make(other.id))).collect();
+        thread::scope(|scope| {
+            let begin = |id| (id, thread::Builder::new().spawn_scoped(scope, move || make(id)));
+            let making: Vec<_> = others.iter().map(|other| begin(other.id)).collect();
             let mut failed = None;
             // All that were made are owned before anything else, so that they are discarded where one could not be.
-            for made in making {
-                match made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            for (id, making) in making {
+                let made = match making {
+                    Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    // Where the system refuses a thread, by this one.
+                    Err(_) => make(id),
+                };
+                match made {
                     Ok(program) => programs.push(program),
                     Err(why) => failed = failed.or(Some(why)),
                 }

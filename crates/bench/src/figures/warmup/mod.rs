@@ -123,7 +123,7 @@ fn start(
     cache: &Path,
     (tenants, length, later): (usize, Duration, bool),
 ) -> Result<(Start, String)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tessera_server::runtime::build(2, &mut tokio::runtime::Builder::new_multi_thread())?;
     let settings = load::settings([
         ("device", ask.device.clone()),
         ("policy", Policy::SpaceTime.to_string()),
