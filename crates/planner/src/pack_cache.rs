@@ -164,7 +164,7 @@ impl fmt::Debug for PackCache {
 impl PackCache {
     /// The cache in `dir`, which is made if it is not there, of at most `budget` bytes (entries above it go with the next
     /// [`PackCache::put`]). Weights are private: on Unix the folder is made for its owner alone. What goes wrong later and fails nobody's
-    /// call goes to `complain`. Errors when the folder cannot be made, or the thread that writes cannot be started.
+    /// call goes to `complain`, what keeps several entries in a row from being kept once. Errors when the folder cannot be made, or the thread that writes cannot be started.
     pub fn open(dir: impl Into<PathBuf>, budget: Bytes, complain: Complain) -> Result<PackCache, CacheError> {
         let folder = Arc::new(Folder::open(dir.into(), budget)?);
         let writer = Writer::start(folder.clone(), complain.clone())?;

@@ -8,6 +8,7 @@
 use super::folder::Folder;
 use super::{CacheError, CacheKey, Complain};
 use crate::pack::Packed;
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
@@ -23,13 +24,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. What it cannot keep, it complains of.
+    /// Starts the thread. What it cannot keep, it complains of: once for all that follow for the same reason, as a full disk keeps none of hundreds of tenants.
     pub(super) fn start(folder: Arc<Folder>, complain: Complain) -> Result<Writer, CacheError> {
         let (entries, taken) = mpsc::sync_channel::<(CacheKey, Packed)>(WAITING);
         let path = folder.path().to_owned();
         let write = move || {
+            let mut told = None;
             for (key, packed) in taken {
-                folder.put(&key, &packed).unwrap_or_else(|error| complain(error));
+                let failed = folder.put(&key, &packed).err();
+                let kind = failed.as_ref().map(mem::discriminant);
+                failed.filter(|_| kind != told).into_iter().for_each(|error| complain(error));
+                told = kind;
             }
         };
         let thread = thread::Builder::new().name("pack-cache".to_owned()).spawn(write);
@@ -51,5 +56,36 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // a writer that panicked has nothing left to write
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test that cannot prepare itself fails where it stands
+
+    use super::*;
+    use crate::pack::Blank;
+    use std::mem::Discriminant;
+    use std::sync::Mutex;
+    use tessera_core::Bytes;
+
+    #[test]
+    fn what_cannot_be_kept_is_complained_of_once_until_the_reason_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache");
+        let folder = Arc::new(Folder::open(path.clone(), Bytes(1000)).unwrap());
+        let complaints: Arc<Mutex<Vec<Discriminant<CacheError>>>> = Arc::default();
+        let heard = complaints.clone();
+        let complain = Arc::new(move |error| heard.lock().unwrap().push(mem::discriminant(&error)));
+        let writer = Writer::start(folder, complain).unwrap();
+        std::fs::remove_dir(path).unwrap();
+        let entry = |bytes: usize| (CacheKey([0; 32]), Blank::zeroed(bytes).done());
+        for bytes in [2000, 2000, 2000, 10, 10, 2000] {
+            writer.entries.as_ref().unwrap().send(entry(bytes)).unwrap();
+        }
+        drop(writer);
+        let complaints = complaints.lock().unwrap();
+        assert_eq!(complaints.len(), 3, "too large, no folder, too large again");
+        assert!(complaints[0] == complaints[2] && complaints[0] != complaints[1]);
     }
 }
