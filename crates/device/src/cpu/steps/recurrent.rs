@@ -14,7 +14,7 @@ use super::{Bench, Reads, Scratch};
 use crate::cpu::crew::Crew;
 use crate::cpu::fence::Rows;
 use tessera_planner::op::{CellKind, Unary};
-use tessera_planner::plan::{Activation, StepKind};
+use tessera_planner::plan::{Activation, Operand, StepKind};
 
 pub(super) fn recurrent(bench: &mut Bench<'_>, kind: &StepKind) {
     let StepKind::Recurrent { shape, y, h, c, .. } = kind else { return };
@@ -58,16 +58,7 @@ fn run(
     let gates = cell.kind.gates() * hidden;
     let Scratch { a: from_input, b: sums, c: states } = scratch;
     states.clear();
-    for start in [h0, c0] {
-        for item in 0..items {
-            match start {
-                Some(operand) => {
-                    states.extend_from_slice(&reads.source::<f32>(*operand).at(item)[..hidden]);
-                }
-                None => states.resize(states.len() + hidden, 0.0),
-            }
-        }
-    }
+    [h0, c0].into_iter().for_each(|start| begin(reads, *start, items, hidden, states));
     // Beside the states, what a reset leaves of them.
     states.resize(3 * items * hidden, 0.0);
     let (state, rest) = states.split_at_mut(items * hidden);
@@ -130,12 +121,22 @@ fn run(
             }
         }
     }
-    if let Some((y, per_item)) = y {
-        for (item, &count) in counts.iter().enumerate() {
-            for t in count..time {
-                let at = item * per_item + y_offset + t * y_stride;
-                y[at..at + hidden].fill(0.0);
-            }
+    // What lies behind the end of a sequence.
+    let Some((y, per_item)) = y else { return };
+    for (item, &count) in counts.iter().enumerate() {
+        for t in count..time {
+            let at = item * per_item + y_offset + t * y_stride;
+            y[at..at + hidden].fill(0.0);
+        }
+    }
+}
+
+/// Appends the states that all items begin with: those that they bring, or zeros.
+fn begin(reads: &Reads<'_>, start: Option<Operand>, items: usize, hidden: usize, states: &mut Vec<f32>) {
+    for item in 0..items {
+        match start {
+            Some(operand) => states.extend_from_slice(&reads.source::<f32>(operand).at(item)[..hidden]),
+            None => states.resize(states.len() + hidden, 0.0),
         }
     }
 }
