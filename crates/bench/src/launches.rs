@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   this thread   submit ─▶ … ─▶ poll          each call timed: the engine's share of a launch
+//!                 asks                         its time on a core, with all that lies between: waiting, and making requests
 //!   the device's  feed, stage, reap, …         time on a core, by thread, over the launches
 //! ```
 //! **Refuted**, if starting a launch (`submit`, `poll` and the threads that feed and reap) takes the host more than 10 µs a segment where inputs are
@@ -41,6 +42,9 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// The thread that submits and polls, and waits in between, among the threads of a row.
+const ASKS: &str = "asks";
+
 /// Launches that come before the clock starts.
 const WARM_UP: u64 = 50;
 
@@ -78,7 +82,7 @@ pub struct Row {
     pub submit_us: Percentiles,
     /// Of one call of `poll` that found a launch, divided by the launches that it found.
     pub poll_us: Percentiles,
-    /// Time on a core per launch, by the device's threads; `null` where the system does not say. Numbers at the end of names are left out.
+    /// Time on a core per launch, by the device's threads, and by the one that `asks`; `null` where the system does not say. Numbers at the end of names are left out.
     pub threads_us: Option<BTreeMap<String, f64>>,
     /// From a launch's first instruction to its last.
     pub device_us: Percentiles,
@@ -201,7 +205,7 @@ struct Calls {
     device: Latencies,
 }
 
-/// What threads of each kind took per launch. This one, which only asks, is left out, and so are those that did nothing.
+/// What threads of each kind took per launch, this one as [`ASKS`]. Those that did nothing are left out.
 fn by_kind(
     before: &BTreeMap<String, Duration>,
     after: &BTreeMap<String, Duration>,
@@ -209,9 +213,12 @@ fn by_kind(
 ) -> BTreeMap<String, f64> {
     let own = std::fs::read_to_string("/proc/thread-self/comm").unwrap_or_default();
     let mut kinds = BTreeMap::new();
-    for (name, time) in after.iter().filter(|(name, _)| *name != own.trim_end()) {
+    for (name, time) in after {
         let took = time.saturating_sub(before.get(name).copied().unwrap_or_default());
-        let kind = name.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end_matches('-');
+        let kind = match name {
+            name if *name == own.trim_end() => ASKS,
+            name => name.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end_matches('-'),
+        };
         *kinds.entry(kind.to_owned()).or_insert(0.0) += took.as_secs_f64() * 1e6 / launches as f64;
     }
     kinds.retain(|_, us| *us >= 0.05);
@@ -273,5 +280,7 @@ mod tests {
             [(1, 5), (3, 5)]
         );
         assert!(report.rows.iter().all(|row| row.submit_us.p50 > 0.0 && row.device_us.p99 > 0.0), "{report}");
+        let asked = |row: &Row| row.threads_us.as_ref().is_none_or(|threads| threads[ASKS] > 0.0);
+        assert!(report.rows.iter().all(asked), "{report}");
     }
 }
