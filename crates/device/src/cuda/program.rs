@@ -6,6 +6,8 @@
 //! Grids are frozen in a graph, so each capacity has its own; what a launch carries is told by the table, which its first kernel fetches (`frame.rs`). These graphs
 //! are the paper's cached super-kernels (§4): made when a class is loaded, never while a request waits.
 
+mod own;
+
 use super::Refused;
 use super::abi::{Ends, ItemError, LaunchParams};
 use super::call::KernelCall;
@@ -20,6 +22,7 @@ use super::steps;
 use super::table::{LaneRow, TableLayout};
 use super::tune::{Tiles, Tuner};
 use crate::{RequestError, Room};
+use own::Own;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tessera_planner::plan::{Pick, Port, Scatter, StepKind};
@@ -40,11 +43,9 @@ pub(crate) struct Program {
     layout: Arc<SlotLayout>,
     /// Whether kernels may report failures of items.
     pub(crate) can_fail: bool,
-    /// Table, errors, the count of launches and constants.
-    memory: Block,
+    own: Own,
     /// Of launches that the card has not fetched theirs of yet.
     tables: Mutex<Tables>,
-    constants: Vec<u64>,
     multiprocessors: u32,
     /// When the kernels of a sampled launch began, `u64` each.
     began: Block,
@@ -130,21 +131,7 @@ impl Program {
         let (partition, multiprocessors) = (place.partition, place.multiprocessors());
         let stream = &Arc::new(place.stream()?);
         let table = TableLayout::new(room, plan.inputs.len() + plan.outputs.len());
-        let mut end = table.bytes.next_multiple_of(ALIGNMENT);
-        end += error_bytes(room.items).next_multiple_of(ALIGNMENT);
-        let launched = end;
-        end += ALIGNMENT;
-        let mut constants = Vec::with_capacity(plan.constants.len());
-        for constant in &plan.constants {
-            constants.push(end);
-            end += constant.bytes().len().next_multiple_of(ALIGNMENT);
-        }
-        let memory = Block::new(stream, end)?;
-        for (constant, &at) in plan.constants.iter().zip(&constants) {
-            stream.upload(constant.bytes(), memory.address() + at as u64)?;
-        }
-        stream.zero(memory.address() + launched as u64, size_of::<u64>())?;
-        let constants: Vec<u64> = constants.iter().map(|&at| memory.address() + at as u64).collect();
+        let own = Own::new(stream, &table, room.items, &plan.constants)?;
         let stay = partition.reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room))?;
         let inputs = plan.inputs.iter().map(|port| port.bytes_per_item() * room.items as usize);
         let landing = partition.landing.reserve(inputs)?;
@@ -154,9 +141,8 @@ impl Program {
             table,
             layout: layout.clone(),
             can_fail: plan.steps.iter().any(|step| choice(&step.kind, 0).is_some()),
-            memory,
+            own,
             tables: Mutex::new(Tables::new(&partition.context, &table)?),
-            constants,
             multiprocessors,
             began: Block::new(stream, 0)?,
             graphs: Vec::new(),
@@ -182,15 +168,7 @@ impl Program {
             library.load(calls.map(|call| call.spec.clone()).collect()).map_err(Refused::Compile)?;
         partition.keep(&program.functions[&program.end(0, 0).spec]);
         for (capacity, lowered) in &lowered {
-            let graph = Graph::capture(stream, || {
-                lowered.calls().enumerate().try_for_each(|(number, call)| match number {
-                    // Who reads the table need not wait for the kernel that fetches it, so the one behind that does not overlap it.
-                    0 | 1 => launch_apart(&program.functions, call, stream),
-                    _ => program.launch(call, stream),
-                })
-            })?;
-            let (items, firsts) = (capacity.items, lowered.firsts());
-            program.graphs.push(Captured { items, graph, firsts, waits: Waits::default() });
+            program.graphs.push(program.capture(*capacity, lowered, stream)?);
         }
         stream.synchronize()?;
         let (_, bytes_in) = stage_offsets(&plan.inputs, room.items, 0);
@@ -200,9 +178,26 @@ impl Program {
         Ok(program)
     }
 
+    /// The kernels of a capacity as one thing to launch, once their functions are there.
+    fn capture(
+        &self,
+        capacity: Room,
+        lowered: &Lowered,
+        stream: &Arc<Stream>,
+    ) -> Result<Captured, CudaError> {
+        let graph = Graph::capture(stream, || {
+            lowered.calls().enumerate().try_for_each(|(number, call)| match number {
+                // Who reads the table need not wait for the kernel that fetches it, so the one behind that does not overlap it.
+                0 | 1 => launch_apart(&self.functions, call, stream),
+                _ => self.launch(call, stream),
+            })
+        })?;
+        Ok(Captured { items: capacity.items, graph, firsts: lowered.firsts(), waits: Waits::default() })
+    }
+
     /// The kernels of the plan at a capacity.
     pub(crate) fn lower(&self, capacity: Room) -> Result<Lowered, NoKernel> {
-        let (plan, address) = (&*self.plan, self.memory.address());
+        let plan = &*self.plan;
         let launch = self.launch_params();
         let site = Site {
             plan,
@@ -211,24 +206,22 @@ impl Program {
             multiprocessors: self.multiprocessors,
             launch,
             arena: self.stay.address,
-            constants: &self.constants,
+            constants: &self.own.constants,
             workspace: self.stay.address + arena_bytes(plan, capacity),
-            ports: self.table.ports(address),
+            ports: self.table.ports(self.table_address()),
         };
         let inputs = (0..plan.inputs.len()).filter_map(|index| steps::ingest(&site, index));
         let steps = steps_of(&site, &self.tiles)?;
         let outputs = (0..plan.outputs.len()).map(|index| steps::egress(&site, index));
         let errors = if self.can_fail { capacity.items } else { 0 };
-        let begin =
-            self.tables().begin(launch, self.memory.address() + self.launched_offset() as u64, errors);
+        let begin = self.tables().begin(launch, self.own.launched, errors);
         let (inputs, outputs) = (inputs.collect(), outputs.collect());
         Ok(Lowered { begin, inputs, steps, outputs, end: self.end(0, 0) })
     }
 
     /// What kernels are told of a launch.
     fn launch_params(&self) -> LaunchParams {
-        let address = self.memory.address();
-        self.table.params(address, address + self.errors_offset() as u64)
+        self.table.params(self.table_address(), self.own.errors)
     }
 
     /// The last kernel of a launch, so many of whose kernels tell when they began, from `began` on.
@@ -255,16 +248,6 @@ impl Program {
         capacities(self.room).find(|capacity| capacity.items >= items).unwrap_or(self.room)
     }
 
-    /// Where the errors begin in the program's own memory.
-    fn errors_offset(&self) -> usize {
-        self.table.bytes.next_multiple_of(ALIGNMENT)
-    }
-
-    /// Where launches are counted in the program's own memory.
-    fn launched_offset(&self) -> usize {
-        self.errors_offset() + error_bytes(self.room.items).next_multiple_of(ALIGNMENT)
-    }
-
     /// Whose slots it reads.
     pub(crate) fn slab(&self) -> SlabKey {
         (self.plan.key.class, self.plan.key.precision)
@@ -272,7 +255,7 @@ impl Program {
 
     /// Where the table lies.
     pub(crate) fn table_address(&self) -> u64 {
-        self.memory.address()
+        self.own.table()
     }
 
     /// The graph for so many items, which are within the program's room.
