@@ -14,7 +14,7 @@
 //! The time from handing a launch over to its answers has the host's in it, which moves more from run to run than neighbours of one lane move it.
 
 use crate::latency::Latencies;
-use crate::yard::{LONGEST, Stock};
+use crate::yard::Stock;
 use crate::{load, zoo};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tessera_core::{LaunchId, Precision, ProgramId};
-use tessera_device::conformance::bell;
+use tessera_device::conformance::{self, bell};
 use tessera_device::{Device, Finished, Lane, Launch, PartitionInfo, RequestError, Room};
 use tessera_server::devices;
 
@@ -226,7 +226,7 @@ impl Yard {
             if under_way.is_empty() {
                 break;
             }
-            self.woken.recv_timeout(LONGEST).context("a launch does not end")?;
+            conformance::wait(&*self.device, &self.woken).map_err(anyhow::Error::msg)?;
             for finished in self.device.poll() {
                 let Finished { id, answers: answered, took, .. } = finished;
                 let (which, handed) = under_way.remove(&id).context("the device ends what was begun")?;

@@ -14,16 +14,13 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tessera_core::{LaunchId, PartitionId, PlanKey, Precision, ProgramId};
-use tessera_device::conformance::bell;
+use tessera_device::conformance::{self, bell};
 use tessera_device::{Device, Finished, Lane, LaneRequest, Launch, PartitionInfo, Room, Slot};
 use tessera_planner::class;
 use tessera_planner::graph::ParamId;
 use tessera_planner::infer::DimValue;
 use tessera_planner::{Plan, SlotLayout, pack};
 use tessera_server::devices;
-
-/// No launch takes longer.
-pub(crate) const LONGEST: Duration = Duration::from_secs(120);
 
 /// Tenants of one model on a device that does nothing else.
 #[derive(Debug)]
@@ -151,7 +148,7 @@ impl Yard {
 
     /// Waits until the device has something to say.
     pub(crate) fn wait(&self) -> Result<()> {
-        self.woken.recv_timeout(LONGEST).context("a launch does not end")
+        conformance::wait(&*self.device, &self.woken).map_err(anyhow::Error::msg)
     }
 
     /// One launch, alone.

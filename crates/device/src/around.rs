@@ -13,6 +13,7 @@ use crate::{
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 use tessera_core::{ClassId, PartitionId, Precision, ProgramId};
 use tessera_planner::{PackTarget, Packed, Plan, SlotLayout};
 
@@ -64,6 +65,7 @@ around! {
     adopt(input: bytes::Bytes) -> bytes::Bytes;
     submit(launch: Launch) -> Result<(), DeviceError>;
     poll() -> Vec<Finished>;
+    due() -> Option<Duration>;
     time_steps(timing: StepTiming);
     memory() -> MemoryUse;
     profile(launch: &Launch, rounds: NonZeroUsize) -> Result<Vec<StepTime>, DeviceError>;

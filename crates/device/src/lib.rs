@@ -8,7 +8,7 @@
 //!                  ─ poll()                ─▶ [Finished]    answers, errors of single requests, times
 //! ```
 //! The caller owns time and order: a device runs what it is handed, in the order in which a partition was handed it, and says when
-//! it is done by calling the [`Wake`] it was opened with. It never decides who runs.
+//! it is done by calling the [`Wake`] it was opened with, or leaves it to the caller to look, and when ([`Device::due`]). It never decides who runs.
 //!
 //! ```text
 //!   launch         [segment ][segment ]             [segment ][segment ]      goes on where it stood back, in memory of its own
@@ -52,7 +52,7 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Something that loads and runs programs.
 ///
-/// [`Device::submit`], [`Device::poll`], [`Device::reopen`], and [`Device::discard`] of programs that ran, are the engine thread's alone. All others may be called from any
+/// [`Device::submit`], [`Device::poll`], [`Device::due`], [`Device::reopen`], and [`Device::discard`] of programs that ran, are the engine thread's alone. All others may be called from any
 /// thread while launches run, but for [`Device::tune`], [`Device::profile`] and [`Device::rates`], which want the device to themselves: loaders upload, check and compile,
 /// and give back what they compiled in vain; askers adopt; monitors read. But for those three none waits for a launch.
 pub trait Device: Send + Sync + fmt::Debug {
@@ -135,6 +135,12 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// The launches that finished since the last call, in order of completion per partition.
     fn poll(&self) -> Vec<Finished>;
+
+    /// How long until a look at what runs is worth it, by [`Device::poll`]: of a launch that is over sooner than one thread wakes another nobody hears but who looks. So whoever
+    /// waits for a wake waits no longer than this, polls, and asks again; its thread sleeps no longer than it asks for from then on. `None` where a wake tells of all that runs.
+    fn due(&self) -> Option<Duration> {
+        None
+    }
 
     /// From now on the steps of so many launches are timed ([`Finished::steps`]). Changes nothing on a device that does not time steps.
     fn time_steps(&self, timing: StepTiming) {

@@ -207,7 +207,8 @@ impl Engine {
         }
         self.tell_events();
         let next = until.into_iter().chain(self.scheduler.next_event()).chain(self.report()).min();
-        next.map(|moment| moment.since(self.now()))
+        let next = next.map(|moment| moment.since(self.now()));
+        next.into_iter().chain(self.device.due()).min()
     }
 
     /// Has partitions opened anew that were found slow, now that nothing runs there.

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use tessera_core::{DType, LaunchId, PartitionId, Precision, ProgramId};
 use tessera_planner::pack::{Matrices, PackTarget};
@@ -70,9 +70,7 @@ impl Subject<'_> {
             if let Some(finished) = self.device.poll().pop() {
                 return Ok(finished);
             }
-            self.wake
-                .recv_timeout(Duration::from_secs(60))
-                .map_err(|_| "no wake within a minute".to_owned())?;
+            wait(self.device, self.wake)?;
         }
     }
 }
@@ -256,8 +254,7 @@ fn urgency_changes_no_bit(loaded: &Loaded<'_>, random: &mut StdRng) -> Result<()
             }
         }
         if !wanted.is_empty() {
-            let rung = subject.wake.recv_timeout(Duration::from_secs(60));
-            rung.map_err(|_| "no wake within a minute".to_owned())?;
+            wait(subject.device, subject.wake)?;
         }
     }
     Ok(())
@@ -362,4 +359,15 @@ pub fn bell() -> (crate::Wake, Receiver<()>) {
         let _ = ring.send(());
     };
     (Arc::new(wake), bell)
+}
+
+/// Waits until a device has rung, or wants to be looked at. Errors when it has not for minutes.
+pub fn wait(device: &dyn Device, bell: &Receiver<()>) -> Result<(), String> {
+    const LONGEST: Duration = Duration::from_secs(300);
+    let due = device.due();
+    match bell.recv_timeout(due.unwrap_or(LONGEST)) {
+        Err(RecvTimeoutError::Timeout) if due.is_none() => Err(format!("no wake within {LONGEST:?}")),
+        Err(RecvTimeoutError::Disconnected) => Err("the device is gone".to_owned()),
+        _ => Ok(()),
+    }
 }

@@ -55,7 +55,7 @@ use crate::{
     Device, DeviceError, DeviceInfo, Finished, Lane, Launch, MemoryUse, PartitionInfo, Rates, RequestError,
     Room, Slot, StepTime, StepTiming, Tuned, Wake, misfit,
 };
-use fence::{Compiler, Context, CudaError, Share};
+use fence::{Compiler, Context, CudaError, Share, wake_promptly};
 use landing::Landing;
 use library::Library;
 use partition::{Partition, Place, Running};
@@ -90,6 +90,7 @@ pub struct CudaDevice {
     layouts: Vec<Vec<PartitionId>>,
     programs: RwLock<HashMap<ProgramId, (Arc<Program>, PartitionId)>>,
     programs_ever: AtomicU64,
+    launches_ever: AtomicU64,
     slabs: Arc<Slabs>,
     library: Library,
     tuner: Option<Tuner>,
@@ -213,6 +214,7 @@ impl CudaDevice {
             partitions: partitions.map_err(|refused| cannot(refused.to_string()))?,
             programs: RwLock::default(),
             programs_ever: AtomicU64::new(0),
+            launches_ever: AtomicU64::new(0),
             slabs: Arc::new(slabs),
             library: Library::new(&context, compiler, options.kernel_cache.clone()),
             tuner,
@@ -251,7 +253,8 @@ impl CudaDevice {
         };
         let rows = lanes.iter().zip(addresses).map(row).collect();
         let place = self.place(*partition).expect("programs are compiled for partitions that exist");
-        Ok((Running { id, program: program.clone(), size: place.size, lanes, rows }, place))
+        let number = self.launches_ever.fetch_add(1, Ordering::Relaxed);
+        Ok((Running { id, number, program: program.clone(), size: place.size, lanes, rows }, place))
     }
 
     /// Says a refusal in the device's words.
@@ -372,8 +375,15 @@ impl Device for CudaDevice {
         Ok(())
     }
 
+    fn due(&self) -> Option<Duration> {
+        let due = self.partitions.iter().filter_map(Partition::due).min()?;
+        wake_promptly();
+        Some(due)
+    }
+
     fn poll(&self) -> Vec<Finished> {
-        std::mem::take(&mut self.outbox.finished.lock().unwrap_or_else(PoisonError::into_inner))
+        self.partitions.iter().for_each(Partition::look);
+        self.outbox.take()
     }
 
     fn memory(&self) -> MemoryUse {
@@ -405,7 +415,8 @@ impl Device for CudaDevice {
 /// Where launches that are over go, and what all parts of a device know of it.
 #[derive(Clone)]
 struct Outbox {
-    finished: Arc<Mutex<Vec<Finished>>>,
+    /// By number.
+    finished: Arc<Mutex<Vec<(u64, Finished)>>>,
     wake: Wake,
     /// The first error of the card, after which nothing runs.
     lost: Arc<OnceLock<String>>,
@@ -424,9 +435,20 @@ impl fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    fn finish(&self, finished: Finished) {
+    /// A launch is over. Wakes nobody.
+    fn put(&self, number: u64, finished: Finished) {
         self.under_way.fetch_sub(1, Ordering::Relaxed);
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push((number, finished));
+    }
+
+    /// All that were put, in the order in which they were let in, whoever heard of them first.
+    fn take(&self) -> Vec<Finished> {
+        let mut finished = std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
+        finished.sort_by_key(|(number, _)| *number);
+        finished.into_iter().map(|(_, finished)| finished).collect()
+    }
+
+    fn wake(&self) {
         (self.wake)();
     }
 
@@ -436,16 +458,12 @@ impl Outbox {
             lane.requests.iter().map(|_| Err(RequestError::DeviceFailed(why.to_owned()))).collect()
         };
         let answers = running.lanes.iter().map(lost).collect();
-        let id = running.id;
+        let (id, number) = (running.id, running.number);
         drop(running);
-        self.finish(Finished {
-            id,
-            answers,
-            took: Duration::ZERO,
-            lanes: Vec::new(),
-            longest_segment: None,
-            steps: None,
-        });
+        let took = Duration::ZERO;
+        let lost = Finished { id, answers, took, lanes: Vec::new(), longest_segment: None, steps: None };
+        self.put(number, lost);
+        self.wake();
     }
 
     fn lose(&self, error: &CudaError) {

@@ -1,14 +1,14 @@
-//! A partition: streams, an arena, and the two threads that carry launches through.
+//! A partition: streams, an arena, and the two threads that carry through what whoever asks does not.
 //!
 //! ```text
 //!   submit ─▶ feeder: stage inputs ─▶ copy in ─┐    ┌─▶ copy out ─▶ reaper: answers ─▶ wake
 //!             (pinned berth, staging.rs)       └▶ graph ┘
 //!             launch n+2                launch n+1  launch n      launch n−1
 //!
-//!   few bytes: submit ─▶ graph ─▶ reaper          begun at once; kernels read and write the berth on the host
+//!   few bytes: submit ─▶ graph ─▶ poll            begun and ended by whoever asks; kernels read and write the berth on the host
 //! ```
 //! Of few bytes, a launch is one call of the driver, made by whoever submits it (`begin.rs`): its first kernel fetches its table and its last one tells that it is over
-//! (`frame.rs`), which the reaper sees in the berth (`watch.rs`). Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
+//! (`frame.rs`), which whoever polls sees in the berth (`hear.rs`), and of others the reaper. Three streams and a few berths (staged bytes of one launch, on the host and on the card) let the copies of one launch overlap the kernels of
 //! another. Launches of one partition compute one after the other, in one arena; the arena grows without moving as programs are compiled. The kernels of a
 //! partition run on its share of the multiprocessors; copies are nobody's.
 //!
@@ -23,14 +23,16 @@ mod begin;
 mod berth;
 mod end;
 mod guard;
+mod hear;
 mod watch;
 
 pub(crate) use self::berth::UNDER_WAY;
 pub(crate) use self::watch::Waits;
 
-use self::begin::{Entrance, Starter, entrance};
+use self::begin::{Entrance, Reaping, Starter, entrance};
 use self::berth::{Berth, Berths, Staged};
-use self::end::Reaper;
+use self::end::{Clocks, Ender, Streams};
+use self::hear::{Near, Reaper};
 use super::fence::{Context, CudaError, Event, Function, Memory, Share, Stream};
 use super::landing::Landing;
 use super::program::Program;
@@ -39,7 +41,7 @@ use super::{Outbox, Refused};
 use crate::{Lane, PartitionInfo};
 use rayon::ThreadPool;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tessera_core::{LaunchId, PartitionId};
@@ -60,6 +62,8 @@ pub(crate) struct Partition {
     outbox: Outbox,
     entrance: Option<Entrance>,
     threads: Vec<JoinHandle<()>>,
+    /// Goes after the threads have ended: they see to it that the card is done with what is here.
+    near: Mutex<Near>,
     /// The last kernel of every launch: the only one that may still be ending when its launch is heard to be over, so no program takes it along.
     end: OnceLock<Arc<Function>>,
 }
@@ -127,6 +131,8 @@ impl Drop for Stay {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) id: LaunchId,
+    /// How many were let in before.
+    pub(crate) number: u64,
     pub(crate) program: Arc<Program>,
     /// The size of the partition that the program was made for.
     pub(crate) size: usize,
@@ -138,6 +144,10 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn items(&self) -> u32 {
         self.rows.iter().map(|row| row.items).sum()
+    }
+
+    fn requests(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.requests.len()).sum()
     }
 }
 
@@ -177,17 +187,20 @@ impl Partition {
             landing: landing.clone(),
             stagers: stagers.clone(),
             outbox: outbox.clone(),
-            reap,
             begun: 0,
         };
-        let (entrance, feeder) = entrance(starter, feed);
-        let reaper = Reaper {
-            compute,
-            copy_out,
+        let reaping = Reaping { reaper: reap, has: Arc::default() };
+        let has = reaping.has.clone();
+        let (entrance, feeder) = entrance(starter, feed, reaping);
+        let ender = || Ender {
+            streams: Streams { compute: compute.clone(), copy_out: copy_out.clone() },
             berths: berths.clone(),
             stagers: stagers.clone(),
             outbox: outbox.clone(),
+            clocks: Clocks::default(),
         };
+        let reaper = Reaper { ender: ender(), has };
+        let near = Mutex::new(Near::new(ender()));
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name).spawn(run);
             spawned.map_err(|error| Refused::Thread(error.to_string()))
@@ -209,6 +222,7 @@ impl Partition {
             outbox: outbox.clone(),
             entrance: Some(entrance),
             threads,
+            near,
             end: OnceLock::new(),
         })
     }
@@ -255,7 +269,24 @@ impl Partition {
 
     /// Hands a launch over.
     pub(crate) fn push(&self, running: Running) {
-        self.entrance.as_ref().expect("it is open until the partition is dropped").push(running);
+        let entrance = self.entrance.as_ref().expect("it is open until the partition is dropped");
+        if let Some(flight) = entrance.push(running) {
+            self.near().push(flight);
+        }
+    }
+
+    /// Ends launches that are over and that no thread hears of.
+    pub(crate) fn look(&self) {
+        self.near().look();
+    }
+
+    /// See [`crate::Device::due`].
+    pub(crate) fn due(&self) -> Option<Duration> {
+        self.near().due()
+    }
+
+    fn near(&self) -> MutexGuard<'_, Near> {
+        self.near.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,9 +8,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 use tessera_core::{LaunchId, PartitionId, Precision};
-use tessera_device::conformance::Case;
+use tessera_device::conformance::{self, Case};
 use tessera_device::cuda::CudaDevice;
 use tessera_device::{Device, Lane, LaneRequest, Launch, Room, Slot};
 use tessera_planner::Plan;
@@ -59,7 +58,7 @@ fn answers(
         if let Some(finished) = device.poll().pop() {
             break finished;
         }
-        bell.recv_timeout(Duration::from_secs(60)).expect("a launch ends within a minute");
+        conformance::wait(device, bell).unwrap();
     };
     device.discard(program);
     finished.answers.into_iter().map(|mut lane| lane.remove(0).unwrap().remove(0)).collect()

@@ -6,8 +6,8 @@ use super::suite::Case;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 use tessera_core::{LaunchId, PartitionId, Precision, ProgramId};
+use tessera_device::conformance;
 use tessera_device::{Device, Lane, LaneRequest, Launch, Room, Slot};
 use tessera_planner::PackTarget;
 
@@ -75,7 +75,7 @@ impl OnDevice<'_> {
             if let Some(finished) = self.device.poll().pop() {
                 break finished;
             }
-            self.bell.recv_timeout(Duration::from_secs(60)).map_err(|_| "no wake within a minute")?;
+            conformance::wait(self.device, self.bell)?;
         };
         let answers = finished.answers.into_iter().map(|mut lane| lane.remove(0));
         answers.map(|answer| answer.map_err(|error| error.to_string())).collect()

@@ -7,13 +7,13 @@ use crate::fixture;
 use crate::served::{Served, settings};
 use crate::tensors::assert_right;
 use serde_json::json;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tessera_core::Precision;
 use tessera_device::around::Around;
 use tessera_device::cpu::{Cores, CpuDevice, CpuOptions};
-use tessera_device::{Device, DeviceError, DeviceInfo, Finished, PartitionInfo, Room, Wake};
+use tessera_device::{Device, DeviceError, DeviceInfo, Finished, Launch, PartitionInfo, Room, Wake};
 use tessera_planner::{PackTarget, Plan, SlotLayout};
 use tessera_server::Settings;
 use tessera_server::devices::Open;
@@ -319,4 +319,46 @@ fn a_class_with_a_step_that_has_no_kernel_goes_to_a_cpu_that_is_named() {
     let all = served.get("/v2").json()["devices"].clone();
     let tenants: Vec<_> = all.as_array().unwrap().iter().map(|device| device["tenants"].clone()).collect();
     assert_eq!(tenants, [json!(0), json!(1)], "nothing is opened beside them: {all}");
+}
+
+/// A CPU device that wakes nobody: who looks hears of what is over.
+#[derive(Debug)]
+struct Quiet {
+    inner: CpuDevice,
+    under_way: AtomicUsize,
+}
+
+impl Around for Quiet {
+    fn inner(&self) -> &dyn Device {
+        &self.inner
+    }
+
+    fn submit(&self, launch: Launch) -> Result<(), DeviceError> {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        self.inner.submit(launch)
+    }
+
+    fn due(&self) -> Option<Duration> {
+        (self.under_way.load(Ordering::SeqCst) > 0).then_some(Duration::from_micros(100))
+    }
+
+    fn poll(&self) -> Vec<Finished> {
+        let over = self.inner.poll();
+        self.under_way.fetch_sub(over.len(), Ordering::SeqCst);
+        over
+    }
+}
+
+#[test]
+fn launches_that_nobody_is_woken_for_are_looked_for_when_they_are_due() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::place(folder.path(), &["mlp-0"]);
+    let open: Open<'static> = Box::new(|_| {
+        let options = CpuOptions { cores: Cores::All, partitions: None, memory_limit: None };
+        let inner = CpuDevice::open(&options, Arc::new(|| ()))?;
+        Ok(Arc::new(Quiet { inner, under_way: AtomicUsize::new(0) }))
+    });
+    let served = Served::on(settings(folder.path()), vec![open]);
+    served.wait_ready();
+    (0..20).for_each(|_| answers_rightly(&served, "mlp-0"));
 }

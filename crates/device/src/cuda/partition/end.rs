@@ -5,10 +5,10 @@
 
 use super::berth::{Berths, Staged};
 use super::guard::guarded;
-use super::watch::{CardClock, Watch};
+use super::watch::{CardClock, Signalled, Watch};
 use super::{InFlight, Outbox};
 use crate::cuda::abi::ItemError;
-use crate::cuda::fence::{CudaError, Stream, wake_promptly};
+use crate::cuda::fence::{CudaError, Stream};
 use crate::cuda::staging::WORTH_SHARING;
 use crate::{Finished, LaneRequest, RequestError};
 use bytes::Bytes;
@@ -16,63 +16,94 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// The thread that ends launches.
-pub(super) struct Reaper {
-    /// By size.
-    pub(super) compute: Arc<Vec<Stream>>,
-    pub(super) copy_out: Arc<Stream>,
+/// All it takes to end a launch.
+#[derive(Debug)]
+pub(super) struct Ender {
+    pub(super) streams: Streams,
     pub(super) berths: Arc<Berths>,
     /// Who stages inputs also helps with many outputs.
     pub(super) stagers: Arc<ThreadPool>,
     pub(super) outbox: Outbox,
+    pub(super) clocks: Clocks,
 }
 
-impl Reaper {
-    pub(super) fn run(self, reaped: &Receiver<InFlight>) {
-        wake_promptly();
-        // An end is heard of later by a copy where there is one: launches without would be slept through by as much.
-        let (mut direct, mut copied) = (CardClock::new(), CardClock::new());
-        for flight in reaped {
-            let clock = if flight.staged.direct_out { &mut direct } else { &mut copied };
-            let ended = guarded(|| self.end(&flight, clock));
-            let InFlight { running, berth, .. } = flight;
-            match ended {
-                Ok(finished) => {
-                    // The slots' leases end before anybody hears of the answers, so that whoever waits for them finds the memory free.
-                    drop(running);
-                    self.berths.give_back(berth);
-                    self.outbox.finish(finished);
-                }
-                Err(error) => {
-                    self.outbox.lose(&error);
-                    // The feeder may wait for one.
-                    self.berths.give_back(berth);
-                    self.outbox.finish_lost(running, &error.to_string());
-                }
+/// Where ends are told.
+#[derive(Clone, Debug)]
+pub(super) struct Streams {
+    /// By size.
+    pub(super) compute: Arc<Vec<Stream>>,
+    pub(super) copy_out: Arc<Stream>,
+}
+
+impl Streams {
+    fn signal<'a>(&'a self, flight: &'a InFlight) -> Signalled<'a> {
+        let InFlight { running, berth, staged } = flight;
+        let copied = !staged.direct_out;
+        let stream = if copied { &*self.copy_out } else { &self.compute[running.size] };
+        Signalled { signal: &berth.host_out, copied, stream, waits: running.program.waits(running.items()) }
+    }
+}
+
+/// An end is heard of later by a copy where there is one: with one clock, launches without would be slept through by as much.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    direct: CardClock,
+    copied: CardClock,
+}
+
+impl Clocks {
+    fn of(&mut self, flight: &InFlight) -> &mut CardClock {
+        if flight.staged.direct_out { &mut self.direct } else { &mut self.copied }
+    }
+}
+
+impl Ender {
+    pub(super) fn is_over(&self, flight: &InFlight) -> bool {
+        self.streams.signal(flight).is_given()
+    }
+
+    /// See [`Watch::nap`].
+    pub(super) fn nap(
+        &mut self,
+        flight: &InFlight,
+        watch: &mut Watch,
+    ) -> Result<Option<Duration>, CudaError> {
+        guarded(|| watch.nap(&self.streams.signal(flight), self.clocks.of(flight)))
+    }
+
+    /// Ends a launch that is over: the next poll tells of it.
+    pub(super) fn end(&mut self, flight: InFlight) {
+        match guarded(|| Ok(self.outcome(&flight))) {
+            Ok(finished) => {
+                let InFlight { running, berth, .. } = flight;
+                let number = running.number;
+                // The slots' leases end before anybody hears of the answers, so that whoever waits for them finds the memory free.
+                drop(running);
+                self.berths.give_back(berth);
+                self.outbox.put(number, finished);
             }
+            Err(error) => self.lose(flight, &error),
         }
     }
 
-    /// Waits for the end of a launch, and says what came of it.
-    fn end(&self, flight: &InFlight, clock: &mut CardClock) -> Result<Finished, CudaError> {
-        let took = self.wait(flight, clock)?;
+    /// The card is lost, and this launch with it.
+    pub(super) fn lose(&self, flight: InFlight, error: &CudaError) {
+        self.outbox.lose(error);
+        // The feeder may wait for one.
+        self.berths.give_back(flight.berth);
+        self.outbox.finish_lost(flight.running, &error.to_string());
+    }
+
+    /// What came of a launch that is over.
+    fn outcome(&mut self, flight: &InFlight) -> Finished {
+        let took = self.streams.signal(flight).took(self.clocks.of(flight));
         let answers = answers(flight, &self.stagers);
         // Lanes run merged: all of them have one row, and none a time of its own.
         let steps = step_times(flight).map(|steps| vec![steps]);
         let id = flight.running.id;
-        Ok(Finished { id, answers, took, lanes: Vec::new(), longest_segment: None, steps })
-    }
-
-    /// Waits for the end of a launch, and says how long it computed.
-    fn wait(&self, flight: &InFlight, clock: &mut CardClock) -> Result<Duration, CudaError> {
-        let InFlight { running, berth, staged } = flight;
-        let copied = !staged.direct_out;
-        let stream = if copied { &*self.copy_out } else { &self.compute[running.size] };
-        let waits = running.program.waits(running.items());
-        Watch { signal: &berth.host_out, copied, stream }.wait(waits, clock)
+        Finished { id, answers, took, lanes: Vec::new(), longest_segment: None, steps }
     }
 }
 

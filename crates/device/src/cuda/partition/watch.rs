@@ -64,11 +64,13 @@ pub(super) struct CardClock {
     ahead: Option<i64>,
 }
 
-impl CardClock {
-    pub(super) fn new() -> CardClock {
+impl Default for CardClock {
+    fn default() -> CardClock {
         CardClock { start: Instant::now(), ahead: None }
     }
+}
 
+impl CardClock {
     fn host(&self) -> i64 {
         self.start.elapsed().as_nanos() as i64
     }
@@ -101,43 +103,69 @@ fn nap(waited: Duration, usual: Duration) -> Option<Duration> {
 }
 
 /// The signal of a launch, at the start of what it leaves on the host, and the stream in which it is given.
-pub(super) struct Watch<'a> {
+pub(super) struct Signalled<'a> {
     pub(super) signal: &'a Pinned,
     /// Whether outputs are copied to the host behind the kernels.
     pub(super) copied: bool,
     pub(super) stream: &'a Stream,
+    /// What such launches take.
+    pub(super) waits: &'a Waits,
 }
 
-impl Watch<'_> {
-    /// Waits until the launch is over, and says how long its kernels took. The error is the card's, and may be that of any launch before.
-    pub(super) fn wait(&self, waits: &Waits, clock: &mut CardClock) -> Result<Duration, CudaError> {
+impl Signalled<'_> {
+    /// Whether the launch is over.
+    pub(super) fn is_given(&self) -> bool {
         let over = if self.copied { offset_of!(Signal, copied) } else { offset_of!(Signal, ended) };
-        let (start, usual) = (Instant::now(), waits.usual());
-        let mut asked = start;
-        while self.signal.word(over) == 0 {
-            if asked.elapsed() >= LONGEST {
-                asked = Instant::now();
-                // What was told before the stream was seen to be done can be seen now.
-                if self.stream.is_done()? && self.signal.word(over) == 0 {
-                    return Err(CudaError::new("finish a launch", "it ended without a word".to_owned()));
-                }
-            }
-            let nap = match self.began() {
-                0 => nap(start.elapsed(), Duration::ZERO),
-                began => nap(clock.since(began).unwrap_or_else(|| start.elapsed()), usual),
-            };
-            nap.map_or_else(std::hint::spin_loop, std::thread::sleep);
-        }
+        self.signal.word(over) != 0
+    }
+
+    /// Of a launch that is over, and was seen to be just now: how long its kernels took.
+    pub(super) fn took(&self, clock: &mut CardClock) -> Duration {
         let (began, ended) = (self.began(), self.signal.word(offset_of!(Signal, ended)));
         if let Some(took) = clock.since(began) {
-            waits.learn(took);
+            self.waits.learn(took);
         }
         clock.heard(ended);
-        Ok(Duration::from_nanos(ended.saturating_sub(began)))
+        Duration::from_nanos(ended.saturating_sub(began))
     }
 
     fn began(&self) -> u64 {
         self.signal.word(offset_of!(Signal, began))
+    }
+}
+
+/// Somebody's wait for a launch.
+#[derive(Debug)]
+pub(super) struct Watch {
+    start: Instant,
+    /// When the driver was asked last.
+    asked: Instant,
+}
+
+impl Watch {
+    pub(super) fn start() -> Watch {
+        let start = Instant::now();
+        Watch { start, asked: start }
+    }
+
+    /// How long to sleep before looking again whether the launch is over, which it was not; not at all when it is worth no sleep. The error is the card's, and may be
+    /// that of any launch before.
+    pub(super) fn nap(
+        &mut self,
+        of: &Signalled<'_>,
+        clock: &CardClock,
+    ) -> Result<Option<Duration>, CudaError> {
+        if self.asked.elapsed() >= LONGEST {
+            self.asked = Instant::now();
+            // What was told before the stream was seen to be done can be seen now.
+            if of.stream.is_done()? && !of.is_given() {
+                return Err(CudaError::new("finish a launch", "it ended without a word".to_owned()));
+            }
+        }
+        Ok(match of.began() {
+            0 => nap(self.start.elapsed(), Duration::ZERO),
+            began => nap(clock.since(began).unwrap_or_else(|| self.start.elapsed()), of.waits.usual()),
+        })
     }
 }
 
@@ -210,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_card_s_clock_is_learnt_from_when_ends_are_heard_of() {
-        let mut clock = CardClock::new();
+        let mut clock = CardClock::default();
         assert_eq!(clock.since(1 << 60), None);
         clock.heard(1 << 60);
         let ago = clock.since((1 << 60) - 5_000_000).expect("an end was heard of");
