@@ -211,13 +211,18 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + FEEDERS, MIN_BLOCKS) 
         if (output >= p.n) break;
         float bias[COUNT];
         load_biases(p, known, output, bias);
+        Piece residuals[ROWS];
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) {
+            if (r % TOGETHER_ROWS == 0) {
+#pragma unroll
+                for (u32 i = r; i < min(r + TOGETHER_ROWS, u32(ROWS)); i++) residuals[i] = residual_of(p, known, output, row_of(across, i));
+            }
             Piece total = {};
             if constexpr (LONG) total = waiting[(r * PIECES + piece) * MULTIPLIERS];
 #pragma unroll
             for (int i = 0; i < COUNT; i++) total.of[i] += run[r][piece * COUNT + i];
-            finish(p, known, output, row_of(across, r), bias, total);
+            finish(p, known, output, row_of(across, r), bias, residuals[r], total);
         }
     }
 }

@@ -325,6 +325,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
         if constexpr (PARTS > 1) {
 #pragma unroll 1
             for (u32 r = blockIdx.x % PARTS; r < ROWS; r += PARTS) {
+                const Piece residual = residual_of(p, known, output, row0 + row_of(r));
                 const float* mine = reinterpret_cast<const Piece*>(dynamic)[(r * PIECES + piece) * THREADS + thread].of;
                 float4 runs[PARTS];
 #pragma unroll
@@ -336,11 +337,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
 #pragma unroll
                     for (int o = 0; o < COUNT; o++) total.of[o] += four[other(o)];
                 }
-                finish(p, known, output, row0 + row_of(r), bias, total);
+                finish(p, known, output, row0 + row_of(r), bias, residual, total);
             }
         } else {
+            Piece residuals[ROWS];
 #pragma unroll
             for (u32 r = 0; r < ROWS; r++) {
+                if (r % TOGETHER_ROWS == 0) {
+#pragma unroll
+                    for (u32 i = r; i < min(r + TOGETHER_ROWS, u32(ROWS)); i++) residuals[i] = residual_of(p, known, output, row0 + row_of(i));
+                }
                 Piece total = {};
                 if constexpr (LONG == 1) total = waiting[(r * PIECES + piece) * THREADS];
 #pragma unroll
@@ -348,7 +354,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) kernel(const __g
                     if constexpr (LONG == 2) total.of[i] = totals[r][piece * COUNT + i];
                     total.of[i] += run[r][piece * COUNT + i];
                 }
-                finish(p, known, output, row0 + row_of(r), bias, total);
+                finish(p, known, output, row0 + row_of(r), bias, residuals[r], total);
             }
         }
     }

@@ -124,20 +124,30 @@ __device__ __forceinline__ void load_biases(const Params& p, const Kept& known, 
 #endif
 }
 
+// Rows whose residuals a thread asks for before it uses one: it waits for memory once for them, not for each row after the other. There are registers for four.
+constexpr int TOGETHER_ROWS = 4;
+
+// The residual of a piece of outputs from `output` on, of row `row` of the tile, if there is that row.
+__device__ __forceinline__ Piece residual_of(const Params& p, const Kept& known, u32 output, u32 row) {
+    Piece residual = {};
+#if RESIDUAL
+    const u32 of_lane = known.rows.first + row;
+    if (of_lane < known.rows.end)
+        load_residual<COUNT>(p, residual_address(p, known.rows, known.slot, known.group, of_lane, output), p.n - output, residual.of);
+#endif
+    return residual;
+}
+
 // From what all k add up to to what is written: a piece of outputs from `output` on, of row `row` of the tile, if there is that row.
-__device__ __forceinline__ void finish(const Params& p, const Kept& known, u32 output, u32 row, const float (&bias)[COUNT], const Piece& total) {
+__device__ __forceinline__ void finish(const Params& p, const Kept& known, u32 output, u32 row, const float (&bias)[COUNT], const Piece& residual, const Piece& total) {
     const u32 left = p.n - output, of_lane = known.rows.first + row;
     if (of_lane >= known.rows.end) return;
     float values[COUNT];
-#if RESIDUAL
-    float residual[COUNT];
-    load_residual<COUNT>(p, residual_address(p, known.rows, known.slot, known.group, of_lane, output), left, residual);
-#endif
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
         values[i] = total.of[i] + bias[i];
 #if RESIDUAL
-        values[i] += residual[i];
+        values[i] += residual.of[i];
 #endif
         values[i] = activate(values[i], p.low, p.high);
     }
