@@ -55,6 +55,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("product_held.cu", include_str!("kernels/product_held.cu")),
     ("product_panes.cu", include_str!("kernels/product_panes.cu")),
     ("product_stem.cu", include_str!("kernels/product_stem.cu")),
+    ("product_stem_float.cu", include_str!("kernels/product_stem_float.cu")),
     ("product_tensor.cu", include_str!("kernels/product_tensor.cu")),
     ("product_walk.cu", include_str!("kernels/product_walk.cu")),
     ("product_window.cu", include_str!("kernels/product_window.cu")),
@@ -129,7 +130,7 @@ mod tests {
     use tessera_planner::plan::{Access, BufferId, Epilogue, Operand, Step, StepKind};
 
     /// In rows, taps, runs and elements; of one run of k and of several, in fp32; over windows.
-    const EVERY_TILE: [&str; 13] = [
+    const EVERY_TILE: [&str; 14] = [
         "gemm 17×64×128",
         "gemm 9×264×20",
         "gemm 16×776×456",
@@ -143,6 +144,7 @@ mod tests {
         "conv 256→24 3×3 stride 2 dilation 1 groups 1",
         "conv 450→6 3×3 stride 1 dilation 1 groups 2",
         "conv 64→16 3×3 stride 1 dilation 1 groups 1",
+        "stem 3→64 7×7 of 6×224",
     ];
 
     /// A case's plan with a product behind it for each of its floats.

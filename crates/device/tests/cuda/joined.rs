@@ -69,7 +69,7 @@ fn joined_steps_give_the_bits_of_one_after_the_other() {
     let Some((device, bell)) = cuda() else { return };
     let mut compared = 0;
     for case in chosen().iter().filter(|case| case.name.contains("stem") && case.plan.steps.len() > 1) {
-        for precision in [Precision::Bf16, Precision::Fp16, Precision::Tf32] {
+        for precision in Precision::ALL {
             let mut random = StdRng::seed_from_u64(case.seed);
             let plan = case.plan_in(precision);
             let layout = case.layout(device.pack_target(precision).unwrap());

@@ -24,6 +24,8 @@ pub(super) fn cases() -> Vec<Case> {
         // Two tiles to a line, the second of which starts beside an odd pixel and inside the image.
         ([5, 263], [3, 3], 3, 8, 1, false),
         ([7, 300], [7, 7], 3, 33, 3, false),
+        // Several tiles of outputs of a wide line.
+        ([7, 255], [5, 5], 2, 100, 2, false),
     ]
     .map(|(input, kernel, channels, outputs, before, residual)| {
         stem(input, kernel, channels, outputs, before, residual)
@@ -45,6 +47,8 @@ fn surrounded() -> impl Iterator<Item = Case> {
         (around([20, 36], 7, 3, false, common()), 3, 64),
         // A copy alone, and outputs that are no chunks.
         (around([15, 22], 3, 1, true, None), 3, 36),
+        // A line that is not whole fours.
+        (around([10, 229], 3, 1, true, None), 3, 32),
         (around([23, 37], 7, 3, true, common()), 4, 100),
         // Windows that share nothing, that share columns alone, and such as hang over the image.
         (around([14, 26], 3, 1, true, pool([2, 2], [2, 2], 0, 0)), 3, 32),

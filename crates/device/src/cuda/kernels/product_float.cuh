@@ -15,7 +15,8 @@
 #include "product.cuh"
 
 constexpr int PANEL = 64, RUN = 256;
-constexpr int ALONG = PANEL / OUTPUTS, ACROSS = 32 / ALONG;
+constexpr int OF_WARP = BM < PANEL ? BM : PANEL;  // outputs that a warp covers
+constexpr int ALONG = OF_WARP / OUTPUTS, ACROSS = 32 / ALONG;
 constexpr int COUNT = OUTPUTS == 2 ? 2 : 4, PIECES = OUTPUTS / COUNT;  // outputs of a thread side by side, and how often
 constexpr int SUMS = ROWS * PIECES;                                    // such pieces of a thread
 static_assert(ACROSS * ALONG == 32, "a warp is full");
@@ -28,13 +29,13 @@ struct __align__(COUNT * 4) Piece { float of[COUNT]; };
 __device__ __forceinline__ u32 along_of(u32 lane) { return ACROSS == 1 ? lane : lane / 2 % ALONG; }
 __device__ __forceinline__ u32 across_of(u32 lane) { return ACROSS == 1 ? 0 : lane % 2 + lane / (ALONG * 2) * 2; }
 
-// A thread's outputs of one panel, from piece to piece: half a panel apart.
-__device__ __forceinline__ u32 output_of(u32 along, u32 piece) { return piece * (PANEL / PIECES) + along * COUNT; }
+// A thread's outputs of one panel, from piece to piece: half of what its warp covers apart.
+__device__ __forceinline__ u32 output_of(u32 along, u32 piece) { return piece * (OF_WARP / PIECES) + along * COUNT; }
 
 // A thread's weights of one k, of which `weights` is the first.
 __device__ __forceinline__ void read_weights(Piece (&w)[PIECES], const float* weights) {
 #pragma unroll
-    for (int piece = 0; piece < PIECES; piece++) w[piece] = *reinterpret_cast<const Piece*>(weights + piece * (PANEL / PIECES));
+    for (int piece = 0; piece < PIECES; piece++) w[piece] = *reinterpret_cast<const Piece*>(weights + piece * (OF_WARP / PIECES));
 }
 
 // sums[r][o] += inputs[r][k] * weights[k][o] for one k. BACK: every other row backwards. What one row multiplied last the next one multiplies first then, and

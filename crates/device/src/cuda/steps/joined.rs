@@ -3,6 +3,7 @@
 //! ```text
 //!   input ─▶ Copy to channels last ─▶ Conv of few channels ─▶ Pool, the largest       the plan
 //!   planes of floats, as staged ──────────────────────────▶ pooled lines             product_stem.cu
+//!   planes of floats, as staged ──────────────────────────▶ lines                    product_stem_float.cu
 //! ```
 //! The plan keeps its steps, so that every other device and the definition read it as ever; here the convolution's has the kernel, and the others have none. Bits
 //! are those of one after the other: what is staged is rounded as it would have been on its way into the arena, and a maximum chooses among what was rounded.
@@ -227,7 +228,7 @@ mod tests {
         assert!(
             is_stem_with(&of(Precision::Fp16), true, true) && is_stem_with(&of(Precision::Tf32), true, true)
         );
-        assert!(is_stem_with(&of(Precision::Fp32), false, false));
+        assert!(is_stem_with(&of(Precision::Fp32), false, false), "its columns would fill no tile");
         assert!(is_stem_with(
             &plan("turned stem 3→16 3×3 of 14×18, pooled by [3, 3] at [2, 2]"),
             true,
@@ -236,6 +237,22 @@ mod tests {
         assert!(clips(Activation::Clip { low: 0.0, high: 6.0 }));
         assert!(!clips(Activation::Clip { low: -0.0, high: 6.0 }), "equal zeros may have other bits");
         assert!(!clips(Activation::Clip { low: -1.0, high: 1.0 }) && !clips(Activation::Identity));
+    }
+
+    #[test]
+    fn strict_stems_read_wide_images_as_they_were_staged_and_leave_pools_alone() {
+        let strict = |name: &str| {
+            let mut plan = plan(name);
+            plan.key.precision = Precision::Fp32;
+            plan
+        };
+        assert!(is_stem_with(
+            &strict("turned stem 3→64 7×7 of 33×224, pooled by [3, 3] at [2, 2]"),
+            true,
+            false
+        ));
+        assert!(is_stem_with(&strict("turned stem 3→32 3×3 of 10×229"), true, false));
+        assert!(is_stem_with(&strict("stem 3→64 7×7 of 6×224"), false, false));
     }
 
     #[test]

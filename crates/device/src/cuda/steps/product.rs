@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   fp32 ─────────────┬─ few rows of few lanes ───────▶ product_few_float.cu  [`few`]
+//!                     ├─ few channels, stride 2 ──────▶ product_stem_float.cu [`stem_float`]   lines of many columns; reads its image as it came
 //!                     └─ everything else ─┬───────────▶ product_float.cu      [`float`]
 //!                                         └───────────▶ product_fed.cu                       many rows, inputs in chunks
 //!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
@@ -27,6 +28,7 @@ mod instruction;
 mod panes;
 mod sizes;
 mod stem;
+mod stem_float;
 mod tensor;
 mod walk;
 mod window;
@@ -397,7 +399,7 @@ mod tests {
         let number = |name: &str| defined(&call.spec, name).parse::<usize>().unwrap();
         match call.spec.source {
             // Runs of 256, each from zero, added in order: by blocks of a cluster, or by one block after the other.
-            "product_few_float.cu" => "runs".to_owned(),
+            "product_few_float.cu" | "product_stem_float.cu" => "runs".to_owned(),
             "product_float.cu" | "product_fed.cu" => {
                 let runs = k.div_ceil(256).max(1);
                 let parts = if call.spec.source == "product_fed.cu" { 1 } else { number("PARTS") };

@@ -1,7 +1,7 @@
 //! The kernels that compute a product alike, each with its tile, the one to take first.
 //!
 //! ```text
-//!   fp32           streamed, also by warps of their own ─ and, with few rows, all of k in a block
+//!   fp32           stems ─ streamed, also by warps of their own ─ and, with few rows, all of k in a block
 //!   matrix unit    few rows │ windows, of held weights, in panes and one by one, then gathered │ stems │ held inputs, gathered, walked
 //! ```
 //! What stands between two bars sums in an order of its own, and the step's shape decides for it. Within, a tile changes no bit.
@@ -13,6 +13,7 @@ use super::held::HeldTile;
 use super::panes::PaneTile;
 use super::sizes::{Sizes, row_tiles};
 use super::stem::StemTile;
+use super::stem_float::StemFloatTile;
 use super::tensor::{self, TensorTile};
 use super::walk::WalkTile;
 use super::window::{self, WindowTile};
@@ -128,11 +129,51 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         arranged: Arranged::PLAINLY,
     };
     let streamed = FloatTile::best_first(sizes, loader).into_iter().map(chosen);
+    let stems = strict_stems(site, product, sizes);
+    if product.planes.is_some() {
+        return stems;
+    }
     if FewFloatTile::is_best(sizes) {
         few.into_iter().chain(streamed).collect()
     } else {
-        streamed.chain(few).collect()
+        stems.into_iter().chain(streamed).chain(few).collect()
     }
+}
+
+/// The kernels that keep lines of a stem's image, which alone read it in planes; none where it is no stem.
+fn strict_stems(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> {
+    let shape = &product.shape;
+    let floats = product.planes.is_some() || site.stored(product.x) == DType::F32;
+    if product.linear.is_some() || !floats {
+        return Vec::new();
+    }
+    let chosen = |tile: StemFloatTile| {
+        let spec = site
+            .spec("product_stem_float.cu")
+            .define("OUTPUTS", StemFloatTile::OF_THREAD)
+            .define("ROWS", tile.rows_of_thread())
+            .define("MIN_BLOCKS", tile.blocks)
+            .define("CHANNELS", shape.in_per_group)
+            .define("KERNEL_HEIGHT", shape.kernel[0])
+            .define("KERNEL_WIDTH", shape.kernel[1])
+            .define("PLANES", u32::from(product.planes.is_some()));
+        let StemFloatTile { line_tiles: line, strip: plane, item_tiles, columns: turns, .. } = tile;
+        Chosen {
+            spec,
+            loader: Loader::Rows,
+            outputs: tile.outputs,
+            rows: tile.columns,
+            depth: sizes.k,
+            threads: tile.threads(),
+            shared_bytes: tile.shared_bytes(shape),
+            tiles: sizes.room.items as usize * item_tiles,
+            parts: 1,
+            resident: None,
+            arranged: Arranged { line, item_tiles, plane, turns },
+        }
+    };
+    let residual = product.epilogue.residual.is_some();
+    StemFloatTile::best_first(sizes, shape, &product.windows, residual).into_iter().map(chosen).collect()
 }
 
 fn on_matrix_unit(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> {

@@ -1,6 +1,7 @@
 //! Tiles of `kernels/product_stem.cu`: the first convolution of a network, whose lines of input are a factor as they lie, and the pool behind it.
 
 use super::sizes::{BESIDE_STAGES, SHARED_BYTES, Sizes, width};
+use super::stem_float::StemFloatTile;
 use crate::cuda::call::KernelSpec;
 use tessera_core::{DType, Precision};
 use tessera_planner::pack::BLOCK_ROW_BYTES;
@@ -36,7 +37,7 @@ impl Windows {
         simple.then_some(Windows { output, kernel, strides, before })
     }
 
-    fn pool(&self) -> bool {
+    pub(super) fn pool(&self) -> bool {
         self.kernel != [1; 2]
     }
 
@@ -75,13 +76,16 @@ pub(super) struct StemTile {
     size: usize,
 }
 
-/// Whether a convolution is a stem in this precision, with such windows behind it.
+/// Whether a convolution is a stem in this precision, with such windows behind it: a matter of shape alone.
 pub(in crate::cuda::steps) fn is_stem(
     shape: &ConvShape,
     windows: &Windows,
     precision: Precision,
     residual: bool,
 ) -> bool {
+    if precision == Precision::Fp32 {
+        return StemFloatTile::of_strip(shape, windows, residual, 1).is_some();
+    }
     StemTile::of_strip(shape, windows, precision, residual, 1).is_some_and(|tile| tile.fits(shape, windows))
 }
 
