@@ -11,8 +11,8 @@
 //                   panes    PANES of [channels / CHUNK][plane][CHUNK]       a tile's window, see product_window.cu; then
 //                                  or [2 groups][BN][64 outputs + 8]         its outputs: see product_staged.cuh
 //
-// A tile is 128 outputs, 64 of each group, of BN positions. Block b takes the tiles b, b + gridDim.x and so on, outputs first: neighbours at the same time read the
-// same window, or the same weights.
+// A tile is 128 outputs, 64 of each group and none too many, of BN positions. Block b takes the tiles b, b + gridDim.x and so on, outputs first: neighbours at the
+// same time read the same window, or the same weights.
 //
 // k walks the taps, then channels, in the steps of product_tensor.cu and by the same instruction, and sums are finished in the same order: which of the
 // kernels computes a layer changes no bit. Bound by the matrix unit, and by outputs, during which it rests.
@@ -66,13 +66,12 @@ __device__ __forceinline__ void weigh(const Params& p, const Block& block) {
 #pragma unroll 1
     for (u32 number = blockIdx.x; number < block.tiles; number += gridDim.x) {
         const Tile tile(p, number);
-        const u32 present = min(u32(BM / 64), p.blocks - tile.m0 / 64);  // blocks of this tile that there are
         const u64 from = tile.slot + p.weights + u64(tile.m0 / 64) * p.steps * BLOCK_BYTES;
 #pragma unroll 1
         for (u32 step = 0; step < p.steps; step++) {
             // The first time round nobody has to leave.
             barrier_wait(block.weighed + stage.at * 8, stage.parity ^ 1);
-            load_weights<1>(p, from, present, step, block.ring + stage.at * STAGE_BYTES, STAGE_BYTES, block.weights + stage.at * 8);
+            load_weights<1>(p, from, BM / 64, step, block.ring + stage.at * STAGE_BYTES, STAGE_BYTES, block.weights + stage.at * 8);
             stage.advance();
         }
     }
