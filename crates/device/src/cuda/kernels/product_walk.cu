@@ -17,6 +17,8 @@
 //
 // Tried: clusters of blocks whose tiles lie below each other, their weights brought to all by multicast bulk copies. It takes 1.4 to 9 times as long, whatever the
 // tile (256 outputs, 128 rows, k of 1152, 32 lanes, bf16: 21.2 for 10.0 µs; H200, 2026-11-26). cuBLAS multicasts tensor copies.
+// Residuals of halves as one more stage of each tile: 768 outputs, 128 rows, k of 3072, 16 lanes, bf16, 32.0 µs for the 31.2 of product_tensor.cu (mean of BERT-base's
+// twelve; H200, 2026-11-27).
 //
 // A sum takes the steps of k in order, by the same instruction as in product_tensor.cu with one part: the bits are the same.
 // Bound by bytes, of memory or of the second-level cache.
