@@ -20,7 +20,7 @@ mod race;
 use super::call::{KernelCall, KernelSpec};
 use super::compile;
 use super::fence::{Context, CudaError};
-use super::library::Library;
+use super::library::{Functions, Library};
 use crate::{Room, Tuned};
 use clock::{Clock, Ended};
 use ground::Ground;
@@ -130,12 +130,7 @@ impl Tuner {
         let (mut seen, mut left) = (HashSet::new(), Vec::new());
         let mut clock = None;
         let (mut compiling, multiprocessors) = (Duration::ZERO, self.context.multiprocessors);
-        let largest_first = {
-            let mut capacities = capacities.to_vec();
-            capacities.sort_by_key(|capacity| std::cmp::Reverse(capacity.items));
-            capacities
-        };
-        for capacity in largest_first {
+        for capacity in largest_first(capacities) {
             let products = (0..plan.steps.len())
                 .filter_map(|step| self.product(plan, layout, step, capacity, multiprocessors))
                 .filter(|product| seen.insert(product.key));
@@ -151,33 +146,16 @@ impl Tuner {
                 unknown.iter().flat_map(|product| &product.kernels).map(|call| call.spec.clone()).collect();
             let functions = library.load(specs)?;
             compiling += began.elapsed();
-            if clock.is_none() {
-                let stored = plan.key.precision.stored(DType::F32);
-                clock = Some(Clock::new(&self.context, stored).map_err(said)?);
-            }
-            let Some(clock) = &mut clock else { continue };
-            for product in unknown {
-                let time = self.budget.saturating_sub(tuned.took);
-                let began = Instant::now();
-                let may_go_on = || began.elapsed() < time && (beside.idle)();
-                if !may_go_on() || !(beside.has_room)(clock.growth_for(&product.ground)) {
-                    left.push(product.key);
-                    continue;
+            let clock = match &mut clock {
+                Some(clock) => clock,
+                none => {
+                    let stored = plan.key.precision.stored(DType::F32);
+                    none.insert(Clock::new(&self.context, stored).map_err(said)?)
                 }
-                let ended = clock.race(&product.ground, product.kernels.len(), &functions, &may_go_on);
-                let ended = ended.map_err(said)?;
-                tuned.took += began.elapsed();
-                match ended {
-                    Ended::Early => left.push(product.key),
-                    Ended::Won(won) => {
-                        self.kept.keep(product.key, Choice::Won(won));
-                        tuned.timed += 1;
-                        count(won, &mut tuned);
-                    }
-                    Ended::Differs(place) => {
-                        tuned.timed += 1;
-                        tuned.remarks.push(differs(&product, place));
-                    }
+            };
+            for product in unknown {
+                if !self.time(&product, clock, &functions, beside, &mut tuned).map_err(said)? {
+                    left.push(product.key);
                 }
             }
         }
@@ -187,6 +165,35 @@ impl Tuner {
             left.into_iter().for_each(|key| self.kept.keep(key, Choice::NoTime(self.budget)));
         }
         Ok(tuned)
+    }
+
+    /// Times the kernels of a product, and keeps which is fastest. Whether there was the time and the memory for it.
+    fn time(
+        &self,
+        product: &Product,
+        clock: &mut Clock,
+        functions: &Functions,
+        beside: &Beside<'_>,
+        tuned: &mut Tuned,
+    ) -> Result<bool, CudaError> {
+        let time = self.budget.saturating_sub(tuned.took);
+        let began = Instant::now();
+        let may_go_on = || began.elapsed() < time && (beside.idle)();
+        if !may_go_on() || !(beside.has_room)(clock.growth_for(&product.ground)) {
+            return Ok(false);
+        }
+        let ended = clock.race(&product.ground, product.kernels.len(), functions, &may_go_on)?;
+        tuned.took += began.elapsed();
+        match ended {
+            Ended::Early => return Ok(false),
+            Ended::Won(won) => {
+                self.kept.keep(product.key, Choice::Won(won));
+                count(won, tuned);
+            }
+            Ended::Differs(place) => tuned.remarks.push(differs(product, place)),
+        }
+        tuned.timed += 1;
+        Ok(true)
     }
 
     /// A step as a product to choose kernels for; `None` where there is nothing to choose.
@@ -226,6 +233,12 @@ impl Tuner {
             }
         }
     }
+}
+
+fn largest_first(capacities: &[Room]) -> Vec<Room> {
+    let mut capacities = capacities.to_vec();
+    capacities.sort_by_key(|capacity| std::cmp::Reverse(capacity.items));
+    capacities
 }
 
 /// What to say of a kernel that gave other bits than the rule's, and is not taken.
