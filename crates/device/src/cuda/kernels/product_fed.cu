@@ -19,6 +19,9 @@
 // What was tried and was no faster (2026-11-27): 128 feeders for 64, or registers that feeders give to the others (setmaxnreg), with the earlier runs' sums in them:
 // the same to 1 %. Feeders that read a stage when it is free, not one ahead, 3 %, and at 32 lanes 25 % slower. Loops of 2, 4 or 8 k whose reads are a k ahead 2 to
 // 4 % slower, stages of 16 k 20 %. 32 feeders are 2 to 3 % slower than 64, but leave room for a third block.
+// Tried and not finished: as many blocks as find room, each with an even share of all tiles' k, which hands the sums of a tile that its share cuts on to the next
+// block. Bits are the same. 3x3 convolutions of 32 lanes, µs on an H200: 56x56 195 -> 176, 28x28 190 -> 172, 14x14 187 -> 185, 7x7 223 -> 214. 256x128x1152 of 120 lanes
+// takes as long (201), of 64 and 32 4 and 12 % longer, 256x256x256 3 to 8 %: even shares, but slower loops.
 //
 // Twin on the CPU: cpu/steps/gemm.rs, conv.rs.
 //
