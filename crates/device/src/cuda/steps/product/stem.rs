@@ -193,11 +193,12 @@ fn weights(shape: &ConvShape, size: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::sizes::tests::sizes;
     use super::*;
 
-    fn stem(input: usize, kernel: usize, channels: usize) -> ConvShape {
+    /// A convolution of a square image to 64 outputs that takes every second place.
+    pub(in super::super) fn stem(input: usize, kernel: usize, channels: usize) -> ConvShape {
         let before = kernel / 2;
         ConvShape {
             input: [input; 2],

@@ -47,8 +47,7 @@ impl StemFloatTile {
     }
 
     /// The tile of so many lines of outputs; `None` where the convolution is no stem, or its columns fill less than three fifths of their tiles: those of
-    /// `product_float.cu` take less then. Pools are left to themselves, and no network
-    /// has a residual here.
+    /// `product_float.cu` take less then. Pools are steps of their own here, and a stem has no residual.
     pub(super) fn of_strip(
         shape: &ConvShape,
         windows: &Windows,
@@ -117,22 +116,11 @@ fn k(shape: &ConvShape) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::sizes::tests::sizes;
+    use super::super::stem;
     use super::*;
 
     fn stem(input: usize, kernel: usize, outputs: usize) -> ConvShape {
-        let before = kernel / 2;
-        ConvShape {
-            input: [input; 2],
-            output: [(input + 2 * before - kernel) / 2 + 1; 2],
-            kernel: [kernel; 2],
-            strides: [2; 2],
-            dilations: [1; 2],
-            before: [before; 2],
-            after: [before; 2],
-            groups: 1,
-            in_per_group: 3,
-            out_per_group: outputs,
-        }
+        ConvShape { out_per_group: outputs, ..stem::tests::stem(input, kernel, 3) }
     }
 
     fn tile(shape: &ConvShape, lanes: u32) -> Option<StemFloatTile> {
