@@ -18,7 +18,8 @@
 // k is one run, and summed from zero in its order: no tile changes a bit.
 //
 // Bound by the float units: of 32 lanes, alone, ResNet-50's 7x7 takes 176 us, of which the products are 113, and 283 by product_float.cu; MobileNetV2's 3x3 35 us, and
-// 78. In their networks 179 for 272, 42 for 76, and no copy before them, which took 17 (H200, 2026-11-27). A line of k has 1176 multiply-adds, 112 other instructions and 126 conflicts. With 8 columns of a thread it has 222 conflicts and takes 201 us.
+// 78. In their networks 179 for 272, 42 for 76, and no copy before them, which took 17 (H200, 2026-11-27). A line of k has 1176 multiply-adds, 112 other
+// instructions and 126 conflicts. With 8 columns of a thread it has 222 conflicts and takes 201 us.
 // Outputs of a row always in one order, with 315 conflicts, and reads of a k right before it are multiplied as fast, within 1 %.
 //
 // Twin on the CPU: cpu/steps/conv.rs.
