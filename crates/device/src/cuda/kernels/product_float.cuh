@@ -3,12 +3,13 @@
 //   slot     [panels of 64 outputs][k][64]
 //   a warp   ALONG threads along a panel's outputs by ACROSS along the rows; a thread has OUTPUTS outputs by ROWS rows in registers
 //
-// A multiply-add has three operands, and a cycle brings one from each of two banks of registers, which are the even and the odd ones: it is one a cycle where an
-// operand is one that was just read, marked `.reuse` by the compiler, and the other two are of different banks. Nsight Compute sees threads stall for dispatch as
-// often as the rest is counted in the code (H200, 2026-11-26). Which register is of which bank is the compiler's to say, but:
+// A multiply-add has three operands, and a cycle brings one from each of two banks of registers, which are the even and the odd ones. What was just read from the
+// same place of the instruction, marked `.reuse` by the compiler, need not be read again. One that reads two registers of a bank keeps that bank for two cycles, and
+// the next waits only if it reads from there too (written instruction by instruction and timed: H200, 2026-11-27). Which register is of which bank is the
+// compiler's to say, but:
 //
-//   weights and inputs      that lie k by k are read by fours and so are of both banks in turn: it finds sums of the others', and loses 0.06 to 0.1 cycles a
-//                           multiply-add. Inputs row by row are all of one bank at a k: 0.2 to 0.3.
+//   weights and inputs      that lie k by k are read by fours and so are of both banks in turn: it finds sums of the others', and loses 0.01 to 0.03 cycles a
+//                           multiply-add. Inputs row by row are all of one bank at a k.
 //   a thread's sums         that are written side by side lie side by side, as its weights do: each would be of its weight's bank. See `other` in product_float.cu.
 //   rows there, and back    is the order of a k's products with the fewest conflicts: of 44, by its code
 #pragma once
