@@ -131,8 +131,9 @@ impl Program {
         let (partition, multiprocessors) = (place.partition, place.multiprocessors());
         let stream = &Arc::new(place.stream()?);
         let table = TableLayout::new(room, plan.inputs.len() + plan.outputs.len());
-        let own = Own::new(stream, &table, room.items, &plan.constants)?;
-        let stay = partition.reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room))?;
+        let own = Own::new(stream, &table, room.items, multiprocessors, &plan.constants)?;
+        let stay = partition
+            .reserve_arena(arena_bytes(plan, room) + workspace_bytes(plan, room, multiprocessors))?;
         let inputs = plan.inputs.iter().map(|port| port.bytes_per_item() * room.items as usize);
         let landing = partition.landing.reserve(inputs)?;
         let mut program = Program {
@@ -208,6 +209,7 @@ impl Program {
             arena: self.stay.address,
             constants: &self.own.constants,
             workspace: self.stay.address + arena_bytes(plan, capacity),
+            words: self.own.words,
             ports: self.table.ports(self.table_address()),
         };
         let inputs = (0..plan.inputs.len()).filter_map(|index| steps::ingest(&site, index));
@@ -352,8 +354,9 @@ fn arena_bytes(plan: &Plan, capacity: Room) -> u64 {
 }
 
 /// Bytes of the step that wants most beside the buffers.
-fn workspace_bytes(plan: &Plan, capacity: Room) -> u64 {
-    let each = plan.steps.iter().map(|step| steps::workspace_bytes(step, capacity));
+fn workspace_bytes(plan: &Plan, capacity: Room, multiprocessors: u32) -> u64 {
+    let each =
+        (0..plan.steps.len()).map(|index| steps::workspace_bytes(plan, index, capacity, multiprocessors));
     each.max().unwrap_or(0)
 }
 

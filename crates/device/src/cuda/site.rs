@@ -5,6 +5,7 @@
 //!   slots      [lane's slot][packed tensor]                    the table of the launch names the slots
 //!   constants  the same for every lane
 //!   workspace  of the step that runs, after the arena's buffers
+//!   words      of the program, which steps leave zero
 //! ```
 
 use super::abi::{LaunchParams, MAX_AXES, OperandParams, WalkParams};
@@ -17,6 +18,14 @@ use tessera_planner::{Plan, SlotLayout};
 
 /// Multiprocessors of an H100, and of an H200.
 const WHOLE_CARD: u32 = 132;
+
+/// Words by which blocks tell each other of what they left in the workspace, for each multiprocessor: one of each multiplying warp of `product_fed.cu`.
+const WORDS: usize = 4;
+
+/// Bytes of [`Site::words`].
+pub(crate) fn words_bytes(multiprocessors: u32) -> usize {
+    multiprocessors as usize * WORDS * size_of::<u32>()
+}
 
 /// Addresses of one program at one capacity.
 #[derive(Clone, Debug)]
@@ -35,6 +44,8 @@ pub(crate) struct Site<'a> {
     pub(crate) constants: &'a [u64],
     /// Memory for the step that runs, as much as [`super::steps::workspace_bytes`] asked for.
     pub(crate) workspace: u64,
+    /// Words that are zero between kernels, [`WORDS`] for each multiprocessor, of this program alone.
+    pub(crate) words: u64,
     /// Where the table holds the addresses of ports, inputs first: [`super::table::TableLayout::ports`].
     pub(crate) ports: u64,
 }
@@ -57,6 +68,7 @@ impl<'a> Site<'a> {
             arena: 0,
             constants,
             workspace: 0,
+            words: 0,
             ports: 0,
         }
     }

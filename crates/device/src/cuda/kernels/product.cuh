@@ -60,6 +60,9 @@ struct Params {
     u32 plane;           // places for positions, of 8 or 4 channels
     u32 turns;           // tiles that a block has one after the other, where it holds its weights or its inputs
     u32 sum_height, sum_width;  // of the image of sums, which is that of the outputs but for a stem that pools
+    // Of product_fed.cu, see there; else 0.
+    u64 handed;  // sums on their way from block to block
+    u64 words;   // that say they are there: zero before and after
 };
 static_assert(sizeof(Params) == PARAMS_BYTES, "twin of steps/product.rs");
 

@@ -130,7 +130,8 @@ impl Bench {
         for cell in cells {
             let definition = self.definition(cell.sizes, cell.precision)?;
             // One set has every specialisation.
-            let yard = Yard::new(&definition, Rotation { tenants: cell.tenants, sets: 1 });
+            let units = self.context.multiprocessors;
+            let yard = Yard::new(&definition, Rotation { tenants: cell.tenants, sets: 1 }, units);
             specs.extend(self.lower(&yard, 0)?.specs().cloned());
         }
         self.load(specs)
@@ -152,7 +153,7 @@ impl Bench {
             }
         };
         let rotation = Rotation::new(cell.tenants, definition.product_bytes());
-        let yard = Yard::new(&definition, rotation).at(self.memory.address());
+        let yard = Yard::new(&definition, rotation, self.context.multiprocessors).at(self.memory.address());
         self.memory.grow_to(yard.bytes).map_err(|error| self.refuse(error.into()))?;
         let tile = self.tile(&definition, yard::room(rotation))?;
         let calls = self.lower(&yard, tile)?;

@@ -107,6 +107,8 @@ impl<'a> Run<'a> {
         }
         let (at, tables) = yard.tables();
         stream.upload(&tables, at)?;
+        let (words, bytes) = yard.words();
+        stream.zero(words, bytes)?;
         let ready = |calls: Vec<Vec<KernelCall>>| -> Result<Vec<Vec<Ready>>, CudaError> {
             let each =
                 |calls: Vec<KernelCall>| calls.into_iter().map(|call| Ready::new(call, functions)).collect();

@@ -14,7 +14,7 @@ use crate::Room;
 use crate::cuda::abi::{Ends, ItemError, LaunchParams};
 use crate::cuda::call::KernelCall;
 use crate::cuda::program::NoKernel;
-use crate::cuda::site::Site;
+use crate::cuda::site::{Site, words_bytes};
 use crate::cuda::steps;
 use crate::cuda::table::{LaneRow, TableLayout};
 
@@ -45,6 +45,7 @@ pub(super) struct Yard<'a> {
     alone: Pieces,
     workspaces: Pieces,
     merged_workspace: Pieces,
+    words: Pieces,
     errors: Pieces,
     merged_tables: Pieces,
     alone_tables: Pieces,
@@ -54,8 +55,8 @@ pub(super) struct Yard<'a> {
 }
 
 impl<'a> Yard<'a> {
-    /// Places a cell.
-    pub(super) fn new(definition: &'a Definition, rotation: Rotation) -> Yard<'a> {
+    /// Places a cell, on so many multiprocessors.
+    pub(super) fn new(definition: &'a Definition, rotation: Rotation, multiprocessors: u32) -> Yard<'a> {
         let mut end = 0;
         let mut pieces = |count: usize, bytes: usize| {
             let start = end;
@@ -70,7 +71,7 @@ impl<'a> Yard<'a> {
         let source = slot + 2 * a + definition.sizes.n * definition.sizes.k * real;
         let arena = definition.plan.arena_per_item.0 as usize;
         let workspace = |room| {
-            let bytes = steps::workspace_bytes(&definition.plan.steps[0], room);
+            let bytes = steps::workspace_bytes(&definition.plan, 0, room, multiprocessors);
             (bytes as usize).next_multiple_of(ALIGNMENT)
         };
         let table = |room| TableLayout::new(room, 0).bytes.next_multiple_of(ALIGNMENT);
@@ -86,6 +87,7 @@ impl<'a> Yard<'a> {
             alone: pieces(products, arena.next_multiple_of(ALIGNMENT)),
             workspaces: pieces(products, workspace(ALONE)),
             merged_workspace: pieces(1, workspace(room)),
+            words: pieces(products, words_bytes(multiprocessors)),
             errors: pieces(rotation.tenants, size_of::<ItemError>()),
             merged_tables: pieces(sets, table(room)),
             alone_tables: pieces(products, table(ALONE)),
@@ -97,6 +99,11 @@ impl<'a> Yard<'a> {
     /// At an address.
     pub(super) fn at(self, base: u64) -> Yard<'a> {
         Yard { base, ..self }
+    }
+
+    /// Where the products' words lie, which are zero before any kernel runs, and their bytes.
+    pub(super) fn words(&self) -> (u64, usize) {
+        (self.place(self.words, 0), self.rotation.products() * self.words.bytes)
     }
 
     fn place(&self, pieces: Pieces, index: usize) -> u64 {
@@ -210,8 +217,8 @@ impl<'a> Yard<'a> {
         let table = TableLayout::new(room, 0);
         let calls = (0..self.rotation.sets).map(|set| {
             let launch = table.params(self.place(self.merged_tables, set), self.place(self.errors, 0));
-            let workspace = self.place(self.merged_workspace, 0);
-            self.calls((room, tile), multiprocessors, launch, self.place(self.merged, set), workspace)
+            let beside = [self.place(self.merged_workspace, 0), self.place(self.words, 0)];
+            self.calls((room, tile), multiprocessors, launch, self.place(self.merged, set), beside)
         });
         calls.collect()
     }
@@ -221,8 +228,8 @@ impl<'a> Yard<'a> {
         let table = TableLayout::new(ALONE, 0);
         let calls = (0..self.rotation.products()).map(|product| {
             let launch = table.params(self.place(self.alone_tables, product), self.place(self.errors, 0));
-            let workspace = self.place(self.workspaces, product);
-            self.calls((ALONE, 0), multiprocessors, launch, self.place(self.alone, product), workspace)
+            let beside = [self.place(self.workspaces, product), self.place(self.words, product)];
+            self.calls((ALONE, 0), multiprocessors, launch, self.place(self.alone, product), beside)
         });
         calls.collect()
     }
@@ -234,7 +241,7 @@ impl<'a> Yard<'a> {
         multiprocessors: u32,
         launch: LaunchParams,
         arena: u64,
-        workspace: u64,
+        [workspace, words]: [u64; 2],
     ) -> Result<Vec<KernelCall>, NoKernel> {
         let (plan, layout) = (&self.definition.plan, &self.definition.layout);
         let site = Site {
@@ -246,6 +253,7 @@ impl<'a> Yard<'a> {
             arena,
             constants: &[],
             workspace,
+            words,
             ports: 0,
         };
         steps::chosen(&site, 0, tile).map_err(|why| NoKernel { step: plan.steps[0].name.clone(), why })
@@ -283,7 +291,7 @@ mod tests {
     #[test]
     fn nothing_lies_on_anything_else() {
         let definition = definition();
-        let yard = Yard::new(&definition, Rotation { tenants: 5, sets: 3 }).at(1 << 30);
+        let yard = Yard::new(&definition, Rotation { tenants: 5, sets: 3 }, 132).at(1 << 30);
         let mut taken: Vec<(u64, u64)> =
             yard.copies().into_iter().map(|(_, to, bytes)| (to, to + bytes as u64)).collect();
         for (set, tenant) in (0..3).flat_map(|set| (0..5).map(move |tenant| (set, tenant))) {
@@ -294,6 +302,8 @@ mod tests {
         }
         let (tables, bytes) = yard.tables();
         taken.push((tables, tables + bytes.len() as u64));
+        let (words, bytes) = yard.words();
+        taken.push((words, words + bytes as u64));
         taken.extend((0..DISTINCT).map(|distinct| {
             let source = yard.source(distinct);
             (source, source + yard.source.bytes as u64)
@@ -307,7 +317,7 @@ mod tests {
     #[test]
     fn tenants_of_a_set_follow_each_other_as_strided_batches_want_it() {
         let definition = definition();
-        let yard = Yard::new(&definition, Rotation { tenants: 4, sets: 2 });
+        let yard = Yard::new(&definition, Rotation { tenants: 4, sets: 2 }, 132);
         let Sizes { m, n, k } = definition.sizes;
         for (which, elements) in
             [(Matrix::A, m * k), (Matrix::ATransposed, m * k), (Matrix::B, n * k), (Matrix::C, m * n)]
@@ -320,7 +330,7 @@ mod tests {
     #[test]
     fn pointers_name_the_matrices_of_their_set() {
         let definition = definition();
-        let yard = Yard::new(&definition, Rotation { tenants: 4, sets: 2 }).at(1 << 32);
+        let yard = Yard::new(&definition, Rotation { tenants: 4, sets: 2 }, 132).at(1 << 32);
         let (start, bytes) = yard.tables();
         let at = (yard.pointers(Matrix::B, 1) - start) as usize + 8 * 3;
         let address = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
@@ -338,7 +348,7 @@ mod tests {
                 let definition = Definition::new(Sizes { m, n, k }, precision).unwrap();
                 for tenants in [1, 2, 10, 120] {
                     let of = |sets, base| {
-                        let yard = Yard::new(&definition, Rotation { tenants, sets }).at(base);
+                        let yard = Yard::new(&definition, Rotation { tenants, sets }, 132).at(base);
                         let (merged, alone) =
                             (yard.merged_calls(132, 0).unwrap(), yard.alone_calls(132).unwrap());
                         assert_eq!((merged.len(), alone.len()), (sets, sets * tenants));

@@ -34,7 +34,8 @@ use super::call::KernelCall;
 use super::site::Site;
 use crate::Room;
 use std::iter::once;
-use tessera_planner::plan::{Step, StepKind};
+use tessera_planner::Plan;
+use tessera_planner::plan::StepKind;
 
 /// The kernels of the plan's step `index`: those of [`calls`], or in their place one of those that compute it alike, where a tuner found it faster.
 pub(crate) fn chosen(site: &Site<'_>, index: usize, place: usize) -> Result<Vec<KernelCall>, String> {
@@ -42,10 +43,13 @@ pub(crate) fn chosen(site: &Site<'_>, index: usize, place: usize) -> Result<Vec<
     other.map_or_else(|| calls(site, index), |call| Ok(vec![call]))
 }
 
-/// Bytes that a step needs beside the plan's buffers while it runs, for launches of up to `capacity`.
-pub(crate) fn workspace_bytes(step: &Step, capacity: Room) -> u64 {
-    match &step.kind {
+/// Bytes that the plan's step `index` needs beside its buffers while it runs, for launches of up to `capacity` on so many multiprocessors.
+pub(crate) fn workspace_bytes(plan: &Plan, index: usize, capacity: Room, multiprocessors: u32) -> u64 {
+    match &plan.steps[index].kind {
         StepKind::Recurrent { shape, cell, .. } => recurrent::workspace_bytes(shape, cell.kind, capacity),
+        StepKind::Gemm { .. } | StepKind::Conv { .. } => {
+            product::workspace_bytes(plan, index, capacity, multiprocessors)
+        }
         _ => 0,
     }
 }

@@ -4,7 +4,7 @@
 //!   fp32 ─────────────┬─ few rows of few lanes ───────▶ product_few_float.cu  [`few`]
 //!                     ├─ few channels, stride 2 ──────▶ product_stem_float.cu [`stem_float`]   lines of many columns; reads its image as it came
 //!                     └─ everything else ─┬───────────▶ product_float.cu      [`float`]
-//!                                         └───────────▶ product_fed.cu                       many rows, inputs in chunks
+//!                                         └───────────▶ product_fed.cu        [`fed`]       many rows, inputs in chunks
 //!   tf32, bf16, fp16 ─┬─ rows of 8 at most ───────────▶ product_few.cu        [`few`]
 //!                     ├─ few rows, long k ────────────▶ product_tensor.cu     [`tensor`]    k in two parts
 //!                     ├─ several taps, stride 1 ─┬────▶ product_held.cu       [`held`]      bf16 and fp16, weights that fit on chip
@@ -21,6 +21,7 @@
 
 mod chosen;
 mod expand;
+mod fed;
 mod few;
 mod float;
 mod held;
@@ -36,8 +37,11 @@ mod window;
 pub(super) use self::stem::{Windows, is_stem};
 
 use self::chosen::{Arranged, Chosen, candidates};
+use self::fed::FedTile;
+use self::sizes::Sizes;
 use super::activation::{activated, limits};
 use super::joined::{joined, pooled};
+use crate::Room;
 use crate::cuda::PANEL_WIDTH;
 use crate::cuda::abi::{LaunchParams, OperandParams};
 use crate::cuda::call::{KernelCall, params};
@@ -102,6 +106,8 @@ struct ProductParams {
     plane: u32,
     turns: u32,
     sums: [u32; 2],
+    handed: u64,
+    words: u64,
 }
 params!(ProductParams);
 
@@ -185,8 +191,23 @@ impl Product<'_> {
         self.shape.output[0] * self.shape.output[1]
     }
 
+    fn sizes(&self, room: Room, multiprocessors: u32) -> Sizes {
+        Sizes {
+            rows: self.rows(),
+            outputs: self.shape.out_per_group,
+            groups: self.shape.groups,
+            k: self.k(),
+            room,
+            multiprocessors,
+        }
+    }
+
+    fn taps(&self) -> usize {
+        self.shape.kernel[0] * self.shape.kernel[1]
+    }
+
     fn k(&self) -> usize {
-        self.shape.kernel[0] * self.shape.kernel[1] * self.shape.in_per_group
+        self.taps() * self.shape.in_per_group
     }
 
     /// Outputs of all groups.
@@ -235,6 +256,15 @@ impl Product<'_> {
         };
         if inside(0) && inside(1) { Loader::Rows } else { Loader::Taps }
     }
+}
+
+/// Bytes that any kernel of the plan's product `index` needs beside the buffers.
+pub(super) fn workspace_bytes(plan: &Plan, index: usize, capacity: Room, multiprocessors: u32) -> u64 {
+    if plan.key.precision != Precision::Fp32 {
+        return 0;
+    }
+    let product = Product::of(plan, index);
+    FedTile::workspace_bytes(&product.sizes(capacity, multiprocessors))
 }
 
 pub(super) fn calls(site: &Site<'_>, index: usize) -> Result<Vec<KernelCall>, String> {
@@ -330,6 +360,8 @@ fn call(site: &Site<'_>, product: &Product<'_>, chosen: Chosen) -> Result<Kernel
         plane: plane as u32,
         turns: turns as u32,
         sums: pair(shape.output),
+        handed: if chosen.hands { site.workspace } else { 0 },
+        words: if chosen.hands { site.words } else { 0 },
     };
     let spec = chosen
         .spec

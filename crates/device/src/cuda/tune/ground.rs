@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tables    [set] of all lanes                     each launch of a run has the next set of weights, which no cache holds
+//!   words     which kernels leave zero, and the workspace of the one that runs
 //!   arenas    [2][x | residual | out]                in turn, as a program's steps leave what they computed to the next one; one, of what no cache holds
 //!             [16][x | residual | out]               where x is an input of the plan, which was brought long before: so many as no cache holds
 //!   slots     [set][lane][weights of the step]
@@ -16,7 +17,7 @@ use crate::Room;
 use crate::cuda::abi::{Ends, ItemError};
 use crate::cuda::call::KernelCall;
 use crate::cuda::program::ALIGNMENT;
-use crate::cuda::site::Site;
+use crate::cuda::site::{Site, words_bytes};
 use crate::cuda::steps;
 use crate::cuda::table::{LaneRow, TableLayout};
 use std::ops::Range;
@@ -114,11 +115,11 @@ impl Ground {
         self.numbers().end..self.bytes()
     }
 
-    /// The tables of all sets, from the base on.
+    /// The tables of all sets, from the base on, and up to the workspace what is zero.
     pub(super) fn tables(&self, base: u64) -> Vec<u8> {
         let Room { lanes, items } = self.capacity;
-        let mut bytes = vec![0; self.sets * self.table_bytes()];
-        for (set, table) in bytes.chunks_exact_mut(self.table_bytes()).enumerate() {
+        let mut bytes = vec![0; self.workspace()];
+        for (set, table) in bytes.chunks_exact_mut(self.table_bytes()).take(self.sets).enumerate() {
             let row = |lane: u32| {
                 let slot = set * lanes as usize + lane as usize;
                 let weights = base + (self.slots() + slot * self.layout.bytes.0 as usize) as u64;
@@ -142,7 +143,8 @@ impl Ground {
             launch: self.table.params(table, at(self.errors())),
             arena: at(self.arena(launch % self.arenas)),
             constants: &[],
-            workspace: 0,
+            workspace: at(self.workspace()),
+            words: at(self.words()),
             ports: 0,
         };
         steps::alike(&site, 0)
@@ -168,10 +170,18 @@ impl Ground {
         self.sets * self.table_bytes()
     }
 
+    fn words(&self) -> usize {
+        (self.errors() + self.capacity.items as usize * size_of::<ItemError>()).next_multiple_of(ALIGNMENT)
+    }
+
+    fn workspace(&self) -> usize {
+        (self.words() + words_bytes(self.multiprocessors)).next_multiple_of(ALIGNMENT)
+    }
+
     fn arena(&self, which: usize) -> usize {
-        let errors = self.capacity.items as usize * size_of::<ItemError>();
+        let workspace = steps::workspace_bytes(&self.plan, 0, self.capacity, self.multiprocessors) as usize;
         let each = self.capacity.items as usize * self.plan.arena_per_item.0 as usize;
-        (self.errors() + errors).next_multiple_of(ALIGNMENT) + which * each.next_multiple_of(ALIGNMENT)
+        (self.workspace() + workspace).next_multiple_of(ALIGNMENT) + which * each.next_multiple_of(ALIGNMENT)
     }
 
     fn slots(&self) -> usize {
@@ -258,10 +268,10 @@ mod tests {
         each(room, |name, _, layout, ground| {
             let base = 1 << 33;
             let tables = ground.tables(base);
-            assert_eq!(tables.len(), ground.errors());
+            assert_eq!(tables.len(), ground.workspace());
             let numbers = ground.numbers();
             let mut slots = Vec::new();
-            for table in tables.chunks_exact(ground.table_bytes()) {
+            for table in tables.chunks_exact(ground.table_bytes()).take(ground.sets) {
                 let weights = ground.table.params(0, 0).weights as usize;
                 let word = |at: usize| u64::from_le_bytes(table[at..at + 8].try_into().unwrap());
                 slots.extend((0..3).map(|lane| (word(weights + 8 * lane) - base) as usize));

@@ -7,6 +7,7 @@
 //! What stands between two bars sums in an order of its own, and the step's shape decides for it. Within, a tile changes no bit.
 
 use super::expand::{ExpandTile, Places};
+use super::fed::FedTile;
 use super::few::{FewFloatTile, FewTile};
 use super::float::{Feeding, FloatTile};
 use super::held::HeldTile;
@@ -45,6 +46,8 @@ pub(super) struct Chosen {
     pub(super) parts: usize,
     /// Blocks that stay and take tiles in turn, at most; `None` where each tile has a block.
     pub(super) resident: Option<usize>,
+    /// Whether blocks hand sums on to each other, through the workspace.
+    pub(super) hands: bool,
     /// What only some kernels are told of their tiles.
     pub(super) arranged: Arranged,
 }
@@ -70,14 +73,7 @@ impl Arranged {
 
 /// All that compute the product alike, to the last bit; the first is the one to take. There is one at least.
 pub(super) fn candidates(site: &Site<'_>, product: &Product<'_>) -> Vec<Chosen> {
-    let sizes = Sizes {
-        rows: product.rows(),
-        outputs: product.shape.out_per_group,
-        groups: product.shape.groups,
-        k: product.k(),
-        room: site.capacity,
-        multiprocessors: site.multiprocessors,
-    };
+    let sizes = product.sizes(site.capacity, site.multiprocessors);
     if site.precision() == Precision::Fp32 {
         strict(site, product, &sizes)
     } else {
@@ -97,27 +93,22 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: 1,
         resident: None,
+        hands: false,
         arranged: Arranged::PLAINLY,
     });
     let loader = product.loader(site);
-    let spec = |tile: &FloatTile| {
-        let spec = match tile.feeding {
-            Feeding::Fed(feeders) => site.spec("product_fed.cu").define("FEEDERS", feeders),
-            Feeding::Rows | Feeding::Turned => site
-                .spec("product_float.cu")
-                .define("BY_K", u32::from(tile.feeding == Feeding::Turned))
-                .define("PARTS", tile.parts),
-        };
-        spec.define("OUTPUTS", tile.of_thread[0])
+    let summing = |tile: FloatTile| Chosen {
+        loader,
+        spec: site
+            .spec("product_float.cu")
+            .define("BY_K", u32::from(tile.feeding == Feeding::Turned))
+            .define("PARTS", tile.parts)
+            .define("OUTPUTS", tile.of_thread[0])
             .define("ROWS", tile.of_thread[1])
             .define("DEPTH", tile.depth)
             .define("STAGES", tile.stages)
             .define("MIN_BLOCKS", tile.blocks)
-            .define("LONG", tile.runs as u32)
-    };
-    let chosen = |tile: FloatTile| Chosen {
-        loader,
-        spec: spec(&tile),
+            .define("LONG", tile.runs as u32),
         outputs: tile.outputs,
         rows: tile.rows,
         depth: tile.depth,
@@ -126,9 +117,36 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
         tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
         parts: tile.parts,
         resident: None,
+        hands: false,
         arranged: Arranged::PLAINLY,
     };
-    let streamed = FloatTile::best_first(sizes, loader).into_iter().map(chosen);
+    let fed = |tile: FedTile| Chosen {
+        loader,
+        spec: site
+            .spec("product_fed.cu")
+            .define("FEEDERS", FedTile::FEEDERS)
+            .define("OUTPUTS", FedTile::OUTPUTS_OF_THREAD)
+            .define("ROWS", tile.of_thread)
+            .define("DEPTH", FedTile::DEPTH)
+            .define("STAGES", FedTile::STAGES)
+            .define("LONG", tile.runs as u32),
+        outputs: tile.outputs,
+        rows: tile.rows,
+        depth: FedTile::DEPTH,
+        threads: tile.threads(),
+        shared_bytes: tile.shared_bytes(),
+        tiles: row_tiles(sizes.room, sizes.rows, tile.rows),
+        parts: 1,
+        resident: Some(sizes.multiprocessors as usize),
+        hands: tile.hands(),
+        arranged: Arranged::PLAINLY,
+    };
+    let mut streamed: Vec<(f64, Chosen)> = FloatTile::all(sizes, loader)
+        .map(|tile| (tile.takes(sizes), summing(tile.apart(sizes))))
+        .chain(FedTile::all(sizes, loader, product.taps()).map(|tile| (tile.takes(sizes), fed(tile))))
+        .collect();
+    streamed.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let streamed = streamed.into_iter().map(|(_, chosen)| chosen);
     let stems = strict_stems(site, product, sizes);
     if product.planes.is_some() {
         return stems;
@@ -169,6 +187,7 @@ fn strict_stems(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Ch
             tiles: sizes.room.items as usize * item_tiles,
             parts: 1,
             resident: None,
+            hands: false,
             arranged: Arranged { line, item_tiles, plane, turns },
         }
     };
@@ -238,6 +257,7 @@ impl Unit<'_> {
             tiles,
             parts: 1,
             resident: None,
+            hands: false,
             arranged: Arranged::PLAINLY,
         }
     }

@@ -1,9 +1,9 @@
-//! Tiles of `kernels/product_float.cu`, for any product in strict fp32, and of `kernels/product_fed.cu`, for those of many rows.
+//! Tiles of `kernels/product_float.cu`, for any product in strict fp32.
 //!
 //! ```text
 //!   outputs and rows of a tile ─▶ how even the multiprocessors' shares are, and what is read how often
 //!   of a thread                ─▶ products to a read of shared memory, and how many warps there are to take turns
-//!   feeding                    ─▶ who brings inputs, and how they lie
+//!   feeding                    ─▶ how inputs lie
 //!   runs of k                  ─▶ one after the other in a block, or each in a block of a cluster
 //! ```
 //! What the busiest multiprocessor takes is looked up in what each tile took on a card, and the least wins. None changes a bit.
@@ -12,7 +12,7 @@ use super::Loader;
 use super::sizes::{SHARED_BYTES, Sizes};
 
 /// k of one chain of sums, `K_SEGMENT` of the plan.
-const RUN: usize = 256;
+pub(super) const RUN: usize = 256;
 /// Blocks of a cluster that every card can place.
 const CLUSTER: usize = 8;
 /// Of shared memory, what the driver keeps of each block.
@@ -50,8 +50,6 @@ pub(super) enum Feeding {
     Rows,
     /// K by k, through the registers of all threads.
     Turned,
-    /// K by k, through the registers of so many threads beside those that multiply.
-    Fed(usize),
 }
 
 /// What a block does about runs of k: the numbers of `-DLONG`.
@@ -68,7 +66,7 @@ pub(super) enum Runs {
 /// So many blocks together on a multiprocessor, the microseconds that their first run of k takes with all that comes before and after, and those of each further run.
 type Time = (usize, f64, f64);
 
-use Feeding::{Fed, Rows, Turned};
+use Feeding::{Rows, Turned};
 use Runs::{Held, One, Shared};
 
 /// Outputs, rows, those of a thread, runs; depth, stages, blocks; and how long it takes.
@@ -181,39 +179,17 @@ const ROWS: &[Row] = &[
 const TURNED: &[Row] =
     &[(128, 64, [8, 8], One, [16, 4, 4], &[(1, 17.0, 0.0), (2, 27.7, 0.0), (4, 47.8, 0.0)])];
 
-/// The same, of blocks with so many threads that only feed: the others wait for nothing. Times are from the same products and from ResNet-50's on an H100
-/// (2026-11-27).
-const FED: &[(usize, Row)] = &[
-    (32, (128, 64, [8, 8], One, [32, 3, 3], &[(1, 15.1, 0.0), (2, 27.2, 0.0), (3, 36.4, 0.0)])),
-    (64, (128, 64, [8, 8], Shared, [32, 3, 2], &[(1, 14.4, 12.2), (2, 27.2, 21.6)])),
-    (32, (128, 64, [8, 8], Shared, [16, 3, 3], &[(1, 14.8, 16.6), (2, 27.2, 24.1), (3, 36.4, 34.7)])),
-    (32, (128, 56, [8, 7], One, [32, 3, 3], &[(1, 13.5, 0.0), (2, 22.5, 0.0), (3, 32.0, 0.0)])),
-    (32, (128, 56, [8, 7], Shared, [32, 3, 2], &[(1, 12.6, 10.8), (2, 22.5, 19.7)])),
-    (32, (128, 56, [8, 7], Shared, [16, 3, 3], &[(1, 12.8, 14.5), (2, 22.5, 21.3), (3, 32.0, 30.4)])),
-    (64, (64, 128, [8, 8], Shared, [32, 3, 2], &[(1, 14.8, 13.1), (2, 27.4, 22.4)])),
-    (64, (64, 112, [8, 7], Shared, [32, 3, 2], &[(1, 12.8, 11.3), (2, 22.5, 20.2)])),
-];
-
 /// Few rows: 64 KB of weights under way per block, three blocks to a multiprocessor.
 const FEW: [usize; 3] = [32, 8, 3];
 
 impl FloatTile {
-    /// Every tile for sums so long of inputs that are loaded so; first the one with which the busiest multiprocessor is done first.
-    pub(super) fn best_first(sizes: &Sizes, loader: Loader) -> Vec<FloatTile> {
-        let mut tiles: Vec<FloatTile> = FloatTile::all(sizes, loader).collect();
-        tiles.sort_by(|a, b| a.takes(sizes).total_cmp(&b.takes(sizes)));
-        tiles.into_iter().map(|tile| tile.apart(sizes)).collect()
-    }
-
-    fn all(sizes: &Sizes, loader: Loader) -> impl Iterator<Item = FloatTile> {
+    /// Every tile for sums so long of inputs that are loaded so.
+    pub(super) fn all(sizes: &Sizes, loader: Loader) -> impl Iterator<Item = FloatTile> {
         let runs = sizes.k.div_ceil(RUN).max(1);
         let narrow = !sizes.has_pairs();
         let rows = ROWS.iter().map(|row| (row, Rows));
         let in_chunks = matches!(loader, Loader::Rows | Loader::Taps);
-        // Where a warp's taps are is too much to work out for one warp that feeds every 16 k (3×3 of 256 channels: 279 µs for 194).
-        let fed = FED.iter().filter(move |(_, (.., [depth, ..], _))| loader == Loader::Rows || *depth >= 32);
-        let fed = fed.map(|(feeders, row)| (row, Fed(*feeders)));
-        let turned = TURNED.iter().map(|row| (row, Turned)).chain(fed);
+        let turned = TURNED.iter().map(|row| (row, Turned));
         let turned =
             turned.filter(move |((.., [depth, ..], _), _)| in_chunks && sizes.k.is_multiple_of(*depth));
         let rows = rows.chain(turned);
@@ -223,9 +199,7 @@ impl FloatTile {
             let parts = match summing {
                 One if runs == 1 => 1,
                 // A run is but four stages of 64.
-                One if runs <= CLUSTER && of_thread[0] >= 4 && depth <= 32 && !matches!(feeding, Fed(_)) => {
-                    runs
-                }
+                One if runs <= CLUSTER && of_thread[0] >= 4 && depth <= 32 => runs,
                 Shared | Held if runs > 1 => 1,
                 _ => return None,
             };
@@ -249,15 +223,11 @@ impl FloatTile {
             times,
         };
         // Meeting takes a few registers.
-        let blocks = most - usize::from(parts > 1 && tile.multipliers() <= 64);
+        let blocks = most - usize::from(parts > 1 && tile.threads() <= 64);
         FloatTile { blocks, shared_bytes: tile.used_bytes(), ..tile }
     }
 
     pub(super) fn threads(&self) -> usize {
-        self.multipliers() + if let Fed(feeders) = self.feeding { feeders } else { 0 }
-    }
-
-    fn multipliers(&self) -> usize {
         self.outputs * self.rows / (self.of_thread[0] * self.of_thread[1])
     }
 
@@ -274,8 +244,6 @@ impl FloatTile {
             }
             // They wait in registers for the one of two places that the stage before theirs leaves.
             Turned => 2 * self.depth * self.rows,
-            // A thread reads eight places, and has rows in them all or in all but one.
-            Fed(_) => self.stages * self.depth * (self.rows / self.of_thread[1] * 8 + 4),
         };
         let stages = 4 * (self.stages * self.outputs * self.depth + floats_of_inputs);
         let sums = self.outputs * self.rows * 4;
@@ -293,7 +261,7 @@ impl FloatTile {
     /// Blocks begin before the kernel ahead has ended, wherever there is room: multiprocessors that are done early would take more than their share of a
     /// launch that fits them all at once. So none has room for more. (8 lanes in 640 blocks, ten to a multiprocessor, took as long as 10 lanes in 800, seven
     /// to a multiprocessor: H200.)
-    fn apart(self, sizes: &Sizes) -> FloatTile {
+    pub(super) fn apart(self, sizes: &Sizes) -> FloatTile {
         let share = self.launched(sizes).div_ceil(sizes.multiprocessors.max(1) as usize);
         if share >= self.blocks {
             return self;
@@ -302,7 +270,7 @@ impl FloatTile {
     }
 
     /// What the busiest multiprocessor takes, in microseconds, launching left out.
-    fn takes(&self, sizes: &Sizes) -> f64 {
+    pub(super) fn takes(&self, sizes: &Sizes) -> f64 {
         let (launched, units) = (self.launched(sizes), sizes.multiprocessors.max(1) as usize);
         // Clusters leave a few places free where not all of one fits. Their longest block has a whole run.
         let (share, runs) = match self.parts {
@@ -315,9 +283,8 @@ impl FloatTile {
         let last = match rest {
             0 => 0.0,
             _ if full == 0 => self.together(rest, runs),
-            // Large blocks of several runs end at once, and those that come then go to the first multiprocessors that are free, as many to each as fit it. Fed
-            // ones end apart.
-            _ if self.runs != One && sums >= 56 && !matches!(self.feeding, Fed(_)) => all,
+            // Large blocks of several runs end at once, and those that come then go to the first multiprocessors that are free, as many to each as fit it.
+            _ if self.runs != One && sums >= 56 => all,
             // Clusters of large blocks wait until there is room for all of one.
             _ if self.parts > 1 && self.blocks <= 4 => all,
             _ => self.together(rest, runs),
@@ -355,17 +322,9 @@ mod tests {
                 [(10, 20, 1), (128, 256, 8), (512, 700, 128), (64, 2000, 20), (256, 4608, 3)]
             {
                 let sizes = sizes(rows, outputs, k, lanes);
-                for tile in
-                    FloatTile::all(&sizes, Loader::Rows).chain(FloatTile::best_first(&sizes, Loader::Rows))
-                {
+                for tile in FloatTile::all(&sizes, Loader::Rows).flat_map(|tile| [tile, tile.apart(&sizes)]) {
                     assert!(tile.threads().is_multiple_of(32), "{tile:?}");
                     assert!(tile.threads().is_multiple_of(tile.depth / 4), "{tile:?}");
-                    if let Fed(feeders) = tile.feeding {
-                        assert!(
-                            tile.rows.is_multiple_of(feeders / 4),
-                            "every feeder has as many rows: {tile:?}"
-                        );
-                    }
                     assert!(
                         tile.parts == 1 || (tile.parts == k.div_ceil(RUN) && tile.runs == One),
                         "{tile:?}"
@@ -378,8 +337,14 @@ mod tests {
         }
     }
 
+    /// The tile of the least time.
+    fn best(sizes: &Sizes) -> FloatTile {
+        let by_time = |a: &FloatTile, b: &FloatTile| a.takes(sizes).total_cmp(&b.takes(sizes));
+        FloatTile::all(sizes, Loader::Rows).min_by(by_time).expect("there is one").apart(sizes)
+    }
+
     fn tile(rows: usize, outputs: usize, k: usize, lanes: u32) -> ([usize; 3], Runs, usize) {
-        let tile = FloatTile::best_first(&sizes(rows, outputs, k, lanes), Loader::Rows)[0];
+        let tile = best(&sizes(rows, outputs, k, lanes));
         ([tile.outputs, tile.rows, tile.threads()], tile.runs, tile.parts)
     }
 
@@ -387,7 +352,6 @@ mod tests {
     fn a_convolution_has_at_every_number_of_lanes_the_tile_that_a_sweep_found_best_or_near_it() {
         let few = |rows, threads| ([64, rows, threads], One, 5);
         let wide = |runs, parts| ([128, 64, 128], runs, parts);
-        let fed = |feeders: usize| ([128, 64, 128 + feeders], Shared, 1);
         let best = [
             (1, few(16, 128)),
             (2, few(16, 128)),
@@ -396,10 +360,6 @@ mod tests {
             (10, wide(One, 5)),
             (16, wide(One, 5)),
             (20, wide(One, 5)),
-            (32, fed(64)),
-            (64, fed(64)),
-            (96, fed(32)),
-            (120, fed(64)),
         ];
         for (lanes, best) in best {
             assert_eq!(tile(128, 256, 1152, lanes), best, "{lanes} lanes");
@@ -413,11 +373,8 @@ mod tests {
             (2, [64, 16, 128]),
             (8, [64, 32, 128]),
             (10, [64, 32, 128]),
-            (16, [128, 64, 160]),
             (20, [64, 32, 128]),
-            (32, [128, 64, 160]),
             (64, [128, 64, 128]),
-            (96, [128, 64, 160]),
             (120, [128, 64, 128]),
         ];
         for (lanes, best) in best {
@@ -439,22 +396,9 @@ mod tests {
     }
 
     #[test]
-    fn taps_are_fed_in_long_stages_and_gathered_inputs_not_at_all() {
-        let sizes = sizes(128, 256, 1152, 32);
-        let depths = |loader| -> Vec<usize> {
-            let fed = FloatTile::all(&sizes, loader).filter(|tile| matches!(tile.feeding, Fed(_)));
-            fed.map(|tile| tile.depth).collect()
-        };
-        assert!(depths(Loader::Rows).contains(&16));
-        let taps = depths(Loader::Taps);
-        assert!(!taps.is_empty() && taps.iter().all(|&depth| depth >= 32), "{taps:?}");
-        assert!(depths(Loader::Runs).is_empty() && depths(Loader::Elements).is_empty());
-    }
-
-    #[test]
     fn blocks_of_a_small_launch_have_no_room_beside_each_other() {
         let sizes = sizes(128, 256, 256, 10);
-        let tile = FloatTile::best_first(&sizes, Loader::Rows)[0];
+        let tile = best(&sizes);
         let share = tile.launched(&sizes).div_ceil(132);
         assert!(share < tile.blocks, "{tile:?}");
         let of_block = tile.shared_bytes + KEPT + tile.rows * 16;
