@@ -128,7 +128,7 @@ fn strict(site: &Site<'_>, product: &Product<'_>, sizes: &Sizes) -> Vec<Chosen> 
             .define("OUTPUTS", FedTile::OUTPUTS_OF_THREAD)
             .define("ROWS", tile.of_thread)
             .define("DEPTH", FedTile::DEPTH)
-            .define("STAGES", FedTile::STAGES)
+            .define("STAGES", tile.stages())
             .define("LONG", tile.runs as u32),
         outputs: tile.outputs,
         rows: tile.rows,
