@@ -81,7 +81,7 @@ __device__ __forceinline__ u32 turned(u32 row, u32 four) { return row ^ four % 4
 // Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
 constexpr int TOGETHER = BY_K ? BN : LOADER == 1 ? 1 : 2;  // chunks of a thread, each of which takes registers that the sums want
 
-struct Feeder : Chunks<0, THREADS, DEPTH, TOGETHER> {
+struct Feeder : Chunks<THREADS, DEPTH, TOGETHER> {
     using Chunks::Chunks;
 
     // The next stage, to `stage`.

@@ -60,21 +60,21 @@ struct __align__(16) Spot {
     i32 y, x;
 };
 
-// Which chunks of rows or taps a thread brings, SPAN k at a time, of those of CREW threads from the block's FIRST on: it has the same four k of every PASS-th row.
-template <int FIRST, int CREW, int SPAN, int TOGETHER> struct Chunks {
-    static constexpr int ROW_CHUNKS = SPAN / 4, PASS = CREW / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
-    static_assert(CREW % ROW_CHUNKS == 0, "threads of a row stay together");
+// Which chunks of rows or taps a thread brings, SPAN k at a time, of the block's THREADS: it has the same four k of every PASS-th row.
+template <int THREADS, int SPAN, int TOGETHER> struct Chunks {
+    static constexpr int ROW_CHUNKS = SPAN / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
+    static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
 
     const Spot* spots;
     u32 k;  // of this thread's chunk in the next SPAN
 
-    static __device__ __forceinline__ u32 row() { return (threadIdx.x - FIRST) / ROW_CHUNKS; }  // its first
-    static __device__ __forceinline__ u32 chunk() { return (threadIdx.x - FIRST) % ROW_CHUNKS; }
+    static __device__ __forceinline__ u32 row() { return threadIdx.x / ROW_CHUNKS; }  // its first
+    static __device__ __forceinline__ u32 chunk() { return threadIdx.x % ROW_CHUNKS; }
 
-    // The first of all k is `first_k`. A barrier of the crew comes before the first `each`.
+    // The first of all k is `first_k`. A barrier of the block comes before the first `each`.
     __device__ __forceinline__ Chunks(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
         : spots(table), k(first_k + chunk() * 4) {
-        for (u32 i = threadIdx.x - FIRST; i < BN; i += CREW) {
+        for (u32 i = threadIdx.x; i < BN; i += THREADS) {
             const Source source = source_of(p, tile.first + i, group);
             const u64 start = inputs_of(p, tile, slot) + source.element * 4;
             table[i] = {tile.first + i < tile.end ? start : 0, source.y, source.x};

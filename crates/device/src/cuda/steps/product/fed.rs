@@ -10,9 +10,8 @@ use super::Loader;
 use super::float::{RUN, Runs};
 use super::sizes::{Sizes, row_tiles};
 
-/// Crews of a block, and feeding threads of each.
+/// Of a block.
 const CREWS: usize = 2;
-const FEEDERS: usize = 64;
 /// Taps of which a feeder knows whether they are inside.
 const MOST_TAPS: usize = 16;
 /// The most floats of a tile, and how often they wait in the workspace for the next block: those of a run, and those of all runs before.
@@ -57,7 +56,8 @@ impl FedTile {
     pub(super) const OUTPUTS_OF_THREAD: usize = 8;
     /// k of a stage.
     pub(super) const DEPTH: usize = 32;
-    pub(super) const FEEDERS: usize = FEEDERS;
+    /// Feeding threads of a crew.
+    pub(super) const FEEDERS: usize = 64;
 
     const fn new(outputs: usize, rows: usize, runs: Runs, run: f64) -> FedTile {
         let of_thread = if rows.is_multiple_of(7) { 7 } else { 8 };
@@ -80,7 +80,7 @@ impl FedTile {
     }
 
     pub(super) fn threads(&self) -> usize {
-        CREWS * (self.outputs * self.rows / (FedTile::OUTPUTS_OF_THREAD * self.of_thread) + FEEDERS)
+        CREWS * (self.outputs * self.rows / (FedTile::OUTPUTS_OF_THREAD * self.of_thread) + FedTile::FEEDERS)
     }
 
     /// Of a crew, as many as there is room for. (256×256×256 of 32 lanes in four 25.4 µs, in three 25.9: H200.)
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn every_tile_is_covered_by_whole_warps_and_fits_its_multiprocessor() {
         for tile in TILES {
-            let multiply = tile.threads() / CREWS - FEEDERS;
+            let multiply = tile.threads() / CREWS - FedTile::FEEDERS;
             assert_eq!(multiply, 128, "{tile:?}: words of four warps");
             assert_eq!(
                 multiply * tile.of_thread * FedTile::OUTPUTS_OF_THREAD,
