@@ -138,6 +138,7 @@ mod tests {
     use super::super::sizes::SHARED_BYTES;
     use super::super::sizes::tests::sizes;
     use super::*;
+    use crate::conformance::cases;
 
     /// What tile a product has, if it is one of these that takes least.
     fn best(rows: usize, outputs: usize, k: usize, lanes: u32) -> Option<[usize; 2]> {
@@ -182,6 +183,19 @@ mod tests {
         assert_eq!(best(784, 128, 1152, 32), Some([128, 56]));
         assert_eq!(best(3136, 64, 576, 32), Some([64, 112]));
         assert_eq!(best(3136, 256, 64, 32), Some([128, 64]));
+    }
+
+    #[test]
+    fn the_suite_has_a_product_whose_tiles_are_cut() {
+        let sizes = sizes(128, 600, 544, 32);
+        let tile = FedTile::all(&sizes, Loader::Rows, 1).find(|tile| [tile.outputs, tile.rows] == [128, 64]);
+        let (tile, tiles) = (tile.expect("it is fed"), sizes.blocks(128, 64));
+        assert_eq!(best(128, 600, 544, 32), Some([128, 64]));
+        assert!(
+            tile.hands() && tiles > 2 * 132 && tiles * 20 < tiles.div_ceil(132) * 132 * 19,
+            "{tiles} tiles"
+        );
+        assert!(cases().iter().any(|case| case.name == "gemm 128×544×600"));
     }
 
     #[test]
