@@ -510,7 +510,7 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + CREWS * FEEDERS, 1) k
         // What follows may take this one's place when its last stage is free.
         const bool begins = now.begins, ends = now.ends, last = now.last;
         if constexpr (LONG) {
-            // The other crew has added what comes before, and has nothing left in this place. (Named barriers would do; racecheck does not follow them here.)
+            // The other crew has added what comes before, and has nothing left in this place. (Where crews took turns by named barriers racecheck told of hazards.)
             if (number + crew > 0) barrier_wait(&added[1 - crew], (number + 1 - crew) % 2);
             if (now.takes) take_runs_before(p, of_crew, waiting);
             if (!ends && !(CARRIES && now.halves)) add(now, run, waiting);
