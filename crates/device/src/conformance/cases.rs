@@ -227,10 +227,9 @@ pub fn cases() -> Vec<Case> {
     all.push(gemm(560, 712, 8, false));
     // Strict tiles whose inputs lie k by k: more rows than one, several runs, the last of one stage.
     all.push(gemm(70, 528, 200, true));
-    // Strict tiles with warps that feed: of several runs, the last of one stage, and several tiles, the last of which have few rows and outputs.
-    all.push(gemm(130, 288, 200, false));
-    // Whose tiles in strict fp32 are cut at 32 lanes, within runs of k too, with whole ones between.
-    all.push(gemm(128, 544, 600, false));
+    // Strict tiles with warps that feed: of several runs, the last of one stage, and several tiles, the last of which have few rows and outputs. Where lanes are many,
+    // tiles are cut, within runs too.
+    all.push(gemm(230, 544, 200, false));
     // Short sums over many rows: more outputs than one tile has and fewer.
     all.extend([gemm(130, 16, 96, false), gemm(200, 32, 16, false), gemm(150, 24, 144, true)]);
     // Many rows and outputs, so that with several lanes a block has several tiles of the same rows; the last are not full.

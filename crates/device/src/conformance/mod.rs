@@ -36,6 +36,11 @@ pub const fn tolerance(precision: Precision) -> f64 {
     }
 }
 
+/// What a case's program has room for.
+pub(crate) const ROOM: Room = Room { lanes: 16, items: 64 };
+/// Tenants of a case's class.
+pub(crate) const TENANTS: usize = 3;
+
 /// How the definition's weights lie.
 const DEFINITION: PackTarget =
     PackTarget { device: "definition", precision: Precision::Fp32, matrices: Matrices::Panels(16) };
@@ -113,13 +118,12 @@ impl Loaded<'_> {
 pub fn check(subject: &Subject<'_>, case: &Case) -> Result<(), String> {
     let mut random = StdRng::seed_from_u64(case.seed);
     let device = subject.device;
-    let room = Room { lanes: 16, items: 64 };
     let target = device.pack_target(subject.precision).map_err(|error| error.to_string())?;
     let (plan, layout) = (case.plan_in(subject.precision), case.layout(target));
     let program =
-        device.compile(&plan, &layout, room, subject.partition).map_err(|error| error.to_string())?;
+        device.compile(&plan, &layout, ROOM, subject.partition).map_err(|error| error.to_string())?;
     let definition = case.layout(DEFINITION);
-    let tenants: Vec<(Packed, Slot)> = (0..3)
+    let tenants: Vec<(Packed, Slot)> = (0..TENANTS)
         .map(|_| {
             let weights = case.random_weights(&mut random);
             let slot = device.upload(case.plan.key.class, &layout, case.pack(&weights, &layout))?;

@@ -102,14 +102,19 @@ impl FedTile {
         self.runs != Runs::One
     }
 
+    /// Whether so many tiles are cut, so that all multiprocessors have even shares: the kernel's own rule.
+    fn cuts(&self, tiles: usize, multiprocessors: usize) -> bool {
+        let most = tiles.div_ceil(multiprocessors);
+        self.hands() && tiles > multiprocessors && tiles * 20 < most * multiprocessors * 19
+    }
+
     /// What the busiest multiprocessor takes, in microseconds, launching left out.
     pub(super) fn takes(&self, sizes: &Sizes) -> f64 {
         let (tiles, units) = (sizes.blocks(self.outputs, self.rows), sizes.multiprocessors.max(1) as usize);
         let runs = sizes.k as f64 / RUN as f64;
-        let most = tiles.div_ceil(units);
-        // The kernel's own rule.
-        if !self.hands() || tiles <= units || tiles * 20 >= most * units * 19 {
+        if !self.cuts(tiles, units) {
             // The last of an odd number of tiles has no other beside it.
+            let most = tiles.div_ceil(units);
             let alone = if self.hands() { 0.0 } else { (most % 2) as f64 * (2.0 * ALONE - 1.0) };
             return BEGINNING + most as f64 * OF_TILE + (most as f64 + alone) * self.run * runs;
         }
@@ -138,15 +143,14 @@ mod tests {
     use super::super::sizes::SHARED_BYTES;
     use super::super::sizes::tests::sizes;
     use super::*;
-    use crate::conformance::cases;
+    use crate::conformance::{ROOM, cases};
 
     /// What tile a product has, if it is one of these that takes least.
-    fn best(rows: usize, outputs: usize, k: usize, lanes: u32) -> Option<[usize; 2]> {
-        let sizes = sizes(rows, outputs, k, lanes);
-        let by_time = |a: &FedTile, b: &FedTile| a.takes(&sizes).total_cmp(&b.takes(&sizes));
-        let fed = FedTile::all(&sizes, Loader::Rows, 1).min_by(by_time)?;
-        let others = FloatTile::all(&sizes, Loader::Rows).map(|tile| tile.takes(&sizes));
-        (fed.takes(&sizes) < others.fold(f64::INFINITY, f64::min)).then_some([fed.outputs, fed.rows])
+    fn best(sizes: &Sizes) -> Option<[usize; 2]> {
+        let by_time = |a: &FedTile, b: &FedTile| a.takes(sizes).total_cmp(&b.takes(sizes));
+        let fed = FedTile::all(sizes, Loader::Rows, 1).min_by(by_time)?;
+        let others = FloatTile::all(sizes, Loader::Rows).map(|tile| tile.takes(sizes));
+        (fed.takes(sizes) < others.fold(f64::INFINITY, f64::min)).then_some([fed.outputs, fed.rows])
     }
 
     #[test]
@@ -171,31 +175,30 @@ mod tests {
     #[test]
     fn products_of_many_rows_have_them_where_a_sweep_found_them_fastest() {
         for lanes in [32, 64, 96, 120] {
-            assert_eq!(best(128, 256, 1152, lanes), Some([128, 64]), "{lanes} lanes");
-            assert_eq!(best(256, 256, 256, lanes), Some([128, 64]), "{lanes} lanes");
+            assert_eq!(best(&sizes(128, 256, 1152, lanes)), Some([128, 64]), "{lanes} lanes");
+            assert_eq!(best(&sizes(256, 256, 256, lanes)), Some([128, 64]), "{lanes} lanes");
         }
         for lanes in [1, 4, 10] {
-            assert_eq!(best(128, 256, 1152, lanes), None, "{lanes} lanes");
-            assert_eq!(best(256, 256, 256, lanes), None, "{lanes} lanes");
+            assert_eq!(best(&sizes(128, 256, 1152, lanes)), None, "{lanes} lanes");
+            assert_eq!(best(&sizes(256, 256, 256, lanes)), None, "{lanes} lanes");
         }
         // Convolutions of ResNet-50.
-        assert_eq!(best(49, 512, 4608, 32), Some([128, 56]));
-        assert_eq!(best(784, 128, 1152, 32), Some([128, 56]));
-        assert_eq!(best(3136, 64, 576, 32), Some([64, 112]));
-        assert_eq!(best(3136, 256, 64, 32), Some([128, 64]));
+        assert_eq!(best(&sizes(49, 512, 4608, 32)), Some([128, 56]));
+        assert_eq!(best(&sizes(784, 128, 1152, 32)), Some([128, 56]));
+        assert_eq!(best(&sizes(3136, 64, 576, 32)), Some([64, 112]));
+        assert_eq!(best(&sizes(3136, 256, 64, 32)), Some([128, 64]));
     }
 
     #[test]
     fn the_suite_has_a_product_whose_tiles_are_cut() {
-        let sizes = sizes(128, 600, 544, 32);
-        let tile = FedTile::all(&sizes, Loader::Rows, 1).find(|tile| [tile.outputs, tile.rows] == [128, 64]);
-        let (tile, tiles) = (tile.expect("it is fed"), sizes.blocks(128, 64));
-        assert_eq!(best(128, 600, 544, 32), Some([128, 64]));
-        assert!(
-            tile.hands() && tiles > 2 * 132 && tiles * 20 < tiles.div_ceil(132) * 132 * 19,
-            "{tiles} tiles"
-        );
-        assert!(cases().iter().any(|case| case.name == "gemm 128×544×600"));
+        assert!(cases().iter().any(|case| case.name == "gemm 230×544×200"));
+        let sizes = Sizes { room: ROOM, ..sizes(230, 200, 544, 1) };
+        let tile = TILES[1];
+        assert_eq!(best(&sizes), Some([tile.outputs, tile.rows]));
+        // Of its launches of all lanes.
+        for tiles in [136, 166, 310] {
+            assert!(tile.cuts(tiles, 132), "{tiles} tiles");
+        }
     }
 
     #[test]
