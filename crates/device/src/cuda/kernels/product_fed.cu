@@ -482,25 +482,7 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + CREWS * FEEDERS, 1) k
             for (int eight = 0; eight < 2; eight++) x[eight] = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + WEIGHT_BYTES) + turned(across, eight * 2) * 4;
 #pragma unroll 1
             for (int body = 0; body < DEPTH / BODY; body++) {
-                // What a k reads is read before the k ahead of it is multiplied.
-                Piece of_weights[2][PIECES];
-                float4 of_inputs[2][2];
-                auto read = [&](int k) {
-                    read_weights(of_weights[k % 2], w + k * PANEL);
-#pragma unroll
-                    for (int half = 0; half < 2; half++) of_inputs[k % 2][half] = *reinterpret_cast<const float4*>(x[k / 8] + k * PITCH + half * HALF);
-                };
-                read(0);
-#pragma unroll
-                for (int k = 0; k < BODY; k++) {
-                    if (k + 1 < BODY) read(k + 1);
-                    const float4 a = of_inputs[k % 2][0], b = of_inputs[k % 2][1];
-                    const float eight[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-                    float one[ROWS];
-#pragma unroll
-                    for (int r = 0; r < ROWS; r++) one[r] = eight[r];
-                    multiply<true>(run, one, of_weights[k % 2]);
-                }
+                multiply_ahead<BODY>(run, w, [&](int k, int half) { return x[k / 8] + k * PITCH + half * HALF; });
                 w += BODY * PANEL;
                 x[0] += to_next;
                 x[1] += to_next;

@@ -53,6 +53,30 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
     }
 }
 
+// The same of K k, of which a thread has ROWS of eight inputs, four where `inputs(k, half)` says for each half. What a k reads is read before the k ahead of it is
+// multiplied.
+template <int K, typename Inputs>
+__device__ __forceinline__ void multiply_ahead(float (&sums)[ROWS][OUTPUTS], const float* weights, Inputs inputs) {
+    Piece of_weights[2][PIECES];
+    float4 of_inputs[2][2];
+    auto read = [&](int k) {
+        read_weights(of_weights[k % 2], weights + k * PANEL);
+#pragma unroll
+        for (int half = 0; half < 2; half++) of_inputs[k % 2][half] = *reinterpret_cast<const float4*>(inputs(k, half));
+    };
+    read(0);
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+        if (k + 1 < K) read(k + 1);
+        const float4 a = of_inputs[k % 2][0], b = of_inputs[k % 2][1];
+        const float eight[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        float one[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) one[r] = eight[r];
+        multiply<true>(sums, one, of_weights[k % 2]);
+    }
+}
+
 #if LOADER < 2
 // Where a tile's rows lie. It waits in shared memory, as the sums want all registers.
 struct __align__(16) Spot {

@@ -146,25 +146,7 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + FEEDERS, MIN_BLOCKS) 
             const u32 line = y * STRIDE + ky, place = line % RING;
             barrier_wait(all_filled + place * 8, line / RING % 2);
             const float* x = ring + place * LINE_FLOATS + across * 4;
-            // What a k reads is read before the k ahead of it is multiplied.
-            Piece of_weights[2][PIECES];
-            float4 of_inputs[2][2];
-            auto read = [&](int k) {
-                read_weights(of_weights[k % 2], w + k * PANEL);
-#pragma unroll
-                for (int half = 0; half < 2; half++) of_inputs[k % 2][half] = *reinterpret_cast<const float4*>(x + k * PLACES + half * HALF);
-            };
-            read(0);
-#pragma unroll
-            for (int k = 0; k < LINE_K; k++) {
-                if (k + 1 < LINE_K) read(k + 1);
-                const float4 a = of_inputs[k % 2][0], b = of_inputs[k % 2][1];
-                const float eight[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-                float one[ROWS];
-#pragma unroll
-                for (int r = 0; r < ROWS; r++) one[r] = eight[r];
-                multiply<true>(run, one, of_weights[k % 2]);
-            }
+            multiply_ahead<LINE_K>(run, w, [&](int k, int half) { return x + k * PLACES + half * HALF; });
             if (ky < STRIDE) barrier_arrive(all_freed + place * 8);
             w += LINE_K * PANEL;
         }
