@@ -11,9 +11,7 @@ use tessera_server::Settings;
 /// A load test.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who is asked, in words.
-    pub target: String,
-    /// Who they are, in the target's order.
+    /// Who is asked, in the target's order.
     pub tenants: Vec<Tenant>,
     /// When requests leave.
     pub pace: Pace,
@@ -46,9 +44,9 @@ pub fn settings(values: impl IntoIterator<Item = (&'static str, String)>) -> Res
     load::settings(values)
 }
 
-/// Runs every level. `heard` is told what goes on, a line at a time.
+/// Runs every level on a target, which the report calls `name`. `heard` is told what goes on, a line at a time.
 pub async fn run<T: Target>(
-    target: &Arc<T>,
+    (target, name): (&Arc<T>, &str),
     options: &Options,
     heard: &mut dyn FnMut(&str),
 ) -> Result<Report> {
@@ -85,11 +83,5 @@ pub async fn run<T: Target>(
             "open loop, arrivals from a trace".to_owned()
         }
     };
-    Ok(Report {
-        target: options.target.clone(),
-        arrivals,
-        seconds: times.length.as_secs_f64(),
-        items: *items,
-        rows,
-    })
+    Ok(Report { target: name.to_owned(), arrivals, seconds: times.length.as_secs_f64(), items: *items, rows })
 }

@@ -27,7 +27,7 @@ fn tenants(names: &[&str]) -> Vec<Tenant> {
 }
 
 fn options(names: &[&str], pace: Pace) -> Options {
-    Options { target: "a test".into(), tenants: tenants(names), pace, times: TIMES, items: 1, seed: 1 }
+    Options { tenants: tenants(names), pace, times: TIMES, items: 1, seed: 1 }
 }
 
 fn open(rate: f64, tenants: usize) -> Pace {
@@ -74,7 +74,8 @@ async fn a_server_is_asked_what_its_metadata_says_and_every_request_is_accounted
     assert_eq!(Http::listed(address).await.unwrap(), ["encoder", "mlp"], "nobody need name them");
     let names = ["mlp", "encoder"];
     let target = connect(address, &names, &inputs()).await.unwrap();
-    let report = load_test::run(&target, &options(&names, open(100.0, 2)), &mut |_| {}).await.unwrap();
+    let report =
+        load_test::run((&target, "a test"), &options(&names, open(100.0, 2)), &mut |_| {}).await.unwrap();
     let row = &report.rows[0];
     assert_eq!(row.level, Level::RequestRate(100.0));
     // A machine that is busy with other tests answers late; it answers.
@@ -87,7 +88,7 @@ async fn a_server_is_asked_what_its_metadata_says_and_every_request_is_accounted
     assert!(text.contains("request rate 100") && text.contains("encoder"), "{text}");
 
     let closed = Pace::Closed { clients: vec![1, 4], popularity: Popularity::Uniform };
-    let report = load_test::run(&target, &options(&names, closed), &mut |_| {}).await.unwrap();
+    let report = load_test::run((&target, "a test"), &options(&names, closed), &mut |_| {}).await.unwrap();
     assert_eq!(report.rows.len(), 2);
     assert!(report.rows.iter().all(|row| row.failed == 0 && row.throughput > 0.0), "{report}");
 }
@@ -100,7 +101,9 @@ async fn what_the_server_answers_with_an_error_is_a_failure_with_its_words() {
     assert!(format!("{error:#}").contains("model `nobody`: 404"), "{error:#}");
     // The encoder knows 500 words.
     let target = connect(address, &["encoder"], &Inputs { ids_below: 1 << 40, ..inputs() }).await.unwrap();
-    let report = load_test::run(&target, &options(&["encoder"], open(50.0, 1)), &mut |_| {}).await.unwrap();
+    let report = load_test::run((&target, "a test"), &options(&["encoder"], open(50.0, 1)), &mut |_| {})
+        .await
+        .unwrap();
     let row = &report.rows[0];
     assert!(row.failed > 0 && row.failed == row.sent, "{row:?}");
     assert!(row.first_failure.as_ref().unwrap().starts_with("400"), "{row:?}");
@@ -120,7 +123,7 @@ fn an_engine_in_this_process_takes_the_same_load_with_slos_of_its_own() {
     let (target, house) = InProcess::open(&runtime, &settings, &guests, items, &mut |_| {}).unwrap();
     let mut options = options(&["free", "hopeless"], open(200.0, 2));
     (options.tenants[0].slo, options.tenants[1].slo) = (None, guests[1].slo);
-    let report = runtime.block_on(load_test::run(&target, &options, &mut |_| {})).unwrap();
+    let report = runtime.block_on(load_test::run((&target, "a test"), &options, &mut |_| {})).unwrap();
     house.close(target);
     let [free, hopeless] = report.rows[0].tenants.as_slice() else { panic!("two tenants") };
     assert!(free.sent > 0 && free.answered == free.sent, "{free:?}");

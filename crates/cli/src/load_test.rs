@@ -150,8 +150,7 @@ fn over_http(
     let options = options(given, tenants, times, trace)?;
     let target = Http::connect(address, &options.tenants, &inputs, connections, send_timeout);
     let target = Arc::new(runtime.block_on(target)?);
-    let options = Options { target: url.to_owned(), ..options };
-    runtime.block_on(load_test::run(&target, &options, &mut |line| eprintln!("{line}")))
+    runtime.block_on(load_test::run((&target, url), &options, &mut |line| eprintln!("{line}")))
 }
 
 fn in_process(
@@ -184,13 +183,12 @@ fn in_process(
     let heard = &mut |line: &str| eprintln!("{line}");
     let (target, house) = InProcess::open(runtime, &settings, &guests, items, heard)?;
     let place = format!("in process under {} on {}", settings.policy, house.device());
-    let options = Options { target: place, ..options };
-    let report = runtime.block_on(load_test::run(&target, &options, heard));
+    let report = runtime.block_on(load_test::run((&target, &place), &options, heard));
     house.close(target);
     report
 }
 
-/// What the flags say of the load, of a target that is named once it is there.
+/// What the flags say of the load.
 fn options(given: &ArgMatches, tenants: Vec<Tenant>, times: Times, trace: Option<&Trace>) -> Result<Options> {
     let popularity: Popularity = parsed(given, "popularity")?;
     let rates = patterns(given, tenants.len(), times.end())?;
@@ -212,8 +210,7 @@ fn options(given: &ArgMatches, tenants: Vec<Tenant>, times: Times, trace: Option
         Some(trace) => Times { warmup: Duration::ZERO, length: trace.length(), ..times },
         None => times,
     };
-    let target = String::new();
-    Ok(Options { target, tenants, pace, times, items: count(given, "batch-size"), seed: seed(given) })
+    Ok(Options { tenants, pace, times, items: count(given, "batch-size"), seed: seed(given) })
 }
 
 /// The rate over time: steady, or a wave.
