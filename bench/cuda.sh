@@ -3,8 +3,8 @@
 #
 #   bench/cuda.sh OUT [quick|full]      writes OUT/summary.txt, OUT/*.json and OUT/card.txt
 #
-# TESSERA_BIN is the binary to measure (default target/release/tessera). The peer needs PyTorch and is skipped by name without it. Every
-# figure comes after a check that each tenant answers alone as among all others, to the bit; rounds of what is compared alternate.
+# TESSERA_BIN is the binary to measure (default target/release/tessera). The peer needs PyTorch and is skipped by name without it. What
+# `bench tenants` says comes after a check that each tenant answers alone as among all others, to the bit; rounds of what is compared alternate.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?usage: bench/cuda.sh OUT [quick|full]} what=${2:-full}
