@@ -226,7 +226,7 @@ pub fn cases() -> Vec<Case> {
     // The same of weights so small that all tenants' lie in one piece of memory, as `scripts/sanitize` wants them.
     all.push(gemm(560, 712, 8, false));
     // Strict tiles whose inputs lie k by k: more rows than one, several runs, the last of one stage.
-    all.push(gemm(70, 528, 200, true));
+    all.push(gemm(70, 544, 200, true));
     // Strict tiles with warps that feed: of several runs, the last of one stage, and several tiles, the last of which have few rows and outputs. Where lanes are many,
     // tiles are cut, within runs too.
     all.push(gemm(230, 544, 200, false));
@@ -266,6 +266,7 @@ pub fn cases() -> Vec<Case> {
     }
     // So many tiles and outputs that with several lanes blocks stay, and have a next window on its way.
     all.push(conv(20, 64, 256, 2, 1, 0, 1, 1, false));
+    all.push(conv(9, 64, 72, 3, 1, 1, 1, 1, false));
     for stride in [1, 2] {
         all.push(depthwise(stride));
         all.push(pool(PoolKind::Max, stride));

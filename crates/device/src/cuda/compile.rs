@@ -19,6 +19,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("points.cuh", include_str!("kernels/points.cuh")),
     ("product.cuh", include_str!("kernels/product.cuh")),
     ("product_float.cuh", include_str!("kernels/product_float.cuh")),
+    ("product_shares.cuh", include_str!("kernels/product_shares.cuh")),
     ("product_staged.cuh", include_str!("kernels/product_staged.cuh")),
     ("product_sums.cuh", include_str!("kernels/product_sums.cuh")),
     ("product_window.cuh", include_str!("kernels/product_window.cuh")),
@@ -137,7 +138,7 @@ mod tests {
         "gemm 1×2001×66 with residual",
         "gemm 9×1990×330",
         "conv 8→40 3×3 stride 2 dilation 1 groups 1",
-        "gemm 70×528×200 with residual",
+        "gemm 70×544×200 with residual",
         "gemm 230×544×200",
         "gemm 300×72×248 with residual",
         "conv 48→72 3×3 stride 1 dilation 1 groups 1",
@@ -145,6 +146,15 @@ mod tests {
         "conv 450→6 3×3 stride 1 dilation 1 groups 2",
         "conv 64→16 3×3 stride 1 dilation 1 groups 1",
         "stem 3→64 7×7 of 6×224",
+    ];
+
+    /// Beside those in rows, of one run and of several, with residuals and without; in taps.
+    const EVERY_FED_TILE: [&str; 5] = [
+        "gemm 17×64×128 with residual",
+        "conv 32→66 2×2 stride 1 dilation 1 groups 1",
+        "conv 64→72 3×3 stride 1 dilation 1 groups 1",
+        "conv 64→72 3×3 stride 1 dilation 1 groups 1 without residual",
+        "conv 64→256 2×2 stride 1 dilation 1 groups 1 without residual",
     ];
 
     /// A case's plan with a product behind it for each of its floats.
@@ -228,7 +238,8 @@ mod tests {
     fn specs() -> (BTreeMap<KernelSpec, String>, Vec<String>) {
         let (mut specs, mut unserved) = (BTreeMap::new(), Vec::new());
         let known = |name: &&str| cases().iter().any(|case| case.name == **name);
-        assert_eq!(EVERY_TILE.iter().find(|name| !known(name)), None, "a case has another name now");
+        let mut named = EVERY_TILE.iter().chain(&EVERY_FED_TILE);
+        assert_eq!(named.find(|name| !known(name)), None, "a case has another name now");
         specs.extend(frame::calls().map(|call| (call.spec, "every launch".to_owned())));
         let rooms = Precision::ALL.map(|precision| (precision, ROOM));
         // Strict products take their widest tiles when lanes are many.
@@ -250,8 +261,12 @@ mod tests {
                     specs.entry(call.spec).or_insert_with(|| format!("ports {precision}"));
                 });
                 // Every tile, of products that load in each way.
-                let tiles = EVERY_TILE.contains(&case.name.as_str()).then(|| steps::alike(&site, 0));
-                tiles.and_then(Result::ok).unwrap_or_default().into_iter().for_each(|call| {
+                let name = case.name.as_str();
+                let (every, fed) = (EVERY_TILE.contains(&name), EVERY_FED_TILE.contains(&name));
+                let tiles = (every || fed && precision == Precision::Fp32).then(|| steps::alike(&site, 0));
+                let mut tiles = tiles.and_then(Result::ok).unwrap_or_default();
+                tiles.retain(|call| every || call.spec.source == "product_fed.cu");
+                tiles.into_iter().for_each(|call| {
                     specs.entry(call.spec).or_insert_with(|| format!("{} {precision}", case.name));
                 });
                 for step in 0..own {
@@ -267,6 +282,17 @@ mod tests {
             }
         }
         (specs, unserved)
+    }
+
+    #[test]
+    fn every_strict_tile_with_feeders_is_among_the_kernels_of_the_suite() {
+        let value = |spec: &KernelSpec, name: &str| -> Option<String> {
+            spec.defines.iter().find(|(define, _)| *define == name).map(|(_, value)| value.clone())
+        };
+        let of_tile = |spec| ["BM", "BN", "LONG", "LOADER", "RESIDUAL"].map(|name| value(&spec, name));
+        let (specs, _) = specs();
+        let fed = specs.into_keys().filter(|spec| spec.source == "product_fed.cu");
+        assert_eq!(fed.map(of_tile).collect::<BTreeSet<_>>().len(), 4 * 2 * 2 * 2);
     }
 
     #[test]

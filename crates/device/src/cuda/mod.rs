@@ -19,8 +19,9 @@
 //! Programs are compiled and captured for it as for any partition, when a class is loaded, so putting a tenant aside costs nothing then; it costs the memory of one
 //! partition more. It may have several *sizes*, a layout each, for whole classes that can wait: whoever runs launches changes between layouts as it sees fit, and
 //! nothing is captured then. Sizes share what they compute in (`partition.rs`): where the first took 550 MiB another took 3.3 KiB beside its graphs (H100, 2026-11-26).
-//! Kernels are the same, with grids for as many multiprocessors as the partition has: nothing waits for all blocks of a grid to be
-//! resident (recurrent cells and long sums wait within a cluster of at most 8 blocks, which fits in every group), and no bit depends on where a block runs.
+//! Kernels are the same, with grids for as many multiprocessors as the partition has, and none needs all of its blocks to be resident. Recurrent cells and long sums
+//! wait within a cluster of at most 8 blocks, which fits in every group. A block of `product_fed.cu` waits for what the block before it does first, and that one waits
+//! for nobody: cards begin blocks in the order of their numbers, so it has begun. No bit depends on where a block runs.
 //!
 //! An error of the card is final: its context is lost with everything in it. Requests in flight are then answered with the reason, and
 //! [`Device::failure`] tells the server to stop.

@@ -19,8 +19,8 @@ use tessera_planner::{Plan, SlotLayout};
 /// Multiprocessors of an H100, and of an H200.
 const WHOLE_CARD: u32 = 132;
 
-/// Words by which blocks tell each other of what they left in the workspace, for each multiprocessor: one of each multiplying warp of `product_fed.cu`.
-const WORDS: usize = 4;
+/// Words by which blocks tell each other of what they left in the workspace, for each multiprocessor: one of each warp of a crew of `product_fed.cu`.
+pub(crate) const WORDS: usize = 4;
 
 /// Bytes of [`Site::words`].
 pub(crate) fn words_bytes(multiprocessors: u32) -> usize {

@@ -12,6 +12,8 @@
 // Rules of a kernel, which keep the promise of bits and let kernels overlap:
 //   - it calls `dependency_wait(launch)` before it reads or writes any buffer (weights, constants and the launch's table may be read before),
 //     in every thread that does so and at least once in every block, also in blocks that have nothing to do;
+//   - it touches the workspace and words (site.rs) behind that wait alone, as if they were buffers; a word that it set is zero again when it ends;
+//   - a block waits for blocks of its own cluster, or for such as come before it in its grid and wait for nobody: a grid need not be resident as a whole;
 //   - it calls `dependents_may_start()` when its own loads are under way (or at once, or never: its end counts);
 //   - it does not fetch what a later kernel reads: asking for the next product's weights, 8 to 48 MiB of them, into the second-level cache changed nothing
 //     (BERT-base bf16, 16 lanes: 1286 us with and without; H200, 2026-11-26);

@@ -178,6 +178,17 @@ __device__ __forceinline__ Rows find_rows(const Params& p, u32 tile) {
     return rows;
 }
 
+// Tiles of rows of this launch; whole warps call it.
+__device__ __forceinline__ u32 count_row_tiles(const Params& p) {
+    const u32 lanes = p.launch.counts[0], uniform = p.launch.counts[2];
+    if (uniform != 0) return lanes * ((uniform * p.rows.value + BN - 1) / BN);
+    u32 tiles = 0;
+    for (u32 lane = threadIdx.x % 32; lane < lanes; lane += 32) {
+        tiles += ((p.launch.first[lane + 1] - p.launch.first[lane]) * p.rows.value + BN - 1) / BN;
+    }
+    return __reduce_add_sync(~0u, tiles);
+}
+
 // Where a row's inputs lie: elements from the lane's first item to the row's first tap and channel 0 of the group, and the place of that
 // tap in the image, which may be outside.
 struct Source {

@@ -61,16 +61,6 @@ template <u32 COUNT> struct Seat {
     }
 };
 
-// Tiles of rows of the launch; whole warps call it.
-__device__ __forceinline__ u32 count_row_tiles(const Params& p) {
-    const u32 lanes = p.launch.counts[0], uniform = p.launch.counts[2];
-    if (uniform != 0) return lanes * ((uniform * p.rows.value + BN - 1) / BN);
-    u32 tiles = 0;
-    for (u32 lane = threadIdx.x % 32; lane < lanes; lane += 32)
-        tiles += ((p.launch.first[lane + 1] - p.launch.first[lane]) * p.rows.value + BN - 1) / BN;
-    return __reduce_add_sync(~0u, tiles);
-}
-
 // What a block takes at a time: of a row of tiles, tile `first` and every `item_tiles`-th behind it.
 struct Share {
     u32 of_rows, first;

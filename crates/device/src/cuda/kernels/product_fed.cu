@@ -13,13 +13,19 @@
 // k is summed as the plan says: in runs of 256 from zero, the runs added in order (LONG=1). A block's runs lie in a row and its crews take them in turns, so both
 // multiply the same tile where there is one for each block; what runs add up to waits in shared memory. A tile that is cut begins in one block, which does that
 // first, and ends in the next one, which does that last: its sums, also those of a run that the cut is in, go through memory. No share and no tile changes a bit.
+// Where whole tiles keep blocks busy to a twentieth, or there is no more than one for each, none is cut.
+//
+// A block waits for one other, the one before it, for what that one does first and without waiting for any. So a grid need not be resident as a whole, whatever runs
+// beside it: it is enough that blocks begin in the order of their numbers. CUDA promises no order; cards keep this one (which is not documented), and CUB's decoupled
+// look-back stands on it too (NVIDIA/cub#245).
+//
 // Tiles of a single run (LONG=0) are not cut: a sum that may begin elsewhere takes the loops registers, and 5 % of their time.
 //
 // Inputs lie k by k, which only registers can turn rows into. Where multiplying threads do that themselves (product_float.cu), the compiler moves each read of
 // global memory to right before what stores it, a thread waits for it in every stage, and what works out its address comes between multiply-adds.
 //
 //   µs on an H200                       256x128x1152: 20 lanes   32     64     96     120     256x256x256: 20 lanes   32     64     120
-//   this kernel                                       53.6       54.5   104.0  154.8  191.0                24.2       25.4   47.9   92.5
+//   this kernel, tiles of 128 by 64                   53.6       54.5   104.0  154.8  191.0                24.2       25.4   47.9   92.5
 //   blocks of one crew, a tile each, the best of them 58.3       58.5   101.9  158.8  201.7                25.4       26.8   52.6   95.2
 //   cuBLAS, the best of two ways                      71.1       68.2   106.7  194.3  195.8                24.4       28.9   49.7   96.0
 //   3x3 convolutions of 32 lanes: 7x7 225 -> 181, 14x14 188 -> 181, 28x28 191 -> 166, 56x56 180 -> 174
@@ -34,10 +40,9 @@
 //
 //   -DOUTPUTS=8, -DROWS=8|7   of a thread               -DDEPTH=32     of a stage, which divides k      -DSTAGES        of a crew
 //   -DLONG=0|1                whether k is several runs -DFEEDERS      threads, of a crew
-#include "product_float.cuh"
+#include "product_shares.cuh"
 
 constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS);
-constexpr int CREWS = 2;
 // Multiplying threads: of a crew, and all.
 constexpr int CREW = 32 * WARPS_M * WARPS_N, MULTIPLIERS = CREWS * CREW;
 // So many k are multiplied at once: 16 KB of code. Loops of more than 32 KB wait for their instructions.
@@ -46,10 +51,8 @@ constexpr int BODY = 16;
 constexpr int HALF = WARPS_N * ACROSS * 4, SECOND = ROWS - 4;
 // Places of one k. Fours of them change places from four k to four k, as `turned` says: feeders write fours of eight such k at once, to different banks.
 constexpr int PITCH = HALF * 2 + 4;
+constexpr u32 SHEET_BYTES = BM * BN * 4;
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, STAGE_BYTES = WEIGHT_BYTES + DEPTH * PITCH * 4;
-constexpr u32 OF_RUN = RUN / DEPTH;  // steps
-// Whether a run may be cut. Threads of seven rows would read what they multiply less well spread (7x7 and 14x14 5 µs longer), so their tiles are cut between runs.
-constexpr bool CARRIES = LONG && ROWS == 8;
 static_assert(OUTPUTS == 8 && (ROWS == 8 || ROWS == 7) && WARPS_N * ACROSS * ROWS == BN, "warps cover the tile, and threads read eight places");
 static_assert(RUN % DEPTH == 0 && DEPTH == 2 * BODY, "runs end with stages, of two bodies each");
 
@@ -112,7 +115,7 @@ struct Feeder {
 #if LOADER != 1
         if (chunk() != 0) return;
 #pragma unroll
-        for (u32 i = 0; i < EACH * 4; i++) prefetch_line(inputs + i64(offset[i] + step * CHUNKS) * 16);
+        for (u32 i = 0; i < EACH * 4; i++) prefetch_line(inputs + i64(offset[i] + i32(step * CHUNKS)) * 16);
 #endif
     }
     // A step, on its way to registers.
@@ -165,16 +168,6 @@ struct Weights {
     }
 };
 
-// A run of a tile, or what a cut leaves of it: what a crew multiplies before it adds.
-struct Stretch {
-    u32 of_all, run;  // the tile among all, and the run in it
-    u32 first, end;   // of the tile's steps
-    u32 sheet;        // where the sum of the runs before waits: tiles that follow each other take turns
-    u32 begins : 1, ends : 1;     // the tile
-    u32 takes : 1, hands : 1;     // sums come from the block ahead, or go to the one behind
-    u32 carries : 1, halves : 1;  // among them the run's own, which the cut is in
-    u32 last : 1;                 // of its crew
-};
 // What its crew is told of it.
 struct Unit {
     Stretch stretch;
@@ -183,123 +176,21 @@ struct Unit {
 // One more than stages: the feeders describe a stretch when they have filled the last stage of the one before, and their crew is at most so many behind.
 constexpr int PLACES = STAGES + 1;
 
-// Tiles of rows of this launch; whole warps call it.
-__device__ __forceinline__ u32 count_row_tiles(const Params& p) {
-    const u32 lanes = p.launch.counts[0], uniform = p.launch.counts[2];
-    if (uniform != 0) return lanes * ((uniform * p.rows.value + BN - 1) / BN);
-    u32 tiles = 0;
-    for (u32 lane = threadIdx.x % 32; lane < lanes; lane += 32) {
-        tiles += ((p.launch.first[lane + 1] - p.launch.first[lane]) * p.rows.value + BN - 1) / BN;
-    }
-    return __reduce_add_sync(~0u, tiles);
-}
-
-// A block's share of the steps of all tiles, which lie one behind the other.
-struct Share {
-    u32 steps;               // of a tile
-    u32 tile, step;          // its first
-    u32 end_tile, end_step;  // behind its last
-
-    // Cuts closer than this to the end of a tile are made there: handing sums on takes as long as a few steps.
-    static constexpr u32 NEAR = 4;
-
-    __device__ __forceinline__ Share(const Params& p, u32 tiles) : steps(p.k / DEPTH), tile(0), step(0), end_tile(0), end_step(0) {
-        const u32 blocks = gridDim.x, most = (tiles + blocks - 1) / blocks;
-        if (!LONG || tiles <= blocks || tiles * 20 >= most * blocks * 19) {  // whole tiles keep nearly all blocks as busy
-            const u32 each = tiles / blocks, rest = tiles - each * blocks;
-            tile = blockIdx.x * each + min(blockIdx.x, rest);
-            end_tile = tile + each + (blockIdx.x < rest);
-            return;
-        }
-        const u32 all = tiles * steps, each = all / blocks, rest = all - each * blocks;
-        cut(blockIdx.x * each + min(blockIdx.x, rest), tile, step);
-        cut((blockIdx.x + 1) * each + min(blockIdx.x + 1, rest), end_tile, end_step);
-    }
-    __device__ __forceinline__ void cut(u32 at, u32& of_tile, u32& in_tile) const {
-        const u32 near = min(NEAR, steps / 2);
-        of_tile = at / steps;
-        in_tile = at - of_tile * steps;
-        if (!CARRIES) in_tile = (in_tile + OF_RUN / 2) / OF_RUN * OF_RUN;
-        if (in_tile < near) in_tile = 0;
-        if (in_tile + near > steps) {
-            in_tile = 0;
-            of_tile++;
-        }
-    }
-    // Of so many steps.
-    static __device__ __forceinline__ u32 runs_of(u32 steps) { return LONG ? (steps + OF_RUN - 1) / OF_RUN : steps > 0; }
-    // The run that a step is in.
-    static __device__ __forceinline__ u32 run_at(u32 step) { return LONG ? step / OF_RUN : 0; }
-    __device__ __forceinline__ u32 count() const { return (end_tile - tile) * runs_of(steps) + runs_of(end_step) - run_at(step); }
-
-    // Run `run` of its tile, `number` of the block's.
-    __device__ __forceinline__ void turn_to(Stretch& to, u32 run, u32 number) const {
-        const bool first = to.of_all == tile && run == run_at(step), last = to.of_all == end_tile && run + 1 == runs_of(end_step);
-        to.run = run;
-        to.first = first ? step : run * OF_RUN;
-        to.end = min(last ? end_step : steps, LONG ? (run + 1) * OF_RUN : steps);
-        to.begins = run == 0;
-        to.ends = !last && run + 1 == runs_of(steps);
-        to.takes = first && step > 0;
-        to.hands = last;
-        to.carries = CARRIES && to.takes && step % OF_RUN != 0;
-        to.halves = CARRIES && last && end_step % OF_RUN != 0;
-        to.last = number + CREWS >= count();
-    }
-    // The crew's next run, if it is of the same tile.
-    __device__ __forceinline__ bool follow(Stretch& stretch, u32 number) const {
-        const u32 next = stretch.run + CREWS;
-        if (!LONG || next >= runs_of(stretch.of_all == end_tile ? end_step : steps)) return false;
-        turn_to(stretch, next, number);
-        return true;
-    }
-    // In this order: the beginning of the last tile, whose end another block has; whole tiles; the end of the first. What another block waits for comes first,
-    // and what waits for another block comes last.
-    __device__ __forceinline__ Stretch stretch(u32 number) const {
-        const u32 head = runs_of(end_step), runs = runs_of(steps);
-        u32 run = number;
-        Stretch stretch;
-        stretch.sheet = 0;
-        stretch.of_all = end_tile;
-        if (number >= head) {
-            const u32 nth = (number - head) / runs, whole = end_tile - tile - (step > 0);
-            run = number - head - nth * runs;
-            stretch.of_all = tile + (step > 0) + nth;
-            stretch.sheet = (head > 0) + nth;
-            if (nth == whole) {
-                stretch.of_all = tile;
-                run += run_at(step);
-            }
-        }
-        stretch.sheet %= CREWS;
-        turn_to(stretch, run, number);
-        return stretch;
-    }
-    __device__ __forceinline__ Kept tile_of(const Params& p, const Stretch& stretch) const {
-        const u32 of_rows = p.m_tiles.quotient(stretch.of_all), m = stretch.of_all - of_rows * p.m_tiles.value;
-        Kept tile;
-        tile.rows = find_rows(p, of_rows);
-        tile.group = p.group_tiles.quotient(m);
-        tile.m0 = (m - tile.group * p.group_tiles.value) * BM;
-        tile.slot = p.launch.weights[tile.rows.lane];
-        tile.present = min(u32(WARPS_M), p.blocks - tile.m0 / PANEL);
-        return tile;
-    }
-};
-
-// A tile's sums on their way through memory to the block behind, in two sheets. A word for each warp says that they are there.
+// A tile's sums on their way through memory to the block behind, in two parts. A word for each warp of a crew says that they are there.
 constexpr u32 OF_RUN_CUT = 0, OF_RUNS_BEFORE = 1;
+static_assert(CREW == 4 * 32, "four words of a block: twin of site.rs");
 struct Handed {
     u64 sums, word;
-    static constexpr u32 SHEET_BYTES = SUMS * CREW * sizeof(Piece);
+    static constexpr u32 PART_BYTES = SUMS * CREW * sizeof(Piece);
     __device__ __forceinline__ Handed(const Params& p, u32 block, u32 thread)
         : sums(p.handed + (block * 2 * u64(SUMS * CREW) + thread) * sizeof(Piece)), word(p.words + (block * (CREW / 32) + thread / 32) * 4) {}
 
-    __device__ __forceinline__ void put(u32 sheet, u32 piece, const Piece& sum) const {
-        store_chunk(sums + sheet * SHEET_BYTES + piece * CREW * sizeof(Piece), {{__float_as_uint(sum.of[0]), __float_as_uint(sum.of[1]), __float_as_uint(sum.of[2]), __float_as_uint(sum.of[3])}});
+    __device__ __forceinline__ void put(u32 part, u32 piece, const Piece& sum) const {
+        const Chunk c = {{__float_as_uint(sum.of[0]), __float_as_uint(sum.of[1]), __float_as_uint(sum.of[2]), __float_as_uint(sum.of[3])}};
+        store_chunk(sums + part * PART_BYTES + piece * CREW * sizeof(Piece), c);
     }
-    __device__ __forceinline__ Piece get(u32 sheet, u32 piece) const {
-        const Chunk c = load_chunk(sums + sheet * SHEET_BYTES + piece * CREW * sizeof(Piece));
+    __device__ __forceinline__ Piece get(u32 part, u32 piece) const {
+        const Chunk c = load_chunk(sums + part * PART_BYTES + piece * CREW * sizeof(Piece));
         return {__uint_as_float(c.words[0]), __uint_as_float(c.words[1]), __uint_as_float(c.words[2]), __uint_as_float(c.words[3])};
     }
     __device__ __forceinline__ void tell() const {
@@ -379,14 +270,13 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + CREWS * FEEDERS, 1) k
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ u64 filled[CREWS][STAGES], freed[CREWS][STAGES], added[CREWS];
     __shared__ Unit units[CREWS][PLACES];
-    constexpr u32 SHEETS = LONG ? CREWS : 0, SHEET_BYTES = BM * BN * 4;
     const u32 thread = threadIdx.x;
     const Share share(p, count_row_tiles(p) * p.m_tiles.value);
     const u32 count = share.count();
     const bool feeds = thread >= MULTIPLIERS;
     const u32 crew = feeds ? (thread - MULTIPLIERS) / FEEDERS : thread / CREW;
     const u32 all_filled = shared_address(filled[crew]), all_freed = shared_address(freed[crew]);
-    unsigned char* stages = dynamic + SHEETS * SHEET_BYTES + crew * STAGES * STAGE_BYTES;
+    unsigned char* stages = dynamic + (LONG ? SHEETS * SHEET_BYTES : 0) + crew * STAGES * STAGE_BYTES;
     if (thread == 0) {
 #pragma unroll
         for (int crew = 0; crew < CREWS; crew++) {
@@ -479,7 +369,9 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + CREWS * FEEDERS, 1) k
             const float* w = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + panel * PANEL_BYTES) + along * COUNT;
             const float* x[2];  // of the first eight k and of the others
 #pragma unroll
-            for (int eight = 0; eight < 2; eight++) x[eight] = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + WEIGHT_BYTES) + turned(across, eight * 2) * 4;
+            for (int eight = 0; eight < 2; eight++) {
+                x[eight] = reinterpret_cast<const float*>(stages + stage * STAGE_BYTES + WEIGHT_BYTES) + turned(across, eight * 2) * 4;
+            }
 #pragma unroll 1
             for (int body = 0; body < DEPTH / BODY; body++) {
                 multiply_ahead<BODY>(run, w, [&](int k, int half) { return x[k / 8] + k * PITCH + half * HALF; });

@@ -1,4 +1,4 @@
-// What kernels of strict products share: a thread's place in a panel of outputs, the products of one k, and what of inputs and results is the same for all.
+// What kernels of strict products share: a thread's place in a panel of outputs, the products of one k, and what becomes of its sums.
 //
 //   slot     [panels of 64 outputs][k][64]
 //   a warp   ALONG threads along a panel's outputs by ACROSS along the rows; a thread has OUTPUTS outputs by ROWS rows in registers
@@ -77,61 +77,7 @@ __device__ __forceinline__ void multiply_ahead(float (&sums)[ROWS][OUTPUTS], con
     }
 }
 
-#if LOADER < 2
-// Where a tile's rows lie. It waits in shared memory, as the sums want all registers.
-struct __align__(16) Spot {
-    u64 start;  // the address of the row's first tap; 0 where there is no row
-    i32 y, x;
-};
-
-// Which chunks of rows or taps a thread brings, SPAN k at a time, of the block's THREADS: it has the same four k of every PASS-th row.
-template <int THREADS, int SPAN, int TOGETHER> struct Chunks {
-    static constexpr int ROW_CHUNKS = SPAN / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
-    static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
-
-    const Spot* spots;
-    u32 k;  // of this thread's chunk in the next SPAN
-
-    static __device__ __forceinline__ u32 row() { return threadIdx.x / ROW_CHUNKS; }  // its first
-    static __device__ __forceinline__ u32 chunk() { return threadIdx.x % ROW_CHUNKS; }
-
-    // The first of all k is `first_k`. A barrier of the block comes before the first `each`.
-    __device__ __forceinline__ Chunks(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
-        : spots(table), k(first_k + chunk() * 4) {
-        for (u32 i = threadIdx.x; i < BN; i += THREADS) {
-            const Source source = source_of(p, tile.first + i, group);
-            const u64 start = inputs_of(p, tile, slot) + source.element * 4;
-            table[i] = {tile.first + i < tile.end ? start : 0, source.y, source.x};
-        }
-    }
-
-    // Calls `bring` with the number and the row of each of this thread's chunks of the next SPAN of k, where it is, and whether it is there at all.
-    template <typename Bring> __device__ __forceinline__ void each(const Params& p, const Bring& bring) {
-#if LOADER == 1
-        const u32 ky = p.run.quotient(k), in_line = k - ky * p.run.value;
-        const u32 kx = p.in_per_group.quotient(in_line), channel = in_line - kx * p.in_per_group.value;
-        const u32 dy = ky * p.dilation_y, dx = kx * p.dilation_x;
-        const i32 ahead = i32((dy * p.width + dx) * (p.groups * p.in_per_group.value) + channel) / 4;
-#else
-        const i32 ahead = k / 4;
-#endif
-#pragma unroll TOGETHER
-        for (int i = 0; i < LOADS; i++) {
-            const u32 at = row() + i * PASS;
-            if (BN % PASS != 0 && at >= BN) continue;
-            const Spot spot = spots[at];
-            bool inside = spot.start != 0 & k < p.k;
-#if LOADER == 1
-            inside &= (u32(spot.y + i32(dy)) < p.height) & (u32(spot.x + i32(dx)) < p.width);
-#endif
-            bring(i, at, spot.start + i64(ahead) * 16, inside);
-        }
-        k += SPAN;
-    }
-};
-#endif
-
-// What is known before the sums and asked for after them. It waits in shared memory too.
+// What is known before the sums and asked for after them. It waits in shared memory, as the sums want all registers.
 struct Kept {
     Rows rows;
     u64 slot;

@@ -154,6 +154,9 @@ impl Bench {
         };
         let rotation = Rotation::new(cell.tenants, definition.product_bytes());
         let yard = Yard::new(&definition, rotation, self.context.multiprocessors).at(self.memory.address());
+        if yard.bytes as u64 > self.context.total_bytes {
+            return Err(self.refuse(Refused::TooLarge(yard.bytes as u64)));
+        }
         self.memory.grow_to(yard.bytes).map_err(|error| self.refuse(error.into()))?;
         let tile = self.tile(&definition, yard::room(rotation))?;
         let calls = self.lower(&yard, tile)?;

@@ -5,6 +5,7 @@
 //!   weights  [product] slots · A · Aᵀ                      each densely, as its readers want it
 //!   merged   [set][x of R | out of R]                      the super-kernel's arenas; cuBLAS uses them too
 //!   alone    [product][x | out]                            an arena for each single launch of our kernel
+//!   beside   [product] and one of the super-kernel: workspaces; [product] words, zero before any kernel runs; [tenant] errors
 //!   tables   [set] of R lanes, [product] of one, [set] of pointers
 //! ```
 
@@ -290,8 +291,10 @@ mod tests {
 
     #[test]
     fn nothing_lies_on_anything_else() {
-        let definition = definition();
-        let yard = Yard::new(&definition, Rotation { tenants: 5, sets: 3 }, 132).at(1 << 30);
+        // Strict, and of so many tiles that blocks may hand sums on: else there are no workspaces.
+        let definition = Definition::new(Sizes { m: 512, n: 300, k: 320 }, Precision::Fp32).unwrap();
+        let yard = Yard::new(&definition, Rotation { tenants: 5, sets: 3 }, 16).at(1 << 30);
+        assert!(yard.workspaces.bytes > 0 && yard.merged_workspace.bytes > 0);
         let mut taken: Vec<(u64, u64)> =
             yard.copies().into_iter().map(|(_, to, bytes)| (to, to + bytes as u64)).collect();
         for (set, tenant) in (0..3).flat_map(|set| (0..5).map(move |tenant| (set, tenant))) {
@@ -304,6 +307,10 @@ mod tests {
         taken.push((tables, tables + bytes.len() as u64));
         let (words, bytes) = yard.words();
         taken.push((words, words + bytes as u64));
+        for (pieces, count) in [(yard.workspaces, 15), (yard.merged_workspace, 1), (yard.errors, 5)] {
+            let at = (0..count).map(|index| yard.place(pieces, index));
+            taken.extend(at.map(|at| (at, at + pieces.bytes as u64)));
+        }
         taken.extend((0..DISTINCT).map(|distinct| {
             let source = yard.source(distinct);
             (source, source + yard.source.bytes as u64)

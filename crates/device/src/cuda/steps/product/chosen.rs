@@ -44,7 +44,7 @@ pub(super) struct Chosen {
     pub(super) tiles: usize,
     /// Parts of k, each of a block of its own; the blocks of a tile are a cluster.
     pub(super) parts: usize,
-    /// Blocks that stay and take tiles in turn, at most; `None` where each tile has a block.
+    /// Blocks that stay, each with several tiles or a share of all, at most; `None` where each tile has a block.
     pub(super) resident: Option<usize>,
     /// Whether blocks hand sums on to each other, through the workspace.
     pub(super) hands: bool,

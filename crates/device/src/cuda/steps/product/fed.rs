@@ -16,7 +16,7 @@ const CREWS: usize = 2;
 const MOST_TAPS: usize = 16;
 /// The most floats of a tile, and how often they wait in the workspace for the next block: those of a run, and those of all runs before.
 const MOST_SUMS: usize = 128 * 64;
-const SHEETS: usize = 2;
+const HANDED: usize = 2;
 /// The fewest outputs and rows of a tile.
 const FEWEST: [usize; 2] = [64, 56];
 
@@ -27,7 +27,7 @@ const HANDING: f64 = 4.0;
 /// What a crew that multiplies alone takes for a run, of what two take for one each.
 const ALONE: f64 = 0.6;
 
-/// A tile, and a block's crews.
+/// A tile of a block, whose crews multiply runs of it in turns.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct FedTile {
     /// 64 or 128.
@@ -77,6 +77,14 @@ impl FedTile {
             .copied()
             .filter(move |tile| fed && tile.runs == runs)
             .filter(move |tile| tile.outputs == 64 || !narrow)
+            .filter(move |tile| tile.is_numbered(sizes))
+    }
+
+    /// Whether blocks can number the steps of all tiles, and twenty times the tiles, in 32 bits.
+    fn is_numbered(&self, sizes: &Sizes) -> bool {
+        let of_rows = row_tiles(sizes.room, sizes.rows, self.rows);
+        let tiles = of_rows * sizes.groups * sizes.outputs.div_ceil(self.outputs);
+        tiles.saturating_mul((sizes.k / FedTile::DEPTH).max(20)) <= u32::MAX as usize
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -132,7 +140,7 @@ impl FedTile {
         if sizes.k <= RUN || most <= units {
             0
         } else {
-            (units * SHEETS * MOST_SUMS * size_of::<f32>()) as u64
+            (units * HANDED * MOST_SUMS * size_of::<f32>()) as u64
         }
     }
 }
@@ -144,6 +152,7 @@ mod tests {
     use super::super::sizes::tests::sizes;
     use super::*;
     use crate::conformance::{ROOM, cases};
+    use crate::cuda::site::WORDS;
 
     /// What tile a product has, if it is one of these that takes least.
     fn best(sizes: &Sizes) -> Option<[usize; 2]> {
@@ -157,7 +166,7 @@ mod tests {
     fn every_tile_is_covered_by_whole_warps_and_fits_its_multiprocessor() {
         for tile in TILES {
             let multiply = tile.threads() / CREWS - FedTile::FEEDERS;
-            assert_eq!(multiply, 128, "{tile:?}: words of four warps");
+            assert_eq!(multiply, 32 * WORDS, "{tile:?}: a word of each warp");
             assert_eq!(
                 multiply * tile.of_thread * FedTile::OUTPUTS_OF_THREAD,
                 tile.outputs * tile.rows,
@@ -178,7 +187,9 @@ mod tests {
             assert_eq!(best(&sizes(128, 256, 1152, lanes)), Some([128, 64]), "{lanes} lanes");
             assert_eq!(best(&sizes(256, 256, 256, lanes)), Some([128, 64]), "{lanes} lanes");
         }
-        for lanes in [1, 4, 10] {
+        assert_eq!(best(&sizes(128, 256, 1152, 20)), Some([128, 56]));
+        assert_eq!(best(&sizes(256, 256, 256, 20)), None);
+        for lanes in [1, 4, 10, 16] {
             assert_eq!(best(&sizes(128, 256, 1152, lanes)), None, "{lanes} lanes");
             assert_eq!(best(&sizes(256, 256, 256, lanes)), None, "{lanes} lanes");
         }
@@ -195,8 +206,18 @@ mod tests {
         let sizes = Sizes { room: ROOM, ..sizes(230, 200, 544, 1) };
         let tile = TILES[1];
         assert_eq!(best(&sizes), Some([tile.outputs, tile.rows]));
-        // Of its launches of all lanes.
-        for tiles in [136, 166, 310] {
+        // Of launches of all lanes, the first of which carry more.
+        for items in [1, 2, 7] {
+            let of_lane = |lane: usize| {
+                if lane == 0 {
+                    items + 1
+                } else if lane < 4 {
+                    items
+                } else {
+                    1
+                }
+            };
+            let tiles = (0..16).map(|lane| (of_lane(lane) * sizes.rows).div_ceil(tile.rows) * 2).sum();
             assert!(tile.cuts(tiles, 132), "{tiles} tiles");
         }
     }
@@ -205,6 +226,12 @@ mod tests {
     fn even_shares_of_cut_tiles_take_less_than_whole_ones() {
         let [cut, whole] = [120, 132].map(|lanes| TILES[1].takes(&sizes(128, 256, 1152, lanes)));
         assert!(cut < whole * 0.95, "{cut} and {whole}");
+    }
+
+    #[test]
+    fn steps_beyond_32_bits_are_not_fed() {
+        let tiles = |lanes| FedTile::all(&sizes(1 << 18, 1 << 14, 1 << 16, lanes), Loader::Rows, 1).count();
+        assert_eq!([1, 128].map(tiles), [4, 0]);
     }
 
     #[test]
