@@ -135,7 +135,7 @@ pub struct Step {
 pub enum StepKind {
     /// `out[r, n] = epilogue(Σₖ x[r, k] · w[k, n])` for `rows` rows: linear layers and 1×1 convolutions.
     Gemm {
-        /// `[rows, k]` f32; the stride of k is 1.
+        /// `[rows, k]` f32; the stride of k is 1, that of rows is not negative.
         x: Access,
         /// Packed as a matrix ([`crate::pack::Layout`]).
         w: WeightId,
@@ -302,7 +302,7 @@ pub enum StepKind {
         shape: RecurrentShape,
         /// Equations, functions and clip.
         cell: Cell,
-        /// Walked as `[time, input]` f32; the stride of input is 1.
+        /// Walked as `[time, input]` f32; the stride of input is 1, that of time is not negative.
         x: Access,
         /// What the tenant brings.
         weights: RecurrentWeights,

@@ -173,6 +173,11 @@ fn passes(input: &[usize], layers: Vec<Layer>) {
 }
 
 #[test]
+fn rows_from_the_last_to_the_first_are_multiplied_in_that_order() {
+    passes(&[5, 3], vec![Layer::Flip(0), Layer::Linear { out: 2, bias: true }]);
+}
+
+#[test]
 fn one_head_of_attention_in_a_whole_request_keeps_its_requests_apart() {
     passes(&[2, 3], vec![Layer::Attention { heads: 3 }]);
 }

@@ -75,6 +75,8 @@ pub(crate) enum Layer {
         start: usize,
         step: usize,
     },
+    /// From the last to the first.
+    Flip(usize),
     /// Parts change places.
     SplitConcat(usize),
     /// With an earlier value that differs at most in the axis.
@@ -126,6 +128,7 @@ fn layer() -> impl Strategy<Value = Layer> {
         2 => small().prop_map(Layer::Merge),
         2 => (small(), small()).prop_map(|(axis, by)| Layer::Divide(axis, by)),
         2 => (small(), small(), 1..3usize).prop_map(|(axis, start, step)| Layer::Slice { axis, start, step }),
+        2 => small().prop_map(Layer::Flip),
         1 => small().prop_map(Layer::SplitConcat),
         2 => (small(), small()).prop_map(|(axis, back)| Layer::Concat { axis, back }),
         1 => small().prop_map(Layer::Pad),

@@ -146,7 +146,7 @@ fn last_two(view: &View) -> [usize; 2] {
     [view.dims[rank - 2], view.dims[rank - 1]]
 }
 
-/// A walk over rows that each lie in one piece: `[rows, k]`.
+/// A walk over rows that each lie in one piece, one behind the other: `[rows, k]`.
 pub(super) fn row_walk(x: &View) -> Option<Access> {
     let k = *x.dims.last()?;
     let rows = x.elements() / k.max(1);
@@ -154,7 +154,7 @@ pub(super) fn row_walk(x: &View) -> Option<Access> {
     // Strides of axes of length one mean nothing; these are the ones that a dense matrix has.
     let row = if rows == 1 { signed(k) } else { matrix.strides[0] };
     let element = if k == 1 { 1 } else { matrix.strides[1] };
-    (element == 1).then(|| Access { operand: x.operand, offset: x.offset, strides: vec![row, 1] })
+    (element == 1 && row >= 0).then(|| Access { operand: x.operand, offset: x.offset, strides: vec![row, 1] })
 }
 
 /// Dense rows in any order of the other axes: the order of all axes in memory with `last` axes at its end, if they lie so.

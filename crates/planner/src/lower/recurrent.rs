@@ -1,6 +1,6 @@
 //! Recurrent layers: one step per direction and per sequence of an item.
 
-use super::view::View;
+use super::view::{View, signed};
 use super::work::work;
 use super::{Lowering, PlanError};
 use crate::net::Node;
@@ -130,8 +130,23 @@ fn flops(shape: RecurrentShape, kind: CellKind) -> u64 {
     work(2 * (shape.input + shape.hidden) as u64 + 7, &[shape.time, shape.hidden, gates])
 }
 
-/// `[time, 1, input]` walked as `[time, input]`, when features lie one after the other.
+/// `[time, 1, input]` walked as `[time, input]`, when features lie one after the other, and so do times.
 fn sequence_walk(x: &View) -> Option<Access> {
-    let fits = x.dims[2] == 1 || x.strides[2] == 1;
-    fits.then(|| Access { operand: x.operand, offset: x.offset, strides: vec![x.strides[0], 1] })
+    let features = x.dims[2] == 1 || x.strides[2] == 1;
+    // The stride of an axis of length one means nothing.
+    let time = if x.dims[0] == 1 { signed(x.dims[2]) } else { x.strides[0] };
+    (features && time >= 0).then(|| Access { operand: x.operand, offset: x.offset, strides: vec![time, 1] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_from_the_last_to_the_first_are_copied_before_they_are_walked() {
+        let x = View::dense(Operand::Buffer(BufferId(0)), &[4, 1, 3]);
+        assert_eq!(sequence_walk(&x).map(|access| access.strides), Some(vec![3, 1]));
+        assert_eq!(sequence_walk(&x.sliced(0, 3, -1, 4)), None);
+        assert_eq!(sequence_walk(&x.sliced(0, 3, -1, 1)).map(|access| access.strides), Some(vec![3, 1]));
+    }
 }

@@ -282,6 +282,13 @@ impl Writer {
                 let [starts, ends, axes, steps] = lists.each_ref().map(String::as_str);
                 self.push("Slice", &[x, starts, ends, axes, steps], Vec::new(), made);
             }
+            Layer::Flip(axis) => {
+                let axis = axis % rank.max(1);
+                dims.get(axis)?;
+                let lists = [-1, i64::MIN, axis as i64 + 1, -1].map(|number| self.list(&[number]));
+                let [starts, ends, axes, steps] = lists.each_ref().map(String::as_str);
+                self.push("Slice", &[x, starts, ends, axes, steps], Vec::new(), dims);
+            }
             Layer::SplitConcat(axis) => {
                 let axis = axis % rank.max(1);
                 let length = *dims.get(axis).filter(|&&length| length > 1)?;
