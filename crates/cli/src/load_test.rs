@@ -27,38 +27,40 @@ pub(crate) fn command() -> Command {
         list(arg("in-process", "ARCH")).conflicts_with_all(["url", "model"]).help(
             "No server: an engine in this process, with tenants of these architectures of `tessera zoo` in turn",
         ),
-        number("tenants", "8")
-            .requires("in-process")
-            .help("With --in-process: how many tenants, each with weights of its own"),
-        text("device", "DEVICE", "auto")
-            .requires("in-process")
-            .help("With --in-process: where to run, as `tessera serve --device`"),
-        text("policy", "POLICY", "space-time")
-            .requires("in-process")
-            .help("With --in-process: who runs when"),
-        text("precision", "PRECISION", "auto")
-            .requires("in-process")
-            .help("With --in-process: how numbers are held"),
     ];
+    // Of an engine in this process.
+    let engine = [
+        number("tenants", "8").help("With --in-process: how many tenants, each with weights of its own"),
+        text("device", "DEVICE", "auto").help("With --in-process: where to run, as `tessera serve --device`"),
+        text("policy", "POLICY", "space-time").help("With --in-process: who runs when"),
+        text("precision", "PRECISION", "auto").help("With --in-process: how numbers are held"),
+    ];
+    let engine = engine.into_iter().chain(size_flags());
+    // What is required of a command that has what conflicts with it is not asked for.
+    let engine = engine.map(|flag| flag.requires("in-process").conflicts_with_all(["url", "model"]));
+    let server = [
+        Arg::new("send-timeout").long("send-timeout").action(ArgAction::SetTrue).help(
+            "Send each tenant's SLO with its requests (`timeout`), for a server that refuses and drops by deadline",
+        ),
+        text("input-data", "random|zero|FILE", "random").help(
+            r#"What requests bring: made from the models' metadata, or a file {"data": [{"INPUT": [1, 2]}]}"#,
+        ),
+        arg("shape", "NAME:D,D").action(ArgAction::Append).help(
+            "Dimensions of an input without the batch, where its metadata leaves them open; may be given several times",
+        ),
+        number("ids-below", "100").help("Random integers are below this"),
+        number("connections", "512").help("Most connections at once; a request that finds all busy waits, and that counts"),
+    ];
+    let server = server.map(|flag| flag.conflicts_with("in-process"));
     Command::new("load-test")
         .about("A load of many tenants, open or closed loop, over HTTP or in process: throughput, latency, and goodput by tenant")
         .args(target)
-        .args(size_flags())
+        .args(engine)
         .args(pattern_flags())
         .args(pace_flags())
+        .args(server)
         .args([
-            Arg::new("send-timeout").long("send-timeout").action(ArgAction::SetTrue).help(
-                "Send each tenant's SLO with its requests (`timeout`), for a server that refuses and drops by deadline",
-            ),
-            text("input-data", "random|zero|FILE", "random").help(
-                r#"What requests bring: made from the models' metadata, or a file {"data": [{"INPUT": [1, 2]}]}"#,
-            ),
-            arg("shape", "NAME:D,D").action(ArgAction::Append).help(
-                "Dimensions of an input without the batch, where its metadata leaves them open; may be given several times",
-            ),
             number("batch-size", "1").short('b').help("Items of a request"),
-            number("ids-below", "100").help("Random integers are below this"),
-            number("connections", "512").help("Most connections at once; a request that finds all busy waits, and that counts"),
             number("seconds", "10").help("How long each level is measured"),
             text("warmup-seconds", "N", "1").value_parser(value_parser!(u32).range(0..=86_400)).help(
                 "How long each level runs before that",
@@ -357,14 +359,19 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_an_engine_in_this_process_are_refused_without_one() {
-        for flag in ["--tenants=3", "--device=cpu", "--policy=time", "--precision=fp32"] {
-            let given = command().try_get_matches_from(["load-test", flag]);
-            assert!(given.unwrap_err().to_string().contains("--in-process"), "{flag}");
-            assert!(
-                command().try_get_matches_from(["load-test", "--in-process=mlp", flag]).is_ok(),
-                "{flag}"
-            );
+    fn flags_that_would_change_nothing_are_refused() {
+        let parsed = |flags: &[&str]| command().try_get_matches_from([&["load-test"], flags].concat());
+        for flag in ["--tenants=3", "--device=cpu", "--policy=time", "--precision=fp32", "--width=0.5"] {
+            for server in ["--url=http://127.0.0.1:8000", "--model=resnet"] {
+                assert!(parsed(&[server, flag]).is_err(), "{server} {flag}");
+            }
+            assert!(parsed(&[flag]).unwrap_err().to_string().contains("--in-process"), "{flag}");
+            assert!(parsed(&["--in-process=mlp", flag]).is_ok(), "{flag}");
+        }
+        for flag in ["--send-timeout", "--input-data=zero", "--shape=x:3", "--ids-below=9", "--connections=4"]
+        {
+            assert!(parsed(&["--in-process=mlp", flag]).is_err(), "{flag}");
+            assert!(parsed(&[flag]).is_ok(), "{flag}");
         }
     }
 }
