@@ -98,6 +98,8 @@ pub(crate) enum Layer {
     Gelu,
     HardSwish,
     Unsqueeze(usize),
+    /// So many times the same, side by side on a new axis.
+    Repeat(usize, usize),
     /// The value is an output, too.
     Tap,
 }
@@ -141,6 +143,7 @@ fn layer() -> impl Strategy<Value = Layer> {
         1 => Just(Layer::Gelu),
         1 => Just(Layer::HardSwish),
         1 => small().prop_map(Layer::Unsqueeze),
+        1 => (small(), 2..4usize).prop_map(|(axis, count)| Layer::Repeat(axis, count)),
         1 => Just(Layer::Tap),
     ]
 }

@@ -395,6 +395,19 @@ impl Writer {
                 let axes = self.list(&[axis as i64 + 1]);
                 self.push("Unsqueeze", &[x, &axes], Vec::new(), made);
             }
+            Layer::Repeat(axis, count) => {
+                (rank < 4).then_some(())?;
+                let axis = axis % (rank + 1);
+                let mut made = dims;
+                made.insert(axis, count);
+                fits(&made)?;
+                let axes = self.list(&[axis as i64 + 1]);
+                let wider = self.inner("Unsqueeze", &[x, &axes], Vec::new());
+                let mut shape = vec![1; rank + 2];
+                shape[axis + 1] = count as i64;
+                let shape = self.list(&shape);
+                self.push("Expand", &[&wider, &shape], Vec::new(), made);
+            }
             Layer::Tap => self.outputs.push(x.to_owned()),
         }
         Some(())
