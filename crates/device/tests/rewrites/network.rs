@@ -63,6 +63,12 @@ pub(crate) enum Layer {
         out: usize,
         bias: bool,
     },
+    /// Of rows over time, in one direction or in both.
+    Recurrent {
+        op: &'static str,
+        hidden: usize,
+        direction: usize,
+    },
     /// `softmax(x·xᵀ)·x` of rows, in several heads where they fit.
     Attention {
         heads: usize,
@@ -125,6 +131,8 @@ fn layer() -> impl Strategy<Value = Layer> {
         2 => (1..9usize, any::<bool>(), any::<bool>()).prop_map(|(out, transposed, bias)| Layer::Gemm { out, transposed, bias }),
         3 => (1..9usize, any::<bool>()).prop_map(|(out, bias)| Layer::Linear { out, bias }),
         2 => (1..9usize, any::<bool>()).prop_map(|(out, bias)| Layer::TimeMajor { out, bias }),
+        2 => (prop::sample::select(vec!["LSTM", "GRU", "RNN"]), 1..6usize, small())
+            .prop_map(|(op, hidden, direction)| Layer::Recurrent { op, hidden, direction }),
         2 => small().prop_map(|heads| Layer::Attention { heads }),
         3 => small().prop_map(Layer::Transpose),
         2 => small().prop_map(Layer::Merge),

@@ -1,7 +1,7 @@
 //! Layers as ONNX writes them.
 
 use super::Layer;
-use crate::common::{float, floats, info, int, int_list, ints, model, node, untyped};
+use crate::common::{float, floats, info, int, int_list, ints, model, node, string, untyped};
 use prost::Message;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -242,6 +242,28 @@ impl Writer {
                 let parted = self.list(&[time as i64, -1, out as i64]);
                 let parted = self.inner("Reshape", &[&product, &parted], Vec::new());
                 self.push("Transpose", &[&parted], turned(), vec![time, out]);
+            }
+            Layer::Recurrent { op, hidden, direction } => {
+                let [time, width] = dims[..] else { return None };
+                let (direction, directions) =
+                    [("forward", 1), ("reverse", 1), ("bidirectional", 2)][direction % 3];
+                let made = vec![time, directions * hidden];
+                fits(&made)?;
+                let gates = match op {
+                    "LSTM" => 4,
+                    "GRU" => 3,
+                    _ => 1,
+                };
+                let by_time = self.inner("Transpose", &[x], vec![int_list("perm", &[1, 0, 2])]);
+                let w = self.matrix(&[directions, gates * hidden, width], width);
+                let r = self.matrix(&[directions, gates * hidden, hidden], hidden);
+                let b = self.weight(&[directions, 2 * gates * hidden], -0.5, 0.5);
+                let attributes = vec![int("hidden_size", hidden as i64), string("direction", direction)];
+                let states = self.inner(op, &[&by_time, &w, &r, &b], attributes);
+                let apart = int_list("perm", &[2, 0, 1, 3]);
+                let apart = self.inner("Transpose", &[&states], vec![apart]);
+                let together = self.list(&[0, time as i64, (directions * hidden) as i64]);
+                self.push("Reshape", &[&apart, &together], Vec::new(), made);
             }
             Layer::Attention { heads } => self.attention(heads)?,
             Layer::Transpose(turn) => {
