@@ -7,7 +7,7 @@
 //! ```
 //! Depthwise convolutions walk the same frame with a factor per channel and tap.
 
-use super::gemm::{Finish, Lines, Product, Taps, WIDTH, lines_at_once};
+use super::gemm::{Finish, Lines, Product, Taps, WIDTH, between_rows, lines_at_once};
 use super::panels::aligned;
 use super::{Bench, Scratch, activation};
 use crate::cpu::fence::{Ending, Factors, Piece, Rows, Strip};
@@ -24,7 +24,7 @@ pub(super) fn gemm(bench: &mut Bench<'_>, kind: &StepKind) {
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
     let panels = reads.weight(*w);
     let source = reads.source::<f32>(x.operand);
-    let x_stride = if rows == 1 { source.per_item() } else { x.strides[0].unsigned_abs() };
+    let x_stride = if rows == 1 { source.per_item() } else { between_rows(x) };
     let residual_follows =
         epilogue.residual.is_none_or(|operand| reads.source::<f32>(operand).per_item() == rows * n);
     // Rows of all items at one distance are one product; the arithmetic of a row is the same either way.

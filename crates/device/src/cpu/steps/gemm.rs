@@ -14,7 +14,7 @@ use crate::cpu::crew::Crew;
 use crate::cpu::fence::{Clip, Ending, Factors, Piece, Rows, Strip};
 use crate::cpu::steps::{Scratch, activation};
 use tessera_planner::op::Unary;
-use tessera_planner::plan::{Activation, K_SEGMENT};
+use tessera_planner::plan::{Access, Activation, K_SEGMENT};
 
 pub(crate) use crate::cpu::fence::WIDTH;
 
@@ -65,6 +65,11 @@ impl<'a> Finish<'a> {
             other => (None, other),
         }
     }
+}
+
+/// Elements between the rows of a walk, which the plan lets lie one behind the other alone.
+pub(crate) fn between_rows(x: &Access) -> usize {
+    usize::try_from(x.strides[0]).expect("a plan's rows are walked from the first to the last")
 }
 
 /// `out[r, c] = finish(Σ x[r, k]·w[k, c])` for all rows and columns of the output.

@@ -9,7 +9,7 @@
 //! see each other ([`super::gemm`]), and all else is computed item by item: who else is in the run changes no bit.
 
 use super::activation;
-use super::gemm::{Finish, Product};
+use super::gemm::{Finish, Product, between_rows};
 use super::{Bench, Reads, Scratch};
 use crate::cpu::crew::Crew;
 use crate::cpu::fence::Rows;
@@ -70,7 +70,7 @@ fn run(
     for (item, out) in from_input.chunks_exact_mut(time * gates).enumerate() {
         Product {
             x: &source.at(item)[x.offset..],
-            x_stride: x.strides[0].unsigned_abs(),
+            x_stride: between_rows(x),
             k: shape.input,
             panels: reads.weight(weights.w),
             out: Rows::new(out, gates, time, gates),
