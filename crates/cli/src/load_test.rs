@@ -36,7 +36,7 @@ pub(crate) fn command() -> Command {
         text("precision", "PRECISION", "auto").help("With --in-process: how numbers are held"),
     ];
     let engine = engine.into_iter().chain(size_flags());
-    // What is required of a command that has what conflicts with it is not asked for.
+    // clap does not ask for what is required where something that conflicts with it is given.
     let engine = engine.map(|flag| flag.requires("in-process").conflicts_with_all(["url", "model"]));
     let server = [
         Arg::new("send-timeout").long("send-timeout").action(ArgAction::SetTrue).help(

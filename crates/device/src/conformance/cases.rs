@@ -266,6 +266,7 @@ pub fn cases() -> Vec<Case> {
     }
     // So many tiles and outputs that with several lanes blocks stay, and have a next window on its way.
     all.push(conv(20, 64, 256, 2, 1, 0, 1, 1, false));
+    // Several runs by taps, of strict tiles of 128 outputs, without a residual.
     all.push(conv(9, 64, 72, 3, 1, 1, 1, 1, false));
     for stride in [1, 2] {
         all.push(depthwise(stride));

@@ -148,7 +148,7 @@ mod tests {
         "stem 3→64 7×7 of 6×224",
     ];
 
-    /// Beside those in rows, of one run and of several, with residuals and without; in taps.
+    /// What those lack of strict tiles with feeders, which are compiled alone: one run in rows with a residual; in taps, one and several, with residuals and without.
     const EVERY_FED_TILE: [&str; 5] = [
         "gemm 17×64×128 with residual",
         "conv 32→66 2×2 stride 1 dilation 1 groups 1",

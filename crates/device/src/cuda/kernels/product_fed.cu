@@ -47,17 +47,12 @@ constexpr int WARPS_M = BM / PANEL, WARPS_N = BN / (ACROSS * ROWS);
 constexpr int CREW = 32 * WARPS_M * WARPS_N, MULTIPLIERS = CREWS * CREW;
 // So many k are multiplied at once: 16 KB of code. Loops of more than 32 KB wait for their instructions.
 constexpr int BODY = 16;
-// A thread's rows are those of two pieces of four places, of which the second may have a place without a row.
-constexpr int HALF = WARPS_N * ACROSS * 4, SECOND = ROWS - 4;
 // Places of one k. Fours of them change places from four k to four k, as `turned` says: feeders write fours of eight such k at once, to different banks.
 constexpr int PITCH = HALF * 2 + 4;
 constexpr u32 SHEET_BYTES = BM * BN * 4;
 constexpr u32 PANEL_BYTES = DEPTH * PANEL * 4, WEIGHT_BYTES = WARPS_M * PANEL_BYTES, STAGE_BYTES = WEIGHT_BYTES + DEPTH * PITCH * 4;
 static_assert(OUTPUTS == 8 && (ROWS == 8 || ROWS == 7) && WARPS_N * ACROSS * ROWS == BN, "warps cover the tile, and threads read eight places");
 static_assert(RUN % DEPTH == 0 && DEPTH == 2 * BODY, "runs end with stages, of two bodies each");
-
-// The row of a thread, `across` of all along the rows.
-__device__ __forceinline__ u32 row_of(u32 across, u32 r) { return r < 4 ? across * 4 + r : HALF + across * SECOND + r - 4; }
 
 // Where four places are at a k of these four.
 __device__ __forceinline__ u32 turned(u32 four, u32 of_k) { return four ^ of_k / 2 % 4; }
@@ -88,7 +83,7 @@ struct Feeder {
         [[maybe_unused]] Source sources[EACH * 4];
 #pragma unroll
         for (u32 i = 0; i < EACH * 4; i++) {
-            const u32 place = four(i / 4), in_tile = place < HALF / 4 ? place * 4 + i % 4 : HALF + (place - HALF / 4) * SECOND + i % 4;
+            const u32 in_tile = row_of_four(four(i / 4)) + i % 4;
             sources[i] = source_of(p, min(tile.rows.first + in_tile, tile.rows.end - 1), tile.group);
             offset[i] = i32(sources[i].element / 4);
         }

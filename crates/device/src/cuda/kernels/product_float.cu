@@ -84,19 +84,22 @@ struct __align__(16) Spot {
     i32 y, x;
 };
 
-// Which chunks of rows or taps a thread brings, SPAN k at a time, of the block's THREADS: it has the same four k of every PASS-th row.
-template <int THREADS, int SPAN, int TOGETHER> struct Chunks {
-    static constexpr int ROW_CHUNKS = SPAN / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
+constexpr int TOGETHER = BY_K ? BN : LOADER == 1 ? 1 : 2;  // chunks of a thread, each of which takes registers that the sums want
+
+// Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it. A thread brings the same four k of
+// every PASS-th row.
+struct Feeder {
+    static constexpr int ROW_CHUNKS = DEPTH / 4, PASS = THREADS / ROW_CHUNKS, LOADS = (BN + PASS - 1) / PASS;
     static_assert(THREADS % ROW_CHUNKS == 0, "threads of a row stay together");
 
     const Spot* spots;
-    u32 k;  // of this thread's chunk in the next SPAN
+    u32 k;  // of this thread's chunk in the next stage
 
     static __device__ __forceinline__ u32 row() { return threadIdx.x / ROW_CHUNKS; }  // its first
     static __device__ __forceinline__ u32 chunk() { return threadIdx.x % ROW_CHUNKS; }
 
     // The first of all k is `first_k`. A barrier of the block comes before the first `each`.
-    __device__ __forceinline__ Chunks(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
+    __device__ __forceinline__ Feeder(const Params& p, const Rows& tile, u64 slot, u32 group, u32 first_k, Spot* table)
         : spots(table), k(first_k + chunk() * 4) {
         for (u32 i = threadIdx.x; i < BN; i += THREADS) {
             const Source source = source_of(p, tile.first + i, group);
@@ -105,7 +108,7 @@ template <int THREADS, int SPAN, int TOGETHER> struct Chunks {
         }
     }
 
-    // Calls `bring` with the number and the row of each of this thread's chunks of the next SPAN of k, where it is, and whether it is there at all.
+    // Calls `bring` with the number and the row of each of this thread's chunks of the next stage, where it is, and whether it is there at all.
     template <typename Bring> __device__ __forceinline__ void each(const Params& p, const Bring& bring) {
 #if LOADER == 1
         const u32 ky = p.run.quotient(k), in_line = k - ky * p.run.value;
@@ -126,15 +129,8 @@ template <int THREADS, int SPAN, int TOGETHER> struct Chunks {
 #endif
             bring(i, at, spot.start + i64(ahead) * 16, inside);
         }
-        k += SPAN;
+        k += DEPTH;
     }
-};
-
-// Loader for rows and taps, see product.cuh, but for where it keeps what it knows of rows: in shared memory, which has room for it.
-constexpr int TOGETHER = BY_K ? BN : LOADER == 1 ? 1 : 2;  // chunks of a thread, each of which takes registers that the sums want
-
-struct Feeder : Chunks<THREADS, DEPTH, TOGETHER> {
-    using Chunks::Chunks;
 
     // The next stage, to `stage`.
     __device__ __forceinline__ void load(const Params& p, u32 stage) {

@@ -53,6 +53,14 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][OUTPUTS], const flo
     }
 }
 
+// Where inputs lie k by k and threads read eight at once, a thread's rows are those of two fours of places, HALF rows of the tile apart, of which the second may have a
+// place without a row.
+constexpr int HALF = BN / ROWS * 4, SECOND = ROWS - 4;
+// The row of a thread, `across` of all along the rows; of a stem's line, the column.
+__device__ __forceinline__ u32 row_of(u32 across, u32 r) { return r < 4 ? across * 4 + r : HALF + across * SECOND + r - 4; }
+// The first row of a four of places.
+__device__ __forceinline__ u32 row_of_four(u32 four) { return four < HALF / 4 ? four * 4 : HALF + (four - HALF / 4) * SECOND; }
+
 // The same of K k, of which a thread has ROWS of eight inputs, four where `inputs(k, half)` says for each half. What a k reads is read before the k ahead of it is
 // multiplied.
 template <int K, typename Inputs>

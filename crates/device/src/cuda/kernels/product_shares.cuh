@@ -21,6 +21,7 @@ struct Stretch {
     u32 carries : 1, halves : 1;  // among them the run's own, which the cut is in
     u32 last : 1;                 // of its crew
 };
+
 // A block's share of the steps of all tiles, which lie one behind the other.
 struct Share {
     u32 steps;               // of a tile

@@ -34,16 +34,12 @@ constexpr int STRIDE = 2;
 constexpr int WARPS_N = BN / (ACROSS * ROWS), MULTIPLIERS = 32 * WARPS_N, FEEDERS = 32;
 constexpr int LINE_K = KERNEL_WIDTH * CHANNELS, K = KERNEL_HEIGHT * LINE_K;
 constexpr int RING = KERNEL_HEIGHT;
-// A thread's columns are those of two fours of places, of which the second may have a place without a column.
-constexpr int HALF = WARPS_N * ACROSS * 4, SECOND = ROWS - 4, PLACES = HALF * 2;
+constexpr int PLACES = HALF * 2;
 constexpr int SEEN = 3 * STRIDE + KERNEL_WIDTH;  // pixels of a line that four neighbouring columns see
 constexpr u32 WEIGHT_BYTES = K * PANEL * 4, LINE_FLOATS = LINE_K * PLACES;
 static_assert(OUTPUTS == 8 && (ROWS == 8 || ROWS == 7) && WARPS_N * ACROSS * ROWS == BN, "warps cover a line, and threads read eight places");
 static_assert(PLACES == FEEDERS * 4, "a feeder has a four of places");
 static_assert(K <= RUN && BM <= PANEL && RESIDUAL == 0, "one run of one panel, and nothing to add");
-
-// The column of a thread, `across` of all along a line.
-__device__ __forceinline__ u32 column_of(u32 across, u32 r) { return r < 4 ? across * 4 + r : HALF + across * SECOND + r - 4; }
 
 // What a feeder's four of columns sees of the lines of the image that a strip does.
 struct Feeder {
@@ -52,7 +48,7 @@ struct Feeder {
     float seen[CHANNELS][SEEN];
 
     __device__ __forceinline__ Feeder(const Params& p, u32 item, u32 first_column) {
-        const u32 four = threadIdx.x % FEEDERS, column = first_column + (four < HALF / 4 ? four * 4 : HALF + (four - HALF / 4) * SECOND);
+        const u32 column = first_column + row_of_four(threadIdx.x % FEEDERS);
         const i32 x = i32(column * STRIDE) - i32(p.left);
         first = __cvta_generic_to_global(at<const float>(p.launch, p.x, item)) + i64(x) * (PLANES ? 4 : CHANNELS * 4);
         present = 0;
@@ -161,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(MULTIPLIERS + FEEDERS, MIN_BLOCKS) 
             load_biases(p, known, output, bias);
 #pragma unroll
             for (u32 r = 0; r < ROWS; r++) {
-                const u32 column = column_of(across, r);
+                const u32 column = row_of(across, r);
                 if (column >= columns) continue;
                 Piece total = {};
 #pragma unroll

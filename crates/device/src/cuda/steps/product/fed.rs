@@ -82,9 +82,8 @@ impl FedTile {
 
     /// Whether blocks can number the steps of all tiles, and twenty times the tiles, in 32 bits.
     fn is_numbered(&self, sizes: &Sizes) -> bool {
-        let of_rows = row_tiles(sizes.room, sizes.rows, self.rows);
-        let tiles = of_rows * sizes.groups * sizes.outputs.div_ceil(self.outputs);
-        tiles.saturating_mul((sizes.k / FedTile::DEPTH).max(20)) <= u32::MAX as usize
+        tiles(sizes, [self.outputs, self.rows]).saturating_mul((sizes.k / FedTile::DEPTH).max(20))
+            <= u32::MAX as usize
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -134,15 +133,18 @@ impl FedTile {
 
     /// Of the workspace of any such tile.
     pub(super) fn workspace_bytes(sizes: &Sizes) -> u64 {
-        let [outputs, rows] = FEWEST;
-        let most = sizes.groups * row_tiles(sizes.room, sizes.rows, rows) * sizes.outputs.div_ceil(outputs);
         let units = sizes.multiprocessors as usize;
-        if sizes.k <= RUN || most <= units {
+        if sizes.k <= RUN || tiles(sizes, FEWEST) <= units {
             0
         } else {
             (units * HANDED * MOST_SUMS * size_of::<f32>()) as u64
         }
     }
+}
+
+/// Tiles of so many outputs and rows in the worst launch.
+fn tiles(sizes: &Sizes, [outputs, rows]: [usize; 2]) -> usize {
+    sizes.groups * row_tiles(sizes.room, sizes.rows, rows) * sizes.outputs.div_ceil(outputs)
 }
 
 #[cfg(test)]
